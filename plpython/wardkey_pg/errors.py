@@ -1,0 +1,165 @@
+"""Errors raised by wardkey inside PostgreSQL, and their SQLSTATEs (class WK).
+
+WardError
+├── ContextError      who is asking: WK001–WK006
+├── SealError         values and their keys: WK101–WK105
+├── AdministrationError  what a DBA asked for: WK201–WK212
+└── VersionMismatch   WK301
+
+Messages are constants: no plaintext, key, token, claim or payload is ever part of one.
+"""
+
+from __future__ import annotations
+
+
+class WardError(Exception):
+    """Base class: an SQLSTATE, a message and, where something mends it, a hint."""
+
+    sqlstate = "WK000"
+    default_message = "wardkey error"
+    default_hint: str | None = None
+
+    def __init__(self, message: str | None = None, hint: str | None = None) -> None:
+        self.message = message or self.default_message
+        self.hint = hint if hint is not None else self.default_hint
+        super().__init__(self.message)
+
+
+class ContextError(WardError):
+    """The question who is asking has no acceptable answer."""
+
+
+class NoContext(ContextError):
+    sqlstate = "WK001"
+    default_message = "no tenant context in this transaction"
+    default_hint = "call ward.login(token) first, in the same transaction"
+
+
+class InvalidToken(ContextError):
+    sqlstate = "WK002"
+    default_message = "token is not valid"
+    default_hint = "ask your identity provider for a new token; issuers are listed in ward.issuers"
+
+
+class TokenExpired(ContextError):
+    sqlstate = "WK003"
+    default_message = "token has expired"
+    default_hint = "ask your identity provider for a new token"
+
+
+class WrongTenant(ContextError):
+    sqlstate = "WK004"
+    default_message = "token belongs to another tenant"
+    default_hint = "connect as the login role of the token's tenant; one transaction has one tenant"
+
+
+class TenantNotActive(ContextError):
+    sqlstate = "WK005"
+    default_message = "tenant is not active"
+    default_hint = "an operator can resume it with: wardkey tenant resume SLUG"
+
+
+class RoleMayNotWrite(ContextError):
+    sqlstate = "WK006"
+    default_message = "the role of this token may not write"
+    default_hint = "VIEWER reads only; use a token with a writing role"
+
+
+class SealError(WardError):
+    """A value cannot be sealed or opened."""
+
+
+class OpenFailed(SealError):
+    sqlstate = "WK101"
+    default_message = "sealed value does not open"
+    default_hint = "the value was altered or moved, or its key is not the one it was sealed under; treat as an incident"
+
+
+class KeeperUnavailable(SealError):
+    sqlstate = "WK102"
+    default_message = "the keeper does not answer"
+    default_hint = "check the keeper with: wardkey status"
+
+
+class KeyRefused(SealError):
+    sqlstate = "WK103"
+    default_message = "the keeper refused to release the key"
+    default_hint = "the keeper's release log says why"
+
+
+class KeyUnknown(SealError):
+    sqlstate = "WK104"
+    default_message = "no usable key of that version"
+    default_hint = "the key was retired or destroyed, or the value is older than the tenant's keys"
+
+
+class CommitmentMismatch(SealError):
+    sqlstate = "WK105"
+    default_message = "the released key is not the one the registry committed to"
+    default_hint = "the key registry was altered; treat as an incident"
+
+
+class AdministrationError(WardError):
+    """Something a DBA or operator asked for cannot be done."""
+
+
+class InvalidSlug(AdministrationError):
+    sqlstate = "WK201"
+
+
+class DuplicateTenant(AdministrationError):
+    sqlstate = "WK202"
+
+
+class UnknownTenant(AdministrationError):
+    sqlstate = "WK203"
+
+
+class UnknownObject(AdministrationError):
+    sqlstate = "WK204"
+
+
+class NoPrimaryKey(AdministrationError):
+    sqlstate = "WK205"
+
+
+class TypeCannotBeSealed(AdministrationError):
+    sqlstate = "WK206"
+
+
+class SealedIndex(AdministrationError):
+    sqlstate = "WK207"
+
+
+class TableNotEmpty(AdministrationError):
+    sqlstate = "WK208"
+
+
+class Unsupported(AdministrationError):
+    sqlstate = "WK209"
+
+
+class WardNotEmpty(AdministrationError):
+    sqlstate = "WK210"
+
+
+class NotConfirmed(AdministrationError):
+    sqlstate = "WK211"
+
+
+class NotAllowed(AdministrationError):
+    sqlstate = "WK212"
+
+
+class VersionMismatch(WardError):
+    sqlstate = "WK301"
+    default_message = "extension wardkey and Python module wardkey_pg are of different versions"
+    default_hint = "run wardkey install, then: alter extension wardkey update"
+
+
+def _leaves(cls: type[WardError]) -> list[type[WardError]]:
+    children = cls.__subclasses__()
+    return [cls] if not children else [leaf for child in children for leaf in _leaves(child)]
+
+
+BY_SQLSTATE: dict[str, type[WardError]] = {cls.sqlstate: cls for cls in _leaves(WardError)}
