@@ -1,0 +1,89 @@
+"""The ``wardkey`` command: one module per noun, imported when its command runs.
+
+Exit codes: 0 done · 1 failed or refused · 2 wrong usage · 3 not running or unreachable ·
+4 doctor found something · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+
+import click
+from wardkey_pg import __version__
+
+from ._context import Context, accept_globals
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Embedded server": {
+        "up": ("server", "Start the private PostgreSQL and the keeper, made first if missing."),
+        "down": ("server", "Stop both; the data stays."),
+        "status": ("server", "Say what runs, where, and for how long."),
+        "logs": ("server", "Show the logs of PostgreSQL and the keeper."),
+        "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),
+        "keeper": ("keeper", "Ask the keeper, the process that releases keys."),
+    },
+    "Database": {
+        "install": ("install", "Check and prepare a PostgreSQL server of your own."),
+        "migrate": ("migrate", "Bring extension and reference clinic model up to date."),
+        "doctor": ("doctor", "Check a live server against every invariant."),
+        "tenant": ("tenant", "Create, list, suspend, resume and drop tenants."),
+        "table": ("table", "Protect tables, share reference tables, list them."),
+    },
+    "Identity": {
+        "issuer": ("issuer", "Add, list and remove the issuers of tokens."),
+        "token": ("token", "Sign a token with the embedded issuer."),
+    },
+    "Getting started": {
+        "demo": ("demo", "Clinics, patients, attacks and costs, shown on a real cluster."),
+        "completion": ("completion", "Print the completion script for your shell."),
+    },
+}
+"""Heading → command → (module below wardkey.cli that defines it under the same name, one line of help)."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the module of the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        for section in COMMANDS.values():
+            if name in section:
+                module = import_module(f"{__name__}.{section[name][0]}")
+                command: click.Command = getattr(module, name)
+                return accept_globals(command)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, section in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl(_help_lines(section.items()))
+
+
+def _help_lines(section: Iterable[tuple[str, tuple[str, str]]]) -> list[tuple[str, str]]:
+    return [(name, text) for name, (_, text) in section]
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", metavar="DIR", help="State directory of the embedded server (or WARDKEY_HOME).")
+@click.option("--dsn", metavar="DSN", help="Another server, as superuser or owner (or WARDKEY_DSN).")
+@click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, home: str | None, dsn: str | None, as_json: bool) -> None:
+    """Every tenant its own ward, every ward its own key, inside PostgreSQL.
+
+    Start with `wardkey up`, or see everything at work with `wardkey demo`.
+    """
+    ctx.obj = Context.from_options(home, dsn, as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. Prints errors, never a traceback."""
+    from ._output import run_guarded
+
+    return run_guarded(cli, arguments)

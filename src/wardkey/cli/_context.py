@@ -1,0 +1,87 @@
+"""What every command is given: where the home is, which database is meant, how to print."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from ..server import Cluster, Home
+
+__all__ = ["Context", "accept_globals", "pass_context"]
+
+
+@dataclass(slots=True)
+class Context:
+    """The global options. ``dsn`` is None when the embedded server is meant."""
+
+    home_option: str | None = None
+    dsn: str | None = None
+    json: bool = False
+
+    @classmethod
+    def from_options(cls, home: str | None, dsn: str | None, as_json: bool) -> Context:
+        return cls(home, dsn or os.environ.get("WARDKEY_DSN") or None, as_json)
+
+    @property
+    def home(self) -> Home:
+        from ..server import Home
+
+        return Home.locate(self.home_option)
+
+    @property
+    def cluster(self) -> Cluster:
+        from ..server import Cluster
+
+        return Cluster(self.home)
+
+    @property
+    def admin_dsn(self) -> str:
+        """The DSN for administration: the one given, else the embedded server's (which must be running)."""
+        return self.dsn or self.cluster.require_running().dsn()
+
+    @contextmanager
+    def connect(self, *, autocommit: bool = False) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """Connect for administration; commits at the end of the block, rolls back on an error."""
+        import psycopg
+
+        with psycopg.connect(
+            self.admin_dsn, autocommit=autocommit, application_name="wardkey", connect_timeout=10
+        ) as connection:
+            yield connection
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def accept_globals(command: click.Command) -> click.Command:
+    """Let ``command`` and those below it take the global options after their own name too."""
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            accept_globals(child)
+        return command
+    taken = {option for parameter in command.params for option in parameter.opts}
+    command.params += [option for option in _global_options() if not taken & set(option.opts)]
+    return command
+
+
+def _global_options() -> list[click.Option]:
+    def store(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(ctx.find_object(Context), str(parameter.name), value)
+
+    def option(*names: str, **settings: Any) -> click.Option:
+        return click.Option(names, expose_value=False, callback=store, **settings)
+
+    return [
+        option("--home", "home_option", hidden=True),
+        option("--dsn", "dsn", hidden=True),
+        option("--json", "json", is_flag=True, help="Print facts as JSON."),
+    ]

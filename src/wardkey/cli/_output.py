@@ -1,0 +1,180 @@
+"""Everything the commands print: tables and progress for people, JSON for programs, errors for both.
+
+Facts go to stdout, everything else to stderr. An error is two lines, ``error: …`` and, where something
+mends it, ``hint: …``; with ``--json`` an object with the members ``error``, ``sqlstate`` and ``hint``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+import click
+
+from ._context import Context
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+__all__ = ["CliError", "console", "emit", "fail", "note", "progress", "run_guarded", "table"]
+
+FAILED, USAGE, UNREACHABLE, FINDINGS, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class CliError(click.ClickException):
+    """An error that a command found itself."""
+
+    def __init__(self, message: str, hint: str | None = None, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.code = exit_code
+
+
+def fail(message: str, hint: str | None = None, exit_code: int = FAILED) -> NoReturn:
+    """End the command with an error."""
+    raise CliError(message, hint, exit_code)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console that does not guess at markup or numbers in what we print."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+
+
+def note(context: Context, text: str) -> None:
+    """Tell a person how things go; programs (``--json``) are not told."""
+    if not context.json:
+        click.echo(text, err=True)
+
+
+def emit(context: Context, facts: Any, render: Callable[[], None]) -> None:
+    """Print ``facts`` as JSON when asked to, else call ``render`` for a person."""
+    if context.json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False, default=_plain))
+    else:
+        render()
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str = "none") -> None:
+    """Print ``rows`` as a table of ``columns``; headings are the names with blanks for underscores."""
+    if not rows:
+        click.echo(empty)
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    view = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        view.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        view.add_row(*(_cell(row.get(name)) for name in columns))
+    console().print(view)
+
+
+def progress(context: Context) -> Progress:
+    """Return a progress display on stderr, silent with ``--json`` or when nobody watches."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console(stderr=True),
+        disable=context.json or not sys.stderr.isatty(),
+    )
+
+
+def run_guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
+    """Run ``command`` and turn every way it can end into an exit code and at most two lines on stderr."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        result = command.main(words, prog_name="wardkey", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _report(as_json, INTERRUPTED, "interrupted")
+    except click.UsageError as error:
+        hint = f"see: {error.ctx.command_path} --help" if error.ctx else None
+        return _report(as_json, USAGE, error.format_message(), hint)
+    except CliError as error:
+        return _report(as_json, error.code, error.message, error.hint)
+    except click.ClickException as error:
+        return _report(as_json, error.exit_code, error.format_message())
+    except BrokenPipeError:
+        # The reader left (`wardkey logs | head`): not an error, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _report(as_json, *_explain(error))
+
+
+def _explain(error: Exception) -> tuple[int, str, str | None, str | None]:
+    """Return exit code, message, hint and SQLSTATE of an exception from below the commands."""
+    from ..errors import ServerError, WardError, from_psycopg
+
+    if type(error).__module__.startswith("psycopg"):
+        error = from_psycopg(error)
+    if isinstance(error, WardError):
+        code = error.exit_code if isinstance(error, ServerError) else FAILED
+        return code, error.message, error.hint, error.sqlstate
+    if isinstance(error, PermissionError):
+        return FAILED, f"no permission: {error.filename}", "run it as the user who owns the home", None
+    if isinstance(error, OSError) and error.strerror:
+        return FAILED, ": ".join(filter(None, (error.strerror.lower(), _text(error.filename)))), None, None
+    return FAILED, f"unexpected {type(error).__name__} at {_where(error)}", "this is a bug in wardkey", None
+
+
+def _where(error: Exception) -> str:
+    # Module and line only: the text of an unforeseen exception may carry values.
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+def _report(
+    as_json: bool, code: int, message: str, hint: str | None = None, sqlstate: str | None = None
+) -> int:
+    if as_json:
+        click.echo(json.dumps({"error": message, "sqlstate": sqlstate, "hint": hint}), err=True)
+    else:
+        click.echo(f"error: {message}" + (f" ({sqlstate})" if sqlstate else ""), err=True)
+        if hint:
+            click.echo(f" hint: {hint}", err=True)
+    return code
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M")
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID | Path):
+        return str(value)
+    raise TypeError(f"not a fact: {type(value).__name__}")

@@ -1,0 +1,144 @@
+"""Exceptions of the client library and the command, one class per SQLSTATE of class WK.
+
+WardError                  sqlstate, message, hint
+├── ContextError           who is asking (raised by ward.login and by using a face without it)
+│   └── NoContext · InvalidToken · TokenExpired · WrongTenant · TenantNotActive · RoleMayNotWrite
+├── SealError              values and their keys
+│   └── OpenFailed · KeeperUnavailable · KeyRefused · KeyUnknown · CommitmentMismatch
+├── AdministrationError    what a DBA or operator asked for
+│   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
+│       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed
+├── VersionMismatch        extension and Python module differ
+├── DatabaseError          any other error of the database, without values (command only)
+└── ServerError            the embedded server
+    └── NotRunning · Unreachable · MissingSoftware
+
+The classes of the database's own errors are those of ``wardkey_pg.errors``, the one place that names SQLSTATEs.
+The client library raises other database errors (a unique violation, say) as psycopg does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wardkey_pg.errors import (
+    BY_SQLSTATE,
+    AdministrationError,
+    CommitmentMismatch,
+    ContextError,
+    DuplicateTenant,
+    InvalidSlug,
+    InvalidToken,
+    KeeperUnavailable,
+    KeyRefused,
+    KeyUnknown,
+    NoContext,
+    NoPrimaryKey,
+    NotAllowed,
+    NotConfirmed,
+    OpenFailed,
+    RoleMayNotWrite,
+    SealedIndex,
+    SealError,
+    TableNotEmpty,
+    TenantNotActive,
+    TokenExpired,
+    TypeCannotBeSealed,
+    UnknownObject,
+    UnknownTenant,
+    Unsupported,
+    VersionMismatch,
+    WardError,
+    WardNotEmpty,
+    WrongTenant,
+)
+
+__all__ = [
+    "AdministrationError",
+    "CommitmentMismatch",
+    "ContextError",
+    "DatabaseError",
+    "DuplicateTenant",
+    "InvalidSlug",
+    "InvalidToken",
+    "KeeperUnavailable",
+    "KeyRefused",
+    "KeyUnknown",
+    "MissingSoftware",
+    "NoContext",
+    "NoPrimaryKey",
+    "NotAllowed",
+    "NotConfirmed",
+    "NotRunning",
+    "OpenFailed",
+    "RoleMayNotWrite",
+    "SealError",
+    "SealedIndex",
+    "ServerError",
+    "TableNotEmpty",
+    "TenantNotActive",
+    "TokenExpired",
+    "TypeCannotBeSealed",
+    "UnknownObject",
+    "UnknownTenant",
+    "Unreachable",
+    "Unsupported",
+    "VersionMismatch",
+    "WardError",
+    "WardNotEmpty",
+    "WrongTenant",
+    "from_psycopg",
+    "ward_error",
+]
+
+
+class DatabaseError(WardError):
+    """An error of the database that is not wardkey's own."""
+
+    def __init__(self, sqlstate: str | None, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.sqlstate = sqlstate or ""
+
+
+class ServerError(WardError):
+    """The embedded server cannot do what was asked."""
+
+    sqlstate = ""
+    exit_code = 1
+
+
+class NotRunning(ServerError):
+    default_message = "the embedded server is not running"
+    default_hint = "start it with: wardkey up"
+    exit_code = 3
+
+
+class Unreachable(ServerError):
+    default_message = "the server cannot be reached"
+    default_hint = "check host, port and password of the DSN"
+    exit_code = 3
+
+
+class MissingSoftware(ServerError):
+    default_message = "something the server needs is not installed"
+
+
+def ward_error(error: Any) -> WardError | None:
+    """Return the wardkey exception for a psycopg error of class WK, None for any other error."""
+    diagnostics = getattr(error, "diag", None)
+    cls = BY_SQLSTATE.get(getattr(error, "sqlstate", None) or "")
+    if cls is None or diagnostics is None:
+        return None
+    return cls(diagnostics.message_primary, diagnostics.message_hint or "")
+
+
+def from_psycopg(error: Any) -> WardError:
+    """Return a wardkey exception for any psycopg error: primary message and hint, never detail or statement."""
+    if (own := ward_error(error)) is not None:
+        return own
+    diagnostics, sqlstate = getattr(error, "diag", None), getattr(error, "sqlstate", None)
+    if diagnostics is not None and diagnostics.message_primary:
+        return DatabaseError(sqlstate, diagnostics.message_primary, diagnostics.message_hint)
+    if type(error).__name__ in ("OperationalError", "ConnectionTimeout"):
+        return Unreachable("; ".join(line.strip() for line in str(error).splitlines() if line.strip()))
+    return DatabaseError(sqlstate, f"the database client reported {type(error).__name__}")
