@@ -13,7 +13,7 @@ WardError                  sqlstate, message, hint
 └── ServerError            the embedded server
     └── NotRunning · Unreachable · MissingSoftware
 
-The classes of the database's own errors are those of ``wardkey_pg.errors``, the one place that names SQLSTATEs.
+The classes of the database's own errors are those of ``wardkey_pg.errors``, which alone names SQLSTATEs.
 The client library raises other database errors (a unique violation, say) as psycopg does.
 """
 
@@ -133,7 +133,7 @@ def ward_error(error: Any) -> WardError | None:
 
 
 def from_psycopg(error: Any) -> WardError:
-    """Return a wardkey exception for any psycopg error: primary message and hint, never detail or statement."""
+    """Return a wardkey exception for any psycopg error: message and hint, never detail or statement."""
     if (own := ward_error(error)) is not None:
         return own
     diagnostics, sqlstate = getattr(error, "diag", None), getattr(error, "sqlstate", None)

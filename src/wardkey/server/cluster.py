@@ -1,0 +1,152 @@
+"""PostgreSQL, keeper and extension of one home as one thing: start, stop, status, DSN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import NotRunning, ServerError
+from . import database, pythonpath
+from .home import Config, Home
+from .keeper_process import KeeperProcess
+from .postgres import Postgres
+from .software import Software
+
+__all__ = ["Cluster", "Status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What runs. Seconds since start; pids and the rest are None where nothing runs."""
+
+    home: Path
+    made: bool
+    port: int | None
+    socket_directory: Path
+    postgres_pid: int | None
+    postgres_seconds: float | None
+    keeper_pid: int | None
+    keeper_seconds: float | None
+    keeper: dict[str, Any] | None
+    dsn: str | None
+
+    @property
+    def running(self) -> bool:
+        return self.postgres_pid is not None and self.keeper_pid is not None
+
+
+class Cluster:
+    """``settings``: settings of PostgreSQL for this start only. ``say`` is told each step that takes time."""
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        settings: Mapping[str, str] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.home = home
+        self.keeper = KeeperProcess(home)
+        self.postgres = Postgres(home, settings or {})
+        self._say = say or (lambda text: None)
+
+    def init(self) -> Config:
+        """Make or complete the home; nothing is started. Returns its configuration."""
+        with self.home.locked():
+            return self._init()[0]
+
+    def start(self) -> Status:
+        """Make what is missing, mend what a crash left, start what does not run. Raises ServerError."""
+        with self.home.locked():
+            config, software = self._init()
+            if self.keeper.start():
+                self._say("keeper started")
+            if self.postgres.postmaster is None:
+                config = self.postgres.start(software, config)
+                self._say(f"PostgreSQL {software.major} started on 127.0.0.1:{config.port}")
+            database.prepare(self, config, self._say)
+        return self.status()
+
+    def stop(self) -> bool:
+        """Stop PostgreSQL, then the keeper, and everything they left; True when something ran."""
+        if not self.home.exists:
+            return False
+        with self.home.locked():
+            ran = self.postgres.postmaster is not None or self.keeper.process is not None
+            self.postgres.stop()
+            self.keeper.stop()
+        return ran
+
+    def status(self) -> Status:
+        """Say what runs, by the processes themselves."""
+        config = self.home.config()
+        postmaster = self.postgres.postmaster if config else None
+        keeper = self.keeper.process if config else None
+        return Status(
+            home=self.home.path,
+            made=config is not None,
+            port=config.port if config else None,
+            socket_directory=self.home.run,
+            postgres_pid=postmaster.pid if postmaster else None,
+            postgres_seconds=postmaster.seconds_up if postmaster else None,
+            keeper_pid=keeper.pid if keeper else None,
+            keeper_seconds=keeper.seconds_up if keeper else None,
+            keeper=self.keeper.ask_status() if keeper else None,
+            dsn=self.dsn() if postmaster else None,
+        )
+
+    def require_running(self) -> Cluster:
+        """Return this cluster. Raises NotRunning when PostgreSQL does not run."""
+        if not self.home.exists or self.postgres.postmaster is None:
+            raise NotRunning
+        return self
+
+    def dsn(self, dbname: str = "wardkey", user: str = "postgres") -> str:
+        """Return a connection string through the socket. For a tenant's role, ``pgpass`` has the password."""
+        config = self.home.config()
+        if config is None:
+            raise NotRunning
+        parts = {"host": self.home.run, "port": config.port, "dbname": dbname, "user": user}
+        if user != "postgres":
+            parts["passfile"] = self.home.pgpass
+        return " ".join(f"{name}={_quoted(str(value))}" for name, value in parts.items())
+
+    @property
+    def software(self) -> Software:
+        """The installation this home was made with, else the newest one."""
+        config = self.home.config()
+        if config is None:
+            return Software.newest()
+        if software := Software.at(Path(config.bindir)):
+            return software
+        raise ServerError(
+            f"the PostgreSQL programs of this home are gone from {config.bindir}",
+            "install that version again, or move the data with pg_upgrade and edit bindir in config.json",
+        )
+
+    def _init(self) -> tuple[Config, Software]:
+        os.umask(0o022)
+        home, software = self.home, self.software
+        home.make_directories()
+        if software.install_extension():
+            self._say(f"extension files installed into {software.sharedir}/extension")
+        if not (home.python / pythonpath.STAMP).exists():
+            self._say(f"installing {pythonpath.REQUIREMENT} for the server's Python")
+        pythonpath.fill(home.python, software.interpreter)
+        if self.postgres.initialise(software):
+            self._say(f"data directory made in {home.data}")
+        self.postgres.check_version(software)
+        config = home.config()
+        if config is None:
+            config = home.new_config(software.bindir)
+            home.remember(config)
+        return config, software
+
+
+def _quoted(value: str) -> str:
+    if value and all(character.isalnum() or character in "/._-" for character in value):
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,55 @@
+"""The database ``wardkey`` of a running home: made when missing, its extension brought up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import from_psycopg
+from .home import Config
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from .cluster import Cluster
+
+__all__ = ["NAME", "prepare", "prepare_extension"]
+
+NAME = "wardkey"
+
+
+def prepare(cluster: Cluster, config: Config, say: Callable[[str], None]) -> None:
+    """Make the database, its extension and its settings. Raises WardError."""
+    import psycopg
+
+    try:
+        with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+            if not connection.execute("select from pg_database where datname = %s", [NAME]).fetchone():
+                connection.execute(f"create database {NAME} template template0 encoding 'UTF8'")
+                say(f"database {NAME} made")
+        with psycopg.connect(cluster.dsn()) as connection:
+            if change := prepare_extension(connection):
+                say(change)
+            _set(connection, "keeper_socket", str(cluster.home.keeper_socket))
+    except psycopg.Error as error:
+        raise from_psycopg(error) from None
+
+
+def prepare_extension(connection: Connection[Any]) -> str | None:
+    """Create the extension or update it to the version of the installed files; says what it did."""
+    row = connection.execute(
+        "select installed_version, default_version from pg_available_extensions where name = 'wardkey'"
+    ).fetchone()
+    installed, available = row or (None, None)
+    connection.execute("create extension if not exists plpython3u")
+    if installed is None:
+        connection.execute("create extension wardkey")
+        return f"extension wardkey {available} created"
+    if installed != available:
+        connection.execute("alter extension wardkey update")
+        return f"extension wardkey updated from {installed} to {available}"
+    return None
+
+
+def _set(connection: Connection[Any], name: str, value: str) -> None:
+    connection.execute("select ward.set(%s, %s)", [name, value])
