@@ -1,0 +1,70 @@
+"""Files that hold keys or decide whom to trust: written whole or not at all, read only if nobody else can."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+__all__ = ["UnsafeFileError", "read_guarded", "write_atomically"]
+
+MAX_LENGTH = 4 * 1024 * 1024
+
+
+class UnsafeFileError(OSError):
+    """A file that others may read or change, or that is no regular file."""
+
+
+def write_atomically(
+    path: Path, data: bytes, *, owner: tuple[int, int] | None = None, exclusive: bool = False
+) -> None:
+    """Write ``path``, mode 0600: a reader or a crash meets the old content or the new, nothing between.
+
+    ``owner``: uid and gid of the file. ``exclusive``: raise FileExistsError instead of replacing. Raises
+    OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o600)
+            if owner is not None and owner != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, *owner)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        if exclusive:
+            os.link(temporary, path)
+        else:
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def read_guarded(path: Path, *, secret: bool) -> bytes:
+    """Read a file that only its owner may change and, when ``secret``, only its owner may read.
+
+    Its owner must be this process's user or root. Raises UnsafeFileError, FileNotFoundError, OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafeFileError(f"{path} is not a regular file")
+        if found.st_uid not in (os.geteuid(), 0):
+            raise UnsafeFileError(f"{path} belongs to another user; mend it with: chown")
+        if found.st_mode & (0o077 if secret else 0o022):
+            raise UnsafeFileError(f"{path} is open to other users; mend it with: chmod 600")
+        return file.read(MAX_LENGTH)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""Run the keeper: ``python -m wardkey.keeper --directory DIR --socket PATH --allow-uid UID``.
+
+It stays in the foreground, says on stderr what an operator should know, and stops on SIGTERM or SIGINT.
+Exit codes: 0 stopped · 1 could not start · 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wardkey.kms import Kms, KmsConfigurationError, open_kms
+
+from .hardening import harden
+from .journal import ReleaseLog
+from .server import SocketError, SocketServer, bind
+from .service import Service
+from .trust import ISSUERS_FILE, TrustedIssuers
+
+
+class StartError(Exception):
+    """The keeper cannot start; the message says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    directory: Path = options.directory.absolute()
+    path: Path = options.socket.absolute()
+    try:
+        harden()
+        lock = _lock(directory)
+        kms = open_kms(options.kms, directory)
+        listening = bind(path, options.socket_group)
+    except (StartError, SocketError, KmsConfigurationError, OSError) as error:
+        _report(f"cannot start: {error}")
+        return 1
+    mine = path.lstat().st_ino
+    try:
+        asyncio.run(_serve(options, directory, kms, listening))
+    finally:
+        with suppress(OSError):
+            if path.lstat().st_ino == mine:
+                path.unlink()
+        os.close(lock)
+    _report("stopped")
+    return 0
+
+
+async def _serve(options: argparse.Namespace, directory: Path, kms: Kms, listening: socket.socket) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(
+        lambda _, context: _report(f"internal error: {_kind(context.get('exception'))}")
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    trust = TrustedIssuers(directory / ISSUERS_FILE, _report)
+    log = ReleaseLog(directory / "release.log")
+    service = Service(kms, trust, log, ttl=options.ttl, report=_report)
+    allowed = frozenset((*options.allow_uid, os.geteuid()))
+    _report(f"ready at {options.socket}, process {os.getpid()}, KMS {kms.scheme}")
+    try:
+        await SocketServer(service, allowed, _report).run(listening, stop)
+    finally:
+        service.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "wardkey.keeper", description="Release tenants' data keys to their tokens."
+    )
+    parser.add_argument("--directory", type=Path, required=True, help="the keeper's own files, mode 0700")
+    parser.add_argument("--socket", type=Path, required=True, help="where to listen (a unix socket)")
+    parser.add_argument(
+        "--allow-uid",
+        type=int,
+        action="extend",
+        nargs="+",
+        default=[],
+        help="users who may ask, besides its own",
+    )
+    parser.add_argument("--socket-group", type=int, metavar="GID", help="group that may open the socket")
+    parser.add_argument("--ttl", type=_ttl, default=300, help="seconds a key stays in memory (default 300)")
+    parser.add_argument(
+        "--kms", default="local:", metavar="URI", help="key management service (default local:)"
+    )
+    return parser
+
+
+def _ttl(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 86400:
+        raise argparse.ArgumentTypeError("must be more than 0 and at most 86400")
+    return seconds
+
+
+def _lock(directory: Path) -> int:
+    """Return a descriptor that holds the directory's lock until it is closed or the process dies."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.stat()
+    if found.st_uid != os.geteuid():
+        raise StartError(f"{directory} belongs to another user")
+    if found.st_mode & 0o077:
+        raise StartError(f"{directory} is open to other users; mend it with: chmod 700 {directory}")
+    descriptor = os.open(
+        directory / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StartError(f"a keeper already runs with {directory}") from None
+    return descriptor
+
+
+def _report(text: str) -> None:
+    print(
+        f"{datetime.now(UTC).isoformat(timespec='milliseconds')} keeper: {text}", file=sys.stderr, flush=True
+    )
+
+
+def _kind(error: object) -> str:
+    return type(error).__name__
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # a KMS call that hangs in a thread must not keep the process

@@ -1,0 +1,173 @@
+"""The keeper's socket: who may speak, how long, how much. It knows frames, but not what is in them.
+
+Each connection has its own deadlines, so that nobody who is slow, silent or talks nonsense holds up
+another; their number is bounded, and users other than the allowed ones cannot take a place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wardkey_pg.errors import KeeperUnavailable, Unsupported, WardError
+
+from .journal import Peer
+from .protocol import HEADER_LENGTH, MAX_FRAME, frame, frame_length, parse_request, refusal
+from .service import Service
+
+__all__ = ["SocketError", "SocketServer", "bind"]
+
+MAX_CONNECTIONS = 400
+IDLE_SECONDS = 60.0  # between requests
+FRAME_SECONDS = 5.0  # from the first byte of a request to its last, and for an answer to be taken
+GRACE_SECONDS = 2.0  # for requests that are being answered when the keeper stops
+_MAX_PATH = 107
+
+
+class SocketError(Exception):
+    """The socket cannot be had; the message says why."""
+
+
+class SocketServer:
+    """Serves ``service`` on a listening socket to the processes of ``allowed`` uids."""
+
+    def __init__(self, service: Service, allowed: frozenset[int], report: Callable[[str], None]) -> None:
+        self._service = service
+        self._allowed = allowed
+        self._report = report
+        self._connections: set[asyncio.Task[None]] = set()
+        self._answering = 0
+
+    async def run(self, listening: socket.socket, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, then finish what is being answered."""
+        server = await asyncio.start_unix_server(self._connected, sock=listening, limit=MAX_FRAME)
+        sweeper = asyncio.create_task(self._service.sweep())
+        await stop.wait()
+        server.close()
+        until = time.monotonic() + GRACE_SECONDS
+        while self._answering and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        tasks = [sweeper, *self._connections]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._connections.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, EOFError, TimeoutError, asyncio.CancelledError):
+            pass  # it left, was too slow, or we stop: there is nobody to tell
+        except Exception as error:
+            self._report(f"internal error: {type(error).__name__} at {_where(error)}")
+        finally:
+            if task is not None:
+                self._connections.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = _peer(writer.get_extra_info("socket"))
+        if peer.uid not in self._allowed:
+            return await self._send(writer, refusal(self._service.refuse_peer(peer)))
+        if len(self._connections) > MAX_CONNECTIONS:
+            return await self._send(writer, refusal(KeeperUnavailable("the keeper has too many connections")))
+        while first := await asyncio.wait_for(reader.read(1), IDLE_SECONDS):
+            try:
+                body = await asyncio.wait_for(_rest(reader, first), FRAME_SECONDS)
+                request = parse_request(body)
+            except Unsupported as error:
+                return await self._send(writer, refusal(error))
+            self._answering += 1
+            try:
+                await self._send(writer, await self._answer(request, peer))
+            finally:
+                self._answering -= 1
+
+    async def _answer(self, request: Any, peer: Peer) -> dict[str, Any]:
+        try:
+            return {"ok": True, **await self._service.answer(request, peer)}
+        except WardError as error:
+            return refusal(error)
+        except Exception as error:
+            self._report(f"internal error: {type(error).__name__} at {_where(error)}")
+            return refusal(KeeperUnavailable("the keeper failed", "see the keeper's log"))
+
+    async def _send(self, writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+        writer.write(frame(message))
+        await asyncio.wait_for(writer.drain(), FRAME_SECONDS)
+
+
+def bind(path: Path, group: int | None) -> socket.socket:
+    """Return a socket that listens at ``path``, mode 0660. Raises SocketError.
+
+    It gets its mode and group under another name first, so that nobody meets it without them. What a dead
+    keeper left is replaced; a living one is not.
+    """
+    if len(os.fsencode(path)) > _MAX_PATH:
+        raise SocketError(f"{path} is longer than the {_MAX_PATH} bytes a socket's path may have")
+    _refuse_living(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}")
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)
+    try:
+        listening.bind(os.fspath(temporary))
+        if group is not None:
+            os.chown(temporary, -1, group, follow_symlinks=False)
+        temporary.chmod(0o660)
+        listening.listen(128)
+        listening.setblocking(False)
+        temporary.rename(path)
+    except OSError as error:
+        listening.close()
+        with suppress(OSError):
+            temporary.unlink()
+        raise SocketError(f"cannot listen at {path}: {error.strerror}") from None
+    finally:
+        os.umask(previous)
+    return listening
+
+
+def _refuse_living(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SocketError(f"{path} exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        failure = probe.connect_ex(os.fspath(path))
+    if failure not in (errno.ECONNREFUSED, errno.ENOENT):
+        raise SocketError(f"a keeper already runs at {path}")
+
+
+async def _rest(reader: asyncio.StreamReader, first: bytes) -> bytes:
+    return await reader.readexactly(frame_length(first + await reader.readexactly(HEADER_LENGTH - 1)))
+
+
+def _peer(connection: socket.socket) -> Peer:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return Peer(uid=uid, pid=pid)
+
+
+def _where(error: Exception) -> str:
+    # Module and line only: the text of an unforeseen exception may carry what it was given.
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return (
+        f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "an unknown place"
+    )

@@ -1,0 +1,117 @@
+"""Whose tokens the keeper believes: ``issuers.json`` in its own directory, out of the database's reach.
+
+The file is ``{"issuers": [issuer document, …]}``. The keeper reads it again when it was replaced, before
+the next token is verified; a file that is missing, damaged or writable by others means that no token is
+believed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wardkey_pg.errors import InvalidToken, KeyRefused
+from wardkey_pg.tokens import Claims, Issuer, unverified_issuer, verify
+
+from wardkey._files import read_guarded, write_atomically
+
+from .protocol import parse_json
+
+__all__ = ["ISSUERS_FILE", "TrustedIssuers", "locked", "read_documents", "write_documents"]
+
+ISSUERS_FILE = "issuers.json"
+
+
+class TrustedIssuers:
+    """Verifies tokens against the issuers in ``path``. ``report`` is told when the file cannot be used."""
+
+    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+        self._path = path
+        self._report = report
+        self._seen: tuple[int, ...] | None = ()
+        self._issuers: Mapping[str, Issuer] | None = None
+
+    def verify(self, token: str, now: float) -> Claims:
+        """Return the token's claims.
+
+        Raises InvalidToken, TokenExpired, KeyRefused (no issuers can be read).
+        """
+        issuers = self._current()
+        if issuers is None:
+            raise KeyRefused(
+                "the keeper cannot read its issuers",
+                "mend issuers.json; the keeper's own log says what is wrong",
+            )
+        issuer = issuers.get(unverified_issuer(token))
+        if issuer is None:
+            raise InvalidToken("token is not valid: the keeper does not know its issuer")
+        return verify(token, issuer, now)
+
+    def _current(self) -> Mapping[str, Issuer] | None:
+        seen = _identity(self._path)
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._issuers = {
+                    issuer.issuer: issuer for issuer in map(Issuer.from_document, read_documents(self._path))
+                }
+            except (OSError, ValueError) as error:
+                self._issuers = None
+                self._report(f"{self._path} cannot be used, so no key is released: {error}")
+        return self._issuers
+
+
+def read_documents(path: Path) -> list[dict[str, Any]]:
+    """Return the issuer documents in ``path``, none when there is no such file.
+
+    Raises ValueError, OSError.
+    """
+    try:
+        content = parse_json(read_guarded(path, secret=False))
+    except FileNotFoundError:
+        return []
+    if (
+        not isinstance(content, dict)
+        or content.keys() != {"issuers"}
+        or not isinstance(content["issuers"], list)
+    ):
+        raise ValueError('must be a JSON object with the one member "issuers", a list')
+    documents = content["issuers"]
+    names = [document.get("issuer") if isinstance(document, dict) else None for document in documents]
+    if None in names or len(set(map(str, names))) != len(names):
+        raise ValueError("issuers: each must be an issuer document, of another issuer than the rest")
+    return documents
+
+
+def write_documents(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
+    """Replace ``path`` at once.
+
+    It belongs to whom its directory belongs to, the keeper's user. Raises OSError.
+    """
+    directory = path.parent.stat()
+    content = json.dumps({"issuers": list(documents)}, indent=1).encode("utf-8")
+    write_atomically(path, content + b"\n", owner=(directory.st_uid, directory.st_gid))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other writers of ``path`` waiting."""
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
