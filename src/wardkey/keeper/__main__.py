@@ -18,9 +18,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wardkey.kms import Kms, KmsConfigurationError, open_kms
+from wardkey.kms import Kms, KmsConfigurationError, load_provider
 
-from .hardening import harden
+from .hardening import become, harden
 from .journal import ReleaseLog
 from .server import SocketError, SocketServer, bind
 from .service import Service
@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory: Path = options.directory.absolute()
     path: Path = options.socket.absolute()
     try:
+        open_kms = load_provider(options.kms)
+        if options.run_as:
+            become(*options.run_as)
         harden()
         lock = _lock(directory)
         kms = open_kms(options.kms, directory)
@@ -87,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="users who may ask, besides its own",
     )
+    parser.add_argument(
+        "--run-as",
+        type=_user,
+        metavar="UID:GID",
+        help="started as root: become this user once everything is imported",
+    )
     parser.add_argument("--socket-group", type=int, metavar="GID", help="group that may open the socket")
     parser.add_argument("--ttl", type=_ttl, default=300, help="seconds a key stays in memory (default 300)")
     parser.add_argument(
@@ -100,6 +109,11 @@ def _ttl(text: str) -> float:
     if not 0 < seconds <= 86400:
         raise argparse.ArgumentTypeError("must be more than 0 and at most 86400")
     return seconds
+
+
+def _user(text: str) -> tuple[int, int]:
+    uid, _, gid = text.partition(":")
+    return int(uid), int(gid)
 
 
 def _lock(directory: Path) -> int:

@@ -6,9 +6,16 @@ import ctypes
 import os
 import resource
 
-__all__ = ["harden"]
+__all__ = ["become", "harden"]
 
 _PR_SET_DUMPABLE = 4
+
+
+def become(uid: int, gid: int) -> None:
+    """Go from root to another user for good. Raises OSError."""
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
 
 
 def harden() -> None:

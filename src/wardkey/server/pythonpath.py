@@ -1,7 +1,7 @@
 """The directory of Python packages that PL/Python imports: ``cryptography`` and ``wardkey_pg``.
 
-It is filled by the server's own interpreter, byte-compiled, owned by whoever fills it and readable by everybody, so
-that the server's OS user cannot change the code it runs. Also a command, for a server of one's own::
+It is filled by the interpreter of the server, byte-compiled, owned by whoever fills it and readable by
+everybody, so that the OS user of the server cannot change the code it runs. Also a command, for any server::
 
     python -m wardkey.server.pythonpath --pg-config PG_CONFIG DIRECTORY
 """
