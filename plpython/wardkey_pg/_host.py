@@ -1,0 +1,80 @@
+"""PostgreSQL as the rest of this package sees it: the only module that knows ``plpy``."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import plpy
+
+from .errors import WardError
+
+__all__ = ["PostgresHost", "boundary", "statement_started", "transaction_started"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
+
+# Two stable, exported functions of the server, read directly because a call through SPI costs more than opening a
+# value does, and because SQL cannot forge what they return: passing now() as an argument would let it be chosen.
+_server = ctypes.PyDLL(None)
+transaction_started: Callable[[], int] = _server.GetCurrentTransactionStartTimestamp
+transaction_started.restype = ctypes.c_int64  # type: ignore[attr-defined]
+transaction_started.argtypes = ()  # type: ignore[attr-defined]
+_statement_started = _server.GetCurrentStatementStartTimestamp
+_statement_started.restype = ctypes.c_int64
+_statement_started.argtypes = ()
+
+
+def statement_started() -> float:
+    """Return when the client's statement began, in unix seconds of the wall clock, whatever the transaction's age."""
+    return float(_statement_started()) / 1e6 + _POSTGRES_EPOCH
+
+
+class PostgresHost:
+    """Queries with plans kept for the life of the backend."""
+
+    def __init__(self) -> None:
+        self._plans: dict[str, Any] = {}
+
+    def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
+        plan = self._plans.get(sql)
+        if plan is None:
+            plan = self._plans[sql] = plpy.prepare(sql, list(types))
+        return list(plan.execute(list(args)))
+
+    def check_interrupts(self) -> None:
+        """Let a waiting cancel or statement_timeout through: Python code does not look for them itself."""
+        plpy.execute("select 1")
+
+    def transaction(self) -> int:
+        return transaction_started()
+
+    def statement_time(self) -> float:
+        return statement_started()
+
+
+def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Turn what ``function`` raises into an SQL error that carries our text and nothing of the values at hand."""
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except WardError as error:
+            _fail(error)
+        except (plpy.Error, plpy.Fatal):
+            raise  # already an SQL error: a cancel, a failed query
+        except Exception as error:
+            # The text of a foreign exception may quote its input (UnicodeDecodeError does).
+            _fail(WardError(f"internal error ({type(error).__name__})"))
+
+    return call
+
+
+def _fail(error: WardError) -> NoReturn:
+    if error.hint is None:
+        plpy.error(error.message, sqlstate=error.sqlstate)
+    plpy.error(error.message, hint=error.hint, sqlstate=error.sqlstate)
+    raise AssertionError("plpy.error returned")

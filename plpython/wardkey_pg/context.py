@@ -1,0 +1,208 @@
+"""Who is asking: the verified claims of the current transaction, kept where SQL cannot write.
+
+Invariants:
+
+* A context ends with its transaction, whatever the client, the pooler or a savepoint does: it is stamped with the
+  transaction's start, and whoever asks compares.
+* A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction looks the
+  tenant's status and key epoch up again.
+* The tenant of the token is the tenant of ``session_user``. A transaction has one tenant.
+* An attempt to log in ends the context there was, also when it fails.
+* Past the token's expiry no further statement sees anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Protocol
+
+from .errors import InvalidToken, KeeperUnavailable, TenantNotActive, TokenExpired, WrongTenant
+from .keeper import KeeperClient
+from .keyring import Keyring, TenantKeys, WrappedKey
+from .tokens import Claims, Issuer, unverified_issuer, verify
+
+__all__ = ["Context", "Host", "Session"]
+
+_STATE = """
+select t.status, t.key_epoch, i.generation
+  from ward_internal.tenants t
+  left join ward_internal.issuers i on i.issuer = $2
+ where t.id = $1 and t.login_role = session_user"""
+_ISSUER = "select document::text, generation from ward_internal.issuers where issuer = $1"
+_KEYS = """
+select version, state, kek, kek_version, wrapped, commitment
+  from ward_internal.tenant_keys
+ where tenant_id = $1 and state in ('active', 'decrypt-only')"""
+_SETTINGS = "select name, value from ward_internal.settings"
+
+_NEVER = -(2**63)  # no transaction starts then: the earliest timestamp is -infinity's neighbour in 4714 BC
+_MOST_TOKENS = 256
+_READ_ONLY_ROLES = frozenset({"VIEWER"})
+
+
+class Host(Protocol):
+    """What a session needs of PostgreSQL."""
+
+    def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]: ...
+    def check_interrupts(self) -> None: ...
+    def transaction(self) -> int: ...
+    def statement_time(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Verified claims, the token they came from (the keeper wants to see it itself), and the tenant's keys."""
+
+    claims: Claims
+    keys: TenantKeys
+    token: str = field(repr=False)
+
+    @property
+    def may_write(self) -> bool:
+        return self.claims.role not in _READ_ONLY_ROLES
+
+
+class Session:
+    """A backend's context. ``stamp`` and ``openers`` are for the hot path of ``unseal``."""
+
+    __slots__ = ("_context", "_host", "_issuers", "_keyring", "_lasting", "_settings", "_verified", "openers", "stamp")
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._keyring = Keyring()
+        self._issuers: dict[str, tuple[int, Issuer]] = {}
+        self._verified: OrderedDict[bytes, tuple[int, Claims]] = OrderedDict()
+        self._settings: dict[str, str] = {}
+        self.logout()
+
+    def login(self, token: str, *, lasting: bool = False) -> None:
+        """Make ``token``'s claims the context: of this transaction, or of the session if ``lasting``.
+
+        Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive.
+        """
+        previous = self._context if self.stamp == self._host.transaction() else None
+        self.logout()
+        digest, claims, generation = self._verify(token)
+        if previous is not None and previous.claims.tenant_id != claims.tenant_id:
+            raise WrongTenant("this transaction already has another tenant's context")
+        keys, current = self._tenant(claims)
+        if current != generation:  # the issuer changed since this token was looked at
+            self._verified.pop(digest, None)
+            digest, claims, generation = self._verify(token)
+            if current != generation:
+                raise InvalidToken("token is not valid: its issuer is being changed")
+        self._begin(Context(claims, keys, token), lasting)
+
+    def logout(self) -> None:
+        self._context: Context | None = None
+        self._lasting = False
+        self.stamp = _NEVER
+        self.openers: dict[Any, Any] = {}
+
+    def current(self) -> Context | None:
+        """Return the context of this transaction. Raises TokenExpired."""
+        context = self._context
+        if context is None:
+            return None
+        if self._host.transaction() != self.stamp:
+            if not self._lasting:
+                self.logout()
+                return None
+            self._host.query("select ward.renew_session()")  # reads the registry, which the tenant may not
+            context = self._context
+        if context is not None and self._host.statement_time() > context.claims.expires_at:
+            raise TokenExpired
+        return context
+
+    def renew(self) -> None:
+        """Take a lasting context over into this transaction. Raises as ``login`` does, and then it is gone."""
+        context, lasting = self._context, self._lasting
+        self.logout()
+        if context is not None and lasting:
+            self.login(context.token, lasting=True)
+
+    def release(self, key: WrappedKey) -> bytes:
+        """Have the keeper release a DEK of the current tenant on the current token."""
+        context = self._context
+        if context is None:
+            raise KeeperUnavailable("no token to show to the keeper")
+        return self.keeper().release(
+            context.claims.tenant_id, key.version, key.kek, key.kek_version, key.wrapped, context.token
+        )
+
+    def keeper(self) -> KeeperClient:
+        path = self._settings.get("keeper_socket")
+        if not path:
+            self._load_settings()
+            path = self._settings.get("keeper_socket")
+        if not path:
+            raise KeeperUnavailable(
+                "the keeper's socket is not known", "select ward.set('keeper_socket', '/path/of/keeper.sock')"
+            )
+        return KeeperClient(path, self._number("keeper_timeout", 3.0), self._host.check_interrupts)
+
+    def _verify(self, token: str) -> tuple[bytes, Claims, int]:
+        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._verified.get(digest)
+        now = time.time()
+        if known is not None:
+            generation, claims = known
+            if now > claims.expires_at:
+                del self._verified[digest]
+                raise TokenExpired
+            return digest, claims, generation
+        generation, issuer = self._issuer(unverified_issuer(token))
+        claims = verify(token, issuer, now)
+        self._verified[digest] = (generation, claims)
+        if len(self._verified) > _MOST_TOKENS:
+            self._verified.popitem(last=False)
+        return digest, claims, generation
+
+    def _issuer(self, name: str) -> tuple[int, Issuer]:
+        import json
+
+        rows = self._host.query(_ISSUER, ["text"], [name])
+        if not rows:
+            raise InvalidToken("token is not valid: its issuer is not registered")
+        generation = rows[0]["generation"]
+        known = self._issuers.get(name)
+        if known is None or known[0] != generation:
+            known = self._issuers[name] = (generation, Issuer.from_document(json.loads(rows[0]["document"])))
+        return known
+
+    def _tenant(self, claims: Claims) -> tuple[TenantKeys, int | None]:
+        """Return the tenant's keys and the generation of the issuer, from the registry as it is now."""
+        tenant = claims.tenant_id
+        rows = self._host.query(_STATE, ["uuid", "text"], [tenant, claims.issuer])
+        if not rows:
+            raise WrongTenant
+        if rows[0]["status"] != "active":
+            self._keyring.forget(tenant)
+            raise TenantNotActive
+        epoch = rows[0]["key_epoch"]
+        keys = self._keyring.get(tenant, epoch, self._number("key_ttl", 300.0))
+        if keys is None:
+            self._load_settings()
+            rows_of_keys = self._host.query(_KEYS, ["uuid"], [tenant])
+            keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys])
+            self._keyring.put(keys)
+        return keys, rows[0]["generation"]
+
+    def _begin(self, context: Context, lasting: bool) -> None:
+        self._context = context
+        self._lasting = lasting
+        self.openers = context.keys.openers
+        self.stamp = self._host.transaction()
+
+    def _load_settings(self) -> None:
+        self._settings = {row["name"]: row["value"] for row in self._host.query(_SETTINGS)}
+
+    def _number(self, name: str, default: float) -> float:
+        try:
+            return float(self._settings[name])
+        except (KeyError, ValueError):
+            return default

@@ -1,0 +1,105 @@
+"""What the bodies of the SQL functions call: one backend's session, behind a check of versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from . import __version__
+from ._host import PostgresHost, boundary, transaction_started
+from .context import Context, Session
+from .errors import NoContext, RoleMayNotWrite, Unsupported, VersionMismatch, WrongTenant
+from .sealing import (
+    make_seal,
+    make_seal_bytes,
+    make_unseal,
+    make_unseal_bytes,
+    open_slowly,
+    open_text_slowly,
+)
+from .tokens import Issuer
+
+__all__ = ["bind"]
+
+_session = Session(PostgresHost())
+
+
+@boundary
+def bind(version: str, name: str) -> Callable[..., Any]:
+    """Return the function behind the SQL function ``name`` of an extension of ``version``."""
+    if version != __version__:
+        raise VersionMismatch(f"extension wardkey is {version}, Python module wardkey_pg is {__version__}")
+    return _FUNCTIONS[name]
+
+
+def _login(token: str) -> None:
+    _session.login(token)
+
+
+def _login_session(token: str) -> None:
+    _session.login(token, lasting=True)
+
+
+def _claim(get: Callable[[Context], str]) -> Callable[[], str | None]:
+    def claim() -> str | None:
+        context = _session.current()
+        return None if context is None else get(context)
+
+    return claim
+
+
+def _begin_write(tenant: str) -> None:
+    """Let the write to a row of ``tenant`` go ahead, or say why not."""
+    context = _session.current()
+    if context is None:
+        raise NoContext
+    if context.claims.tenant_id != tenant:
+        raise WrongTenant
+    if not context.may_write:
+        raise RoleMayNotWrite
+
+
+def _check_issuer(document: str) -> None:
+    try:
+        Issuer.from_document(json.loads(document))
+    except ValueError as error:  # says what is wrong where; an issuer's document holds public keys only
+        raise Unsupported(f"issuer document: {error}", "see ward.add_issuer's comment for its members") from None
+
+
+def _provision_key(tenant: str) -> str:
+    version, kek, kek_version, wrapped, commitment = _session.keeper().provision(tenant)
+    return json.dumps(
+        {
+            "version": version,
+            "kek": kek,
+            "kek_version": kek_version,
+            "wrapped": "\\x" + wrapped.hex(),
+            "commitment": "\\x" + commitment.hex(),
+        }
+    )
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: boundary(function)
+    for name, function in {
+        "login": _login,
+        "login_session": _login_session,
+        "renew_session": _session.renew,
+        "logout": _session.logout,
+        "tenant_id": _claim(lambda context: context.claims.tenant_id),
+        "subject": _claim(lambda context: context.claims.subject),
+        "role": _claim(lambda context: context.claims.role),
+        "begin_write": _begin_write,
+        "check_issuer": _check_issuer,
+        "provision_key": _provision_key,
+        "seal": make_seal(_session),
+        "seal_bytes": make_seal_bytes(_session),
+    }.items()
+}
+# The hot ones stand before the boundary and go through it only when there is something to say.
+_FUNCTIONS["unseal"] = make_unseal(_session, transaction_started, boundary(partial(open_text_slowly, _session)))
+_FUNCTIONS["unseal_bytes"] = make_unseal_bytes(
+    _session, transaction_started, boundary(partial(open_slowly, _session))
+)

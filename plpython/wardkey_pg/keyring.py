@@ -1,0 +1,138 @@
+"""The data keys a backend holds: a bounded number of tenants, each for a bounded time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hmac import compare_digest
+from uuid import UUID
+
+from .envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, header, version_of
+from .errors import CommitmentMismatch, KeyUnknown
+
+__all__ = ["Keyring", "TenantKeys", "WrappedKey", "nonces"]
+
+Opener = tuple[Callable[[bytes, bytes, bytes], bytes], bytes]
+
+_BATCH = 100
+_MOST_COLUMNS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A row of ``ward_internal.tenant_keys``."""
+
+    version: int
+    state: str
+    kek: str
+    kek_version: str
+    wrapped: bytes
+    commitment: bytes
+
+
+class TenantKeys:
+    """One tenant's keys, released version by version when first needed, derived column by column.
+
+    ``openers`` maps (column id, header of the sealed value) to what the hot path of ``unseal`` needs and nothing else.
+    """
+
+    def __init__(self, tenant: str, epoch: int, keys: Sequence[WrappedKey]) -> None:
+        self.tenant = tenant
+        self.epoch = epoch
+        self.since = time.monotonic()
+        self.openers: dict[tuple[bytes, bytes], Opener] = {}
+        self._id = UUID(tenant).bytes
+        self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
+        self._active = next((key.version for key in keys if key.state == "active"), None)
+        self._deks: dict[int, bytes] = {}
+        self._columns: dict[tuple[bytes, int], ColumnKey] = {}
+
+    def __repr__(self) -> str:
+        return f"<TenantKeys of {self.tenant}>"
+
+    def sealing(self, column: bytes, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
+        """Return the key that seals new values of ``column``. Raises KeyUnknown when no version is active."""
+        if self._active is None:
+            raise KeyUnknown("the tenant has no active key")
+        return self._column(column, self._active, release)
+
+    def opening(self, sealed: bytes, column: bytes, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
+        """Return the key that opens ``sealed``. Raises OpenFailed, KeyUnknown, CommitmentMismatch."""
+        return self._column(column, version_of(sealed), release)
+
+    def _column(self, column: bytes, version: int, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
+        key = self._columns.get((column, version))
+        if key is None:
+            if len(self._columns) >= _MOST_COLUMNS:  # anybody may ask for a column that does not exist
+                self._columns.clear()
+                self.openers.clear()
+            key = ColumnKey(self._dek(version, release), self._id, version, column)
+            self._columns[column, version] = key
+            self.openers[column, header(version)] = (key.decrypt, key.aad_prefix)
+        return key
+
+    def _dek(self, version: int, release: Callable[[WrappedKey], bytes]) -> bytes:
+        dek = self._deks.get(version)
+        if dek is None:
+            wrapped = self._wrapped.get(version)
+            if wrapped is None:
+                raise KeyUnknown
+            dek = release(wrapped)
+            if len(dek) != DEK_LENGTH or not compare_digest(
+                commitment(dek, self._id, version), wrapped.commitment
+            ):
+                raise CommitmentMismatch
+            self._deks[version] = dek
+        return dek
+
+
+class Keyring:
+    """The tenants whose keys this backend holds, least recently used first."""
+
+    def __init__(self, most: int = 16) -> None:
+        self._most = most
+        self._tenants: OrderedDict[str, TenantKeys] = OrderedDict()
+
+    def get(self, tenant: str, epoch: int, ttl: float) -> TenantKeys | None:
+        """Return the tenant's keys unless they are older than ``ttl`` seconds or of another epoch: then forget them."""
+        keys = self._tenants.get(tenant)
+        if keys is None:
+            return None
+        if keys.epoch != epoch or time.monotonic() - keys.since > ttl:
+            del self._tenants[tenant]
+            return None
+        self._tenants.move_to_end(tenant)
+        return keys
+
+    def put(self, keys: TenantKeys) -> None:
+        self._tenants[keys.tenant] = keys
+        while len(self._tenants) > self._most:
+            self._tenants.popitem(last=False)
+
+    def forget(self, tenant: str) -> None:
+        self._tenants.pop(tenant, None)
+
+
+class _Nonces:
+    """Random nonces, drawn from the kernel a hundred at a time: a system call each would cost as much as AES-GCM.
+
+    Backends are forked before Python starts in them, so that no two can share what is drawn here.
+    """
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._next = 0
+
+    def __call__(self) -> bytes:
+        start = self._next
+        if start >= len(self._pool):
+            self._pool = os.urandom(_BATCH * NONCE_LENGTH)
+            start = 0
+        self._next = end = start + NONCE_LENGTH
+        return self._pool[start:end]
+
+
+nonces = _Nonces()

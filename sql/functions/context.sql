@@ -1,0 +1,106 @@
+-- Who is asking. The state lives in the memory of wardkey_pg (plpython/wardkey_pg/context.py), where SQL cannot write:
+-- no setting, no table, no temporary object is trusted. Functions of ward are for tenants; those of ward_internal are
+-- reached through the gates here, which run as their owner because the registry is nobody else's to read.
+
+create or replace function ward_internal.login(p_token text) returns void
+language plpython3u volatile strict parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+bind("@VERSION@", "login")(p_token)
+$$;
+
+create or replace function ward_internal.login_session(p_token text) returns void
+language plpython3u volatile strict parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+bind("@VERSION@", "login_session")(p_token)
+$$;
+
+create or replace function ward_internal.renew_session() returns void
+language plpython3u volatile parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+bind("@VERSION@", "renew_session")()
+$$;
+
+create or replace function ward_internal.begin_write(p_tenant text) returns void
+language plpython3u stable strict parallel restricted security invoker as $$
+try:
+    return SD["call"](*args)
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "begin_write")
+return SD["call"](*args)
+$$;
+comment on function ward_internal.begin_write(text) is
+  'raises unless the context is of this tenant and its role may write';
+
+-- definer because the registry of tenants, keys and issuers is read
+create or replace function ward.login(p_token text) returns void
+language plpgsql volatile strict parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward_internal.login(p_token);
+end
+$$;
+revoke execute on function ward.login(text) from public;
+comment on function ward.login(text) is
+  'makes a JWT''s claims the context of this transaction: signature, issuer, audience, times, tenant and status are '
+  'checked. Ends with the transaction. Pass the token as a parameter, not as a literal. '
+  'Errors: WK002 invalid, WK003 expired, WK004 another tenant''s, WK005 tenant not active';
+
+-- definer because the registry of tenants, keys and issuers is read
+create or replace function ward.login_session(p_token text) returns void
+language plpgsql volatile strict parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward_internal.login_session(p_token);
+end
+$$;
+revoke execute on function ward.login_session(text) from public;
+comment on function ward.login_session(text) is
+  'as ward.login, until the token expires or ward.logout(): for psql, never behind a pooler';
+
+-- definer because the registry of tenants, keys and issuers is read
+create or replace function ward.renew_session() returns void
+language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward_internal.renew_session();
+end
+$$;
+revoke execute on function ward.renew_session() from public;
+comment on function ward.renew_session() is
+  'takes the context of ward.login_session over into this transaction, if the tenant is still active; called by itself';
+
+create or replace function ward.logout() returns void
+language plpython3u volatile parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+bind("@VERSION@", "logout")()
+$$;
+revoke execute on function ward.logout() from public;
+comment on function ward.logout() is 'ends the context';
+
+-- The policies of every leaf ask this once a statement.
+create or replace function ward.tenant_id() returns uuid
+language plpython3u stable parallel restricted security invoker as $$
+try:
+    return SD["call"]()
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "tenant_id")
+return SD["call"]()
+$$;
+revoke execute on function ward.tenant_id() from public;
+comment on function ward.tenant_id() is 'tenant of the current context, NULL without one. Error: WK003 expired';
+
+create or replace function ward.subject() returns text
+language plpython3u stable parallel restricted security invoker as $$
+from wardkey_pg.entry import bind
+return bind("@VERSION@", "subject")()
+$$;
+revoke execute on function ward.subject() from public;
+comment on function ward.subject() is 'who the token speaks for (claim sub), NULL without a context';
+
+create or replace function ward.role() returns text
+language plpython3u stable parallel restricted security invoker as $$
+from wardkey_pg.entry import bind
+return bind("@VERSION@", "role")()
+$$;
+revoke execute on function ward.role() from public;
+comment on function ward.role() is
+  'role of the token: SUPER_ADMIN, ADMIN, EVALUATOR, ANALYST or VIEWER; NULL without a context. VIEWER cannot write';

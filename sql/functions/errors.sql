@@ -1,0 +1,42 @@
+-- The conditions SQL code raises, by name; class WK, the same table as wardkey_pg/errors.py.
+
+create or replace function ward_internal.sqlstate(p_condition text) returns text
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
+return case p_condition
+  when 'invalid_slug' then 'WK201'
+  when 'duplicate_tenant' then 'WK202'
+  when 'unknown_tenant' then 'WK203'
+  when 'unknown_object' then 'WK204'
+  when 'no_primary_key' then 'WK205'
+  when 'type_cannot_be_sealed' then 'WK206'
+  when 'sealed_index' then 'WK207'
+  when 'table_not_empty' then 'WK208'
+  when 'unsupported' then 'WK209'
+  when 'ward_not_empty' then 'WK210'
+  when 'not_confirmed' then 'WK211'
+  when 'not_allowed' then 'WK212'
+end;
+comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
+
+create or replace function ward_internal.fail(p_condition text, p_message text, p_hint text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception using
+    errcode = ward_internal.sqlstate(p_condition),
+    message = p_message,
+    hint = p_hint;
+end
+$$;
+comment on function ward_internal.fail(text, text, text) is 'raises one of wardkey''s conditions; never returns';
+
+create or replace function ward_internal.require_superuser() returns void
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  if not (select rolsuper from pg_roles where rolname = current_user) then
+    perform ward_internal.fail('not_allowed', 'only a superuser may do this',
+      'connect as the database''s administrator; wardkey psql without --tenant does');
+  end if;
+end
+$$;
+comment on function ward_internal.require_superuser() is
+  'administration makes roles and schemas; it is done by superusers, who see only ciphertext';

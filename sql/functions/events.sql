@@ -1,0 +1,75 @@
+-- ALTER TABLE on a model table reaches every face by itself.
+
+create or replace function ward_internal.follow_model(p_model uuid, p_renamed boolean) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model ward_internal.models := (select m from ward_internal.models as m where id = p_model);
+  v_column record;
+  v_old name;
+  v_schema name;
+begin
+  for v_column in
+    select s.attname as stored, d.attname as declared, s.atttypid, s.atttypmod, s.atthasdef, s.attrelid, s.attnum,
+      d.atttypid as declared_type, d.atttypmod as declared_typmod, c.id as column_id,
+      coalesce(c.id is not null and s.atttypid <> 'bytea'::regtype, false) as unsealed,
+      pg_get_serial_sequence(v_model.relation::text, s.attname) is not null as has_sequence
+    from (select * from pg_attribute where attrelid = v_model.relation and attnum > 0 and not attisdropped
+        and attname <> 'tenant_id') as s
+    full join (select * from pg_attribute where attrelid = v_model.shape and attnum > 0 and not attisdropped) as d
+      using (attname)
+    left join ward_internal.sealed_columns as c on c.model_id = p_model and c.name = d.attname
+    order by s.attnum
+  loop
+    if v_column.unsealed then
+      perform ward_internal.fail('type_cannot_be_sealed', format('column %I is sealed: its stored type is bytea', v_column.stored),
+        'add a new sealed column with ward.add_sealed_column, and copy');
+    elsif v_column.has_sequence then
+      perform ward_internal.fail('unsupported', 'a sequence shared by all tenants would tell one about the others',
+        'declare identity columns before ward.protect');
+    elsif v_column.stored is not null and v_column.declared is null and p_renamed then
+      select d.attname into strict v_old from pg_attribute as d
+        where d.attrelid = v_model.shape and d.attnum > 0 and not d.attisdropped and not exists (
+          select from pg_attribute as s where s.attrelid = v_model.relation and s.attname = d.attname);
+      execute format('alter table %s rename column %I to %I', v_model.shape, v_old, v_column.stored);
+      update ward_internal.sealed_columns set name = v_column.stored where model_id = p_model and name = v_old;
+      for v_schema in select schema_name from ward_internal.tenants loop
+        execute format('alter view %I.%I rename column %I to %I', v_schema, v_model.face, v_old, v_column.stored);
+      end loop;
+      exit;
+    elsif v_column.declared is null then
+      execute format('alter table %s add column %I %s', v_model.shape, v_column.stored,
+        format_type(v_column.atttypid, v_column.atttypmod));
+    elsif v_column.stored is null then
+      execute format('alter table %s drop column %I', v_model.shape, v_column.declared);
+      delete from ward_internal.sealed_columns where id = v_column.column_id;
+    elsif v_column.column_id is null
+      and (v_column.atttypid, v_column.atttypmod) <> (v_column.declared_type, v_column.declared_typmod)
+    then
+      execute format('alter table %s alter column %I type %s using null', v_model.shape, v_column.declared,
+        format_type(v_column.atttypid, v_column.atttypmod));
+    end if;
+  end loop;
+  perform ward_internal.rebuild_faces(p_model);
+end
+$$;
+comment on function ward_internal.follow_model(uuid, boolean) is
+  'makes shape and faces of a model follow its columns; p_renamed: a column was renamed, not added and dropped';
+
+-- definer because whoever alters any table of the database runs it, and may not read the registry
+create or replace function ward_internal.on_alter_table() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_command record;
+begin
+  for v_command in
+    select m.id, bool_or(c.object_type = 'table column') as renamed
+    from pg_event_trigger_ddl_commands() as c
+    join ward_internal.models as m on m.relation = c.objid
+    where c.classid = 'pg_class'::regclass and m.relation <> m.shape
+    group by m.id
+  loop
+    perform ward_internal.follow_model(v_command.id, v_command.renamed);
+  end loop;
+end
+$$;
+revoke execute on function ward_internal.on_alter_table() from public;

@@ -1,0 +1,264 @@
+-- Leaves and faces. A leaf is a tenant's partition of a model table, sealed, in the tenant's ward. A face is the view
+-- that applications use in its stead, with INSTEAD OF triggers. Both belong to ward_owner; tenants have privileges on
+-- faces only, and every statement on a leaf, a face's too, stands under row-level security.
+--
+-- A face's trigger writes one row of the leaf. It refuses to change or delete a row that another transaction changed
+-- after the statement's snapshot (40001, as under repeatable read): on a view PostgreSQL does not look again.
+
+create or replace function ward_internal.leaf_name(p_model uuid, p_schema name) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return (select format('%I.%I', p_schema, face || '_sealed') from ward_internal.models where id = p_model);
+
+create or replace function ward_internal.set_row_security(p_relation text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  execute format('alter table %s owner to ward_owner', p_relation);
+  execute format('alter table %s enable row level security', p_relation);
+  execute format('alter table %s force row level security', p_relation);
+  -- the restrictive one stands also if somebody adds a permissive policy, which would be OR-ed
+  execute format($sql$
+    create policy ward_tenant on %s as permissive
+      using (tenant_id = (select ward.tenant_id())) with check (tenant_id = (select ward.tenant_id()))
+  $sql$, p_relation);
+  execute format($sql$
+    create policy ward_fence on %s as restrictive
+      using (tenant_id = (select ward.tenant_id())) with check (tenant_id = (select ward.tenant_id()))
+  $sql$, p_relation);
+end
+$$;
+comment on function ward_internal.set_row_security(text) is 'makes a parent or leaf ward_owner''s and puts it under RLS';
+
+create or replace function ward_internal.create_leaf(p_model uuid, p_tenant ward_internal.tenants) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_leaf text := ward_internal.leaf_name(p_model, p_tenant.schema_name);
+  v_column record;
+begin
+  execute format('create table %s partition of %s for values in (%L)', v_leaf,
+    (select relation from ward_internal.models where id = p_model), p_tenant.id);
+  perform ward_internal.set_row_security(v_leaf);
+  -- A sequence of the tenant's own: gaps in a shared one would tell how much others insert.
+  for v_column in
+    select format('%I.%I', p_tenant.schema_name, seq.relname) as name, c.column_name, s.*
+    from ward_internal.model_columns(p_model) as c
+    join pg_class as seq on seq.oid = c.sequence
+    join pg_sequence as s on s.seqrelid = c.sequence
+  loop
+    execute format('create sequence %s as %s start %s increment %s minvalue %s maxvalue %s cache %s %s',
+      v_column.name, v_column.seqtypid::regtype, v_column.seqstart, v_column.seqincrement, v_column.seqmin,
+      v_column.seqmax, v_column.seqcache, case when v_column.seqcycle then 'cycle' else 'no cycle' end);
+    execute format('alter sequence %s owner to ward_owner', v_column.name);
+    execute format('alter sequence %s owned by %s.%I', v_column.name, v_leaf, v_column.column_name);
+    execute format('grant usage on sequence %s to %I', v_column.name, p_tenant.login_role);
+  end loop;
+end
+$$;
+
+create or replace function ward_internal.create_leaf_foreign_keys(p_model uuid, p_tenant ward_internal.tenants)
+returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_key record;
+begin
+  for v_key in
+    select c.conname, target.id as target, c.confrelid::regclass as shared,
+      (select string_agg(quote_ident(attname), ', ' order by place)
+        from unnest(c.conkey) with ordinality as k (num, place)
+        join pg_attribute on attrelid = c.conrelid and attnum = num) as columns,
+      (select string_agg(quote_ident(attname), ', ' order by place)
+        from unnest(c.confkey) with ordinality as k (num, place)
+        join pg_attribute on attrelid = c.confrelid and attnum = num) as referenced,
+      (select string_agg(quote_ident(attname), ', ' order by place)
+        from unnest(coalesce(c.confdelsetcols, c.conkey)) with ordinality as k (num, place)
+        join pg_attribute on attrelid = c.conrelid and attnum = num) as set_columns,
+      case c.confupdtype when 'c' then ' on update cascade' when 'r' then ' on update restrict' else '' end
+        as on_update,
+      c.confdeltype,
+      case when c.condeferrable then ' deferrable' else '' end
+        || case when c.condeferred then ' initially deferred' else '' end as deferrable
+    from ward_internal.models as m
+    join pg_constraint as c on c.conrelid = m.shape and c.contype = 'f'
+    left join ward_internal.models as target on target.shape = c.confrelid
+    where m.id = p_model
+    order by c.conname
+  loop
+    execute format('alter table %s add constraint %I foreign key (%s%s) references %s (%s%s)%s%s%s',
+      ward_internal.leaf_name(p_model, p_tenant.schema_name), v_key.conname,
+      case when v_key.target is not null then 'tenant_id, ' else '' end, v_key.columns,
+      coalesce(ward_internal.leaf_name(v_key.target, p_tenant.schema_name), v_key.shared::text),
+      case when v_key.target is not null then 'tenant_id, ' else '' end, v_key.referenced,
+      v_key.on_update,
+      case v_key.confdeltype
+        when 'c' then ' on delete cascade'
+        when 'r' then ' on delete restrict'
+        when 'n' then format(' on delete set null (%s)', v_key.set_columns)
+        when 'd' then format(' on delete set default (%s)', v_key.set_columns)
+        else ''
+      end,
+      v_key.deferrable);
+  end loop;
+end
+$$;
+comment on function ward_internal.create_leaf_foreign_keys(uuid, ward_internal.tenants) is
+  'foreign keys stand between leaves of one ward: they cannot reach another tenant';
+
+create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select format('select %s from %s as l', string_agg(
+    case when column_id is null then format('l.%I', column_name)
+    else ward_internal.unseal_expression(format('l.%I', column_name), type_id, type_name, column_id,
+      ward_internal.row_expression(p_model, 'l')) || format(' as %I', column_name)
+    end, ', ' order by place),
+    ward_internal.leaf_name(p_model, p_schema))
+  from ward_internal.model_columns(p_model)
+  where column_name <> 'tenant_id'
+$$;
+
+create or replace function ward_internal.face_checks(p_model uuid) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select string_agg(format(
+    $sql$
+    if not (select coalesce((%1$s), true) from (select %2$s) as %3$I) then
+      raise exception using errcode = 'check_violation', constraint = %4$L, table = %3$L, schema = tg_table_schema,
+        message = %5$L;
+    end if;
+$sql$,
+    pg_get_expr(c.conbin, c.conrelid),
+    (select string_agg(format('new.%1$I as %1$I', column_name), ', ' order by place)
+      from ward_internal.model_columns(p_model)),
+    m.face, c.conname,
+    format('new row for relation "%s" violates check constraint "%s"', m.face, c.conname)),
+    '' order by c.conname)
+  from ward_internal.models as m
+  join pg_constraint as c on c.conrelid = m.shape and c.contype = 'c'
+  where m.id = p_model
+    and exists (
+      select from pg_attribute as a
+      join ward_internal.sealed_columns as s on s.model_id = m.id and s.name = a.attname
+      where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
+$$;
+comment on function ward_internal.face_checks(uuid) is
+  'CHECK constraints over sealed columns, as plpgsql: they hold for the plaintext, before it is sealed';
+
+create or replace function ward_internal.face_trigger_body(p_model uuid, p_tenant ward_internal.tenants) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  with col as (
+    select c.*, format('new.%I', c.column_name) as new_value, format('old.%I', c.column_name) as old_value
+    from ward_internal.model_columns(p_model) as c
+  ), text_of as (
+    select
+      string_agg(quote_ident(column_name), ', ' order by place) filter (where not generated) as columns,
+      string_agg(
+        case when column_id is null then new_value
+        else ward_internal.seal_expression(new_value, type_id, column_id, 'v_row') end,
+        E',\n      ' order by place) filter (where not generated) as inserted,
+      string_agg(
+        case when column_id is null then format('%I = %s', column_name, new_value)
+        else format(E'%1$I = case when v_row = v_old_row and %2$s is not distinct from %3$s then l.%1$I\n        else %4$s end',
+          column_name,
+          ward_internal.canonical_expression(new_value, type_id),
+          ward_internal.canonical_expression(old_value, type_id),
+          ward_internal.seal_expression(new_value, type_id, column_id, 'v_row'))
+        end, E',\n      ' order by place) filter (where not generated) as updated,
+      string_agg(format('%I = %s', column_name, old_value), ' and ' order by key_place)
+        filter (where key_place is not null) as old_key,
+      string_agg(format('l.%I', column_name), ', ' order by place) filter (where generated) as generated_columns,
+      string_agg(new_value, ', ' order by place) filter (where generated) as generated_targets,
+      bool_or(column_id is not null) as seals
+    from col
+  )
+  select format($body$
+#variable_conflict use_column
+declare
+  v_row bytea;
+  v_old_row bytea;
+  v_current record;
+begin
+  perform ward_internal.begin_write(%1$L);
+  if tg_op <> 'DELETE' then
+    v_row := %2$s;%3$s
+  end if;
+  if tg_op = 'INSERT' then
+    insert into %4$s as l (tenant_id, %5$s) values (%1$L,
+      %6$s)%7$s;
+    return new;
+  end if;
+
+  select * into v_current from %8$s where %9$s for update;
+  if not found then
+    return null;
+  end if;
+  if v_current *<> old then
+    raise exception using errcode = 'serialization_failure',
+      message = 'could not serialize access due to concurrent update', hint = 'retry the transaction';
+  end if;
+  if tg_op = 'UPDATE' then
+    v_old_row := %10$s;
+    update %4$s as l set
+      %11$s
+    where tenant_id = %1$L and %9$s%7$s;
+    return new;
+  end if;
+  delete from %4$s where tenant_id = %1$L and %9$s;
+  return old;
+end
+$body$,
+    p_tenant.id,
+    case when seals then ward_internal.row_expression(p_model, 'new') else 'null' end,
+    coalesce(ward_internal.face_checks(p_model), ''),
+    ward_internal.leaf_name(p_model, p_tenant.schema_name),
+    columns, inserted,
+    case when generated_columns is null then '' else format(' returning %s into %s', generated_columns, generated_targets) end,
+    format('%I.%I', p_tenant.schema_name, m.face),
+    old_key,
+    case when seals then ward_internal.row_expression(p_model, 'old') else 'null' end,
+    updated)
+  from text_of, ward_internal.models as m
+  where m.id = p_model
+$$;
+comment on function ward_internal.face_trigger_body(uuid, ward_internal.tenants) is
+  'body of the INSTEAD OF trigger of one face';
+
+create or replace function ward_internal.build_face(p_model uuid, p_tenant ward_internal.tenants) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_face_name name := (select face from ward_internal.models where id = p_model);
+  v_face text := format('%I.%I', p_tenant.schema_name, v_face_name);
+  v_writer text := format('%I.%I', p_tenant.schema_name, v_face_name || '_write');
+  v_query text := ward_internal.face_query(p_model, p_tenant.schema_name);
+  v_is_new boolean := to_regclass(v_face) is null;
+  v_defaults text;
+begin
+  begin
+    execute format('create or replace view %s as %s', v_face, v_query);
+  exception when invalid_table_definition then  -- a column went or changed its type
+    execute format('drop view %s', v_face);
+    execute format('create view %s as %s', v_face, v_query);
+    v_is_new := true;
+  end;
+  select string_agg(format('alter column %I %s', column_name, case
+      when generated or default_expression is null and sequence is null then 'drop default'
+      when sequence is not null then format('set default nextval(%L)',
+        format('%I.%I', p_tenant.schema_name, (select relname from pg_class where oid = sequence)))
+      else 'set default ' || default_expression
+    end), ', ')
+    into v_defaults
+    from ward_internal.model_columns(p_model)
+    where not v_is_new or sequence is not null or default_expression is not null and not generated;
+  if v_defaults is not null then
+    execute format('alter table %s %s', v_face, v_defaults);
+  end if;
+  execute format('create or replace function %s() returns trigger language plpgsql security definer '
+    'set search_path = pg_catalog, pg_temp as %L', v_writer, ward_internal.face_trigger_body(p_model, p_tenant));
+  if v_is_new then
+    execute format('alter view %s owner to ward_owner', v_face);
+    execute format('grant select, insert, update, delete on %s to %I', v_face, p_tenant.login_role);
+    execute format('alter function %s() owner to ward_owner', v_writer);
+    execute format('revoke execute on function %s() from public', v_writer);
+    execute format('create trigger %I instead of insert or update or delete on %s for each row execute function %s()',
+      v_face_name || '_write', v_face, v_writer);
+  end if;
+end
+$$;
+comment on function ward_internal.build_face(uuid, ward_internal.tenants) is
+  'makes or remakes the view and its trigger in one ward; definer because a tenant may not touch the leaf';

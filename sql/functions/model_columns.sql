@@ -1,0 +1,94 @@
+-- What a model table's columns are and how their values become bytes: the expressions faces are made of.
+--
+-- The shape (schema ward_model) has the declared types, the partitioned table the stored ones; the two have columns of
+-- the same names. Expressions here are text, made under a pinned search_path so that every name in them is qualified.
+
+create or replace function ward_internal.model_columns(p_model uuid)
+returns table (
+  place integer, column_name name, type_name text, type_id oid, column_id uuid,
+  default_expression text, generated boolean, key_place integer, sequence regclass
+)
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select
+    stored.attnum::integer,
+    stored.attname,
+    format_type(declared.atttypid, declared.atttypmod),
+    declared.atttypid,
+    sealed.id,
+    pg_get_expr(def.adbin, def.adrelid),
+    stored.attgenerated <> '',
+    array_position(pk.indkey::int2[], declared.attnum)::integer,
+    pg_get_serial_sequence(model.shape::text, declared.attname)::regclass
+  from ward_internal.models as model
+  join pg_attribute as stored on stored.attrelid = model.relation and stored.attnum > 0 and not stored.attisdropped
+  join pg_attribute as declared on declared.attrelid = model.shape and declared.attname = stored.attname
+  join pg_index as pk on pk.indrelid = model.shape and pk.indisprimary
+  left join ward_internal.sealed_columns as sealed on sealed.model_id = model.id and sealed.name = stored.attname
+  left join pg_attrdef as def
+    on def.adrelid = case when sealed.id is null then stored.attrelid else declared.attrelid end
+    and def.adnum = case when sealed.id is null then stored.attnum else declared.attnum end
+  where model.id = p_model
+  order by stored.attnum
+$$;
+comment on function ward_internal.model_columns(uuid) is
+  'columns of a model table without tenant_id, in order: declared type, id if sealed, default, place in the primary key';
+
+create or replace function ward_internal.can_be_sealed(p_type oid) returns boolean
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return p_type = any ('{
+    text, varchar, bpchar, boolean, smallint, integer, bigint, numeric, real, double precision, date, time, timetz,
+    timestamp, timestamptz, interval, uuid, json, jsonb, bytea, inet, text[], smallint[], integer[], bigint[]
+  }'::regtype[]::oid[])
+  or exists (select from pg_type where oid = p_type and typtype = 'e');
+comment on function ward_internal.can_be_sealed(oid) is
+  'whether the type has a text form from which every value comes back exactly, whatever a session''s settings';
+
+create or replace function ward_internal.can_be_row_id(p_type oid) returns boolean
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return p_type = any ('{smallint, integer, bigint, uuid, text, varchar, bpchar}'::regtype[]::oid[]);
+
+create or replace function ward_internal.canonical_expression(p_value text, p_type oid) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return case
+  when p_type = 'bytea'::regtype then p_value
+  when p_type = any ('{date, timestamp, timestamptz, interval, real, double precision}'::regtype[]::oid[])
+    then format('ward_internal.canonical(%s)', p_value)
+  else format('%s::text', p_value)
+end;
+
+create or replace function ward_internal.seal_expression(p_value text, p_type oid, p_column uuid, p_row text)
+returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return format('%s(%s, %L::bytea, %s)',
+  case p_type when 'bytea'::regtype then 'ward_internal.seal_bytes' else 'ward_internal.seal' end,
+  ward_internal.canonical_expression(p_value, p_type), uuid_send(p_column), p_row);
+
+create or replace function ward_internal.unseal_expression(
+  p_value text, p_type oid, p_type_name text, p_column uuid, p_row text
+) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return case
+  when p_type = 'bytea'::regtype then format('ward.unseal_bytes(%s, %L::bytea, %s)', p_value, uuid_send(p_column), p_row)
+  when p_type = 'text'::regtype then format('ward.unseal(%s, %L::bytea, %s)', p_value, uuid_send(p_column), p_row)
+  else format('ward.unseal(%s, %L::bytea, %s)::%s', p_value, uuid_send(p_column), p_row, p_type_name)
+end;
+
+create or replace function ward_internal.row_expression(p_model uuid, p_prefix text) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  with part as (
+    select key_place, count(*) over () as parts, case
+      when type_id = any ('{smallint, integer, bigint}'::regtype[]::oid[])
+        then format('int8send(%s.%I::bigint)', p_prefix, column_name)
+      when type_id = 'uuid'::regtype then format('uuid_send(%s.%I)', p_prefix, column_name)
+      else format('convert_to(%s.%I::text, ''UTF8'')', p_prefix, column_name)
+    end as bytes
+    from ward_internal.model_columns(p_model)
+    where key_place is not null
+  )
+  select string_agg(
+    case parts when 1 then bytes else format('int4send(octet_length(%1$s)) || %1$s', bytes) end,
+    ' || ' order by key_place)
+  from part
+$$;
+comment on function ward_internal.row_expression(uuid, text) is
+  'the row id that goes into ciphertexts, from the primary key of the row called by the prefix';

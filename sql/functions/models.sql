@@ -1,0 +1,352 @@
+-- Model tables: what the DBA declares once and every tenant gets a leaf and a face of.
+--
+-- protect moves the declared table, which must be empty, to schema ward_model as the model's shape and puts a table
+-- PARTITION BY LIST (tenant_id) in its place. The shape keeps what belongs to the plaintext: types of sealed columns, their
+-- CHECKs and defaults, and the foreign keys; PostgreSQL itself keeps their expressions right when something is renamed.
+
+create or replace function ward_internal.model_of(p_table regclass) returns uuid
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model uuid := (select id from ward_internal.models where relation = p_table);
+begin
+  if v_model is null then
+    perform ward_internal.fail('unknown_object', format('%s is not a protected table', coalesce(p_table::text, 'NULL')),
+      format('protect it: select ward.protect(%L)', coalesce(p_table::text, 'schema.table')));
+  end if;
+  return v_model;
+end
+$$;
+
+create or replace function ward_internal.check_sealed_column(p_table regclass, p_column text) returns void
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_column pg_attribute := (select a from pg_attribute as a
+    where attrelid = p_table and attname = p_column and attnum > 0 and not attisdropped);
+  v_index name;
+begin
+  if v_column.attname is null then
+    perform ward_internal.fail('unknown_object', format('%s has no column %I', p_table, p_column),
+      'name the columns of the table that are to be sealed');
+  end if;
+  if not ward_internal.can_be_sealed(v_column.atttypid) then
+    perform ward_internal.fail('type_cannot_be_sealed',
+      format('column %I of %s: type %s cannot be sealed', p_column, p_table,
+        format_type(v_column.atttypid, v_column.atttypmod)),
+      'use text, a number, boolean, date or time type, uuid, json, bytea, inet, an enum, or an array of text or integer');
+  end if;
+  if v_column.attgenerated <> '' or v_column.attidentity <> '' then
+    perform ward_internal.fail('unsupported', format('column %I of %s is generated and cannot be sealed', p_column, p_table),
+      'seal the columns it is made from, and make it in a query');
+  end if;
+  v_index := (
+    select c.relname from pg_index as i
+    join pg_class as c on c.oid = i.indexrelid
+    join pg_depend as d on d.classid = 'pg_class'::regclass and d.objid = i.indexrelid
+      and d.refclassid = 'pg_class'::regclass and d.refobjid = p_table and d.refobjsubid = v_column.attnum
+    where i.indrelid = p_table
+    union all
+    select conname from pg_constraint
+    where conrelid = p_table and contype <> 'c' and v_column.attnum = any (conkey)
+    limit 1);
+  if v_index is not null then
+    perform ward_internal.fail('sealed_index',
+      format('column %I of %s is part of key or index %I and cannot be sealed', p_column, p_table, v_index),
+      'drop the key or index, or do not seal the column: equal plaintexts have different ciphertexts');
+  end if;
+  if exists (
+    select from pg_depend as d
+    join pg_attrdef as g on d.classid = 'pg_attrdef'::regclass and d.objid = g.oid
+    join pg_attribute as a on a.attrelid = g.adrelid and a.attnum = g.adnum and a.attgenerated <> ''
+    where d.refobjid = p_table and d.refobjsubid = v_column.attnum and a.attnum <> v_column.attnum
+  ) then
+    perform ward_internal.fail('unsupported', format('a generated column of %s is made from sealed column %I', p_table, p_column),
+      'drop the generated column, or do not seal what it is made from');
+  end if;
+end
+$$;
+comment on function ward_internal.check_sealed_column(regclass, text) is 'raises unless the column can be sealed';
+
+create or replace function ward_internal.check_declared_table(p_table regclass, p_seal text[]) returns void
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_class pg_class := (select c from pg_class as c where oid = p_table);
+  v_key record;
+  v_reason text;
+begin
+  if v_class.relkind is distinct from 'r' or v_class.relpersistence <> 'p' then
+    perform ward_internal.fail('unsupported', format('%s is not an ordinary table', p_table),
+      'protect takes a permanent table that is not partitioned, not a view and not foreign');
+  end if;
+  if v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog', 'information_schema')
+    or exists (select from ward_internal.tenants where schema_name = v_class.relnamespace::regnamespace::text)
+  then
+    perform ward_internal.fail('unsupported', format('%s is in a schema that cannot hold model tables', p_table),
+      'create model tables in a schema of your own');
+  end if;
+  if exists (select from ward_internal.models where face = v_class.relname) then
+    perform ward_internal.fail('unsupported', format('there is already a face called %I', v_class.relname),
+      'rename the table: every face has the name of its table, in one schema per tenant');
+  end if;
+  if length(v_class.relname) > 50 then
+    perform ward_internal.fail('unsupported', format('the name of %s is too long', p_table), 'use at most 50 characters');
+  end if;
+  if not exists (select from pg_index where indrelid = p_table and indisprimary) then
+    perform ward_internal.fail('no_primary_key', format('%s has no primary key', p_table),
+      format('alter table %s add primary key (…): ciphertexts are bound to their row by it', p_table));
+  end if;
+  v_reason := case
+    when exists (select from pg_inherits where p_table in (inhrelid, inhparent)) then 'takes part in inheritance'
+    when exists (select from pg_trigger where tgrelid = p_table and not tgisinternal) then 'has triggers'
+    when exists (select from pg_policy where polrelid = p_table) or v_class.relrowsecurity then 'has row-level security'
+    when exists (select from pg_rewrite where ev_class = p_table) then 'has rules'
+    when exists (select from pg_depend where refobjid = p_table and classid = 'pg_rewrite'::regclass) then 'has views on it'
+    when exists (select from pg_publication_rel where prrelid = p_table) then 'is published'
+    when exists (select from pg_constraint where conrelid = p_table and contype = 'x') then 'has an exclusion constraint'
+    when exists (select from pg_constraint where conrelid = p_table and contype = 'c' and connoinherit)
+      then 'has a CHECK that is NO INHERIT'
+    when exists (select from pg_attribute where attrelid = p_table and attnum > 0 and attname = 'tenant_id')
+      then 'has a column tenant_id, which is wardkey''s'
+    when exists (select from pg_constraint where conrelid = p_table and contype = 'f' and confmatchtype = 'f')
+      then 'has a foreign key that is MATCH FULL'
+    when exists (select from pg_constraint where conrelid = p_table and contype = 'f' and confupdtype in ('n', 'd'))
+      then 'has a foreign key ON UPDATE SET NULL or SET DEFAULT'
+  end;
+  if v_reason is not null then
+    perform ward_internal.fail('unsupported', format('%s %s', p_table, v_reason), 'drop that from the table, then protect it');
+  end if;
+  for v_key in
+    select c.*, p.conkey as primary_key from pg_constraint as c
+    join pg_constraint as p on p.conrelid = c.conrelid and p.contype = 'p'
+    where c.conrelid = p_table and c.contype = 'f'
+  loop
+    if v_key.confrelid <> p_table
+      and not exists (select from ward_internal.models where shape = v_key.confrelid)
+      and not exists (select from ward_internal.shares where relation = v_key.confrelid)
+    then
+      perform ward_internal.fail('unsupported',
+        format('foreign key %I of %s references %s, which is not protected', v_key.conname, p_table, v_key.confrelid::regclass),
+        format('protect that first: select ward.protect(%1$L), or share it with all: select ward.share(%1$L)',
+          v_key.confrelid::regclass));
+    end if;
+    if cardinality(p_seal) > 0 and (v_key.confupdtype = 'c' or v_key.confdeltype = 'd') and v_key.conkey && v_key.primary_key then
+      perform ward_internal.fail('unsupported',
+        format('foreign key %I of %s would change a primary key behind the seals', v_key.conname, p_table),
+        'ciphertexts are bound to the primary key: drop ON UPDATE CASCADE or ON DELETE SET DEFAULT from the foreign key');
+    end if;
+  end loop;
+  if cardinality(p_seal) > 0 and exists (
+    select from pg_index as i join pg_attribute as a on a.attrelid = p_table and a.attnum = any (i.indkey)
+    where i.indrelid = p_table and i.indisprimary and not ward_internal.can_be_row_id(a.atttypid)
+  ) then
+    perform ward_internal.fail('unsupported', format('the primary key of %s is of a type that ciphertexts cannot be bound to', p_table),
+      'use integer, uuid or text keys');
+  end if;
+end
+$$;
+comment on function ward_internal.check_declared_table(regclass, text[]) is 'raises unless the table can be protected';
+
+create or replace function ward_internal.parent_query(p_model uuid, p_name text) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select format('create table %s (%s) partition by list (tenant_id)', p_name,
+    'tenant_id uuid not null, '
+    || (select string_agg(format('%I %s%s%s%s', a.attname,
+          case when s.id is null then format_type(a.atttypid, a.atttypmod) else 'bytea' end,
+          case when s.id is null and a.attcollation <> t.typcollation then
+            format(' collate %s', a.attcollation::regcollation) else '' end,
+          case when a.attnotnull then ' not null' else '' end,
+          case
+            when d.oid is null or s.id is not null or pg_get_serial_sequence(m.shape::text, a.attname) is not null then ''
+            when a.attgenerated = 's' then format(' generated always as (%s) stored', pg_get_expr(d.adbin, d.adrelid))
+            else format(' default %s', pg_get_expr(d.adbin, d.adrelid))
+          end), ', ' order by a.attnum)
+        from pg_attribute as a
+        join pg_type as t on t.oid = a.atttypid
+        left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        left join ward_internal.sealed_columns as s on s.model_id = m.id and s.name = a.attname
+        where a.attrelid = m.shape and a.attnum > 0 and not a.attisdropped)
+    || coalesce((select string_agg(format(', constraint %I %s', c.conname,
+          case when c.contype in ('p', 'u') then regexp_replace(pg_get_constraintdef(c.oid), '\(', '(tenant_id, ')
+          else pg_get_constraintdef(c.oid) end), '' order by c.conname)
+        from pg_constraint as c
+        where c.conrelid = m.shape and (c.contype in ('p', 'u') or c.contype = 'c' and not exists (
+          select from pg_attribute as a
+          join ward_internal.sealed_columns as s on s.model_id = m.id and s.name = a.attname
+          where a.attrelid = m.shape and a.attnum = any (c.conkey)))), ''))
+  from ward_internal.models as m
+  where m.id = p_model
+$$;
+comment on function ward_internal.parent_query(uuid, text) is
+  'the partitioned table: sealed columns as bytea, tenant_id in front of every key, no foreign keys';
+
+create or replace function ward_internal.create_parent_indexes(p_model uuid, p_parent text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_index record;
+  v_tail text;
+begin
+  for v_index in
+    select c.relname as name, pg_get_indexdef(i.indexrelid) as definition, am.amname = 'btree' as is_btree, i.indisunique,
+      format('CREATE %sINDEX %I ON %I.%I', case when i.indisunique then 'UNIQUE ' else '' end, c.relname,
+        t.relnamespace::regnamespace::text, t.relname) as head
+    from ward_internal.models as m
+    join pg_index as i on i.indrelid = m.shape
+    join pg_class as c on c.oid = i.indexrelid
+    join pg_class as t on t.oid = i.indrelid
+    join pg_am as am on am.oid = c.relam
+    where m.id = p_model and not exists (select from pg_constraint where conindid = i.indexrelid and conrelid = m.shape)
+    order by c.relname
+  loop
+    if not starts_with(v_index.definition, v_index.head) then
+      perform ward_internal.fail('unsupported', format('index %I cannot be read', v_index.name), 'drop the index');
+    end if;
+    v_tail := substr(v_index.definition, length(v_index.head) + 1);
+    if v_index.is_btree then
+      v_tail := regexp_replace(v_tail, '^ USING btree \(', ' USING btree (tenant_id, ');
+    end if;
+    execute format('create %sindex %I on %s%s', case when v_index.indisunique then 'unique ' else '' end, v_index.name,
+      p_parent, v_tail);
+  end loop;
+end
+$$;
+
+create or replace function ward_internal.copy_comments(p_model uuid, p_parent text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_shape regclass := (select shape from ward_internal.models where id = p_model);
+  v_column record;
+begin
+  if obj_description(v_shape, 'pg_class') is not null then
+    execute format('comment on table %s is %L', p_parent, obj_description(v_shape, 'pg_class'));
+  end if;
+  for v_column in
+    select attname, col_description(v_shape, attnum) as text from pg_attribute
+    where attrelid = v_shape and attnum > 0 and not attisdropped and col_description(v_shape, attnum) is not null
+  loop
+    execute format('comment on column %s.%I is %L', p_parent, v_column.attname, v_column.text);
+  end loop;
+end
+$$;
+
+create or replace function ward.protect(p_table regclass, seal text[] default '{}') returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model uuid := gen_random_uuid();
+  v_class pg_class;
+  v_parent text;
+  v_has_rows boolean;
+  v_column text;
+  v_tenant ward_internal.tenants;
+begin
+  perform ward_internal.require_superuser();
+  if exists (select from ward_internal.models where relation = p_table) then
+    perform ward_internal.fail('unsupported', format('%s is protected already', p_table),
+      'to seal a further column: select ward.add_sealed_column(…)');
+  end if;
+  lock table ward_internal.tenants in share mode;
+  lock table ward_internal.models in share row exclusive mode;
+  perform ward_internal.check_declared_table(p_table, seal);
+  execute format('lock table %s in access exclusive mode', p_table);
+  foreach v_column in array seal loop
+    perform ward_internal.check_sealed_column(p_table, v_column);
+  end loop;
+  execute format('select exists (select from %s)', p_table) into v_has_rows;
+  if v_has_rows then
+    perform ward_internal.fail('table_not_empty', format('%s has rows', p_table),
+      'nobody can say whose they are: move them away, protect the empty table, load them through each tenant''s face');
+  end if;
+
+  v_class := (select c from pg_class as c where oid = p_table);
+  v_parent := format('%I.%I', v_class.relnamespace::regnamespace::text, v_class.relname);
+  execute format('alter table %s set schema ward_model', p_table);
+  execute format('alter table ward_model.%I rename to %I', v_class.relname,
+    left(v_class.relnamespace::regnamespace::text || '__' || v_class.relname, 63));
+  execute format('alter table %s owner to ward_owner', p_table);
+  insert into ward_internal.models (id, relation, shape, face) values (v_model, p_table, p_table, v_class.relname);
+  insert into ward_internal.sealed_columns (model_id, name) select v_model, unnest(seal);
+
+  execute ward_internal.parent_query(v_model, v_parent);
+  perform ward_internal.create_parent_indexes(v_model, v_parent);
+  perform ward_internal.copy_comments(v_model, v_parent);
+  perform ward_internal.set_row_security(v_parent);
+  update ward_internal.models set relation = v_parent::regclass where id = v_model;
+
+  for v_tenant in select * from ward_internal.tenants loop
+    perform ward_internal.create_leaf(v_model, v_tenant);
+    perform ward_internal.create_leaf_foreign_keys(v_model, v_tenant);
+    perform ward_internal.build_face(v_model, v_tenant);
+  end loop;
+exception when unique_violation then
+  perform ward_internal.fail('unsupported', format('%s names a column twice', p_table), 'name each column to seal once');
+end
+$$;
+comment on function ward.protect(regclass, text[]) is
+  'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a face. '
+  'Needs a primary key. UNIQUE and indexes over sealed columns, triggers, rules and exclusion constraints are refused. '
+  'Later tables reference it through its shape in schema ward_model';
+
+create or replace function ward.share(p_table regclass) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_class pg_class := (select c from pg_class as c where oid = p_table);
+begin
+  perform ward_internal.require_superuser();
+  if v_class.relkind is distinct from 'r' or exists (select from ward_internal.models where p_table in (relation, shape))
+    or v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog', 'information_schema')
+    or exists (select from ward_internal.tenants where schema_name = v_class.relnamespace::regnamespace::text)
+  then
+    perform ward_internal.fail('unsupported', format('%s cannot be shared', p_table),
+      'share takes ordinary tables that are no tenant''s: code systems, calendars, price lists');
+  end if;
+  insert into ward_internal.shares values (p_table) on conflict do nothing;
+  execute format('grant usage on schema %s to ward_tenant', v_class.relnamespace::regnamespace);
+  execute format('grant select on %s to ward_tenant', p_table);
+end
+$$;
+comment on function ward.share(regclass) is 'lets every tenant read the table; what is neither shared nor protected, none sees';
+
+create or replace function ward_internal.rebuild_faces(p_model uuid) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants;
+begin
+  for v_tenant in select * from ward_internal.tenants loop
+    perform ward_internal.build_face(p_model, v_tenant);
+  end loop;
+end
+$$;
+
+create or replace function ward.add_sealed_column(
+  p_table regclass, p_column name, p_type text, p_default text default null
+) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model uuid;
+  v_shape regclass;
+begin
+  perform ward_internal.require_superuser();
+  v_model := ward_internal.model_of(p_table);
+  v_shape := (select shape from ward_internal.models where id = v_model);
+  if exists (select from pg_attribute where attrelid = p_table and attname = p_column and not attisdropped) then
+    perform ward_internal.fail('unsupported', format('%s has a column %I already', p_table, p_column),
+      'choose another name; a column that is there cannot be sealed later');
+  end if;
+  if p_type::regtype is null then null; end if;  -- raises, before anything is made of the text
+  execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type, coalesce(' default ' || p_default, ''));
+  perform ward_internal.check_sealed_column(v_shape, p_column);
+  insert into ward_internal.sealed_columns (model_id, name) values (v_model, p_column);
+  execute format('alter table %s add column %I bytea', p_table, p_column);  -- the event trigger remakes the faces
+end
+$$;
+comment on function ward.add_sealed_column(regclass, name, text, text) is
+  'adds a sealed, nullable column to a model table and all its faces. p_default is an SQL expression for new rows';
+
+create or replace view ward.models as
+  select
+    m.relation,
+    m.face,
+    (select coalesce(array_agg(s.name order by s.name), '{}') from ward_internal.sealed_columns as s where s.model_id = m.id)
+      as sealed,
+    m.shape,
+    m.id
+  from ward_internal.models as m;
+comment on view ward.models is 'the protected tables and which of their columns are sealed';

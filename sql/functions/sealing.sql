@@ -1,0 +1,103 @@
+-- AES-256-GCM under the tenant's key; the bytes are described in plpython/wardkey_pg/envelope.py.
+--
+-- unseal is STABLE: VOLATILE would keep PostgreSQL from flattening faces and would open columns nobody asked for. Its
+-- parameters have no names because PL/Python makes a variable of each named one, at every call.
+
+create or replace function ward.unseal(bytea, bytea, bytea) returns text
+language plpython3u stable strict parallel restricted security invoker as $$
+try:
+    return SD["call"](*args)
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "unseal")
+return SD["call"](*args)
+$$;
+revoke execute on function ward.unseal(bytea, bytea, bytea) from public;
+comment on function ward.unseal(bytea, bytea, bytea) is
+  'unseal(sealed, column id, row id): the plaintext in its canonical text form. Faces call it. '
+  'Errors: WK001 no context, WK101 does not open, WK102–WK105 no key';
+
+create or replace function ward.unseal_bytes(bytea, bytea, bytea) returns bytea
+language plpython3u stable strict parallel restricted security invoker as $$
+try:
+    return SD["call"](*args)
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "unseal_bytes")
+return SD["call"](*args)
+$$;
+revoke execute on function ward.unseal_bytes(bytea, bytea, bytea) from public;
+comment on function ward.unseal_bytes(bytea, bytea, bytea) is 'as ward.unseal, for columns of type bytea';
+
+create or replace function ward_internal.seal(text, bytea, bytea) returns bytea
+language plpython3u volatile strict parallel unsafe security invoker as $$
+try:
+    return SD["call"](*args)
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "seal")
+return SD["call"](*args)
+$$;
+comment on function ward_internal.seal(text, bytea, bytea) is
+  'seal(canonical text, column id, row id) under the active key of the context''s tenant';
+
+create or replace function ward_internal.seal_bytes(bytea, bytea, bytea) returns bytea
+language plpython3u volatile strict parallel unsafe security invoker as $$
+try:
+    return SD["call"](*args)
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "seal_bytes")
+return SD["call"](*args)
+$$;
+comment on function ward_internal.seal_bytes(bytea, bytea, bytea) is 'as ward_internal.seal, for type bytea';
+
+-- Canonical text of the types whose text form hangs on a setting; for all others the cast to text is canonical.
+
+create or replace function ward_internal.canonical(p_value date) returns text
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $$
+begin
+  return p_value::text;
+end
+$$;
+
+create or replace function ward_internal.canonical(p_value timestamp) returns text
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $$
+begin
+  return p_value::text;
+end
+$$;
+
+create or replace function ward_internal.canonical(p_value timestamptz) returns text
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' set timezone = 'UTC' as $$
+begin
+  return p_value::text;
+end
+$$;
+
+create or replace function ward_internal.canonical(p_value interval) returns text
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp set intervalstyle = 'iso_8601' as $$
+begin
+  return p_value::text;
+end
+$$;
+
+create or replace function ward_internal.canonical(p_value real) returns text
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp set extra_float_digits = 1 as $$
+begin
+  return p_value::text;
+end
+$$;
+
+create or replace function ward_internal.canonical(p_value double precision) returns text
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp set extra_float_digits = 1 as $$
+begin
+  return p_value::text;
+end
+$$;

@@ -1,0 +1,150 @@
+-- Tenants: a ward is a schema, a login role, a leaf and a face per model table, and a data key.
+
+create or replace function ward_internal.tenant_of(p_slug text) returns ward_internal.tenants
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants;
+begin
+  perform ward_internal.require_superuser();
+  select * into v_tenant from ward_internal.tenants where slug = p_slug for update;
+  if not found then
+    perform ward_internal.fail('unknown_tenant', 'no tenant has that slug', 'list them: select * from ward.tenants');
+  end if;
+  return v_tenant;
+end
+$$;
+comment on function ward_internal.tenant_of(text) is 'the tenant, locked until the transaction ends';
+
+create or replace function ward_internal.provision_key(p_tenant uuid) returns jsonb
+language plpython3u volatile strict parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+return bind("@VERSION@", "provision_key")(p_tenant)
+$$;
+comment on function ward_internal.provision_key(uuid) is
+  'has the keeper make a KEK and a data key; only the wrapped key comes back';
+
+create or replace function ward_internal.create_login_role(p_tenant ward_internal.tenants) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_setting text;
+begin
+  execute format('create role %I login nosuperuser nocreatedb nocreaterole noreplication nobypassrls inherit', p_tenant.login_role);
+  execute format('grant ward_tenant to %I', p_tenant.login_role);
+  -- Settings no tenant may change keep its literals and parameters out of the server's log; the search_path it may
+  -- change, to its own harm: everything in it is reached by grants, and pinned where it matters.
+  foreach v_setting in array array[
+    'search_path = ' || format('%I, ward, pg_catalog, pg_temp', p_tenant.schema_name),
+    'log_min_messages = fatal', 'log_min_error_statement = panic', 'log_statement = none', 'log_duration = off',
+    'log_min_duration_statement = -1', 'log_min_duration_sample = -1', 'log_transaction_sample_rate = 0',
+    'log_parameter_max_length = 0', 'log_lock_waits = off', 'log_temp_files = -1', 'log_executor_stats = off',
+    'log_parser_stats = off', 'log_planner_stats = off', 'log_statement_stats = off'
+  ] loop
+    execute format('alter role %I in database %I set %s', p_tenant.login_role, current_database(), v_setting);
+  end loop;
+end
+$$;
+
+create or replace function ward.create_tenant(p_slug text, p_name text default null) returns uuid
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants;
+  v_model uuid;
+begin
+  perform ward_internal.require_superuser();
+  if p_slug is null or p_slug !~ '^[a-z][a-z0-9_]{0,47}$' then
+    perform ward_internal.fail('invalid_slug', 'not a valid slug',
+      'use a lower-case letter, then at most 47 lower-case letters, digits and underscores');
+  end if;
+  begin
+    insert into ward_internal.tenants (slug, name, schema_name, login_role)
+      values (p_slug, coalesce(p_name, p_slug), 'tenant_' || p_slug, 'tenant_' || p_slug)
+      returning * into v_tenant;
+  exception when unique_violation then
+    perform ward_internal.fail('duplicate_tenant', 'there is already a tenant of that slug', 'choose another slug');
+  end;
+  if exists (select from pg_roles where rolname = v_tenant.login_role)
+    or exists (select from pg_namespace where nspname = v_tenant.schema_name)
+  then
+    perform ward_internal.fail('duplicate_tenant', format('role or schema %I is there already', v_tenant.login_role),
+      'choose another slug; roles are shared by all databases of the cluster');
+  end if;
+
+  insert into ward_internal.tenant_keys (tenant_id, version, state, kek, kek_version, wrapped, commitment, reason)
+    select v_tenant.id, k.version, 'active', k.kek, k.kek_version, k.wrapped, k.commitment, 'provisioned'
+    from jsonb_to_record(ward_internal.provision_key(v_tenant.id))
+      as k (version integer, kek text, kek_version text, wrapped bytea, commitment bytea);
+
+  perform ward_internal.create_login_role(v_tenant);
+  execute format('create schema %I authorization ward_owner', v_tenant.schema_name);
+  execute format('grant usage on schema %I to %I', v_tenant.schema_name, v_tenant.login_role);
+  lock table ward_internal.models in share mode;
+  for v_model in select id from ward_internal.models order by relation loop
+    perform ward_internal.create_leaf(v_model, v_tenant);
+  end loop;
+  for v_model in select id from ward_internal.models order by relation loop
+    perform ward_internal.create_leaf_foreign_keys(v_model, v_tenant);
+    perform ward_internal.build_face(v_model, v_tenant);
+  end loop;
+  return v_tenant.id;
+end
+$$;
+comment on function ward.create_tenant(text, text) is
+  'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All or '
+  'nothing. Errors: WK201 slug, WK202 there already, WK102 keeper down';
+
+create or replace function ward.suspend_tenant(p_slug text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
+begin
+  update ward_internal.tenants set status = 'suspended', key_epoch = key_epoch + 1
+    where id = v_tenant.id and status <> 'suspended';
+end
+$$;
+comment on function ward.suspend_tenant(text) is 'refuses the tenant every login from its next transaction on';
+
+create or replace function ward.resume_tenant(p_slug text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
+begin
+  update ward_internal.tenants set status = 'active', key_epoch = key_epoch + 1
+    where id = v_tenant.id and status <> 'active';
+end
+$$;
+comment on function ward.resume_tenant(text) is 'undoes ward.suspend_tenant';
+
+create or replace function ward.drop_tenant(p_slug text, p_confirm text, p_force boolean default false) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
+  v_leaf text;
+  v_has_rows boolean;
+begin
+  if p_confirm is distinct from p_slug then
+    perform ward_internal.fail('not_confirmed', 'the tenant''s slug was not repeated',
+      'repeat the slug as p_confirm: everything of the tenant goes');
+  end if;
+  if not p_force then
+    for v_leaf in select ward_internal.leaf_name(id, v_tenant.schema_name) from ward_internal.models loop
+      execute format('select exists (select from %s)', v_leaf) into v_has_rows;
+      if v_has_rows then
+        perform ward_internal.fail('ward_not_empty', 'the tenant still has data', 'p_force => true drops it with the data');
+      end if;
+    end loop;
+  end if;
+  execute format('drop schema %I cascade', v_tenant.schema_name);
+  delete from ward_internal.tenants where id = v_tenant.id;
+  execute format('drop owned by %I', v_tenant.login_role);
+  execute format('drop role %I', v_tenant.login_role);
+end
+$$;
+comment on function ward.drop_tenant(text, text, boolean) is
+  'drops the ward, its role and its wrapped keys; refuses while there is data unless forced. A backup still holds both: '
+  'shredding is what destroys keys for good';
+
+create or replace view ward.tenants as
+  select t.id, t.slug, t.name, t.schema_name, t.login_role, t.status, k.version as key_version, t.created_at
+  from ward_internal.tenants as t
+  left join ward_internal.tenant_keys as k on k.tenant_id = t.id and k.state = 'active';
+comment on view ward.tenants is 'the tenants; for operators';

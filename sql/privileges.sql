@@ -1,0 +1,46 @@
+-- The grant matrix, last, so that nothing made above is left out. Three kinds of function:
+--   for tenants     granted to ward_tenant, below
+--   gates           called by faces or by other functions as ward_owner
+--   administration  superusers only
+
+revoke all on schema ward, ward_internal, ward_model from public;
+revoke execute on all functions in schema ward, ward_internal from public;
+revoke all on all tables in schema ward, ward_internal from public;
+revoke all on all sequences in schema ward, ward_internal from public;
+alter default privileges for role ward_owner revoke execute on functions from public;
+
+grant usage on schema ward to ward_tenant, ward_owner;
+grant execute on function
+  ward.login(text), ward.login_session(text), ward.renew_session(), ward.logout(),
+  ward.tenant_id(), ward.subject(), ward.role(),
+  ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea),
+  ward.upsert(regclass, jsonb)
+to ward_tenant;
+
+grant usage on schema ward_internal to ward_owner;
+grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
+grant execute on function
+  ward.tenant_id(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea),
+  ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
+  ward_internal.begin_write(text),
+  ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),
+  ward_internal.canonical(date), ward_internal.canonical(timestamp), ward_internal.canonical(timestamptz),
+  ward_internal.canonical(interval), ward_internal.canonical(real), ward_internal.canonical(double precision)
+to ward_owner;
+
+-- the gates run as ward_owner, not as the superuser who installed the extension
+alter function ward.login(text) owner to ward_owner;
+alter function ward.login_session(text) owner to ward_owner;
+alter function ward.renew_session() owner to ward_owner;
+
+do $$
+begin
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_models') then
+    create event trigger ward_follow_models on ddl_command_end when tag in ('ALTER TABLE')
+      execute function ward_internal.on_alter_table();
+    alter event trigger ward_follow_models enable always;
+  end if;
+end
+$$;
+
+select ward_internal.harden();

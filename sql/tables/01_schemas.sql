@@ -1,0 +1,24 @@
+-- Roles are of the cluster, not of the database: another database may have made them already.
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'ward_owner') then
+    create role ward_owner nologin noinherit;
+  end if;
+  if not exists (select from pg_catalog.pg_roles where rolname = 'ward_tenant') then
+    create role ward_tenant nologin noinherit;
+  end if;
+end
+$$;
+
+comment on role ward_owner is 'owns model tables, leaves and faces; nobody is a member of it';
+comment on role ward_tenant is 'carries what every tenant''s login role may do';
+
+create schema ward;
+comment on schema ward is 'wardkey: the functions applications, DBAs and operators call';
+
+create schema ward_internal;
+comment on schema ward_internal is 'wardkey: registry and machinery; no tenant may use it';
+
+create schema ward_model;
+comment on schema ward_model is
+  'wardkey: the model tables as they were declared, with their plaintext types; always empty';

@@ -1,0 +1,82 @@
+-- What wardkey remembers. A tenant, a model table and a sealed column are known by a uuid that goes into ciphertexts, so
+-- that renaming, dump, restore and pg_upgrade change nothing; regclass columns are dumped as names.
+--
+-- Lock order: tenants, models, then the tables themselves.
+
+create table ward_internal.settings (
+  name text constraint settings_pkey primary key,
+  value text not null,
+  constraint settings_known check (name in ('keeper_socket', 'keeper_timeout', 'key_ttl'))
+);
+comment on table ward_internal.settings is
+  'settings of the server; not GUCs, because a session could SET those and send its token to a keeper of its own';
+
+create table ward_internal.tenants (
+  id uuid constraint tenants_pkey primary key default pg_catalog.gen_random_uuid(),
+  slug text not null constraint tenants_slug_key unique,
+  name text not null,
+  schema_name name not null constraint tenants_schema_name_key unique,
+  login_role name not null constraint tenants_login_role_key unique,
+  status text not null default 'active',
+  key_epoch integer not null default 1,
+  created_at timestamptz not null default pg_catalog.clock_timestamp(),
+  constraint tenants_slug_form check (slug ~ '^[a-z][a-z0-9_]{0,47}$'),
+  constraint tenants_status_known check (status in ('active', 'suspended'))
+);
+comment on column ward_internal.tenants.key_epoch is
+  'raised by whatever makes keys or rights that backends hold stale; each login compares it';
+
+create table ward_internal.tenant_keys (
+  tenant_id uuid not null constraint tenant_keys_tenant_id_fkey references ward_internal.tenants on delete cascade,
+  version integer not null,
+  state text not null,
+  kek text not null,
+  kek_version text not null,
+  wrapped bytea not null,
+  commitment bytea not null,
+  created_at timestamptz not null default pg_catalog.clock_timestamp(),
+  reason text not null,
+  constraint tenant_keys_pkey primary key (tenant_id, version),
+  constraint tenant_keys_version_positive check (version > 0),
+  constraint tenant_keys_state_known check (state in ('active', 'decrypt-only', 'retired', 'destroyed')),
+  constraint tenant_keys_commitment_length check (pg_catalog.octet_length(commitment) = 32)
+);
+create unique index tenant_keys_one_active on ward_internal.tenant_keys (tenant_id) where state = 'active';
+
+create sequence ward_internal.issuer_generation;
+create table ward_internal.issuers (
+  issuer text constraint issuers_pkey primary key,
+  document jsonb not null,
+  generation bigint not null default pg_catalog.nextval('ward_internal.issuer_generation'),
+  constraint issuers_name_agrees check (document ->> 'issuer' = issuer)
+);
+
+create table ward_internal.models (
+  id uuid constraint models_pkey primary key default pg_catalog.gen_random_uuid(),
+  relation regclass not null constraint models_relation_key unique,
+  shape regclass not null constraint models_shape_key unique,
+  face name not null constraint models_face_key unique
+);
+comment on column ward_internal.models.relation is 'the partitioned table; has a leaf per tenant';
+comment on column ward_internal.models.shape is 'the table as it was declared, empty, in schema ward_model';
+comment on column ward_internal.models.face is 'what the view in each ward is called; stays when the table is renamed';
+
+create table ward_internal.sealed_columns (
+  id uuid constraint sealed_columns_pkey primary key default pg_catalog.gen_random_uuid(),
+  model_id uuid not null constraint sealed_columns_model_id_fkey references ward_internal.models on delete cascade,
+  name name not null,
+  constraint sealed_columns_name_key unique (model_id, name)
+);
+
+create table ward_internal.shares (
+  relation regclass constraint shares_pkey primary key
+);
+
+select pg_catalog.pg_extension_config_dump('ward_internal.settings', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.tenants', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.tenant_keys', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.issuers', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.issuer_generation', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.models', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.sealed_columns', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.shares', '');
