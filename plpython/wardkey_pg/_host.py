@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import plpy
 
-from .errors import WardError
+from .errors import BY_SQLSTATE, WardError
 
 __all__ = ["PostgresHost", "boundary", "statement_started", "transaction_started"]
 
@@ -56,6 +56,19 @@ class PostgresHost:
         return statement_started()
 
 
+class _SqlError(plpy.Error):  # type: ignore[misc]
+    """PL/Python prefixes a message with the name of the exception's class, and reads these attributes."""
+
+    def __init__(self, error: WardError) -> None:
+        super().__init__(error.message)
+        self.sqlstate = error.sqlstate
+        self.hint = error.hint
+
+
+_SqlError.__name__ = "wardkey"
+_SqlError.__module__ = "builtins"
+
+
 def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Turn what ``function`` raises into an SQL error that carries our text and nothing of the values at hand."""
 
@@ -63,18 +76,16 @@ def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return function(*args, **kwargs)
         except WardError as error:
-            _fail(error)
+            raise _SqlError(error) from None
+        except plpy.SPIError as error:
+            known = BY_SQLSTATE.get(getattr(error, "sqlstate", ""))
+            if known is None:
+                raise  # a cancel, a query that failed
+            raise _SqlError(known()) from None  # our own, from a gate this call went through
         except (plpy.Error, plpy.Fatal):
-            raise  # already an SQL error: a cancel, a failed query
+            raise
         except Exception as error:
             # The text of a foreign exception may quote its input (UnicodeDecodeError does).
-            _fail(WardError(f"internal error ({type(error).__name__})"))
+            raise _SqlError(WardError(f"internal error ({type(error).__name__})")) from None
 
     return call
-
-
-def _fail(error: WardError) -> NoReturn:
-    if error.hint is None:
-        plpy.error(error.message, sqlstate=error.sqlstate)
-    plpy.error(error.message, hint=error.hint, sqlstate=error.sqlstate)
-    raise AssertionError("plpy.error returned")

@@ -11,7 +11,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 
-__all__ = ["ALGORITHMS", "VerifyingKey", "b64url_decode", "b64url_encode"]
+__all__ = ["ALGORITHMS", "VerifyingKey", "b64url_decode", "b64url_encode", "import_algorithms"]
 
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "PS256", "RS256")
 RSA_BITS = (2048, 8192)
@@ -38,6 +38,17 @@ _CURVES = {  # crv: bytes of a coordinate, p, b of y² = x³ - 3x + b (NIST SP 8
         0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
     ),
 }
+
+
+def import_algorithms() -> None:
+    """Import what keys need when they first verify; for a process that will be unable to import later."""
+    import cryptography.exceptions
+    import cryptography.hazmat.primitives.asymmetric.ec
+    import cryptography.hazmat.primitives.asymmetric.ed25519
+    import cryptography.hazmat.primitives.asymmetric.padding
+    import cryptography.hazmat.primitives.asymmetric.rsa
+    import cryptography.hazmat.primitives.asymmetric.utils
+    import cryptography.hazmat.primitives.hashes  # noqa: F401
 
 
 def b64url_encode(data: bytes) -> str:

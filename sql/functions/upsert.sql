@@ -29,18 +29,22 @@ begin
         message = format('row %s lacks the primary key or has a column that is not there', v_count + 1),
         hint = format('each row is a JSON object of columns of %s, its key among them', p_face);
     end if;
-    begin
-      execute format('insert into %s (%s) select %2$s from jsonb_populate_record(null::%1$s, $1)', p_face,
-        (select string_agg(quote_ident(c), ', ') from unnest(v_given) as c)) using v_row;
-    exception when unique_violation then
-      execute format('update %s as t set %s from jsonb_populate_record(null::%1$s, $1) as n where %s', p_face,
+    for v_attempt in 1..2 loop
+      execute format('update %1$s as t set %2$s from jsonb_populate_record(null::%1$s, $1) as n where %3$s', p_face,
         (select string_agg(format('%1$I = n.%1$I', c), ', ') from unnest(v_given) as c),
         (select string_agg(format('t.%1$I = n.%1$I', c), ' and ') from unnest(v_key) as c)) using v_row;
       get diagnostics v_updated = row_count;
-      if v_updated = 0 then  -- it was another unique key that conflicted
-        raise;
-      end if;
-    end;
+      exit when v_updated > 0;
+      begin
+        execute format('insert into %1$s (%2$s) select %2$s from jsonb_populate_record(null::%1$s, $1)', p_face,
+          (select string_agg(quote_ident(c), ', ') from unnest(v_given) as c)) using v_row;
+        exit;
+      exception when unique_violation then
+        if v_attempt = 2 then  -- not a race for this row: another unique key
+          raise;
+        end if;
+      end;
+    end loop;
     v_count := v_count + 1;
   end loop;
   return v_count;
@@ -48,5 +52,5 @@ end
 $$;
 revoke execute on function ward.upsert(regclass, jsonb) from public;
 comment on function ward.upsert(regclass, jsonb) is
-  'inserts each row, or updates the given columns of the row with its primary key; returns how many. Stands in for '
+  'updates the given columns of the row with each row''s primary key, or inserts it; returns how many. Stands in for '
   'INSERT … ON CONFLICT (primary key) DO UPDATE, which PostgreSQL does not have for views';
