@@ -1,0 +1,44 @@
+# make demo | test | bench | lint           on this machine; each installs what it lacks, and says so
+# make install install-python PG_CONFIG=…   into a PostgreSQL server of your own
+
+PG_CONFIG ?= pg_config
+PYTHON_DIRECTORY ?= /usr/local/lib/wardkey/python
+PYTHON3 ?= python3
+PYTHON := .venv/bin/python
+
+.PHONY: help demo test bench lint build install install-python clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo:
+	@tools/setup.sh demo
+	@.venv/bin/wardkey demo
+
+test:
+	@tools/setup.sh test
+	@$(PYTHON) -m pytest
+
+bench:
+	@tools/setup.sh bench
+	@$(PYTHON) bench/run.py
+
+lint:
+	@tools/setup.sh test
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+build:
+	@$(PYTHON3) sql/build.py >/dev/null
+
+# PGXS when the server's development files are here, else the same by hand.
+install: build
+	@tools/install-extension.sh "$(PG_CONFIG)" "$(DESTDIR)"
+
+# cryptography and wardkey_pg for the interpreter that the server embeds.
+install-python:
+	@PYTHONPATH=src:plpython $(PYTHON3) -m wardkey.server --pg-config "$(PG_CONFIG)" "$(DESTDIR)$(PYTHON_DIRECTORY)"
+
+clean:
+	rm -rf .venv sql/dist bench/results

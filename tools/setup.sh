@@ -1,0 +1,106 @@
+#!/bin/sh
+# setup.sh demo|test|bench: install what that needs and is missing, and say what. A second run does nothing.
+set -eu
+cd "$(dirname "$0")/.."
+purpose=${1:-demo}
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+
+say() { echo "setup: $*" >&2; }
+fail() { echo "error: $1" >&2; echo " hint: $2" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo -E "$@"
+    else
+        fail "root is needed for: $*" "run it as root, or install sudo"
+    fi
+}
+
+# A server that will do: PostgreSQL 15 or later with PL/Python.
+server_bindir() {
+    for bindir in $(ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin 2>/dev/null | sort -rV); do
+        [ -x "$bindir/initdb" ] && [ -x "$bindir/pg_config" ] || continue
+        major=$("$bindir/pg_config" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+        [ "$major" -ge 15 ] && [ -f "$("$bindir/pg_config" --pkglibdir)/plpython3.so" ] || continue
+        echo "$bindir"
+        return
+    done
+}
+
+# An interpreter for the virtual environment: 3.11 or later, able to make one.
+venv_python() {
+    for python in "${PYTHON3:-python3}" /usr/bin/python3 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$python"
+            return
+        fi
+    done
+}
+
+install_packages() {
+    command -v apt-get >/dev/null ||
+        fail "missing: $*" "install them with your system's package manager; on Debian 12 this is done for you"
+    say "installing from Debian: $*"
+    as_root apt-get -qq update
+    case " $* " in
+    *" postgresql-15 "*)
+        # No cluster of Debian's own on port 5432: wardkey makes its own, elsewhere.
+        apt_install postgresql-common
+        as_root sed -i 's/^#\? *create_main_cluster *=.*/create_main_cluster = false/' \
+            /etc/postgresql-common/createcluster.conf
+        ;;
+    esac
+    apt_install "$@"
+}
+
+apt_install() {
+    # Services that come with a package (PgBouncer's) are not started, unless the machine says otherwise itself.
+    policy=/usr/sbin/policy-rc.d
+    [ -e "$policy" ] || { made=yes; printf '#!/bin/sh\nexit 101\n' | as_root sh -c "cat >$policy; chmod 755 $policy"; }
+    as_root apt-get -qq install -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null && status=0 || status=$?
+    [ -z "${made-}" ] || as_root rm -f "$policy"
+    made=
+    [ "$status" -eq 0 ] || fail "apt-get could not install: $*" "see its messages above"
+}
+
+packages=
+[ -n "$(server_bindir)" ] || packages="postgresql-15 postgresql-plpython3-15"
+/usr/bin/python3 -c 'import pip' 2>/dev/null || packages="$packages python3-pip"
+[ -n "$(venv_python)" ] || packages="$packages python3-venv"
+if [ "$purpose" = test ] && ! PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; then
+    packages="$packages pgbouncer"
+fi
+# shellcheck disable=SC2086
+[ -z "$packages" ] || install_packages $packages
+
+python=$(venv_python)
+[ -n "$python" ] || fail "no Python 3.11 or later that can make a virtual environment" "apt-get install python3-venv"
+case $purpose in
+demo) extra= ;;
+test) extra='[test]' ;;
+bench) extra='[bench]' ;;
+*) fail "unknown purpose: $purpose" "tools/setup.sh demo|test|bench" ;;
+esac
+stamp=.venv/.wardkey-$purpose-$(cat pyproject.toml tools/setup.sh | sha256sum | cut -c1-16)
+if ! [ -e "$stamp" ] || ! .venv/bin/python -c '' 2>/dev/null; then
+    say "making .venv with $("$python" --version) and the packages of pyproject.toml$extra"
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; "$python" -m venv .venv; }
+    .venv/bin/python -m pip install -qq --disable-pip-version-check -e ".$extra" ||
+        fail "pip could not install the packages of pyproject.toml" "is there a package index within reach?"
+    touch "$stamp"
+fi
+
+# Root's wardkey puts the extension's files in place itself.
+if [ "$(id -u)" -ne 0 ]; then
+    bindir=$(server_bindir)
+    "$python" sql/build.py >/dev/null
+    for file in sql/wardkey.control sql/dist/*.sql; do
+        if ! cmp -s "$file" "$("$bindir/pg_config" --sharedir)/extension/${file##*/}"; then
+            say "installing the extension's files (sudo make install)"
+            as_root make --no-print-directory install PG_CONFIG="$bindir/pg_config" PYTHON3="$python"
+            break
+        fi
+    done
+fi
