@@ -18,6 +18,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from wardkey_pg.jwk import import_algorithms
+
 from wardkey.kms import Kms, KmsConfigurationError, load_provider
 
 from .hardening import become, harden
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         open_kms = load_provider(options.kms)
         if options.run_as:
+            import_algorithms()
             become(*options.run_as)
         harden()
         lock = _lock(directory)
@@ -113,6 +116,8 @@ def _ttl(text: str) -> float:
 
 def _user(text: str) -> tuple[int, int]:
     uid, _, gid = text.partition(":")
+    if not uid.isdecimal() or not gid.isdecimal():
+        raise argparse.ArgumentTypeError("must be UID:GID, two numbers")
     return int(uid), int(gid)
 
 

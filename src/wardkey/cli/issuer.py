@@ -1,0 +1,121 @@
+"""``wardkey issuer``: whose tokens are believed, in the database and in the keeper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._context import Context, pass_context
+from ._output import emit, fail, note, table
+
+_keeper_directory = click.option(
+    "--keeper-directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The keeper's directory, when it is not the embedded server's.",
+)
+
+
+@click.group()
+def issuer() -> None:
+    """Add, list and remove the issuers of tokens."""
+
+
+@issuer.command("add")
+@click.option("--issuer", "name", metavar="ISS", required=True, help="The iss claim of its tokens.")
+@click.option("--audience", metavar="AUD", required=True, help="The aud claim its tokens must have.")
+@click.option("--jwks", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--jwks-url", metavar="URL", help="https; fetched now, by this command, and not again.")
+@click.option("--claim-tenant", metavar="NAME", help="Claim with the tenant's id (default tenant_id).")
+@click.option("--claim-role", metavar="NAME", help="Claim with the role (default role).")
+@click.option("--claim-subject", metavar="NAME", help="Claim with the subject (default sub).")
+@click.option(
+    "--max-lifetime", metavar="SECONDS", type=click.IntRange(1, 86400), default=900, show_default=True
+)
+@_keeper_directory
+@pass_context
+def add(context: Context, /, jwks: Path | None, jwks_url: str | None, **options: Any) -> None:
+    """Trust an issuer's tokens, or replace what is known of it.
+
+    Its public keys come from a JWKS, a file or a URL. Run this again when it changes its keys.
+    """
+    from .. import issuers
+
+    document, notes = _document(jwks, jwks_url, options)
+    for line in notes:
+        note(context, line)
+    with context.connect() as connection:
+        issuers.register(connection, _keeper(context, options["keeper_directory"]), document)
+    kids = [key["kid"] for key in document["keys"]]
+    emit(
+        context, document, lambda: click.echo(f"{document['issuer']}: {len(kids)} key(s): {', '.join(kids)}")
+    )
+
+
+@issuer.command("list")
+@_keeper_directory
+@pass_context
+def list_(context: Context, keeper_directory: Path | None) -> None:
+    """List the issuers, and who trusts them."""
+    from .. import issuers
+
+    with context.connect() as connection:
+        known = issuers.registered(connection, _keeper(context, keeper_directory))
+    rows = [_row(name, entry) for name, entry in known.items()]
+    emit(
+        context,
+        rows,
+        lambda: table(rows, ("issuer", "audience", "keys", "max_lifetime", "database", "keeper")),
+    )
+
+
+@issuer.command("remove")
+@click.argument("name", metavar="ISS")
+@_keeper_directory
+@pass_context
+def remove(context: Context, name: str, keeper_directory: Path | None) -> None:
+    """Trust an issuer's tokens no more, from the next login on."""
+    from .. import issuers
+
+    with context.connect() as connection:
+        issuers.remove(connection, _keeper(context, keeper_directory), name)
+    emit(context, {"removed": name}, lambda: click.echo(f"{name} removed"))
+
+
+def _document(
+    path: Path | None, url: str | None, options: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    from .. import jwks
+
+    if (path is None) == (url is None):
+        raise click.UsageError("give one of --jwks FILE and --jwks-url URL")
+    members = {"tenant_id": "claim_tenant", "role": "claim_role", "subject": "claim_subject"}
+    try:
+        return jwks.document_from_jwks(
+            jwks.read(path) if path else jwks.fetch(url or ""),
+            issuer=options["name"],
+            audience=options["audience"],
+            claims={member: options[option] for member, option in members.items() if options[option]},
+            max_lifetime=options["max_lifetime"],
+        )
+    except jwks.JwksError as error:
+        fail(str(error))
+
+
+def _keeper(context: Context, given: Path | None) -> Path:
+    return given or context.home.keeper
+
+
+def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    document = entry["document"]
+    return {
+        "issuer": name,
+        "audience": document["audience"],
+        "keys": [f"{key['kid']} ({key['alg']})" for key in document["keys"]],
+        "claims": document.get("claims", {}),
+        "max_lifetime": document.get("max_lifetime", 900),
+        "database": entry["database"],
+        "keeper": entry["keeper"],
+    }

@@ -1,0 +1,33 @@
+"""``wardkey keeper``: the process that releases keys. ``wardkey up`` starts it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ._context import Context, pass_context
+from ._output import UNREACHABLE, emit, fail, table
+
+
+@click.group()
+def keeper() -> None:
+    """Ask the keeper, the process that releases keys."""
+
+
+@keeper.command("status")
+@click.option("--socket", metavar="PATH", type=click.Path(path_type=Path), help="Of another keeper.")
+@pass_context
+def status(context: Context, socket: Path | None) -> None:
+    """Say how the keeper does: since when it runs, keys it holds, what it released and refused."""
+    from ..errors import KeeperUnavailable
+    from ..keeper import client
+
+    path = socket or context.home.keeper_socket
+    try:
+        facts = client.status(path)
+    except KeeperUnavailable:
+        fail(f"no keeper answers at {path}", "start it with: wardkey up", UNREACHABLE)
+    facts["started_at"] = datetime.fromtimestamp(facts["started_at"], UTC)
+    emit(context, facts, lambda: table([facts], list(facts)))

@@ -1,0 +1,35 @@
+"""``wardkey token``: a token of the embedded issuer, for trying things by hand."""
+
+from __future__ import annotations
+
+import click
+from wardkey_pg.tokens import ROLES
+
+from ._context import Context, pass_context
+from ._output import emit, note
+
+
+@click.command()
+@click.option("--tenant", "slug", metavar="SLUG", required=True, help="The tenant, by its slug.")
+@click.option("--subject", metavar="WHO", required=True, help="The person or program that asks.")
+@click.option("--role", type=click.Choice(ROLES, case_sensitive=False), required=True)
+@click.option("--lifetime", metavar="SECONDS", type=click.IntRange(1, 900), default=900, show_default=True)
+@pass_context
+def token(context: Context, slug: str, subject: str, role: str, lifetime: int) -> None:
+    """Sign a token with the embedded issuer.
+
+    Prints the token alone. Until it expires it opens the tenant's data: keep it out of logs and files.
+    """
+    from .. import issuers
+
+    with context.connect() as connection:
+        signer, added = issuers.embedded(connection, context.home)
+        tenant = issuers.tenant_id(connection, slug)
+    if added:
+        note(context, f"issuer {signer.name} registered")
+    try:
+        signed = signer.sign_token(tenant, subject, role, lifetime)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    facts = {"token": signed, "tenant": slug, "tenant_id": tenant, "subject": subject, "role": role}
+    emit(context, {**facts, "lifetime": lifetime}, lambda: click.echo(signed))
