@@ -67,7 +67,7 @@ class Cluster:
             if self.postgres.postmaster is None:
                 config = self.postgres.start(software, config)
                 self._say(f"PostgreSQL {software.major} started on 127.0.0.1:{config.port}")
-            database.prepare(self, config, self._say)
+            database.prepare(self, self._say)
         return self.status()
 
     def stop(self) -> bool:

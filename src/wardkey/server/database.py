@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import from_psycopg
-from .home import Config
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -18,19 +17,24 @@ __all__ = ["NAME", "prepare", "prepare_extension"]
 NAME = "wardkey"
 
 
-def prepare(cluster: Cluster, config: Config, say: Callable[[str], None]) -> None:
+def prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
     """Make the database, its extension and its settings. Raises WardError."""
     import psycopg
 
+    from .. import issuers
+
     try:
         with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
-            if not connection.execute("select from pg_database where datname = %s", [NAME]).fetchone():
+            if connection.execute("select 1 from pg_database where datname = %s", [NAME]).fetchone() is None:
                 connection.execute(f"create database {NAME} template template0 encoding 'UTF8'")
                 say(f"database {NAME} made")
         with psycopg.connect(cluster.dsn()) as connection:
             if change := prepare_extension(connection):
                 say(change)
-            _set(connection, "keeper_socket", str(cluster.home.keeper_socket))
+            connection.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
+            connection.commit()
+            if issuers.embedded(connection, cluster.home)[1]:
+                say("embedded issuer registered in database and keeper")
     except psycopg.Error as error:
         raise from_psycopg(error) from None
 
@@ -49,7 +53,3 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
         connection.execute("alter extension wardkey update")
         return f"extension wardkey updated from {installed} to {available}"
     return None
-
-
-def _set(connection: Connection[Any], name: str, value: str) -> None:
-    connection.execute("select ward.set(%s, %s)", [name, value])
