@@ -48,7 +48,8 @@ def write_atomically(
 def read_guarded(path: Path, *, secret: bool) -> bytes:
     """Read a file that only its owner may change and, when ``secret``, only its owner may read.
 
-    Its owner must be this process's user or root; for root, also the owner of its directory. Raises UnsafeFileError, FileNotFoundError, OSError.
+    Its owner must be this process's user or root; for root, also the owner of its directory.
+    Raises UnsafeFileError, FileNotFoundError, OSError.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["CliError", "console", "emit", "fail", "note", "progress", "run_guarded", "table"]
+__all__ = ["CliError", "console", "details", "emit", "fail", "note", "progress", "run_guarded", "table"]
 
 FAILED, USAGE, UNREACHABLE, FINDINGS, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -46,7 +46,8 @@ def console(*, stderr: bool = False) -> Console:
     """Return a rich console that does not guess at markup or numbers in what we print."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
+    return Console(stderr=stderr, highlight=False, markup=False, width=width)
 
 
 def note(context: Context, text: str) -> None:
@@ -77,6 +78,13 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: s
     for row in rows:
         view.add_row(*(_cell(row.get(name)) for name in columns))
     console().print(view)
+
+
+def details(facts: Mapping[str, Any]) -> None:
+    """Print one thing's facts, a line each."""
+    width = max(map(len, facts), default=0) + 2
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}{_cell(value)}")
 
 
 def progress(context: Context) -> Progress:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ._context import Context, pass_context
-from ._output import UNREACHABLE, emit, fail, table
+from ._output import UNREACHABLE, details, emit, fail
 
 
 @click.group()
@@ -30,4 +30,4 @@ def status(context: Context, socket: Path | None) -> None:
     except KeeperUnavailable:
         fail(f"no keeper answers at {path}", "start it with: wardkey up", UNREACHABLE)
     facts["started_at"] = datetime.fromtimestamp(facts["started_at"], UTC)
-    emit(context, facts, lambda: table([facts], list(facts)))
+    emit(context, facts, lambda: details(facts))

@@ -1,0 +1,137 @@
+"""``wardkey up``, ``down``, ``status``, ``logs`` and ``psql``: the embedded server."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._context import Context, pass_context
+from ._output import UNREACHABLE, emit, fail, note
+
+if TYPE_CHECKING:
+    from ..server import Status
+
+ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
+
+
+@click.command()
+@pass_context
+def up(context: Context) -> None:
+    """Start the private PostgreSQL and the keeper, made first if missing.
+
+    Running it again does no harm: it starts what does not run and repairs what a crash left.
+    """
+    from ..server import Cluster
+
+    status = Cluster(context.home, say=lambda text: note(context, text)).start()
+    emit(context, _facts(status), lambda: _show(status))
+
+
+@click.command()
+@pass_context
+def down(context: Context) -> None:
+    """Stop PostgreSQL and the keeper; the data stays."""
+    stopped = context.cluster.stop()
+    text = "stopped" if stopped else "nothing was running"
+    emit(context, {"home": context.home.path, "stopped": stopped}, lambda: click.echo(text))
+
+
+@click.command()
+@pass_context
+def status(context: Context) -> int:
+    """Say what runs, where, and for how long. Exit code 3 unless all of it runs."""
+    found = context.cluster.status()
+    emit(context, _facts(found), lambda: _show(found))
+    return 0 if found.running else UNREACHABLE
+
+
+@click.command()
+@click.option("-n", "lines", type=click.IntRange(1), default=40, show_default=True, help="How many lines.")
+@click.option("-f", "--follow", is_flag=True, help="Go on showing what comes.")
+@click.option("--only", type=click.Choice(["postgres", "keeper"]), help="One of the two logs.")
+@pass_context
+def logs(context: Context, lines: int, follow: bool, only: str | None) -> None:
+    """Show the logs of PostgreSQL and the keeper. They hold no data, parameter or key."""
+    import subprocess
+
+    home = context.home
+    files = [file for file in (home.postgres_log, home.keeper_log) if only in (None, file.stem)]
+    if not home.exists:
+        fail(f"there is no server in {home.path}", "make one: wardkey up", UNREACHABLE)
+    follow_option = ["-F"] if follow else []
+    subprocess.run(["tail", *follow_option, f"--lines={lines}", "--", *map(str, files)], check=True)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--tenant", metavar="SLUG", help="Inside this tenant's ward, as its login role.")
+@click.option("--subject", metavar="WHO", help="Who you are, for the context (with --tenant).")
+@click.option("--role", type=click.Choice(ROLES, case_sensitive=False), default="ADMIN", show_default=True)
+@click.argument("arguments", metavar="[PSQL ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
+@pass_context
+def psql(
+    context: Context, tenant: str | None, subject: str | None, role: str, arguments: tuple[str, ...]
+) -> None:
+    """Open psql, as superuser or inside a tenant's ward.
+
+    With --tenant it logs in with a token of the embedded issuer, which lasts 15 minutes. Anything else goes
+    to psql: wardkey psql --tenant acme --subject me -c 'select count(*) from patients'
+    """
+    from ._psql import run_psql
+
+    bindir = str(context.cluster.software.bindir) if context.dsn is None else None
+    if tenant is None:
+        run_psql(context.admin_dsn, arguments, bindir=bindir)
+    if subject is None:
+        raise click.UsageError("--tenant needs --subject: who are you?")
+    dsn, token = _tenant_login(context, tenant, subject, role)
+    run_psql(dsn, arguments, bindir=bindir, token=token, prompt=tenant)
+
+
+def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple[str, str]:
+    from psycopg.conninfo import make_conninfo
+
+    from .. import issuers
+
+    with context.connect() as connection:
+        tenant = issuers.tenant_id(connection, slug)
+        token = issuers.embedded(connection, context.home)[0].sign_token(tenant, subject, role)
+    user = f"tenant_{slug}"
+    if context.dsn is None:
+        return context.cluster.dsn(user=user), token
+    return make_conninfo(context.dsn, user=user, password=None), token
+
+
+def _facts(status: Status) -> dict[str, Any]:
+    return {
+        "home": status.home,
+        "running": status.running,
+        "made": status.made,
+        "dsn": status.dsn,
+        "port": status.port,
+        "socket_directory": status.socket_directory,
+        "postgres": {"pid": status.postgres_pid, "seconds": status.postgres_seconds},
+        "keeper": {"pid": status.keeper_pid, "seconds": status.keeper_seconds, **(status.keeper or {})},
+    }
+
+
+def _show(status: Status) -> None:
+    click.echo(f"home        {status.home}")
+    if not status.made:
+        click.echo("            not made yet: wardkey up")
+        return
+    for name, pid, seconds in (
+        ("PostgreSQL", status.postgres_pid, status.postgres_seconds),
+        ("keeper", status.keeper_pid, status.keeper_seconds),
+    ):
+        click.echo(f"{name:<12}{_running(pid, seconds)}")
+    click.echo(f"listens     127.0.0.1:{status.port} and {status.socket_directory}")
+    if status.dsn:
+        click.echo(f"DSN         {status.dsn}")
+
+
+def _running(pid: int | None, seconds: float | None) -> str:
+    if pid is None or seconds is None:
+        return "not running"
+    return f"running for {timedelta(seconds=int(seconds))}, process {pid}"

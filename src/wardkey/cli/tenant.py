@@ -1,0 +1,147 @@
+"""``wardkey tenant``: wards and their login roles."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._context import Context, pass_context
+from ._output import emit, fail, progress, table
+
+if TYPE_CHECKING:
+    from ..tenants import Remember
+
+_COLUMNS = ("slug", "name", "status", "login_role", "key_version", "created_at")
+
+
+@click.group()
+def tenant() -> None:
+    """Create, list, suspend, resume and drop tenants.
+
+    A tenant has a ward: a schema of its own, a login role, and a data key that seals its protected columns.
+    """
+
+
+@tenant.command("create")
+@click.argument("slugs", metavar="SLUG...", nargs=-1, required=True)
+@click.option("--name", help="Its full name (with a single SLUG).")
+@pass_context
+def create(context: Context, slugs: tuple[str, ...], name: str | None) -> None:
+    """Create one or more tenants.
+
+    SLUG: a lower-case letter, then letters, digits and underscores. The login role is tenant_SLUG. The
+    embedded server's home keeps its password; for another server (--dsn) it is printed, once.
+    """
+    from .. import tenants
+
+    if name and len(slugs) > 1:
+        raise click.UsageError("--name goes with a single SLUG")
+    made: list[dict[str, Any]] = []
+    passwords, remember = _remember(context)
+    with context.connect(autocommit=True) as connection, progress(context) as bar:
+        for slug in bar.track(slugs, description="tenants"):
+            with connection.transaction():
+                made.append(tenants.create(connection, slug, name, remember))
+            if slug in passwords:
+                made[-1]["password"] = passwords[slug]
+            if not context.json:
+                bar.console.print(_created(made[-1]))
+    emit(context, made, lambda: None)
+
+
+@tenant.command("list")
+@pass_context
+def list_(context: Context) -> None:
+    """List the tenants."""
+    from .. import tenants
+
+    with context.connect() as connection:
+        rows = tenants.list_all(connection)
+    emit(
+        context, rows, lambda: table(rows, _COLUMNS, empty="no tenants; make one: wardkey tenant create acme")
+    )
+
+
+@tenant.command("suspend")
+@click.argument("slug")
+@pass_context
+def suspend(context: Context, slug: str) -> None:
+    """Refuse a tenant every login, from its next transaction on."""
+    with context.connect() as connection:
+        connection.execute("select ward.suspend_tenant(%s)", [slug])
+    emit(context, {"slug": slug, "status": "suspended"}, lambda: click.echo(f"{slug} suspended"))
+
+
+@tenant.command("resume")
+@click.argument("slug")
+@pass_context
+def resume(context: Context, slug: str) -> None:
+    """Let a suspended tenant in again."""
+    with context.connect() as connection:
+        connection.execute("select ward.resume_tenant(%s)", [slug])
+    emit(context, {"slug": slug, "status": "active"}, lambda: click.echo(f"{slug} resumed"))
+
+
+@tenant.command("drop")
+@click.argument("slug")
+@click.option("--yes", "confirmed", metavar="SLUG", help="The slug again, instead of being asked for it.")
+@click.option("--force", is_flag=True, help="Even if it still has data.")
+@pass_context
+def drop(context: Context, slug: str, confirmed: str | None, force: bool) -> None:
+    """Drop a tenant: its ward, its role and its keys. Refuses while there is data, unless forced."""
+    from .. import tenants
+
+    _, remember = _remember(context)
+    with context.connect() as connection:
+        tenants.find(connection, slug)
+        if (confirmed or _asked(slug)) != slug:
+            fail("the slug was not repeated; nothing was dropped", f"wardkey tenant drop {slug} --yes {slug}")
+        tenants.drop(connection, slug, force=force, remember=remember)
+    emit(context, {"slug": slug, "status": "dropped"}, lambda: click.echo(f"{slug} dropped"))
+
+
+@tenant.command("reset-password")
+@click.argument("slug")
+@pass_context
+def reset_password(context: Context, slug: str) -> None:
+    """Give a tenant's login role a new password. Open connections stay."""
+    from .. import tenants
+
+    passwords, remember = _remember(context)
+    with context.connect() as connection:
+        tenants.set_password(connection, slug, remember)
+    facts = {"slug": slug, "login_role": f"tenant_{slug}", "password": passwords.get(slug)}
+    shown = passwords.get(slug) or f"new password of tenant_{slug} in {context.home.pgpass}"
+    emit(context, facts, lambda: click.echo(shown))
+
+
+def _remember(context: Context) -> tuple[dict[str, str], Remember]:
+    """Return where passwords are put to be printed, and what to call with each."""
+    passwords: dict[str, str] = {}
+    if context.dsn is None:
+        from ..tenants import passfile_keeper
+
+        return passwords, passfile_keeper(context.home.pgpass)
+
+    def collect(role: str, password: str | None) -> None:
+        if password is not None:
+            passwords[role.removeprefix("tenant_")] = password
+
+    return passwords, collect
+
+
+def _created(row: dict[str, Any]) -> str:
+    text = f"{row['slug']}: schema and login role {row['login_role']}, key version {row['key_version']}"
+    return f"{text}\n  password (shown this once): {row['password']}" if "password" in row else text
+
+
+def _asked(slug: str) -> str:
+    if not sys.stdin.isatty():
+        fail("not confirmed", f"add: --yes {slug}")
+    return str(
+        click.prompt(
+            f"This drops the ward of {slug}. Type its slug to go on", default="", show_default=False, err=True
+        )
+    )
