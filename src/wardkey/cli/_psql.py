@@ -1,4 +1,4 @@
-"""Start psql in place of this process. Connection and token go through the environment: arguments are public."""
+"""Start psql in place of this process. Its connection and token go through the environment, not arguments."""
 
 from __future__ import annotations
 
