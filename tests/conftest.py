@@ -1,0 +1,82 @@
+"""One real embedded server for the whole run, started by the first test that needs it, and a database per test.
+
+``database`` is a clone of a template with the extension, tenants acme and globex, and the tables of
+``support/clinic.sql``. Roles belong to the cluster: acme and globex are the same in every clone, so tests that change
+or drop a tenant make one with ``database.new_tenant()``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.database import Database, clone, make_template
+from tests.support.homes import make_directory, remove_abandoned, throw_away
+from wardkey.server import Cluster, Home
+
+_HOME = "WARDKEY_TEST_HOME"
+_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+
+
+def _is_controller(config: pytest.Config) -> bool:
+    return not hasattr(config, "workerinput")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in ("WARDKEY_HOME", "WARDKEY_DSN"):
+        os.environ.pop(name, None)
+    if _is_controller(config):
+        # Workers of xdist inherit the name; starting is idempotent and locked, so whoever comes first starts it.
+        os.environ[_HOME] = str(make_directory())
+        remove_abandoned()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _is_controller(config) and (home := os.environ.pop(_HOME, None)):
+        throw_away(Path(home))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The running embedded server."""
+    cluster = Cluster(Home(Path(os.environ[_HOME]) / "home"), settings=_FAST)
+    cluster.start()
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> str:
+    """The name of the database that others are clones of."""
+    return make_template(cluster)
+
+
+@pytest.fixture
+def database(cluster: Cluster, template: str) -> Iterator[Database]:
+    """A database of this test's own."""
+    with clone(cluster, template) as database:
+        yield database
+
+
+@pytest.fixture
+def postgresql(database: Database) -> Iterator[psycopg.Connection]:
+    """A superuser's connection to this test's database."""
+    with database.admin() as connection:
+        yield connection
+
+
+@pytest.fixture
+def new_home(cluster: Cluster) -> Iterator[Callable[[], Home]]:
+    """Makes homes of their own, nothing in them yet but the server's Python packages, to save time."""
+    made: list[Path] = []
+
+    def make() -> Home:
+        made.append(make_directory(cluster.home.python))
+        return Home(made[-1] / "home")
+
+    yield make
+    for directory in made:
+        throw_away(directory)

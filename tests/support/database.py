@@ -1,0 +1,140 @@
+"""The test databases: a template made once per cluster, clones of it, connections and tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from wardkey import issuers, tenants
+from wardkey.server import Cluster
+
+TEMPLATE = "ward_template"
+TENANTS = ("acme", "globex")
+_numbers = count(1)
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Database:
+    """One test's database."""
+
+    cluster: Cluster
+    name: str
+
+    def dsn(self, user: str = "postgres") -> str:
+        return self.cluster.dsn(self.name, user)
+
+    def tcp_dsn(self, user: str) -> str:
+        """The DSN over TCP; not for the superuser, who comes through the socket only."""
+        return make_conninfo(self.dsn(user), host="127.0.0.1")
+
+    def admin(self, *, autocommit: bool = True) -> Connection:
+        """Connect as superuser."""
+        return psycopg.connect(self.dsn(), autocommit=autocommit)
+
+    def tenant(self, slug: str, **claims: str) -> Connection:
+        """Connect as a tenant's login role; with ``subject`` or ``role``, logged in for the session."""
+        connection = psycopg.connect(self.dsn(f"tenant_{slug}"), autocommit=True)
+        if claims:
+            connection.execute("select ward.login_session(%s)", [self.token(slug, **claims)])
+        return connection
+
+    def token(self, slug: str, subject: str = "tester", role: str = "ADMIN", lifetime: float = 900) -> str:
+        """Sign a token of the embedded issuer."""
+        return self.issuer.sign_token(self.tenant_id(slug), subject, role, lifetime)
+
+    @property
+    def issuer(self) -> issuers.EmbeddedIssuer:
+        config = self.cluster.home.config()
+        assert config is not None
+        return issuers.EmbeddedIssuer.open(self.cluster.home.issuer, config.id)
+
+    def tenant_id(self, slug: str) -> UUID:
+        with self.admin() as connection:
+            return issuers.tenant_id(connection, slug)
+
+    def new_tenant(self, slug: str | None = None) -> str:
+        """Make a tenant of this test's own and return its slug. Its role goes with the database."""
+        slug = slug or f"t{os.getpid()}_{next(_numbers)}"
+        with self.admin(autocommit=False) as connection:
+            tenants.create(connection, slug, None, tenants.passfile_keeper(self.cluster.home.pgpass))
+        return slug
+
+
+def make_template(cluster: Cluster) -> str:
+    """Make the template unless this or another worker has."""
+    janitor = _janitor(cluster, TEMPLATE, None)
+    with cluster.home.locked(), psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+        done = "select datistemplate from pg_database where datname = %s"
+        if connection.execute(done, [TEMPLATE]).fetchone() == (True,):
+            return TEMPLATE
+        janitor.drop()
+        janitor.init()
+        _load(cluster)
+        connection.execute(f"alter database {TEMPLATE} is_template true")
+    return TEMPLATE
+
+
+def _load(cluster: Cluster) -> None:
+    with psycopg.connect(cluster.dsn(TEMPLATE)) as connection:
+        connection.execute("create extension wardkey cascade")
+        connection.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
+        issuers.embedded(connection, cluster.home)
+        connection.execute(Path(__file__).with_name("clinic.sql").read_bytes())
+        for slug in TENANTS:
+            tenants.create(connection, slug, slug.title(), tenants.passfile_keeper(cluster.home.pgpass))
+
+
+@contextmanager
+def clone(cluster: Cluster, template: str) -> Iterator[Database]:
+    """Yield a clone of ``template``; it goes afterwards, with the roles its test made."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    janitor = _janitor(cluster, name, template)
+    with janitor:
+        database = Database(cluster, name)
+        _copy_role_settings(cluster, template, name)
+        yield database
+        with database.admin() as connection:
+            rows = connection.execute("select to_regclass('ward.tenants') is not null").fetchone()
+            query = "select login_role from ward.tenants where slug <> all(%s)"
+            roles = connection.execute(query, [list(TENANTS)]).fetchall() if rows == (True,) else []
+    with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+        for (role,) in roles:
+            connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
+
+
+def _copy_role_settings(cluster: Cluster, template: str, name: str) -> None:
+    """A clone does not get what ``alter role … in database`` said of its template."""
+    query = """
+        select format('alter role %%I in database %%I set %%I = %%s', rolname, %s::text, split_part(setting, '=', 1),
+          case when split_part(setting, '=', 1) = 'search_path' then substr(setting, 13)
+            else quote_literal(substr(setting, strpos(setting, '=') + 1)) end)
+        from pg_db_role_setting join pg_roles on pg_roles.oid = setrole, unnest(setconfig) as setting
+        where setdatabase = (select oid from pg_database where datname = %s)"""
+    with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+        for (statement,) in connection.execute(query, [name, template]).fetchall():
+            connection.execute(statement)
+
+
+def _janitor(cluster: Cluster, name: str, template: str | None) -> DatabaseJanitor:
+    config = cluster.home.config()
+    assert config is not None
+    return DatabaseJanitor(
+        user="postgres",
+        host=str(cluster.home.run),
+        port=config.port,
+        dbname=name,
+        template_dbname=template,
+    )
