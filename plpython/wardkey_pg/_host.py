@@ -78,7 +78,7 @@ def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
         except WardError as error:
             raise _SqlError(error) from None
         except plpy.SPIError as error:
-            known = BY_SQLSTATE.get(getattr(error, "sqlstate", ""))
+            known = BY_SQLSTATE.get(_sqlstate(error))
             if known is None:
                 raise  # a cancel, a query that failed
             raise _SqlError(known()) from None  # our own, from a gate this call went through
@@ -89,3 +89,9 @@ def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
             raise _SqlError(WardError(f"internal error ({type(error).__name__})")) from None
 
     return call
+
+
+def _sqlstate(error: Any) -> str:
+    """Return the SQLSTATE of an SPIError; of classes PL/Python does not know it keeps six bits a character."""
+    code = error.spidata[0] if getattr(error, "spidata", None) else 0
+    return "".join(chr((code >> 6 * place & 0x3F) + ord("0")) for place in range(5))

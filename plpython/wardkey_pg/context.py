@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from .errors import InvalidToken, KeeperUnavailable, TenantNotActive, TokenExpired, WrongTenant
 from .keeper import KeeperClient
-from .keyring import Keyring, TenantKeys, WrappedKey
+from .keyring import Keyring, Opener, Sealer, TenantKeys, WrappedKey
 from .tokens import Claims, Issuer, unverified_issuer, verify
 
 __all__ = ["Context", "Host", "Session"]
@@ -67,9 +67,9 @@ class Context:
 
 
 class Session:
-    """A backend's context. ``stamp`` and ``openers`` are for the hot path of ``unseal``."""
+    """A backend's context. ``stamp``, ``openers`` and ``sealers`` are for the hot paths of ``unseal`` and ``seal``."""
 
-    __slots__ = ("_context", "_host", "_issuers", "_keyring", "_lasting", "_settings", "_verified", "openers", "stamp")
+    __slots__ = ("_context", "_host", "_issuers", "_keyring", "_lasting", "_settings", "_verified", "openers", "sealers", "stamp")
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -101,7 +101,8 @@ class Session:
         self._context: Context | None = None
         self._lasting = False
         self.stamp = _NEVER
-        self.openers: dict[Any, Any] = {}
+        self.openers: dict[tuple[bytes, bytes], Opener] = {}
+        self.sealers: dict[bytes, Sealer] = {}
 
     def current(self) -> Context | None:
         """Return the context of this transaction. Raises TokenExpired."""
@@ -114,7 +115,12 @@ class Session:
                 return None
             self._host.query("select ward.renew_session()")  # reads the registry, which the tenant may not
             context = self._context
-        if context is not None and self._host.statement_time() > context.claims.expires_at:
+        # a statement that began in time may end: a long COPY does not fail in its middle
+        if (
+            context is not None
+            and time.time() > context.claims.expires_at
+            and self._host.statement_time() > context.claims.expires_at
+        ):
             raise TokenExpired
         return context
 
@@ -196,6 +202,7 @@ class Session:
         self._context = context
         self._lasting = lasting
         self.openers = context.keys.openers
+        self.sealers = context.keys.sealers
         self.stamp = self._host.transaction()
 
     def _load_settings(self) -> None:

@@ -18,6 +18,7 @@ from .sealing import (
     make_unseal_bytes,
     open_slowly,
     open_text_slowly,
+    sealer_slowly,
 )
 from .tokens import Issuer
 
@@ -94,11 +95,11 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
         "begin_write": _begin_write,
         "check_issuer": _check_issuer,
         "provision_key": _provision_key,
-        "seal": make_seal(_session),
-        "seal_bytes": make_seal_bytes(_session),
     }.items()
 }
 # The hot ones stand before the boundary and go through it only when there is something to say.
+_FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session)))
+_FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session)))
 _FUNCTIONS["unseal"] = make_unseal(_session, transaction_started, boundary(partial(open_text_slowly, _session)))
 _FUNCTIONS["unseal_bytes"] = make_unseal_bytes(
     _session, transaction_started, boundary(partial(open_slowly, _session))

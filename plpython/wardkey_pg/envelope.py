@@ -59,27 +59,27 @@ def key_aad(tenant: bytes, version: int) -> bytes:
 class ColumnKey:
     """Seals and opens the values of one column of one tenant under one DEK version.
 
-    ``decrypt`` and ``aad_prefix`` are public because the hot path of ``unseal`` uses them directly.
+    The parts are public because the hot paths of ``seal`` and ``unseal`` use them directly.
     """
 
-    __slots__ = ("_encrypt", "_header", "aad_prefix", "decrypt")
+    __slots__ = ("aad_prefix", "decrypt", "encrypt", "header")
 
     def __init__(self, dek: bytes, tenant: bytes, version: int, column: bytes) -> None:
         if len(dek) != DEK_LENGTH or len(tenant) != 16 or len(column) != 16:
             raise ValueError("a DEK has 32 bytes, tenant and column ids have 16")
         cipher = AESGCM(_hkdf(dek, tenant, b"wardkey/1 column" + column))
-        self._encrypt = cipher.encrypt
-        self._header = header(version)
+        self.encrypt = cipher.encrypt
+        self.header = header(version)
         self.decrypt = cipher.decrypt
         self.aad_prefix = _prefixed(b"wardkey/1", tenant, version.to_bytes(4, "big"), column)
 
     def seal(self, plaintext: bytes, row: bytes, nonce: bytes) -> bytes:
         """Seal ``plaintext`` for the row with id ``row``. ``nonce``: 12 bytes, random, never used twice."""
-        return self._header + nonce + self._encrypt(nonce, plaintext, self.aad_prefix + row)
+        return self.header + nonce + self.encrypt(nonce, plaintext, self.aad_prefix + row)
 
     def open(self, sealed: bytes, row: bytes) -> bytes:
         """Open a sealed value of this row. Raises OpenFailed, always the same, for whatever reason."""
-        if len(sealed) < OVERHEAD or sealed[:HEADER_LENGTH] != self._header:
+        if len(sealed) < OVERHEAD or sealed[:HEADER_LENGTH] != self.header:
             raise OpenFailed
         try:
             return self.decrypt(sealed[5:17], sealed[17:], self.aad_prefix + row)

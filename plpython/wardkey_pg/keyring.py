@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
 from uuid import UUID
@@ -13,9 +13,11 @@ from uuid import UUID
 from .envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, header, version_of
 from .errors import CommitmentMismatch, KeyUnknown
 
-__all__ = ["Keyring", "TenantKeys", "WrappedKey", "nonces"]
+__all__ = ["Keyring", "Opener", "Sealer", "TenantKeys", "WrappedKey", "nonce"]
 
-Opener = tuple[Callable[[bytes, bytes, bytes], bytes], bytes]
+_Cipher = Callable[[bytes, bytes, bytes], bytes]
+Opener = tuple[_Cipher, bytes]  # decrypt, additional data up to the row id
+Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to the row id
 
 _BATCH = 100
 _MOST_COLUMNS = 4096
@@ -36,7 +38,8 @@ class WrappedKey:
 class TenantKeys:
     """One tenant's keys, released version by version when first needed, derived column by column.
 
-    ``openers`` maps (column id, header of the sealed value) to what the hot path of ``unseal`` needs and nothing else.
+    ``openers`` maps (column id, header of the sealed value) to what the hot path of ``unseal`` needs and nothing else;
+    ``sealers`` maps a column id to what the hot path of ``seal`` needs.
     """
 
     def __init__(self, tenant: str, epoch: int, keys: Sequence[WrappedKey]) -> None:
@@ -44,6 +47,7 @@ class TenantKeys:
         self.epoch = epoch
         self.since = time.monotonic()
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
+        self.sealers: dict[bytes, Sealer] = {}
         self._id = UUID(tenant).bytes
         self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
         self._active = next((key.version for key in keys if key.state == "active"), None)
@@ -57,7 +61,9 @@ class TenantKeys:
         """Return the key that seals new values of ``column``. Raises KeyUnknown when no version is active."""
         if self._active is None:
             raise KeyUnknown("the tenant has no active key")
-        return self._column(column, self._active, release)
+        key = self._column(column, self._active, release)
+        self.sealers[column] = (key.header, key.encrypt, key.aad_prefix)
+        return key
 
     def opening(self, sealed: bytes, column: bytes, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
         """Return the key that opens ``sealed``. Raises OpenFailed, KeyUnknown, CommitmentMismatch."""
@@ -69,6 +75,7 @@ class TenantKeys:
             if len(self._columns) >= _MOST_COLUMNS:  # anybody may ask for a column that does not exist
                 self._columns.clear()
                 self.openers.clear()
+                self.sealers.clear()
             key = ColumnKey(self._dek(version, release), self._id, version, column)
             self._columns[column, version] = key
             self.openers[column, header(version)] = (key.decrypt, key.aad_prefix)
@@ -116,23 +123,15 @@ class Keyring:
         self._tenants.pop(tenant, None)
 
 
-class _Nonces:
+def _draw_nonces() -> Iterator[bytes]:
     """Random nonces, drawn from the kernel a hundred at a time: a system call each would cost as much as AES-GCM.
 
     Backends are forked before Python starts in them, so that no two can share what is drawn here.
     """
-
-    def __init__(self) -> None:
-        self._pool = b""
-        self._next = 0
-
-    def __call__(self) -> bytes:
-        start = self._next
-        if start >= len(self._pool):
-            self._pool = os.urandom(_BATCH * NONCE_LENGTH)
-            start = 0
-        self._next = end = start + NONCE_LENGTH
-        return self._pool[start:end]
+    while True:
+        drawn = os.urandom(_BATCH * NONCE_LENGTH)
+        for start in range(0, len(drawn), NONCE_LENGTH):
+            yield drawn[start : start + NONCE_LENGTH]
 
 
-nonces = _Nonces()
+nonce: Callable[[], bytes] = _draw_nonces().__next__
