@@ -250,9 +250,9 @@ begin
   end if;
   execute format('create or replace function %s() returns trigger language plpgsql security definer '
     'set search_path = pg_catalog, pg_temp as %L', v_writer, ward_internal.face_trigger_body(p_model, p_tenant));
+  execute format('grant select, insert, update, delete on %s to %I', v_face, p_tenant.login_role);
   if v_is_new then
     execute format('alter view %s owner to ward_owner', v_face);
-    execute format('grant select, insert, update, delete on %s to %I', v_face, p_tenant.login_role);
     execute format('alter function %s() owner to ward_owner', v_writer);
     execute format('revoke execute on function %s() from public', v_writer);
     execute format('create trigger %I instead of insert or update or delete on %s for each row execute function %s()',

@@ -23,17 +23,22 @@ $$;
 comment on function ward_internal.provision_key(uuid) is
   'has the keeper make a KEK and a data key; only the wrapped key comes back';
 
-create or replace function ward_internal.create_login_role(p_tenant ward_internal.tenants) returns void
+create or replace function ward_internal.set_up_role(p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_setting text;
 begin
-  execute format('create role %I login nosuperuser nocreatedb nocreaterole noreplication nobypassrls inherit', p_tenant.login_role);
+  if not exists (select from pg_roles where rolname = p_tenant.login_role) then
+    execute format('create role %I', p_tenant.login_role);
+  end if;
+  execute format('alter role %I login nosuperuser nocreatedb nocreaterole noreplication nobypassrls inherit',
+    p_tenant.login_role);
   execute format('grant ward_tenant to %I', p_tenant.login_role);
+  execute format('alter role %I in database %I reset all', p_tenant.login_role, current_database());
   -- Settings no tenant may change keep its literals and parameters out of the server's log; the search_path it may
   -- change, to its own harm: everything in it is reached by grants, and pinned where it matters.
   foreach v_setting in array array[
-    'search_path = ' || format('%I, ward, pg_catalog, pg_temp', p_tenant.schema_name),
+    format('search_path = %I, ward, pg_catalog, pg_temp', p_tenant.schema_name),
     'log_min_messages = fatal', 'log_min_error_statement = panic', 'log_statement = none', 'log_duration = off',
     'log_min_duration_statement = -1', 'log_min_duration_sample = -1', 'log_transaction_sample_rate = 0',
     'log_parameter_max_length = 0', 'log_lock_waits = off', 'log_temp_files = -1', 'log_executor_stats = off',
@@ -43,12 +48,39 @@ begin
   end loop;
 end
 $$;
+comment on function ward_internal.set_up_role(ward_internal.tenants) is
+  'makes the tenant''s login role, or puts its attributes and settings right; leaves its password alone';
+
+create or replace function ward_internal.set_up_ward(p_tenant ward_internal.tenants) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model uuid;
+  v_new uuid[] := '{}';
+begin
+  lock table ward_internal.models in share mode;
+  execute format('create schema if not exists %I authorization ward_owner', p_tenant.schema_name);
+  execute format('grant usage on schema %I to %I', p_tenant.schema_name, p_tenant.login_role);
+  for v_model in select id from ward_internal.models order by relation loop
+    if to_regclass(ward_internal.leaf_name(v_model, p_tenant.schema_name)) is null then
+      perform ward_internal.create_leaf(v_model, p_tenant);
+      v_new := v_new || v_model;
+    end if;
+  end loop;
+  foreach v_model in array v_new loop
+    perform ward_internal.create_leaf_foreign_keys(v_model, p_tenant);
+  end loop;
+  for v_model in select id from ward_internal.models loop
+    perform ward_internal.build_face(v_model, p_tenant);
+  end loop;
+end
+$$;
+comment on function ward_internal.set_up_ward(ward_internal.tenants) is
+  'makes what the ward lacks: schema, leaves with their foreign keys, faces';
 
 create or replace function ward.create_tenant(p_slug text, p_name text default null) returns uuid
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant ward_internal.tenants;
-  v_model uuid;
 begin
   perform ward_internal.require_superuser();
   if p_slug is null or p_slug !~ '^[a-z][a-z0-9_]{0,47}$' then
@@ -74,23 +106,27 @@ begin
     from jsonb_to_record(ward_internal.provision_key(v_tenant.id))
       as k (version integer, kek text, kek_version text, wrapped bytea, commitment bytea);
 
-  perform ward_internal.create_login_role(v_tenant);
-  execute format('create schema %I authorization ward_owner', v_tenant.schema_name);
-  execute format('grant usage on schema %I to %I', v_tenant.schema_name, v_tenant.login_role);
-  lock table ward_internal.models in share mode;
-  for v_model in select id from ward_internal.models order by relation loop
-    perform ward_internal.create_leaf(v_model, v_tenant);
-  end loop;
-  for v_model in select id from ward_internal.models order by relation loop
-    perform ward_internal.create_leaf_foreign_keys(v_model, v_tenant);
-    perform ward_internal.build_face(v_model, v_tenant);
-  end loop;
+  perform ward_internal.set_up_role(v_tenant);
+  perform ward_internal.set_up_ward(v_tenant);
   return v_tenant.id;
 end
 $$;
 comment on function ward.create_tenant(text, text) is
   'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All or '
   'nothing. Errors: WK201 slug, WK202 there already, WK102 keeper down';
+
+create or replace function ward.repair_tenant(p_slug text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
+begin
+  perform ward_internal.set_up_role(v_tenant);
+  perform ward_internal.set_up_ward(v_tenant);
+end
+$$;
+comment on function ward.repair_tenant(text) is
+  'puts a ward right without touching its data: role attributes and settings (which pg_dump leaves behind), missing leaves, '
+  'all faces and their grants';
 
 create or replace function ward.suspend_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
