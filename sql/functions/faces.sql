@@ -104,14 +104,14 @@ comment on function ward_internal.create_leaf_foreign_keys(uuid, ward_internal.t
 
 create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  with row_id as materialized (select ward_internal.row_expression(p_model, 'l') as expression)
   select format('select %s from %s as l', string_agg(
     case when column_id is null then format('l.%I', column_name)
-    else ward_internal.unseal_expression(format('l.%I', column_name), type_id, type_name, column_id,
-      ward_internal.row_expression(p_model, 'l')) || format(' as %I', column_name)
+    else ward_internal.unseal_expression(format('l.%I', column_name), type_id, type_name, column_id, expression)
+      || format(' as %I', column_name)
     end, ', ' order by place),
     ward_internal.leaf_name(p_model, p_schema))
-  from ward_internal.model_columns(p_model)
-  where column_name <> 'tenant_id'
+  from ward_internal.model_columns(p_model), row_id
 $$;
 
 create or replace function ward_internal.face_checks(p_model uuid) returns text
