@@ -43,6 +43,7 @@ _CURVES = {  # crv: bytes of a coordinate, p, b of y² = x³ - 3x + b (NIST SP 8
 def import_algorithms() -> None:
     """Import what keys need when they first verify; for a process that will be unable to import later."""
     import cryptography.exceptions
+    import cryptography.hazmat.backends.openssl.backend
     import cryptography.hazmat.primitives.asymmetric.ec
     import cryptography.hazmat.primitives.asymmetric.ed25519
     import cryptography.hazmat.primitives.asymmetric.padding

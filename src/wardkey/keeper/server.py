@@ -28,6 +28,7 @@ from .service import Service
 __all__ = ["SocketError", "SocketServer", "bind"]
 
 MAX_CONNECTIONS = 400
+BACKLOG = 512  # connections that wait to be accepted; further ones are told to try again
 IDLE_SECONDS = 60.0  # between requests
 FRAME_SECONDS = 5.0  # from the first byte of a request to its last, and for an answer to be taken
 GRACE_SECONDS = 2.0  # for requests that are being answered when the keeper stops
@@ -50,7 +51,9 @@ class SocketServer:
 
     async def run(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then finish what is being answered."""
-        server = await asyncio.start_unix_server(self._connected, sock=listening, limit=MAX_FRAME)
+        server = await asyncio.start_unix_server(
+            self._connected, sock=listening, limit=MAX_FRAME, backlog=BACKLOG
+        )
         sweeper = asyncio.create_task(self._service.sweep())
         await stop.wait()
         server.close()
@@ -126,7 +129,7 @@ def bind(path: Path, group: int | None) -> socket.socket:
         if group is not None:
             os.chown(temporary, -1, group, follow_symlinks=False)
         temporary.chmod(0o660)
-        listening.listen(128)
+        listening.listen(BACKLOG)
         listening.setblocking(False)
         temporary.rename(path)
     except OSError as error:

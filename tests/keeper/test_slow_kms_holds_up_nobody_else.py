@@ -1,0 +1,164 @@
+"""The service with a KMS that hangs, fails or lies: deadlines hold and nothing else waits (attack 43)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from wardkey_pg.errors import KeeperUnavailable, KeyRefused
+
+from tests.support.keepers import ACME, GLOBEX
+from wardkey.issuers import EmbeddedIssuer
+from wardkey.keeper.journal import Peer, ReleaseLog
+from wardkey.keeper.protocol import Provision, Release
+from wardkey.keeper.service import Service
+from wardkey.keeper.trust import TrustedIssuers, write_documents
+from wardkey.kms import KekRef, KmsUnavailable
+from wardkey.kms.local import LocalKms
+
+PEER = Peer(uid=0, pid=1)
+
+
+class TroubledKms(LocalKms):
+    """The local KMS with a trouble of the test's choosing before each unwrap of ``whose`` KEK."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__("local:", directory)
+        self.trouble: Callable[[], object] = lambda: None
+        self.whose = ACME
+        self.unwraps = 0
+
+    def unwrap(self, kek: KekRef, wrapped: bytes, aad: bytes) -> bytes:
+        self.unwraps += 1
+        if kek.name.endswith(self.whose):
+            instead = self.trouble()
+            if isinstance(instead, bytes):
+                return instead
+        return super().unwrap(kek, wrapped, aad)
+
+
+class Bench:
+    def __init__(self, directory: Path, deadline: float) -> None:
+        self.kms = TroubledKms(directory)
+        self.issuer = EmbeddedIssuer.open(directory / "issuer", "test")
+        write_documents(directory / "issuers.json", [self.issuer.document()])
+        self.reports: list[str] = []
+        trust = TrustedIssuers(directory / "issuers.json", self.reports.append)
+        log = ReleaseLog(directory / "release.log")
+        self.service = Service(self.kms, trust, log, deadline=deadline, report=self.reports.append)
+
+    async def provision(self, tenant: str = ACME) -> Release:
+        made = await self.service.answer(Provision(UUID(tenant)), PEER)
+        wrapped, token = base64.b64decode(made["wrapped"]), self.issuer.sign_token(tenant, "dr.grey", "ADMIN")
+        return Release(UUID(tenant), 1, made["kek"], made["kek_version"], wrapped, token)
+
+    async def ask(self, request: Release) -> dict[str, Any]:
+        return await self.service.answer(request, PEER)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path, deadline=1.0)
+    yield bench
+    bench.service.close()
+
+
+def test_twenty_concurrent_asks_are_one_call(bench: Bench) -> None:
+    async def run() -> None:
+        request = await bench.provision()
+        bench.kms.trouble = lambda: time.sleep(0.2)
+        answers = await asyncio.gather(*(bench.ask(request) for _ in range(20)))
+        assert len({answer["dek"] for answer in answers}) == 1
+        assert bench.kms.unwraps == 1
+
+    asyncio.run(run())
+
+
+def test_a_hanging_call_ends_in_time_and_others_are_answered(bench: Bench) -> None:
+    release = threading.Event()
+
+    async def run() -> None:
+        acme, globex = await bench.provision(ACME), await bench.provision(GLOBEX)
+        bench.kms.trouble = lambda: release.wait(20) and None
+        begin = time.monotonic()
+        hanging = asyncio.gather(*(bench.ask(acme) for _ in range(30)), return_exceptions=True)
+        await asyncio.sleep(0)
+        assert await bench.ask(globex)
+        assert time.monotonic() - begin < 0.5
+        failures = await hanging
+        assert time.monotonic() - begin < 1.5
+        assert all(isinstance(failure, KeeperUnavailable) for failure in failures)
+        assert bench.kms.unwraps == 2
+        release.set()
+        bench.kms.trouble = lambda: None
+        assert await bench.ask(acme)
+
+    try:
+        asyncio.run(run())
+    finally:
+        release.set()
+
+
+def test_a_passing_failure_passes(bench: Bench) -> None:
+    failures = iter([KmsUnavailable("down"), KmsUnavailable("down")])
+
+    def fail() -> None:
+        for failure in failures:
+            raise failure
+
+    async def run() -> None:
+        request = await bench.provision()
+        bench.kms.trouble = fail
+        assert await bench.ask(request)
+        assert bench.kms.unwraps == 3
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("garbage", [b"", bytes(31), bytes(33), bytes(1000)], ids=len)
+def test_garbage_from_the_kms_is_not_a_key(bench: Bench, garbage: bytes) -> None:
+    async def run() -> None:
+        request = await bench.provision()
+        bench.kms.trouble = lambda: garbage
+        with pytest.raises(KeyRefused):
+            await bench.ask(request)
+        bench.kms.trouble = lambda: None
+        assert len(base64.b64decode((await bench.ask(request))["dek"])) == 32
+
+    asyncio.run(run())
+
+
+def test_an_unforeseen_failure_is_refused_and_not_repeated_in_words(bench: Bench) -> None:
+    def explode() -> None:
+        raise RuntimeError("secret-4711")
+
+    async def run() -> None:
+        request = await bench.provision()
+        bench.kms.trouble = explode
+        with pytest.raises(KeyRefused) as caught:
+            await bench.ask(request)
+        assert "4711" not in caught.value.message + "".join(bench.reports)
+        assert any("RuntimeError" in line for line in bench.reports)
+
+    asyncio.run(run())
+
+
+def test_no_release_without_its_line_in_the_log(bench: Bench, tmp_path: Path) -> None:
+    async def run() -> None:
+        request = await bench.provision()
+        assert await bench.ask(request)
+        (tmp_path / "release.log").unlink()
+        (tmp_path / "release.log").mkdir()
+        with pytest.raises(KeeperUnavailable):
+            await bench.ask(request)
+        (tmp_path / "release.log").rmdir()
+        assert await bench.ask(request)
+
+    asyncio.run(run())
