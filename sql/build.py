@@ -18,6 +18,7 @@ _FUNCTIONS = (
     "model_columns",
     "faces",
     "models",
+    "unprotect",
     "tenants",
     "issuers",
     "upsert",
@@ -39,7 +40,8 @@ def _read(path: Path) -> str:
 
 
 def _header(statement: str) -> str:
-    return f'\\echo Use "{statement}" to load this file. \\quit\n\n'
+    # The server runs a script under the path of whoever installs it; operators in it are to be PostgreSQL's own.
+    return f'\\echo Use "{statement}" to load this file. \\quit\nset local search_path = pg_catalog, pg_temp;\n\n'
 
 
 def build(target: Path) -> list[Path]:

@@ -1,0 +1,68 @@
+-- The way back from protect and share, as long as nothing would be lost or left open by it.
+
+create or replace function ward.unprotect(p_table regclass) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model ward_internal.models;
+  v_class pg_class;
+  v_has_rows boolean;
+  v_other regclass;
+  v_schema name;
+begin
+  perform ward_internal.require_superuser();
+  lock table ward_internal.tenants in share mode;
+  lock table ward_internal.models in share row exclusive mode;
+  select * into v_model from ward_internal.models where id = ward_internal.model_of(p_table);
+  execute format('lock table %s in access exclusive mode', p_table);
+  execute format('select exists (select from %s)', p_table) into v_has_rows;
+  if v_has_rows then
+    perform ward_internal.fail('table_not_empty', format('tenants have rows in %s', p_table),
+      'the table would come back without them: have them deleted through the faces first');
+  end if;
+  v_other := (
+    select m.relation from pg_constraint as c join ward_internal.models as m on m.shape = c.conrelid
+    where c.confrelid = v_model.shape and c.contype = 'f' and m.id <> v_model.id limit 1);
+  if v_other is not null then
+    perform ward_internal.fail('unsupported', format('%s references %s', v_other, p_table),
+      format('unprotect that first: select ward.unprotect(%L)', v_other));
+  end if;
+
+  v_class := (select c from pg_class as c where oid = p_table);
+  for v_schema in select schema_name from ward_internal.tenants loop
+    execute format('drop view %I.%I', v_schema, v_model.face);
+    execute format('drop function %I.%I()', v_schema, v_model.face || '_write');
+  end loop;
+  delete from ward_internal.models where id = v_model.id;
+  execute format('drop table %s', p_table);
+  execute format('alter table %s rename to %I', v_model.shape, v_class.relname);
+  execute format('alter table %s set schema %s', v_model.shape, v_class.relnamespace::regnamespace);
+  execute format('alter table %s owner to current_user', v_model.shape);
+end
+$$;
+comment on function ward.unprotect(regclass) is
+  'undoes ward.protect for a model table in which no tenant has rows: leaves and faces go, the table is an ordinary one '
+  'again. Refuses while another model table references it. Errors: WK204 not protected, WK208 rows, WK209 referenced';
+
+create or replace function ward.unshare(p_table regclass) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_other regclass;
+begin
+  perform ward_internal.require_superuser();
+  v_other := (
+    select m.relation from pg_constraint as c join ward_internal.models as m on m.shape = c.conrelid
+    where c.confrelid = p_table and c.contype = 'f' limit 1);
+  if v_other is not null then
+    perform ward_internal.fail('unsupported', format('%s references %s', v_other, p_table),
+      'drop that foreign key, or unprotect that table first');
+  end if;
+  delete from ward_internal.shares where relation = p_table;
+  if not found then
+    perform ward_internal.fail('unknown_object', format('%s is not shared', coalesce(p_table::text, 'NULL')),
+      'list them: wardkey table list');
+  end if;
+  execute format('revoke all on %s from ward_tenant', p_table);
+end
+$$;
+comment on function ward.unshare(regclass) is
+  'undoes ward.share: no tenant sees the table any more. Errors: WK204 not shared, WK209 referenced by a model table';

@@ -1,0 +1,122 @@
+"""Migrations of a database: the extension brought up to date, then the revisions of ``migrations/``.
+
+All of it is one transaction, under a lock that lets one migration run at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from . import resources
+from .errors import UnknownObject, from_psycopg
+from .server.database import prepare_extension
+
+__all__ = ["Result", "current", "migrate", "revisions"]
+
+_LOCK = 0x77617264_6D696772  # "wardmigr"
+_VERSION_SCHEMA = "ward_migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a migration did. Revision and extension are None where there is none."""
+
+    before: str | None
+    after: str | None
+    extension: str | None
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+
+def revisions() -> list[tuple[str, str]]:
+    """Return the revisions, oldest first, each with its first line of text."""
+    found = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [(revision.revision, revision.doc.splitlines()[0]) for revision in found][::-1]
+
+
+def current(dsn: str) -> str | None:
+    """Return the revision of a database. Raises WardError."""
+    with _transaction(dsn) as connection:
+        return _revision(connection)
+
+
+def migrate(dsn: str, revision: str = "head", *, say: Callable[[str], None] = lambda text: None) -> Result:
+    """Bring the database up, or back down, to ``revision``; as a superuser.
+
+    Down refuses while tenants have data there. Raises WardError; then nothing has changed.
+    """
+    config = _config()
+    with _transaction(dsn) as connection:
+        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
+        raw = connection.connection.driver_connection
+        if change := prepare_extension(cast("psycopg.Connection[object]", raw)):
+            say(change)
+        before = _revision(connection)
+        config.attributes["connection"] = connection
+        move = command.downgrade if _is_behind(config, revision, before) else command.upgrade
+        move(config, revision)
+        after = _revision(connection)
+        version = connection.exec_driver_sql(
+            "select extversion from pg_extension where extname = 'wardkey'"
+        ).scalar()
+        return Result(before, after, version)
+
+
+@contextmanager
+def _transaction(dsn: str) -> Iterator[Connection]:
+    """Connect; the block is one transaction, and its errors are wardkey's."""
+
+    def connect() -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(dsn, application_name="wardkey migrate", connect_timeout=10)
+
+    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            yield connection
+            connection.commit()
+    except DBAPIError as error:
+        raise from_psycopg(error.orig) from None
+    except psycopg.Error as error:
+        raise from_psycopg(error) from None
+    except CommandError:
+        known = ", ".join(name for name, _ in revisions())
+        raise UnknownObject("no such revision", f"revisions are: {known}, base, head") from None
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.migrations()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    options = {"version_table_schema": _VERSION_SCHEMA}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def _is_behind(config: Config, wanted: str, now: str | None) -> bool:
+    """Return whether ``wanted`` is older than ``now``."""
+    if now is None or wanted in ("head", "heads", now):
+        return False
+    if wanted == "base":
+        return True
+    scripts = ScriptDirectory.from_config(config)
+    found = scripts.get_revision(wanted)
+    older = {revision.revision for revision in scripts.walk_revisions("base", now)} - {now}
+    return found is not None and found.revision in older
