@@ -20,7 +20,7 @@ import os
 import time
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -67,7 +67,7 @@ class LocalKms(Kms):
                     write_atomically(self._path(tenant), data, exclusive=True)
                 except OSError:
                     raise KmsUnavailable("the local key store cannot be written") from None
-        return KekRef(f"{self.scheme}:{tenant}", str(document["active"]))
+        return KekRef(f"{self.scheme}:{tenant}", document["active"])
 
     def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
         nonce = os.urandom(_NONCE_LENGTH)
@@ -108,9 +108,9 @@ class LocalKms(Kms):
             raise KmsDenied("a KEK of the local key store is open to other users") from None
         except OSError:
             raise KmsUnavailable("the local key store cannot be read") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
-        if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        if not _is_whole(document):
             raise KmsDenied("a KEK of the local key store is damaged; restore it from its backup")
         return document
 
@@ -135,6 +135,13 @@ class LocalKms(Kms):
             return AESGCM(self._root.decrypt(sealed[:12], sealed[12:], _kek_aad(tenant, ref.version)))
         except (InvalidTag, ValueError):
             raise KmsDenied("a KEK does not open under root.key; restore both from one backup") from None
+
+
+def _is_whole(document: Any) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        return False
+    keys, active = document.get("keys"), document.get("active")
+    return isinstance(keys, dict) and isinstance(active, str) and active in keys
 
 
 def _tenant_of(ref: KekRef) -> UUID:
