@@ -24,8 +24,8 @@ grant execute on function
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
   ward_internal.begin_write(text),
   ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),
-  ward_internal.canonical(date), ward_internal.canonical(timestamp), ward_internal.canonical(timestamptz),
-  ward_internal.canonical(interval), ward_internal.canonical(real), ward_internal.canonical(double precision)
+  ward_internal.canonical(timestamptz), ward_internal.canonical(interval),
+  ward_internal.canonical(real), ward_internal.canonical(double precision)
 to ward_owner;
 
 -- the gates run as ward_owner, not as the superuser who installed the extension

@@ -51,7 +51,7 @@ def _claim(get: Callable[[Context], str]) -> Callable[[], str | None]:
     return claim
 
 
-def _begin_write(tenant: str) -> None:
+def _begin_write(tenant: str) -> bool:
     """Let the write to a row of ``tenant`` go ahead, or say why not."""
     context = _session.current()
     if context is None:
@@ -60,6 +60,7 @@ def _begin_write(tenant: str) -> None:
         raise WrongTenant
     if not context.may_write:
         raise RoleMayNotWrite
+    return True
 
 
 def _check_issuer(document: str) -> None:

@@ -20,7 +20,7 @@ from wardkey_pg.entry import bind
 bind("@VERSION@", "renew_session")()
 $$;
 
-create or replace function ward_internal.begin_write(p_tenant text) returns void
+create or replace function ward_internal.begin_write(p_tenant text) returns boolean
 language plpython3u stable strict parallel restricted security invoker as $$
 try:
     return SD["call"](*args)
@@ -30,7 +30,7 @@ except KeyError:
 return SD["call"](*args)
 $$;
 comment on function ward_internal.begin_write(text) is
-  'raises unless the context is of this tenant and its role may write';
+  'true; raises unless the context is of this tenant and its role may write';
 
 -- definer because the registry of tenants, keys and issuers is read
 create or replace function ward.login(p_token text) returns void

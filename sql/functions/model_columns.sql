@@ -47,11 +47,13 @@ create or replace function ward_internal.can_be_row_id(p_type oid) returns boole
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return p_type = any ('{smallint, integer, bigint, uuid, text, varchar, bpchar}'::regtype[]::oid[]);
 
+-- JSON has one form of dates, ISO 8601 (XSD), whatever DateStyle says, and gets there without setting anything.
 create or replace function ward_internal.canonical_expression(p_value text, p_type oid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return case
   when p_type = 'bytea'::regtype then p_value
-  when p_type = any ('{date, timestamp, timestamptz, interval, real, double precision}'::regtype[]::oid[])
+  when p_type = any ('{date, timestamp}'::regtype[]::oid[]) then format('btrim(to_json(%s)::text, ''"'')', p_value)
+  when p_type = any ('{timestamptz, interval, real, double precision}'::regtype[]::oid[])
     then format('ward_internal.canonical(%s)', p_value)
   else format('%s::text', p_value)
 end;

@@ -52,23 +52,8 @@ return SD["call"](*args)
 $$;
 comment on function ward_internal.seal_bytes(bytea, bytea, bytea) is 'as ward_internal.seal, for type bytea';
 
--- Canonical text of the types whose text form hangs on a setting; for all others the cast to text is canonical.
-
-create or replace function ward_internal.canonical(p_value date) returns text
-language plpgsql immutable strict parallel safe security invoker
-set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $$
-begin
-  return p_value::text;
-end
-$$;
-
-create or replace function ward_internal.canonical(p_value timestamp) returns text
-language plpgsql immutable strict parallel safe security invoker
-set search_path = pg_catalog, pg_temp set datestyle = 'ISO, YMD' as $$
-begin
-  return p_value::text;
-end
-$$;
+-- Canonical text of the types whose text form hangs on a setting. ward_internal.canonical_expression says when these
+-- are used: for most types the cast to text is canonical.
 
 create or replace function ward_internal.canonical(p_value timestamptz) returns text
 language plpgsql immutable strict parallel safe security invoker
