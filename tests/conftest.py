@@ -1,8 +1,8 @@
-"""One real embedded server for the whole run, started by the first test that needs it, and a database per test.
+"""One real embedded server for the whole run, started by the first test that needs it; a database per test.
 
 ``database`` is a clone of a template with the extension, tenants acme and globex, and the tables of
-``support/clinic.sql``. Roles belong to the cluster: acme and globex are the same in every clone, so tests that change
-or drop a tenant make one with ``database.new_tenant()``.
+``support/clinic.sql``. Roles belong to the cluster: acme and globex are the same in every clone, so tests
+that change or drop a tenant make one with ``database.new_tenant()``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("WARDKEY_HOME", "WARDKEY_DSN"):
         os.environ.pop(name, None)
     if _is_controller(config):
-        # Workers of xdist inherit the name; starting is idempotent and locked, so whoever comes first starts it.
+        # Workers of xdist inherit the name; starting is idempotent and locked: whoever comes first starts it.
         os.environ[_HOME] = str(make_directory())
         remove_abandoned()
 

@@ -141,4 +141,8 @@ def from_psycopg(error: Any) -> WardError:
         return DatabaseError(sqlstate, diagnostics.message_primary, diagnostics.message_hint)
     if type(error).__name__ in ("OperationalError", "ConnectionTimeout"):
         return Unreachable("; ".join(line.strip() for line in str(error).splitlines() if line.strip()))
+    if type(error).__name__ == "ProgrammingError" and sqlstate is None:
+        return Unreachable(
+            "the DSN is not valid", "host=… port=… dbname=… user=…, or postgresql://user@host/dbname"
+        )
     return DatabaseError(sqlstate, f"the database client reported {type(error).__name__}")

@@ -118,10 +118,10 @@ def clone(cluster: Cluster, template: str) -> Iterator[Database]:
 def _copy_role_settings(cluster: Cluster, template: str, name: str) -> None:
     """A clone does not get what ``alter role … in database`` said of its template."""
     query = """
-        select format('alter role %%I in database %%I set %%I = %%s', rolname, %s::text, split_part(setting, '=', 1),
-          case when split_part(setting, '=', 1) = 'search_path' then substr(setting, 13)
-            else quote_literal(substr(setting, strpos(setting, '=') + 1)) end)
-        from pg_db_role_setting join pg_roles on pg_roles.oid = setrole, unnest(setconfig) as setting
+        select format('alter role %%I in database %%I set %%I = %%s', rolname, %s::text, name,
+          case name when 'search_path' then value else quote_literal(value) end)
+        from pg_db_role_setting join pg_roles on pg_roles.oid = setrole, unnest(setconfig) as setting,
+          split_part(setting, '=', 1) as name, substr(setting, strpos(setting, '=') + 1) as value
         where setdatabase = (select oid from pg_database where datname = %s)"""
     with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
         for (statement,) in connection.execute(query, [name, template]).fetchall():

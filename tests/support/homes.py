@@ -1,4 +1,4 @@
-"""Temporary homes where the server's OS user can reach them (pytest's own directories are private to root)."""
+"""Temporary homes where the server's OS user can reach them (pytest's own are private to root)."""
 
 from __future__ import annotations
 

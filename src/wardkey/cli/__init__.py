@@ -19,7 +19,7 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Embedded server": {
         "up": ("server", "Start the private PostgreSQL and the keeper, made first if missing."),
-        "down": ("server", "Stop both; the data stays."),
+        "down": ("server", "Stop PostgreSQL and the keeper; the data stays."),
         "status": ("server", "Say what runs, where, and for how long."),
         "logs": ("server", "Show the logs of PostgreSQL and the keeper."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),

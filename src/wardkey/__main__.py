@@ -1,0 +1,5 @@
+"""``python -m wardkey``: the command."""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,49 @@
+"""``wardkey --help`` loads nothing heavy, and what it says of each command is what the command says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from wardkey.cli import COMMANDS, cli
+
+NAMES = [(name, text) for section in COMMANDS.values() for name, (_, text) in section.items()]
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from wardkey.cli import main; main(['--help']);"
+        "print(*{'psycopg', 'rich', 'sqlalchemy', 'alembic', 'cryptography', 'asyncio'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize(("name", "text"), NAMES)
+def test_list_of_commands_tells_the_truth(name, text):
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.get_short_help_str(200).rstrip(".") == text.rstrip(".")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell):
+    done = subprocess.run(
+        [sys.executable, "-m", "wardkey", "completion", shell], capture_output=True, text=True, check=True
+    )
+    assert "_WARDKEY_COMPLETE" in done.stdout
+
+
+def test_completion_offers_commands():
+    words = {"COMP_WORDS": "wardkey ten", "COMP_CWORD": "1", "_WARDKEY_COMPLETE": "bash_complete"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['wardkey']; from wardkey.cli import main; main()"],
+        env=words,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "plain,tenant" in done.stdout

@@ -1,0 +1,108 @@
+"""After kill -9 of any part, a reboot or Ctrl-C, ``up`` gives a whole server with its data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import psycopg
+import pytest
+
+from tests.support.cli import Wardkey
+from wardkey.server.processes import Process
+
+
+@pytest.fixture
+def wardkey(new_home) -> Wardkey:
+    return Wardkey(new_home().path)
+
+
+@pytest.fixture
+def with_data(wardkey) -> Wardkey:
+    facts = wardkey.json("up")
+    with psycopg.connect(facts["dsn"]) as connection:
+        connection.execute("create table kept as select 7 as number")
+    return wardkey
+
+
+def whole(wardkey: Wardkey) -> bool:
+    facts = wardkey.json("up")
+    with psycopg.connect(facts["dsn"]) as connection:
+        kept = connection.execute("select number from kept").fetchall()
+    wardkey("tenant", "create", "after")  # needs server, extension and keeper
+    return facts["running"] and kept == [(7,)]
+
+
+@pytest.mark.parametrize("parts", [["postgres"], ["keeper"], ["postgres", "keeper"]])
+def test_kill_nine(with_data, parts):
+    facts = with_data.json("status")
+    for part in parts:
+        os.kill(facts[part]["pid"], signal.SIGKILL)
+    assert with_data.json("status", code=3)["running"] is False
+    assert whole(with_data)
+
+
+def test_kill_nine_while_a_session_is_busy(with_data):
+    facts = with_data.json("status")
+    busy = subprocess.Popen(
+        with_data.command("psql", "-c", "do $$ begin loop end loop; end $$"), stderr=subprocess.DEVNULL
+    )
+    time.sleep(1)
+    os.kill(facts["postgres"]["pid"], signal.SIGKILL)
+    assert whole(with_data)
+    assert busy.wait(timeout=30) != 0
+
+
+def test_reboot_leaves_files_that_name_other_processes(with_data):
+    facts = with_data.json("status")
+    home = with_data.home
+    for part in ("postgres", "keeper"):
+        os.kill(facts[part]["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while Process.of(facts["postgres"]["pid"]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stranger = subprocess.Popen(["/bin/sleep", "600"])
+    try:
+        pid_file = home / "postgres" / "postmaster.pid"
+        pid_file.write_text("\n".join([str(stranger.pid), *pid_file.read_text().splitlines()[1:]]))
+        (home / "run" / "keeper.pid").write_text(f"{stranger.pid}\n")
+        (home / "run" / f".s.PGSQL.{facts['port']}.lock").write_text(f"{stranger.pid}\n")
+        assert with_data.json("status", code=3)["postgres"]["pid"] is None
+        assert whole(with_data)
+        with_data("down")
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.8, 1.3, 2.0])
+def test_interrupted_up_is_completed_by_the_next(wardkey, seconds):
+    if seconds > 1.5:  # while pip works
+        shutil.rmtree(wardkey.home / "python")
+    up = subprocess.Popen(wardkey.command("up"), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(up.pid, signal.SIGINT)
+    _, stderr = up.communicate(timeout=60)
+    assert up.returncode in (130, 0), stderr
+    assert "Traceback" not in stderr
+    assert wardkey.json("up")["running"]
+    wardkey("tenant", "create", "acme")
+
+
+def test_half_made_data_directory_is_thrown_away(wardkey):
+    draft = wardkey.home / "postgres.new"
+    draft.mkdir()
+    (draft / "PG_VERSION").write_text("15\n")
+    assert wardkey.json("up")["running"]
+    assert not draft.exists()
+
+
+def test_damaged_configuration_is_an_error_with_a_hint(wardkey):
+    (wardkey.home / "config.json").write_text("{")
+    stderr = wardkey("up", code=1).stderr
+    assert "config.json is damaged" in stderr
+    assert "hint:" in stderr
