@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def install(context: Context, check: bool, keeper_socket: str | None) -> int:
     """Check and prepare a PostgreSQL server of your own.
 
-    Name it with --dsn, as superuser. Creates or updates the extension where the server has its files, then says
-    what is there and, for what is missing, the command that mends it. Exit code 1 while something is missing.
-    Safe to repeat.
+    Name it with --dsn, as superuser. Creates or updates the extension where the server has its files, then
+    says what is there and, for what is missing, the command that mends it. Exit code 1 while something is
+    missing. Safe to repeat.
     """
     from .. import requirements
 
