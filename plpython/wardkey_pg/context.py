@@ -16,9 +16,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from .errors import InvalidToken, KeeperUnavailable, TenantNotActive, TokenExpired, WrongTenant
 from .keeper import KeeperClient
@@ -53,13 +52,15 @@ class Host(Protocol):
     def statement_time(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """Verified claims, the token they came from (the keeper wants to see it itself), and the tenant's keys."""
 
     claims: Claims
     keys: TenantKeys
-    token: str = field(repr=False)
+    token: str
+
+    def __repr__(self) -> str:
+        return f"<Context of {self.claims.tenant_id}>"
 
     @property
     def may_write(self) -> bool:

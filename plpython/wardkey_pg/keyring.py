@@ -6,8 +6,8 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hmac import compare_digest
+from typing import NamedTuple
 from uuid import UUID
 
 from .envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, header, version_of
@@ -23,8 +23,7 @@ _BATCH = 100
 _MOST_COLUMNS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
+class WrappedKey(NamedTuple):
     """A row of ``ward_internal.tenant_keys``."""
 
     version: int
