@@ -1,0 +1,142 @@
+"""An issuer is added to and removed from the database and the keeper together, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support import tokens
+from tests.support.cli import Wardkey
+from wardkey.keeper.trust import read_documents
+
+ADD = ["issuer", "add", "--issuer", tokens.ISSUER, "--audience", "wardkey"]
+
+
+@pytest.fixture
+def keeper_directory(tmp_path: Path) -> Path:
+    """A keeper's directory of the test's own: the running keeper keeps its issuers."""
+    directory = tmp_path / "keeper"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+@pytest.fixture
+def wardkey(cluster) -> Wardkey:
+    return Wardkey(cluster.home.path)
+
+
+@pytest.fixture
+def on(database, keeper_directory) -> list[str]:
+    return ["--dsn", database.dsn(), "--keeper-directory", str(keeper_directory)]
+
+
+@pytest.fixture
+def jwks(tmp_path: Path) -> Path:
+    path = tmp_path / "jwks.json"
+    path.write_text(
+        json.dumps({"keys": [tokens.jwk("EdDSA"), tokens.jwk("ES256"), tokens.jwk("RS256", use="enc")]})
+    )
+    return path
+
+
+def known(postgresql: psycopg.Connection, directory: Path) -> tuple[set[str], set[str]]:
+    """Who is trusted by the database, beside its embedded issuer, and by the keeper."""
+    rows = postgresql.execute("select issuer from ward.issuers where issuer not like 'wardkey:embedded:%'")
+    return {row[0] for row in rows}, {
+        document["issuer"] for document in read_documents(directory / "issuers.json")
+    }
+
+
+def test_add_list_replace_remove(wardkey, on, jwks, postgresql, keeper_directory):
+    added = wardkey(
+        *ADD, "--jwks", str(jwks), "--claim-tenant", "https://x/tenant", "--max-lifetime", "60", *on
+    )
+    assert "key-EdDSA, key-ES256" in added.stdout
+    assert "keys[2] left out" in added.stderr
+    assert known(postgresql, keeper_directory) == ({tokens.ISSUER}, {tokens.ISSUER})
+    documents = read_documents(keeper_directory / "issuers.json")
+    assert documents == [
+        row[0]
+        for row in postgresql.execute("select document from ward.issuers where issuer = %s", [tokens.ISSUER])
+    ]
+    listed = json.loads(wardkey("issuer", "list", "--json", *on).stdout)
+    (row,) = [row for row in listed if row["issuer"] == tokens.ISSUER]
+    assert row == {
+        "issuer": tokens.ISSUER,
+        "audience": "wardkey",
+        "keys": ["key-EdDSA (EdDSA)", "key-ES256 (ES256)"],
+        "claims": {"tenant_id": "https://x/tenant"},
+        "max_lifetime": 60,
+        "database": True,
+        "keeper": True,
+    }
+    wardkey(*ADD, "--jwks", str(jwks), *on)
+    assert read_documents(keeper_directory / "issuers.json")[0]["max_lifetime"] == 900
+    wardkey("issuer", "remove", tokens.ISSUER, *on)
+    assert known(postgresql, keeper_directory) == (set(), set())
+    error = json.loads(wardkey("--json", "issuer", "remove", tokens.ISSUER, *on, code=1).stderr)
+    assert error["sqlstate"] == "WK204"
+
+
+def test_a_database_that_refuses_leaves_the_keeper_as_it_was(wardkey, on, jwks, postgresql, keeper_directory):
+    postgresql.execute(
+        "create function public.refuse() returns trigger language plpgsql as $$begin raise 'no'; end$$;"
+        "create constraint trigger refuse after insert or delete on ward_internal.issuers"
+        "  deferrable initially deferred for each row execute function public.refuse()"
+    )
+    wardkey(*ADD, "--jwks", str(jwks), *on, code=1)  # the statement succeeds, the commit fails
+    assert known(postgresql, keeper_directory) == (set(), set())
+    postgresql.execute("drop trigger refuse on ward_internal.issuers")
+    wardkey(*ADD, "--jwks", str(jwks), *on)
+    postgresql.execute(
+        "create trigger refuse before delete on ward_internal.issuers"
+        "  for each row execute function public.refuse()"
+    )
+    wardkey("issuer", "remove", tokens.ISSUER, *on, code=1)
+    assert known(postgresql, keeper_directory) == ({tokens.ISSUER}, {tokens.ISSUER})
+
+
+def test_a_keeper_that_cannot_be_written_leaves_the_database_as_it_was(
+    wardkey, on, jwks, postgresql, keeper_directory
+):
+    (keeper_directory / "issuers.json").mkdir()
+    wardkey(*ADD, "--jwks", str(jwks), *on, code=1)
+    (keeper_directory / "issuers.json").rmdir()
+    (keeper_directory / "issuers.json").write_text("{")
+    error = wardkey(*ADD, "--jwks", str(jwks), *on, code=1).stderr
+    assert "issuers.json" in error and "hint" in error
+    (keeper_directory / "issuers.json").unlink()
+    assert known(postgresql, keeper_directory) == (set(), set())
+    missing = [*on[:3], str(keeper_directory / "elsewhere")]
+    assert "is not here" in wardkey(*ADD, "--jwks", str(jwks), *missing, code=1).stderr
+    assert known(postgresql, keeper_directory) == (set(), set())
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ([], 2),
+        (["--jwks", "JWKS", "--jwks-url", "https://x"], 2),
+        (["--jwks", "/nonexistent"], 2),
+        (["--jwks", "JWKS", "--max-lifetime", "0"], 2),
+        (["--jwks-url", "http://id.example/jwks"], 1),
+        (["--jwks", "JWKS", "--claim-role", "exp"], 1),
+        (["--jwks", "JWKS", "--claim-role", "sub"], 1),
+    ],
+    ids=str,
+)
+def test_bad_input_changes_nothing(wardkey, on, jwks, postgresql, keeper_directory, options, code):
+    words = [str(jwks) if word == "JWKS" else word for word in options]
+    assert wardkey(*ADD, *words, *on, code=code).stderr.startswith("error: ")
+    assert known(postgresql, keeper_directory) == (set(), set())
+
+
+def test_a_private_key_is_not_published(wardkey, on, tmp_path, postgresql, keeper_directory):
+    path = tmp_path / "private.json"
+    path.write_text(json.dumps({"keys": [tokens.jwk("EdDSA", d="c2VjcmV0")]}))
+    done = wardkey(*ADD, "--jwks", str(path), *on, code=1)
+    assert "private" in done.stderr and "c2VjcmV0" not in done.stderr
+    assert known(postgresql, keeper_directory) == (set(), set())
