@@ -105,6 +105,9 @@ def clone(cluster: Cluster, template: str) -> Iterator[Database]:
     with janitor:
         database = Database(cluster, name)
         _copy_role_settings(cluster, template, name)
+        if template == TEMPLATE:
+            with database.admin() as connection:  # privileges on a database are not cloned with it
+                connection.execute("select ward_internal.harden()")
         yield database
         with database.admin() as connection:
             rows = connection.execute("select to_regclass('ward.tenants') is not null").fetchone()
