@@ -28,7 +28,7 @@ def prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
             if connection.execute("select 1 from pg_database where datname = %s", [NAME]).fetchone() is None:
                 connection.execute(f"create database {NAME} template template0 encoding 'UTF8'")
                 say(f"database {NAME} made")
-            # there a tenant could watch the whole server's activity: its views are hidden in our database only
+            # there a tenant could watch the whole server: activity views are hidden in our database only
             connection.execute("revoke all on database postgres, template1 from public")
         with psycopg.connect(cluster.dsn()) as connection:
             if change := prepare_extension(connection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from .software import Software
 
 __all__ = ["Postgres"]
 
+_CHOSEN = re.compile(r"^dynamic_shared_memory_type = \w+", re.MULTILINE)
+_FATAL = re.compile(r"FATAL:  (.*)")
 _LOG_LIMIT = 16 * 1024 * 1024
 
 
@@ -50,6 +53,9 @@ class Postgres:
         if self._overrides.get("fsync") == "off":
             make.append("--no-sync")
         run(make, "initdb failed", user=user, environment=clean_environment())
+        chosen = _CHOSEN.findall((draft / "postgresql.conf").read_text())
+        local = "".join(["# Settings of your own: they win.\n", *(f"{line}\n" for line in chosen)])
+        write_atomically(draft / "local.conf", local.encode(), owner=(user.uid, user.gid))
         draft.rename(data)
         return True
 
@@ -92,14 +98,17 @@ class Postgres:
         launch = [software.program("pg_ctl"), "start", "--pgdata", str(home.data), "--wait", "--timeout=600"]
         launch += ["--log", str(home.postgres_log), "--silent", *(["--options", options] if options else [])]
         environment = clean_environment(PYTHONPATH=str(home.python), PYTHONNOUSERSITE="1")
-        run(
-            launch,
-            "PostgreSQL does not start",
-            user=home.server_user(),
-            environment=environment,
-            hint=f"see the end of {home.postgres_log}",
-            timeout=660,
-        )
+        before = home.postgres_log.stat().st_size
+        try:
+            run(launch, "pg_ctl", user=home.server_user(), environment=environment, timeout=660)
+        except ServerError as error:
+            with home.postgres_log.open("rb") as log:
+                log.seek(before)
+                reasons = _FATAL.findall(log.read().decode(errors="replace"))
+            reason = reasons[-1] if reasons else error.message
+            raise ServerError(
+                f"PostgreSQL does not start: {reason}", f"see the end of {home.postgres_log}"
+            ) from None
 
     def _configure(self, config: Config) -> None:
         home, user = self._home, self._home.server_user()
@@ -110,8 +119,6 @@ class Postgres:
         }
         for name, text in files.items():
             write_atomically(home.data / name, text.encode(), owner=(user.uid, user.gid))
-        if not (local := home.data / "local.conf").exists():
-            write_atomically(local, b"# Settings of your own: they win.\n", owner=(user.uid, user.gid))
 
     def _clear_remains(self) -> None:
         """End the processes of a killed postmaster and remove its lock files.

@@ -1,6 +1,7 @@
 """The configuration files of the embedded PostgreSQL.
 
-They are written anew at each start. Own settings go into ``local.conf`` beside them, which comes last.
+They are written anew at each start. Own settings go into ``local.conf`` beside them, which comes last and
+begins with what initdb found out about the machine.
 
 What may reach the server log: no literal, no parameter, no key. In the order of severity for the log, ERROR
 comes before LOG, so ``log_min_messages = log`` keeps errors (whose texts can hold literals) out, and start,
@@ -30,7 +31,6 @@ max_locks_per_transaction = 256      # 1,000 tenants times their tables in one D
 max_prepared_transactions = 0        # nobody finishes another one's transaction
 wal_level = logical
 jit = off                            # compiling costs more than our short queries
-dynamic_shared_memory_type = posix
 timezone = 'UTC'
 lc_messages = 'C'
 
