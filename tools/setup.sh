@@ -12,7 +12,7 @@ as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
     elif command -v sudo >/dev/null; then
-        sudo -E "$@"
+        sudo env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"
     else
         fail "root is needed for: $*" "run it as root, or install sudo"
     fi
