@@ -40,6 +40,7 @@ _SETTINGS = "select name, value from ward_internal.settings"
 
 _NEVER = -(2**63)  # no transaction starts then: the earliest timestamp is -infinity's neighbour in 4714 BC
 _MOST_TOKENS = 256
+_MOST_SECONDS = 86_400.0
 _READ_ONLY_ROLES = frozenset({"VIEWER"})
 
 
@@ -211,6 +212,7 @@ class Session:
 
     def _number(self, name: str, default: float) -> float:
         try:
-            return float(self._settings[name])
+            number = float(self._settings[name])
         except (KeyError, ValueError):
             return default
+        return number if 0 <= number <= _MOST_SECONDS else default

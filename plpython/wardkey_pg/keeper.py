@@ -27,6 +27,7 @@ class KeeperClient:
         self._path = path
         self._timeout = timeout
         self._check_interrupts = check_interrupts
+        self._looked = 0.0
 
     def release(self, tenant: str, version: int, kek: str, kek_version: str, wrapped: bytes, token: str) -> bytes:
         """Return the DEK. Raises KeeperUnavailable, or what the keeper says (KeyRefused, TokenExpired, …)."""
@@ -46,15 +47,20 @@ class KeeperClient:
     def provision(self, tenant: str) -> tuple[int, str, str, bytes, bytes]:
         """Have a KEK and a DEK made for a new tenant: version, KEK name, KEK version, wrapped DEK, commitment."""
         answer = self._ask({"op": "provision", "tenant": tenant})
-        try:
-            version, kek, kek_version = answer["version"], answer["kek"], answer["kek_version"]
-        except KeyError:
-            raise KeeperUnavailable("the keeper gave an answer that is not one") from None
-        return int(version), str(kek), str(kek_version), _bytes(answer, "wrapped"), _bytes(answer, "commitment")
+        version, kek, kek_version = answer.get("version"), answer.get("kek"), answer.get("kek_version")
+        if (
+            type(version) is not int
+            or not 0 < version < 2**31
+            or not isinstance(kek, str)
+            or not isinstance(kek_version, str)
+        ):
+            raise KeeperUnavailable("the keeper gave an answer that is not one")
+        return version, kek, kek_version, _bytes(answer, "wrapped"), _bytes(answer, "commitment")
 
     def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         body = json.dumps(request).encode()
-        deadline = time.monotonic() + self._timeout
+        self._looked = time.monotonic()
+        deadline = self._looked + self._timeout
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_SLICE)
             self._patiently(deadline, lambda: connection.connect(self._path))
@@ -82,19 +88,24 @@ class KeeperClient:
 
     def _patiently(self, deadline: float, call: Callable[[], Any]) -> Any:
         while True:
+            self._look(deadline)
             try:
                 return call()
             except TimeoutError:
-                self._check_interrupts()
-                if time.monotonic() > deadline:
-                    raise KeeperUnavailable("the keeper did not answer in time") from None
+                continue
             except BlockingIOError:  # the socket's queue is full
-                self._check_interrupts()
-                if time.monotonic() > deadline:
-                    raise KeeperUnavailable("the keeper did not answer in time") from None
                 time.sleep(_SLICE)
             except OSError:
                 raise KeeperUnavailable from None
+
+    def _look(self, deadline: float) -> None:
+        """Look for a cancel and at the clock: also between the pieces of an answer that comes in drops."""
+        now = time.monotonic()
+        if now - self._looked >= _SLICE:
+            self._check_interrupts()
+            self._looked = now
+        if now > deadline:
+            raise KeeperUnavailable("the keeper did not answer in time")
 
 
 def _decode(payload: bytes) -> Mapping[str, Any]:

@@ -46,6 +46,9 @@ create or replace function ward.set(p_name text, p_value text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   perform ward_internal.require_superuser();
+  if p_name in ('keeper_timeout', 'key_ttl') and (p_value ~ '^[0-9]{1,5}(\.[0-9]{1,6})?$') is not true then
+    perform ward_internal.fail('not_allowed', format('%s is a number of seconds', p_name), 'give a number from 0 to 86400');
+  end if;
   insert into ward_internal.settings values (p_name, p_value)
     on conflict (name) do update set value = excluded.value;
 exception when check_violation then

@@ -1,0 +1,170 @@
+"""A backend without PostgreSQL: registry in memory, a clock that tests move, a keeper in a thread."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+from wardkey_pg import context as context_module
+from wardkey_pg.context import Session
+from wardkey_pg.envelope import commitment
+
+from tests.support.tokens import ISSUER, NOW, document, good, jwk
+
+ACME = "6f1c2b9e-3d4a-4c5b-8e7f-0123456789ab"
+GLOBEX = "0b6f0000-0000-4000-8000-00000000000b"
+
+
+def dek_of(tenant: str, version: int = 1) -> bytes:
+    return (UUID(tenant).bytes + version.to_bytes(16, "big"))[:32]
+
+
+class Clock:
+    """Stands in for module ``time`` in wardkey_pg."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Backend:
+    """The Host of a session. ``statement()`` and ``begin()`` are what a client would do."""
+
+    def __init__(self, clock: Clock, user: str = "tenant_acme") -> None:
+        self.clock = clock
+        self.user = user
+        self.tenants: dict[str, dict[str, Any]] = {}
+        self.keys: dict[str, list[dict[str, Any]]] = {}
+        self.issuers: dict[str, tuple[dict[str, Any], int]] = {ISSUER: (document(keys=[jwk("EdDSA")]), 1)}
+        self.settings: dict[str, str] = {}
+        self.queries: list[str] = []
+        self.before_state: Callable[[], None] = lambda: None
+        self._transaction = 1
+        self._statement = clock.now
+        self.add_tenant(ACME, "acme")
+        self.add_tenant(GLOBEX, "globex")
+        self.session = Session(self)
+
+    def add_tenant(self, tenant: str, slug: str) -> None:
+        self.tenants[tenant] = {"login_role": f"tenant_{slug}", "status": "active", "key_epoch": 1}
+        self.keys[tenant] = [self.wrapped(tenant)]
+
+    @staticmethod
+    def wrapped(tenant: str, version: int = 1, state: str = "active") -> dict[str, Any]:
+        return {
+            "version": version,
+            "state": state,
+            "kek": "local:test",
+            "kek_version": "1",
+            "wrapped": b"wrapped",
+            "commitment": commitment(dek_of(tenant, version), UUID(tenant).bytes, version),
+        }
+
+    def begin(self) -> None:
+        """The client ends its transaction and begins another."""
+        self._transaction += 1
+        self.statement()
+
+    def statement(self) -> None:
+        self._statement = self.clock.now
+
+    def token(self, tenant: str = ACME, **changes: Any) -> str:
+        now = int(self.clock.now)
+        times = {"iat": now - 10, "nbf": now - 10, "exp": now + 600}
+        return good(**{"tenant_id": tenant, **times, **changes})
+
+    def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
+        assert len(types) == len(args)
+        self.queries.append(sql)
+        if sql == context_module._STATE:
+            self.before_state()
+            tenant = self.tenants.get(args[0])
+            if tenant is None or tenant["login_role"] != self.user:
+                return []
+            generation = self.issuers.get(args[1], (None, None))[1]
+            return [{**tenant, "generation": generation}]
+        if sql == context_module._ISSUER:
+            if args[0] not in self.issuers:
+                return []
+            found, generation = self.issuers[args[0]]
+            return [{"document": json.dumps(found), "generation": generation}]
+        if sql == context_module._KEYS:
+            return list(self.keys[args[0]])
+        if sql == context_module._SETTINGS:
+            return [{"name": name, "value": value} for name, value in self.settings.items()]
+        assert sql == "select ward.renew_session()"
+        self.session.renew()
+        return [{}]
+
+    def check_interrupts(self) -> None:
+        pass
+
+    def transaction(self) -> int:
+        return self._transaction
+
+    def statement_time(self) -> float:
+        return self._statement
+
+
+class SocketKeeper:
+    """A keeper's socket. ``answer`` gets the request and returns a frame, or does what it likes."""
+
+    def __init__(self, answer: Callable[[dict[str, Any], socket.socket], bytes | None] | None = None) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="wk")
+        self.path = str(Path(self._directory.name) / "sock")
+        self.requests: list[dict[str, Any]] = []
+        self._answer = answer or release_any
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self.path)
+        self._listener.listen(8)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+        self._directory.cleanup()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):  # the backend went away
+                self._converse(connection)
+
+    def _converse(self, connection: socket.socket) -> None:
+        connection.settimeout(5)
+        length = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+        request = json.loads(connection.recv(length, socket.MSG_WAITALL))
+        self.requests.append(request)
+        if (reply := self._answer(request, connection)) is not None:
+            connection.sendall(reply)
+
+
+def frame(answer: Any) -> bytes:
+    body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+def release_any(request: dict[str, Any], _: socket.socket) -> bytes:
+    dek = dek_of(request["tenant"], request["version"])
+    return frame({"ok": True, "dek": base64.b64encode(dek).decode()})

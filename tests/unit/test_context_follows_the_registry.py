@@ -1,0 +1,99 @@
+"""Every login looks at tenant and issuer as they are now, however well the token is known."""
+
+from __future__ import annotations
+
+import pytest
+from wardkey_pg import context as context_module
+from wardkey_pg.errors import InvalidToken, TenantNotActive
+
+from tests.support.backend import ACME, Backend
+from tests.support.tokens import ISSUER, document, jwk
+
+
+def test_a_known_token_costs_one_query(backend: Backend) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    backend.begin()
+    backend.queries.clear()
+    backend.session.login(token)
+    assert backend.queries == [context_module._STATE]
+
+
+def test_a_suspended_tenant_is_refused(backend: Backend) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    backend.tenants[ACME]["status"] = "suspended"
+    backend.begin()
+    with pytest.raises(TenantNotActive):
+        backend.session.login(token)
+    backend.tenants[ACME]["status"] = "active"
+    backend.session.login(token)
+
+
+def test_a_removed_issuers_token_is_refused_also_when_known(backend: Backend) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    del backend.issuers[ISSUER]
+    backend.begin()
+    for _ in range(2):
+        with pytest.raises(InvalidToken, match="not registered"):
+            backend.session.login(token)
+
+
+def test_a_replaced_key_counts_from_the_next_login_on(backend: Backend) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    backend.issuers[ISSUER] = (document(keys=[jwk("ES256")]), 2)  # the EdDSA key was retired
+    backend.begin()
+    with pytest.raises(InvalidToken):
+        backend.session.login(token)
+    assert backend.session.current() is None
+
+
+def test_a_shorter_lifetime_counts_from_the_next_login_on(backend: Backend) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    backend.issuers[ISSUER] = (document(keys=[jwk("EdDSA")], max_lifetime=60), 2)
+    backend.begin()
+    with pytest.raises(InvalidToken):
+        backend.session.login(token)
+
+
+def test_an_issuer_that_keeps_its_key_goes_on(backend: Backend) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    backend.issuers[ISSUER] = (document(keys=[jwk("EdDSA"), jwk("ES256")]), 2)
+    backend.begin()
+    backend.session.login(token)
+    assert backend.session.current() is not None
+
+
+def test_an_issuer_that_changes_all_the_time_is_not_believed(backend: Backend) -> None:
+    def change() -> None:
+        found, generation = backend.issuers[ISSUER]
+        backend.issuers[ISSUER] = (found, generation + 1)
+
+    backend.before_state = change
+    backend.session.login(backend.token())  # changed once meanwhile, and looked at again
+    backend.before_state = backend.issuers.clear
+    with pytest.raises(InvalidToken):
+        backend.session.login(backend.token(jti="other"))
+
+
+def test_known_tokens_are_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context_module, "_MOST_TOKENS", 3)
+    tokens = [backend.token(jti=str(number)) for number in range(6)]
+    for token in tokens:
+        backend.session.login(token)
+    assert len(backend.session._verified) == 3
+    backend.queries.clear()
+    backend.session.login(tokens[-1])
+    assert backend.queries == [context_module._STATE]
+    backend.session.login(tokens[0])
+    assert context_module._ISSUER in backend.queries
+
+
+def test_tokens_are_not_kept_by_their_text(backend: Backend) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    assert all(isinstance(key, bytes) and len(key) == 32 for key in backend.session._verified)

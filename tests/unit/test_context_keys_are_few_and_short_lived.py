@@ -1,0 +1,248 @@
+"""A backend holds the keys of few tenants for a short time, and drops them at suspension and new epoch."""
+
+from __future__ import annotations
+
+import base64
+import socket
+from typing import Any
+from uuid import UUID
+
+import pytest
+from wardkey_pg import keyring
+from wardkey_pg.envelope import ColumnKey, header
+from wardkey_pg.errors import CommitmentMismatch, KeeperUnavailable, KeyUnknown, NoContext, TenantNotActive
+from wardkey_pg.keyring import Keyring, TenantKeys
+from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, open_text_slowly, sealer_slowly
+
+from tests.support.backend import ACME, GLOBEX, Backend, SocketKeeper, dek_of, frame
+
+COLUMN, ROW = bytes(range(16)), (1).to_bytes(8, "big")
+
+
+def sealed_under(version: int = 1, text: str = "Ada") -> bytes:
+    key = ColumnKey(dek_of(ACME, version), UUID(ACME).bytes, version, COLUMN)
+    return key.seal(text.encode(), ROW, bytes(12))
+
+
+def read(backend: Backend, sealed: bytes | None = None) -> str:
+    """Read as SQL does: through the hot path first."""
+    session = backend.session
+    unseal = make_unseal(session, backend.transaction, lambda *args: open_text_slowly(session, *args))
+    return unseal(sealed or sealed_under(), COLUMN, ROW)
+
+
+def write(backend: Backend, text: str) -> bytes:
+    session = backend.session
+    return make_seal(session, lambda column: sealer_slowly(session, column))(text, COLUMN, ROW)
+
+
+def login(backend: Backend, **changes: Any) -> None:
+    backend.session.login(backend.token(**changes))
+
+
+def test_a_key_is_asked_for_once(backend: Backend, keeper: SocketKeeper) -> None:
+    for _ in range(3):
+        backend.begin()
+        login(backend)
+        assert [read(backend), read(backend, write(backend, "Zoë"))] == ["Ada", "Zoë"]
+    assert len(keeper.requests) == 1
+
+
+def test_the_keeper_sees_the_token_that_logged_in(backend: Backend, keeper: SocketKeeper) -> None:
+    token = backend.token()
+    backend.session.login(token)
+    read(backend)
+    (request,) = keeper.requests
+    assert request == {
+        "op": "release",
+        "tenant": ACME,
+        "version": 1,
+        "kek": "local:test",
+        "kek_version": "1",
+        "wrapped": base64.b64encode(b"wrapped").decode(),
+        "token": token,
+    }
+
+
+def test_login_alone_asks_for_no_key(backend: Backend, keeper: SocketKeeper) -> None:
+    login(backend)
+    assert not keeper.requests
+
+
+def test_without_a_context_nothing_opens_or_seals(backend: Backend, keeper: SocketKeeper) -> None:
+    login(backend)
+    assert read(backend) == "Ada"
+    backend.begin()
+    with pytest.raises(NoContext):
+        read(backend)
+    with pytest.raises(NoContext):
+        write(backend, "x")
+    assert len(keeper.requests) == 1
+
+
+def test_keys_are_dropped_after_their_time(backend: Backend, keeper: SocketKeeper) -> None:
+    backend.settings["key_ttl"] = "100"
+    login(backend)
+    read(backend)
+    for seconds, asked in ((99, 1), (2, 2), (99, 2)):
+        backend.clock.now += seconds
+        backend.begin()
+        login(backend)
+        read(backend)
+        assert len(keeper.requests) == asked
+
+
+def test_their_time_is_not_extended_by_use(backend: Backend, keeper: SocketKeeper) -> None:
+    backend.settings["key_ttl"] = "100"
+    for _ in range(11):
+        backend.begin()
+        login(backend)
+        read(backend)
+        backend.clock.now += 10
+    assert len(keeper.requests) == 1
+    backend.clock.now += 1
+    backend.begin()
+    login(backend)
+    read(backend)
+    assert len(keeper.requests) == 2
+
+
+def test_suspension_drops_the_keys(backend: Backend, keeper: SocketKeeper) -> None:
+    login(backend)
+    read(backend)
+    backend.tenants[ACME]["status"] = "suspended"
+    backend.begin()
+    with pytest.raises(TenantNotActive):
+        login(backend)
+    assert not backend.session._keyring._tenants
+    assert not backend.session.openers and not backend.session.sealers
+    backend.tenants[ACME]["status"] = "active"
+    login(backend)
+    read(backend)
+    assert len(keeper.requests) == 2
+
+
+def test_a_new_epoch_drops_the_keys(backend: Backend, keeper: SocketKeeper) -> None:
+    login(backend)
+    read(backend)
+    backend.tenants[ACME]["key_epoch"] += 1
+    backend.keys[ACME] = [backend.wrapped(ACME, 1, "decrypt-only"), backend.wrapped(ACME, 2)]
+    backend.begin()
+    login(backend)
+    assert read(backend) == "Ada"
+    assert write(backend, "x")[:5] == header(2)
+    assert [request["version"] for request in keeper.requests] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("state", ["retired", "destroyed"])
+def test_a_version_out_of_use_does_not_open(backend: Backend, keeper: SocketKeeper, state: str) -> None:
+    backend.keys[ACME] = [backend.wrapped(ACME, 1, state), backend.wrapped(ACME, 2)]
+    login(backend)
+    with pytest.raises(KeyUnknown):
+        read(backend)
+    assert read(backend, sealed_under(2)) == "Ada"
+
+
+def test_without_an_active_version_nothing_is_sealed(backend: Backend, keeper: SocketKeeper) -> None:
+    backend.keys[ACME] = [backend.wrapped(ACME, 1, "decrypt-only")]
+    login(backend)
+    assert read(backend) == "Ada"
+    with pytest.raises(KeyUnknown):
+        write(backend, "x")
+
+
+@pytest.mark.parametrize(
+    "dek", [dek_of(GLOBEX), dek_of(ACME, 2), bytes(32), b"", dek_of(ACME)[:31], dek_of(ACME) + b"\0"], ids=len
+)
+def test_a_key_that_the_registry_did_not_commit_to_is_refused(backend: Backend, dek: bytes) -> None:
+    def answer(request: dict[str, Any], _: socket.socket) -> bytes:
+        return frame({"ok": True, "dek": base64.b64encode(dek).decode()})
+
+    with SocketKeeper(answer) as keeper:
+        backend.settings["keeper_socket"] = keeper.path
+        login(backend)
+        with pytest.raises(CommitmentMismatch):
+            read(backend)
+        with pytest.raises(CommitmentMismatch):
+            write(backend, "x")
+        assert len(keeper.requests) == 2  # not kept
+        assert not backend.session.openers and not backend.session.sealers
+
+
+def test_a_replaced_commitment_is_refused(backend: Backend, keeper: SocketKeeper) -> None:
+    backend.keys[ACME][0]["commitment"] = backend.wrapped(GLOBEX)["commitment"]
+    login(backend)
+    with pytest.raises(CommitmentMismatch):
+        read(backend)
+
+
+def test_what_is_warm_does_not_need_the_keeper(backend: Backend) -> None:
+    with SocketKeeper() as keeper:
+        backend.settings["keeper_socket"] = keeper.path
+        login(backend)
+        read(backend)
+    backend.begin()
+    login(backend)
+    assert read(backend, write(backend, "warm")) == "warm"
+    backend.tenants[ACME]["key_epoch"] += 1
+    backend.begin()
+    login(backend)
+    with pytest.raises(KeeperUnavailable):
+        read(backend)
+
+
+def test_no_setting_no_keeper(backend: Backend) -> None:
+    login(backend)
+    with pytest.raises(KeeperUnavailable, match="socket is not known") as caught:
+        read(backend)
+    assert caught.value.hint and "keeper_socket" in caught.value.hint
+
+
+def test_tenants_in_a_keyring_are_bounded(backend: Backend) -> None:
+    ring = Keyring(most=3)
+    tenants = [str(UUID(int=number)) for number in range(5)]
+    for tenant in tenants[:3]:
+        ring.put(TenantKeys(tenant, 1, []))
+    assert ring.get(tenants[0], 1, 300) is not None  # used again: the second is now the oldest
+    ring.put(TenantKeys(tenants[3], 1, []))
+    held = [tenant for tenant in tenants if ring.get(tenant, 1, 300)]
+    assert held == [tenants[0], tenants[2], tenants[3]]
+
+
+def test_columns_of_a_tenant_are_bounded(
+    backend: Backend, keeper: SocketKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may call unseal with column ids that do not exist."""
+    monkeypatch.setattr(keyring, "_MOST_COLUMNS", 8)
+    login(backend)
+    for number in range(100):
+        with pytest.raises(Exception, match="does not open"):
+            open_slowly(backend.session, sealed_under(), number.to_bytes(16, "big"), ROW)
+    context = backend.session.current()
+    assert context is not None
+    assert max(len(context.keys.openers), len(context.keys._columns)) <= 8
+    assert read(backend) == "Ada"
+    assert len(keeper.requests) == 1
+
+
+@pytest.mark.parametrize("ttl", ["", "soon", "nan"])
+def test_a_setting_that_is_no_number_does_not_keep_keys_forever(
+    backend: Backend, keeper: SocketKeeper, ttl: str
+) -> None:
+    backend.settings["key_ttl"] = ttl
+    login(backend)
+    read(backend)
+    backend.clock.now += 86_400
+    backend.begin()
+    login(backend)
+    read(backend)
+    assert len(keeper.requests) == 2
+
+
+def test_keys_are_not_shown(backend: Backend, keeper: SocketKeeper) -> None:
+    login(backend)
+    read(backend)
+    context = backend.session.current()
+    assert context is not None
+    shown = repr(context) + repr(context.keys)
+    assert repr(dek_of(ACME)) not in shown and dek_of(ACME).hex() not in shown
