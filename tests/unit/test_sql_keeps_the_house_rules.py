@@ -1,0 +1,233 @@
+"""Functions of the built script are pinned, say whose rights they have, are named, labelled and explained."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pglast
+import pytest
+from pglast import ast
+from pglast.enums import GrantTargetType, ObjectType
+
+from tests.support.extension_script import SQL, Function, dotted, functions, scripts, statements, type_name
+
+# PL/Python whose text has no SQL: nothing in it is looked up by a path, and pinning one costs time at every call.
+_UNPINNED = {
+    "ward_internal.login": "queries of wardkey_pg name schemas; the gate ward.login pins the path",
+    "ward_internal.login_session": "as ward_internal.login",
+    "ward_internal.renew_session": "as ward_internal.login",
+    "ward_internal.begin_write": "no SQL; hot: once a row written",
+    "ward_internal.check_issuer": "no SQL",
+    "ward_internal.provision_key": "as ward_internal.login; the gate is ward.create_tenant",
+    "ward_internal.seal": "no SQL; hot: once a field written",
+    "ward_internal.seal_bytes": "as ward_internal.seal",
+    "ward.unseal": "hot: once a field read; its one query is of wardkey_pg and names schemas",
+    "ward.unseal_bytes": "as ward.unseal",
+    "ward.tenant_id": "hot: once a statement and table; as ward.unseal",
+    "ward.subject": "as ward.unseal",
+    "ward.role": "as ward.unseal",
+    "ward.logout": "no SQL",
+}
+# Names that do not begin with a verb, with what they are.
+_NOUNS = set(
+    """
+    canonical canonical_expression face_checks face_query face_trigger_body hidden_columns
+    hidden_functions hidden_relations leaf_name model_columns model_of on_alter_table open_to_public
+    parent_query role row_expression seal_expression sqlstate subject tenant_id tenant_of
+    unseal_expression
+    """.split()
+)
+_VERBS = set(
+    """
+    add begin build can check copy create drop fail follow harden login logout protect provision rebuild
+    remove renew repair require resume seal set share suspend unprotect unseal unshare upsert
+    """.split()
+)
+# Parameters that are part of the API as named arguments and read better without a prefix.
+_PUBLIC_PARAMETERS = {("ward.protect", "seal")}
+_STABLE_NAMES = re.compile(r"^(tenant_id|subject|role|unseal|unseal_bytes|begin_write)$")
+
+
+def each(test: Any) -> Any:
+    return pytest.mark.parametrize("function", functions().values(), ids=functions().keys())(test)
+
+
+def test_files_and_built_script_parse() -> None:
+    for path in SQL.rglob("*.sql"):
+        if "dist" not in path.parts:
+            assert pglast.parse_sql(path.read_text())
+    assert len(functions()) > 50
+    assert all("@VERSION@" not in text for text in scripts().values())
+
+
+def test_no_function_is_made_twice() -> None:
+    nodes = [node for node in statements() if isinstance(node, ast.CreateFunctionStmt)]
+    assert len(nodes) == len(functions())
+
+
+def test_the_script_pins_its_own_path() -> None:
+    for text in scripts().values():
+        body = re.sub(r"^\\echo.*$", "", text, flags=re.M).strip()
+        assert body.startswith("set local search_path = pg_catalog, pg_temp;")
+
+
+@each
+def test_search_path_is_pinned_with_pg_temp_last(function: Function) -> None:
+    path = function.settings.get("search_path")
+    if function.language == "plpython3u":
+        assert (path is None) == (function.name in _UNPINNED), "the allow-list is exact"
+    if path is None:
+        assert function.language == "plpython3u" and function.name in _UNPINNED
+        assert "plpy" not in function.body
+    else:
+        assert path == ["pg_catalog", "pg_temp"]
+
+
+@each
+def test_whose_rights_it_has_is_said(function: Function) -> None:
+    assert function.definer is not None
+    if function.definer:
+        assert function.language in ("sql", "plpgsql"), "PL/Python stands behind gates"
+
+
+def test_definers_say_why_and_are_not_publics() -> None:
+    definers = [function for function in functions().values() if function.definer]
+    assert definers
+    for function in definers:
+        (text,) = [
+            path.read_text()
+            for path in SQL.glob("functions/*.sql")
+            if f"function {function.name}(" in path.read_text()
+            and "create or replace function " + function.name + "(" in path.read_text()
+        ]
+        made = text.index(f"create or replace function {function.name}(")
+        assert re.search(r"-- definer because [^\n]+(\n--[^\n]+)*\n$", text[:made]), function.signature
+        assert f"revoke execute on function {function.signature} from public;" in text, function.signature
+
+
+def test_public_has_execute_on_nothing() -> None:
+    """The last word is privileges.sql's: both schemas, after every function was made."""
+    revoked = last = -1
+    for place, node in enumerate(statements()):
+        if isinstance(node, ast.CreateFunctionStmt):
+            last = place
+        if (
+            isinstance(node, ast.GrantStmt)
+            and not node.is_grant
+            and node.objtype == ObjectType.OBJECT_FUNCTION
+            and node.targtype == GrantTargetType.ACL_TARGET_ALL_IN_SCHEMA
+        ):
+            assert {part.sval for part in node.objects} == {"ward", "ward_internal"}
+            revoked = place
+    assert revoked > last > 0
+    for node in statements()[revoked:]:
+        if isinstance(node, ast.GrantStmt) and node.is_grant:
+            public = [grantee for grantee in node.grantees if grantee.rolename is None]
+            assert not public
+
+
+@each
+def test_names_begin_with_a_verb(function: Function) -> None:
+    schema, name = function.name.split(".")
+    assert schema in ("ward", "ward_internal")
+    assert name in _NOUNS or name.split("_")[0] in _VERBS
+
+
+@each
+def test_parameters_and_variables_have_their_prefix(function: Function) -> None:
+    for parameter in function.parameters:
+        if parameter:
+            assert parameter.startswith("p_") or (function.name, parameter) in _PUBLIC_PARAMETERS
+    if function.language == "plpgsql":
+        declared = re.search(r"\bdeclare\n(.*?)\nbegin\n", function.body, re.S)
+        for line in declared[1].splitlines() if declared else ():
+            name = re.match(r"  (\w+) ", line)
+            assert name is None or name[1].startswith("v_"), line
+
+
+@each
+def test_volatility_is_the_truth(function: Function) -> None:
+    writes = re.search(
+        r"\b(insert into|update ward|delete from|drop|alter|create|grant|revoke|lock table|for update)\b",
+        _without_literals(function.body),
+    )
+    if function.language != "plpython3u" and function.body:
+        if writes or re.search(r"\bexecute\b", _without_literals(function.body)):
+            assert function.volatility == "volatile"
+        if re.search(r"\b(from|join) (pg_|ward)", function.body):
+            assert function.volatility != "immutable"
+    if function.language == "plpython3u":
+        stable = _STABLE_NAMES.match(function.short)
+        assert function.volatility == ("stable" if stable else "volatile")
+
+
+@each
+def test_parallel_label_is_the_truth(function: Function) -> None:
+    """The context is in the leader's memory: what reads it is restricted; what changes it is unsafe."""
+    if function.language == "plpython3u":
+        assert function.parallel == ("restricted" if _STABLE_NAMES.match(function.short) else "unsafe")
+    elif function.parallel == "safe":
+        assert function.volatility == "immutable"
+        assert not re.search(r"\bward", function.body)
+
+
+def test_immutable_functions_hang_on_no_setting() -> None:
+    needed = {
+        "timestamptz": {"datestyle", "timezone"},
+        "interval": {"intervalstyle"},
+        "float4": {"extra_float_digits"},
+        "float8": {"extra_float_digits"},
+    }
+    found = {f.types[0]: f for f in functions().values() if f.name == "ward_internal.canonical"}
+    assert found.keys() >= needed.keys()
+    for kind, function in found.items():
+        assert function.settings.keys() >= needed.get(kind, set()), kind
+        assert function.volatility == "immutable"
+
+
+def test_everything_public_is_explained() -> None:
+    comments: dict[str, str] = {}
+    for node in statements():
+        if isinstance(node, ast.CommentStmt):
+            match node.objtype:
+                case ObjectType.OBJECT_FUNCTION:
+                    types = ", ".join(type_name(kind) for kind in node.object.objargs or ())
+                    key = f"{dotted(node.object.objname)}({types})"
+                case ObjectType.OBJECT_VIEW | ObjectType.OBJECT_TABLE:
+                    key = dotted(node.object)
+                case ObjectType.OBJECT_SCHEMA | ObjectType.OBJECT_ROLE:
+                    key = node.object.sval
+                case _:
+                    continue
+            comments[key] = node.comment
+    public = [f.signature for f in functions().values() if f.name.startswith("ward.")]
+    views = [
+        f"{node.view.schemaname}.{node.view.relname}"
+        for node in statements()
+        if isinstance(node, ast.ViewStmt)
+    ]
+    for name in [*public, *views, "ward", "ward_internal", "ward_model", "ward_owner", "ward_tenant"]:
+        assert len(comments.get(name, "")) > 15, name
+
+
+def test_constraints_and_indexes_are_named() -> None:
+    for node in statements():
+        if isinstance(node, ast.CreateStmt):
+            constraints = list(node.constraints or ())
+            for element in node.tableElts:
+                constraints += (
+                    [element] if isinstance(element, ast.Constraint) else list(element.constraints or ())
+                )
+            for constraint in constraints:
+                kind = constraint.contype.name
+                if kind not in ("CONSTR_NOTNULL", "CONSTR_DEFAULT", "CONSTR_NULL"):
+                    assert constraint.conname, (node.relation.relname, kind)
+        if isinstance(node, ast.IndexStmt):
+            assert node.idxname
+
+
+def _without_literals(body: str) -> str:
+    body = re.sub(r"--[^\n]*", "", body)
+    body = re.sub(r"\$(\w+)\$.*?\$\1\$", "''", body, flags=re.S)
+    return re.sub(r"'(?:[^']|'')*'", "''", body)
