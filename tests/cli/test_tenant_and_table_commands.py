@@ -141,6 +141,12 @@ def test_psql_shows_the_token_to_nobody(wardkey, slug):
     assert "eyJ" not in done.stdout + done.stderr
 
 
+def test_psql_does_not_open_for_a_suspended_tenant(wardkey, slug):
+    wardkey("tenant", "suspend", slug)
+    assert "WK005" in wardkey("psql", "--tenant", slug, "--subject", "me", code=1).stderr
+    wardkey("tenant", "resume", slug)
+
+
 def test_psql_as_superuser_by_default(wardkey):
     assert wardkey("psql", "-Atc", "select session_user").stdout == "postgres\n"
 

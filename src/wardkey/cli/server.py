@@ -90,6 +90,7 @@ def psql(
 
 
 def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple[str, str]:
+    import psycopg
     from psycopg.conninfo import make_conninfo
 
     from .. import issuers
@@ -98,9 +99,12 @@ def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple
         tenant = issuers.tenant_id(connection, slug)
         token = issuers.embedded(connection, context.home)[0].sign_token(tenant, subject, role)
     user = f"tenant_{slug}"
-    if context.dsn is None:
-        return context.cluster.dsn(user=user), token
-    return make_conninfo(context.dsn, user=user, password=None), token
+    if context.dsn is not None:
+        return make_conninfo(context.dsn, user=user, password=None), token
+    dsn = context.cluster.dsn(user=user)
+    with psycopg.connect(dsn) as trial:  # psql would only print a refusal and go on
+        trial.execute("select ward.login(%s)", [token])
+    return dsn, token
 
 
 def _facts(status: Status) -> dict[str, Any]:
