@@ -106,3 +106,24 @@ def test_damaged_configuration_is_an_error_with_a_hint(wardkey):
     stderr = wardkey("up", code=1).stderr
     assert "config.json is damaged" in stderr
     assert "hint:" in stderr
+
+
+def test_home_with_blanks_and_quotes_in_its_path(new_home):
+    home = new_home().path
+    odd = Wardkey(home.rename(home.with_name("a b'ö")))
+    assert odd.json("up")["running"]
+    odd("tenant", "create", "acme")
+    query = ["psql", "--tenant", "acme", "--subject", "me", "-Atc", "select ward.subject()"]
+    assert odd(*query).stdout == "me\n"
+    odd("down")
+
+
+@pytest.mark.parametrize("name", ["a,b", "a:b", 'a"b', "a$b"])
+def test_home_whose_path_cannot_work_is_refused(tmp_path, name):
+    wardkey = Wardkey(tmp_path / name)
+    assert "not allowed" in wardkey("up", code=1).stderr
+
+
+def test_home_too_long_for_a_socket_is_refused(tmp_path):
+    wardkey = Wardkey(tmp_path / ("x" * 100))
+    assert "too long" in wardkey("up", code=1).stderr

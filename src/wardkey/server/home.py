@@ -153,7 +153,7 @@ class Home:
     def make_directories(self) -> None:
         """Make what is missing, and set owners and modes of all of it."""
         server, keeper, operator = self.server_user(), self.keeper_user(), OsUser.current()
-        self._check_socket_path()
+        self._check_path()
         shared = 0o755 if operator.uid == 0 else 0o700
         for directory in (self.path, self.log):
             _directory(directory, operator.uid, operator.gid, shared)
@@ -171,7 +171,13 @@ class Home:
             file.touch(0o640)
             os.chown(file, owner.uid, owner.gid)
 
-    def _check_socket_path(self) -> None:
+    def _check_path(self) -> None:
+        # pg_ctl hands paths to a shell, libpq takes a comma, and PYTHONPATH a colon, as the end of one
+        if bad := sorted(set(str(self.path)) & set('"\\$`,:\n')):
+            raise ServerError(
+                f"the path of the home has a character that is not allowed: {bad[0]!r}",
+                "choose another --home",
+            )
         longest = max(len(os.fsencode(self.run / name)) for name in (".s.PGSQL.65535", "keeper.sock"))
         if longest > _SOCKET_PATH_MAX:
             raise ServerError(
