@@ -1,0 +1,63 @@
+"""``wardkey doctor``: every invariant of the design, checked on a live server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from ._context import Context, pass_context
+from ._output import FINDINGS, console, emit
+
+if TYPE_CHECKING:
+    from ..doctor import Finding, Problem
+
+_SHOWN = 10
+_STYLE = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
+
+
+@click.command()
+@click.option("--verbose", "-v", is_flag=True, help="Show also what is as it should be.")
+@pass_context
+def doctor(context: Context, verbose: bool) -> int:
+    """Check a live server against every invariant; changes nothing.
+
+    For whatever is broken it names the statement or command that mends it. Exit code 4 when something is
+    broken (fail) or weaker than it should be (warn).
+    """
+    from ..doctor import Server, diagnose
+
+    with context.connect() as connection:
+        home = context.home
+        findings = list(diagnose(Server(connection, home if home.exists else None)))
+    emit(context, [asdict(finding) for finding in findings], lambda: _show(findings, verbose))
+    return FINDINGS if any(finding.outcome in ("warn", "fail") for finding in findings) else 0
+
+
+def _show(findings: Sequence[Finding], verbose: bool) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    view = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "check", "what must hold; what was found; what mends it"):
+        view.add_column(heading, overflow="fold")
+    for finding in findings:
+        if finding.problems or verbose:
+            lines = [line for problem in finding.problems[:_SHOWN] for line in _lines(problem)]
+            if (more := len(finding.problems) - _SHOWN) > 0:
+                lines.append(f"  … and {more} more; --json shows all")
+            text = "\n".join([finding.holds, *lines])
+            view.add_row(finding.outcome, finding.check, text, style=_STYLE[finding.outcome])
+    if view.row_count:
+        console().print(view)
+    counts: Counter[str] = Counter(finding.outcome for finding in findings)
+    summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _STYLE if counts[outcome])
+    click.echo(f"{len(findings)} checks: {summary}")
+
+
+def _lines(problem: Problem) -> list[str]:
+    lines = [f"  {problem.object}: {problem.found}"]
+    return lines if problem.mend is None else [*lines, f"    mend: {problem.mend}"]

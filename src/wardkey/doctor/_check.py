@@ -1,0 +1,102 @@
+"""What a check is: an invariant, a way to look for what breaks it, and how bad that would be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import psycopg
+
+if TYPE_CHECKING:
+    from ..server import Home
+
+__all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "prelude", "read_checks"]
+
+Outcome = Literal["ok", "info", "warn", "fail"]
+"""fail: an invariant is broken; warn: a defence is weaker than it should be; info: worth knowing."""
+
+_HEADING = re.compile(r"^-- ([a-z-]+) \((fail|warn|info)\): (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server that is checked, through a superuser's connection. ``home`` is None when it is not here."""
+
+    connection: psycopg.Connection[Any]
+    home: Home | None = None
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self.connection.execute(query, values or None).fetchall()
+
+    def value(self, query: str, *values: Any) -> Any:
+        rows = self.rows(query, *values)
+        return rows[0][0] if rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What breaks the invariant: the object, what was found, and the statement or command that mends it."""
+
+    object: str
+    found: str
+    mend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of one check."""
+
+    theme: str
+    check: str
+    holds: str
+    outcome: Outcome
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """``look`` is a function, or a query for object, found and mend that stands below ``prelude.sql``."""
+
+    name: str
+    holds: str
+    look: str | Callable[[Server], Iterable[Problem]]
+    severity: Outcome = "fail"
+
+    def run(self, theme: str, server: Server) -> Finding:
+        """Look, in a transaction that is rolled back, with only the catalog in the search_path."""
+        try:
+            with server.connection.transaction(force_rollback=True):
+                server.connection.execute("set local search_path = pg_catalog, pg_temp")
+                if isinstance(self.look, str):
+                    problems = tuple(Problem(*row) for row in server.rows(prelude() + self.look))
+                else:
+                    problems = tuple(self.look(server))
+        except psycopg.DatabaseError as error:
+            if server.connection.broken or isinstance(error, psycopg.errors.QueryCanceled):
+                raise
+            said = error.diag.message_primary or type(error).__name__
+            problems = (Problem("this check", f"could not be made: {said}"),)
+        return Finding(theme, self.name, self.holds, self.severity if problems else "ok", problems)
+
+
+def read_checks(theme: str) -> tuple[Check, ...]:
+    """Return the checks of ``theme.sql``: each a line ``-- name (severity): invariant`` and a query."""
+    parts = _HEADING.split(_read(theme))[1:]
+    return tuple(
+        Check(name, holds, query.strip().removesuffix(";"), cast(Outcome, severity))
+        for name, severity, holds, query in zip(*(parts[place::4] for place in range(4)), strict=True)
+    )
+
+
+@cache
+def prelude() -> str:
+    """Return the common table expressions that queries may use."""
+    return _read("prelude")
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.sql").read_text("utf-8")

@@ -1,0 +1,119 @@
+"""The keeper: who can reach it, what it trusts, and whether it is of this version."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wardkey_pg import __version__
+
+from .. import issuers
+from ..errors import KeeperUnavailable, WardError
+from ..keeper import client
+from ._check import Check, Problem, Server
+
+__all__ = ["CHECKS"]
+
+_RESTART = "wardkey down; wardkey up"
+
+
+def _socket(server: Server) -> Path | None:
+    """Return the socket that backends use, None when it is not known or not on this host."""
+    value = server.value("select max(value) from ward_internal.settings where name = 'keeper_socket'")
+    return Path(value) if value and Path(value).exists() else None
+
+
+def _status(server: Server) -> dict[str, Any] | None:
+    path = _socket(server)
+    try:
+        return client.status(path) if path else None
+    except KeeperUnavailable:
+        return None
+
+
+def _local(server: Server) -> bool:
+    """Return whether the keeper that backends use is the one of this home."""
+    return server.home is not None and _socket(server) == server.home.keeper_socket
+
+
+def _answers(server: Server) -> Iterator[Problem]:
+    path = _socket(server)
+    if path is not None and _status(server) is None:
+        yield Problem(str(path), "nobody answers there", _RESTART if _local(server) else "start the keeper")
+
+
+def _version(server: Server) -> Iterator[Problem]:
+    status = _status(server)
+    if status is not None and status["version"] != __version__:
+        yield Problem(
+            "keeper",
+            f"is of version {status['version']}, this is {__version__}",
+            _RESTART if _local(server) else "restart the keeper with this version",
+        )
+
+
+def _socket_mode(server: Server) -> Iterator[Problem]:
+    path = _socket(server)
+    if path is not None and (mode := stat.S_IMODE(path.stat().st_mode)) & 0o007:
+        yield Problem(str(path), f"everybody may connect to it: mode {mode:04o}", f"chmod 660 {path}")
+
+
+def _private(server: Server) -> Iterator[Problem]:
+    if server.home is None or not _local(server):
+        return
+    directory = server.home.keeper
+    for path, wanted in ((directory, 0o700), (directory / "root.key", 0o600), (directory / "kek", 0o700)):
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError:  # not made yet, or not ours to see, which is as it should be
+            continue
+        if mode & 0o077:
+            yield Problem(str(path), f"others may open it: mode {mode:04o}", f"chmod {wanted:o} {path}")
+
+
+def _issuers(server: Server) -> Iterator[Problem]:
+    """Compare the issuers of database and keeper, where the keeper's directory is this home's."""
+    if server.home is None or not _local(server):
+        return
+    try:
+        known = issuers.registered(server.connection, server.home.keeper)
+    except (WardError, OSError):
+        yield Problem(str(server.home.keeper), "the keeper's issuers cannot be read", "run this as root")
+        return
+    config = server.home.config()
+    embedded = f"wardkey:embedded:{config.id}" if config else None
+    for name, entry in known.items():
+        if entry["database"] and entry["keeper"]:
+            continue
+        if entry["database"]:
+            found = "the keeper does not trust it, or trusts other keys: its tokens log in and get no key"
+            again = (
+                f"wardkey issuer add --issuer {name} --audience {entry['document']['audience']} --jwks-url …"
+            )
+            yield Problem(f"issuer {name}", found, "wardkey up" if name == embedded else again)
+        else:
+            yield Problem(
+                f"issuer {name}",
+                "the keeper trusts it, this database does not",
+                f"wardkey issuer remove {name}",
+            )
+
+
+def _provider(server: Server) -> Iterator[Problem]:
+    status = _status(server)
+    if status is not None and str(status.get("provider", "")).startswith("local"):
+        yield Problem(
+            "keeper", "keeps the tenants' KEKs on this host (provider local)", "for production, use a KMS"
+        )
+
+
+CHECKS = (
+    Check("keeper-answers", "the keeper answers", _answers),
+    Check("keeper-version", "the keeper is of this version", _version),
+    Check("keeper-socket", "only the server's OS user can reach the keeper", _socket_mode),
+    Check("keeper-private", "nobody but the keeper can open its directory", _private),
+    Check("issuers-agree", "database and keeper trust the same issuers", _issuers),
+    Check("keeper-provider", "KEKs lie in a KMS, not on the database's host", _provider, "info"),
+)

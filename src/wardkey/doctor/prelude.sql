@@ -1,0 +1,99 @@
+-- What the checks look at, as tables; each check is a query below this one and selects object, what was found, and the
+-- statement or command that mends it (null where nothing does). No row: the invariant holds.
+with leaf as (
+  select i.inhrelid as oid, m.id as model_id, m.relation as parent, t.id as tenant_id, t.slug,
+    pg_get_expr(c.relpartbound, c.oid) as bound
+  from ward_internal.models as m
+  join pg_inherits as i on i.inhparent = m.relation
+  join pg_class as c on c.oid = i.inhrelid
+  join pg_namespace as n on n.oid = c.relnamespace
+  left join ward_internal.tenants as t on t.schema_name = n.nspname
+), guarded as (  -- parents and leaves
+  select m.relation::oid as oid from ward_internal.models as m join pg_class as c on c.oid = m.relation
+  union
+  select oid from leaf
+), ward as (  -- a row per tenant and model; oid is null where the face is missing, writer where its function is
+  select t.id as tenant_id, t.slug, t.schema_name, t.login_role, m.id as model_id, m.face, m.relation,
+    c.oid, c.relowner, c.relacl, to_regprocedure(format('%I.%I()', t.schema_name, m.face || '_write')) as writer
+  from ward_internal.tenants as t
+  cross join ward_internal.models as m
+  left join pg_namespace as n on n.nspname = t.schema_name
+  left join pg_class as c on c.relnamespace = n.oid and c.relname = m.face and c.relkind = 'v'
+), outsider as (  -- whose privileges a tenant has
+  select 0::oid as oid, 'public' as name, null as schema_name
+  union all
+  select oid, rolname, null from pg_roles where rolname = 'ward_tenant'
+  union all
+  select r.oid, quote_ident(r.rolname), t.schema_name
+  from pg_roles as r join ward_internal.tenants as t on t.login_role = r.rolname
+), privilege as (  -- privileges on tables, views, sequences and their columns
+  select g.*, g.oid::regclass::text as relation,
+    format('%s has %s%s', who, privilege_type, coalesce(format(' on column %I', attname), '')) as found,
+    format('revoke %s%s on %s%s from %s;', privilege_type, coalesce(format(' (%I)', attname), ''),
+      case relkind when 'S' then 'sequence ' else '' end, g.oid::regclass, who) as revoke
+  from (
+    select c.oid, c.relkind, c.relowner, c.relnamespace, null::name as attname, a.privilege_type, a.is_grantable,
+      a.grantee, case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end as who
+    from pg_class as c cross join aclexplode(c.relacl) as a
+    union all
+    select c.oid, c.relkind, c.relowner, c.relnamespace, t.attname, a.privilege_type, a.is_grantable,
+      a.grantee, case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end
+    from pg_class as c join pg_attribute as t on t.attrelid = c.oid cross join aclexplode(t.attacl) as a
+  ) as g
+), executable as (  -- functions that tenants may execute
+  select p.oid, p.oid::regprocedure::text as name, p.proowner, p.prosecdef, n.nspname, o.name as who,
+    p.pronamespace in ('ward'::regnamespace, 'ward_internal'::regnamespace)
+      or n.nspname in (select schema_name from ward_internal.tenants) as ours,
+    format('%s may execute it', o.name) as found,
+    format('revoke execute on function %s from %s;', p.oid::regprocedure, o.name) as revoke
+  from pg_proc as p
+  join pg_namespace as n on n.oid = p.pronamespace
+  cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+  join outsider as o on o.oid = a.grantee
+), tenant_function as (  -- what sql/privileges.sql grants to ward_tenant
+  select unnest(array['ward.login(text)', 'ward.login_session(text)', 'ward.renew_session()', 'ward.logout()',
+    'ward.tenant_id()', 'ward.subject()', 'ward.role()', 'ward.unseal(bytea,bytea,bytea)',
+    'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)']) as name
+), definer as (  -- SECURITY DEFINER functions and the search_path they set
+  select p.oid::regprocedure::text as name, s.path,
+    format('alter function %s set search_path = pg_catalog, pg_temp;', p.oid::regprocedure) as pin
+  from pg_proc as p
+  left join lateral (
+    select substr(line, 13) as path from unnest(p.proconfig) as line where line like 'search_path=%'
+  ) as s on true
+  where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+), policy as (  -- what ward_internal.set_row_security makes; the restrictive one checks new rows
+  select name, permissive, rule, case stored when 'true' then stored else rule end as stored,
+    format('create policy %I on %%s as %s using (tenant_id = (select ward.tenant_id())) with check (%s);', name, kind,
+      stored) as creation
+  from (values ('ward_tenant', true, 'permissive', 'true'),
+      ('ward_fence', false, 'restrictive', 'tenant_id = (select ward.tenant_id())')) as p (name, permissive, kind, stored)
+  cross join (values ('(tenant_id = ( SELECT ward.tenant_id() AS tenant_id))')) as r (rule)
+), tenant_setting (name, value) as (  -- what ward_internal.set_up_role gives a login role, beside its search_path
+  values ('log_min_messages', 'fatal'), ('log_min_error_statement', 'panic'), ('log_statement', 'none'),
+    ('log_duration', 'off'), ('log_min_duration_statement', '-1'), ('log_min_duration_sample', '-1'),
+    ('log_transaction_sample_rate', '0'), ('log_parameter_max_length', '0'), ('log_lock_waits', 'off'),
+    ('log_temp_files', '-1'), ('log_executor_stats', 'off'), ('log_parser_stats', 'off'),
+    ('log_planner_stats', 'off'), ('log_statement_stats', 'off')
+), role_setting as (  -- the settings that tenants' login roles have, in all databases (0) and in this one
+  select t.slug, t.schema_name, t.login_role, s.setdatabase, split_part(c.line, '=', 1) as name,
+    substr(c.line, strpos(c.line, '=') + 1) as value
+  from ward_internal.tenants as t
+  join pg_roles as r on r.rolname = t.login_role
+  join pg_db_role_setting as s on s.setrole = r.oid
+    and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))
+  cross join unnest(s.setconfig) as c (line)
+), power as (  -- the attributes of power that roles have
+  select rolname, oid, rolcanlogin, rolsuper, array_remove(array[
+    case when rolsuper then 'SUPERUSER' end, case when rolcreatedb then 'CREATEDB' end,
+    case when rolcreaterole then 'CREATEROLE' end, case when rolreplication then 'REPLICATION' end,
+    case when rolbypassrls then 'BYPASSRLS' end], null) as powers, rolinherit
+  from pg_roles
+), membership as (
+  select m.rolname as member, m.rolsuper as by_superuser, g.rolname as role, a.admin_option,
+    g.rolname in (select login_role from ward_internal.tenants) as of_tenant,
+    m.rolname in (select login_role from ward_internal.tenants) as by_tenant,
+    format('is a member of %I%s', g.rolname, case when a.admin_option then ', with admin option' else '' end) as found,
+    format('revoke %I from %I;', g.rolname, m.rolname) as revoke
+  from pg_auth_members as a join pg_roles as m on m.oid = a.member join pg_roles as g on g.oid = a.roleid
+)
