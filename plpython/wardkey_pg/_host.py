@@ -26,6 +26,7 @@ transaction_started.argtypes = ()  # type: ignore[attr-defined]
 _statement_started = _server.GetCurrentStatementStartTimestamp
 _statement_started.restype = ctypes.c_int64
 _statement_started.argtypes = ()
+_wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
 
 
 def statement_started() -> float:
@@ -46,8 +47,12 @@ class PostgresHost:
         return list(plan.execute(list(args)))
 
     def check_interrupts(self) -> None:
-        """Let a waiting cancel or statement_timeout through: Python code does not look for them itself."""
-        plpy.execute("select 1")
+        """Let a waiting cancel or statement_timeout through: Python code does not look for them itself.
+
+        Only when there is one, because a query is an error in a parallel plan.
+        """
+        if any(wish.value for wish in _wishes_to_end):
+            plpy.execute("select 1")
 
     def transaction(self) -> int:
         return transaction_started()

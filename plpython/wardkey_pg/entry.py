@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
+from hmac import compare_digest
 from typing import Any
 
 from . import __version__
@@ -24,7 +26,9 @@ from .tokens import Issuer
 
 __all__ = ["bind"]
 
-_session = Session(PostgresHost())
+_host = PostgresHost()
+_session = Session(_host)
+_mark = ""  # of the session's login, kept in a setting too: what resets the session ends its context
 
 
 @boundary
@@ -40,7 +44,23 @@ def _login(token: str) -> None:
 
 
 def _login_session(token: str) -> None:
+    global _mark
     _session.login(token, lasting=True)
+    _mark = os.urandom(16).hex()
+    # no parallel plans: renewing asks the registry, which cannot be done in the middle of one
+    _host.query(
+        "select set_config('ward.session', $1, false), set_config('max_parallel_workers_per_gather', '0', false)",
+        ["text"],
+        [_mark],
+    )
+
+
+def _renew_session() -> None:
+    rows = _host.query("select coalesce(current_setting('ward.session', true), '') as mark")
+    if compare_digest(str(rows[0]["mark"]).encode(), _mark.encode()):
+        _session.renew()
+    else:
+        _session.logout()
 
 
 def _claim(get: Callable[[Context], str]) -> Callable[[], str | None]:
@@ -88,7 +108,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     for name, function in {
         "login": _login,
         "login_session": _login_session,
-        "renew_session": _session.renew,
+        "renew_session": _renew_session,
         "logout": _session.logout,
         "tenant_id": _claim(lambda context: context.claims.tenant_id),
         "subject": _claim(lambda context: context.claims.subject),

@@ -54,7 +54,8 @@ end
 $$;
 revoke execute on function ward.login_session(text) from public;
 comment on function ward.login_session(text) is
-  'as ward.login, until the token expires or ward.logout(): for psql, never behind a pooler';
+  'as ward.login, until the token expires, ward.logout(), or DISCARD ALL and RESET ALL: for psql, never behind a pooler '
+  'that shares connections by transaction. Turns parallel plans off in the session';
 
 -- definer because the registry of tenants, keys and issuers is read
 create or replace function ward.renew_session() returns void
