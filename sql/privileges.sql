@@ -13,14 +13,14 @@ grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.logout(),
   ward.tenant_id(), ward.subject(), ward.role(),
-  ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea),
+  ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward.upsert(regclass, jsonb)
 to ward_tenant;
 
 grant usage on schema ward_internal to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
 grant execute on function
-  ward.tenant_id(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea),
+  ward.tenant_id(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
   ward_internal.begin_write(text),
   ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),

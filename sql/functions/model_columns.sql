@@ -55,6 +55,7 @@ return case
   when p_type = any ('{date, timestamp}'::regtype[]::oid[]) then format('btrim(to_json(%s)::text, ''"'')', p_value)
   when p_type = any ('{timestamptz, interval, real, double precision}'::regtype[]::oid[])
     then format('ward_internal.canonical(%s)', p_value)
+  when p_type = 'bpchar'::regtype then format('textin(bpcharout(%s))', p_value)  -- its cast to text drops blanks
   else format('%s::text', p_value)
 end;
 
@@ -72,6 +73,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
 return case
   when p_type = 'bytea'::regtype then format('ward.unseal_bytes(%s, %L::bytea, %s)', p_value, uuid_send(p_column), p_row)
   when p_type = 'text'::regtype then format('ward.unseal(%s, %L::bytea, %s)', p_value, uuid_send(p_column), p_row)
+  when p_type = any ('{text[], smallint[], integer[], bigint[]}'::regtype[]::oid[])
+    then format('ward.parse_array(ward.unseal(%s, %L::bytea, %s))::%s', p_value, uuid_send(p_column), p_row, p_type_name)
   else format('ward.unseal(%s, %L::bytea, %s)::%s', p_value, uuid_send(p_column), p_row, p_type_name)
 end;
 

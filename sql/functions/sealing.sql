@@ -52,6 +52,17 @@ return SD["call"](*args)
 $$;
 comment on function ward_internal.seal_bytes(bytea, bytea, bytea) is 'as ward_internal.seal, for type bytea';
 
+create or replace function ward.parse_array(p_text text) returns text[]
+language plpgsql immutable strict parallel safe security invoker
+set search_path = pg_catalog, pg_temp set array_nulls = on as $$
+begin
+  return p_text::text[];
+end
+$$;
+revoke execute on function ward.parse_array(text) from public;
+comment on function ward.parse_array(text) is
+  'reads the canonical text of an array: NULL is null in it, also where a session has set array_nulls to off. Faces call it';
+
 -- Canonical text of the types whose text form hangs on a setting. ward_internal.canonical_expression says when these
 -- are used: for most types the cast to text is canonical.
 

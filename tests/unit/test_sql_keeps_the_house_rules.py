@@ -37,7 +37,7 @@ _NOUNS = re.compile(
     r"|tenant_of|unseal_expression)$"
 )
 _VERBS = re.compile(
-    r"^(add|begin|build|can|check|copy|create|drop|fail|follow|harden|login|logout|protect|provision"
+    r"^(add|begin|build|can|check|copy|create|drop|fail|follow|harden|login|logout|parse|protect|provision"
     r"|rebuild|remove|renew|repair|require|resume|seal|set|share|suspend|unprotect|unseal|unshare"
     r"|upsert)(_|$)"
 )

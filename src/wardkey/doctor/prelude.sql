@@ -28,8 +28,8 @@ with leaf as (
   from pg_roles as r join ward_internal.tenants as t on t.login_role = r.rolname
 ), privilege as (  -- privileges on tables, views, sequences and their columns
   select g.*, g.oid::regclass::text as relation,
-    format('%s has %s%s', who, privilege_type, coalesce(format(' on column %I', attname), '')) as found,
-    format('revoke %s%s on %s%s from %s;', privilege_type, coalesce(format(' (%I)', attname), ''),
+    format('%s has %s%s', who, privilege_type, coalesce(' on column ' || quote_ident(attname), '')) as found,
+    format('revoke %s%s on %s%s from %s;', privilege_type, coalesce(' (' || quote_ident(attname) || ')', ''),
       case relkind when 'S' then 'sequence ' else '' end, g.oid::regclass, who) as revoke
   from (
     select c.oid, c.relkind, c.relowner, c.relnamespace, null::name as attname, a.privilege_type, a.is_grantable,
@@ -52,7 +52,7 @@ with leaf as (
   join outsider as o on o.oid = a.grantee
 ), tenant_function as (  -- what sql/privileges.sql grants to ward_tenant
   select unnest(array['ward.login(text)', 'ward.login_session(text)', 'ward.renew_session()', 'ward.logout()',
-    'ward.tenant_id()', 'ward.subject()', 'ward.role()', 'ward.unseal(bytea,bytea,bytea)',
+    'ward.tenant_id()', 'ward.subject()', 'ward.role()', 'ward.unseal(bytea,bytea,bytea)', 'ward.parse_array(text)',
     'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)']) as name
 ), definer as (  -- SECURITY DEFINER functions and the search_path they set
   select p.oid::regprocedure::text as name, s.path,
