@@ -1,0 +1,148 @@
+"""The demo on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.box import SIMPLE_HEAD
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from .attacks import Outcome
+from .cost import Cost
+from .story import Clinics
+from .views import OnDisk, View
+
+__all__ = ["Show"]
+
+_MOST_CLINICS = 8
+
+
+class Show:
+    """Prints each part. ``progress`` is used for what takes time."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console = console
+        self._progress = progress
+        self._part = 0
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        with self._progress as bars:
+            task = bars.add_task(what, total=total, visible=total > 0)
+            yield lambda count: bars.advance(task, count)
+
+    def clinics(self, clinics: Clinics) -> None:
+        self._heading(f"{len(clinics.counts)} clinics, each with a ward and a key of its own")
+        table = _table("clinic", *next(iter(clinics.counts.values())))
+        for slug, counts in list(clinics.counts.items())[:_MOST_CLINICS]:
+            table.add_row(slug, *(f"{count:,}" for count in counts.values()))
+        for column in table.columns[1:]:
+            column.justify = "right"
+        self._console.print(table)
+        if len(clinics.counts) > _MOST_CLINICS:
+            self._say(f"… and {len(clinics.counts) - _MOST_CLINICS} more")
+        total = sum(sum(counts.values()) for counts in clinics.counts.values())
+        self._say(f"{total:,} rows in all.")
+        if clinics.created:
+            each = clinics.provision_seconds / clinics.created * 1e3
+            self._say(f"{clinics.created} clinics made now, {each:.0f} ms each.")
+        if clinics.loaded_rows:
+            each = clinics.load_seconds / clinics.loaded_rows * 1e6
+            self._say(
+                f"{clinics.loaded_rows:,} rows written now by COPY through the faces,"
+                f" in {clinics.load_seconds:.1f} s, {each:.0f} µs each."
+            )
+        if clinics.created < len(clinics.counts):
+            self._say(
+                f"{len(clinics.counts) - clinics.created} clinics were there already and are as they were."
+            )
+
+    def views(self, query: str, found: list[View]) -> None:
+        self._heading("One query, as each clinic")
+        self._console.print(Text(query, style="cyan"))
+        self._console.print()
+        self._console.print(Columns([_view(view) for view in found], padding=(0, 3)))
+
+    def disk(self, found: OnDisk) -> None:
+        self._heading("The same rows as they lie on disk")
+        table = _table("column", f"{found.face}, with a token", f"{found.leaf}, as superuser")
+        for plain, stored in zip(found.plain, found.stored, strict=True):
+            for name, value, bytes_ in zip(found.columns, plain, stored, strict=True):
+                table.add_row(name, value, _short(bytes_) if bytes_ != value else Text(bytes_, style="dim"))
+            table.add_section()
+        self._console.print(table)
+        self._say(f"Searched the table's file, {found.file_bytes:,} bytes, for this clinic's own values:")
+        for name, (values, there) in found.searched.items():
+            self._say(f"  {name:<8} {there:>4} of {values:,} found")
+        self._say(
+            "mrn is not sealed, so that patients can be found by it: the search does find what is there."
+        )
+
+    def attacks(self, attacker: str, victim: str, found: list[Outcome]) -> None:
+        self._heading(f"{len(found)} attacks: {attacker} wants to know about {victim}")
+        table = _table("", "attack", "tried", "got", "")
+        for number, outcome in enumerate(found, 1):
+            verdict = Text("held", style="bold green") if outcome.held else Text("NOT HELD", style="bold red")
+            table.add_row(
+                str(number), outcome.attack, Text(outcome.tried, style="cyan"), outcome.got, verdict
+            )
+        self._console.print(table)
+        held = sum(outcome.held for outcome in found)
+        self._say(f"{held} of {len(found)} held. Each verdict is drawn from what came back just now.")
+
+    def costs(self, found: list[Cost]) -> None:
+        self._heading("What it costs, against plain tables, measured just now")
+        table = _table("median of", "plain", "sealed", "more", "ratio")
+        for one in found:
+            figures = (f"{value:.2f} {one.unit}" for value in (one.plain, one.sealed, one.more))
+            table.add_row(one.what, *figures, f"{one.ratio:.1f}×")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        self._console.print(table)
+
+    def onward(self, slug: str, options: str) -> None:
+        """Say how to go on by hand. ``options``: global options the commands need, with a blank behind."""
+        self._heading("Go on by hand")
+        command = f"wardkey {options}"
+        for line, why in (
+            (f"{command}psql --tenant {slug} --subject me", "inside the ward, in plaintext"),
+            (f"{command}psql", "as superuser: ciphertext"),
+            (f"{command}token --tenant {slug} --subject me --role VIEWER", "a token for your own client"),
+            (f"{command}doctor", "check every invariant"),
+            (f"{command}down", "stop the server; the data stays"),
+        ):
+            self._console.print(Group(Text.assemble("  ", (f"{line:<70}", "cyan"), f" {why}")))
+
+    def _heading(self, text: str) -> None:
+        self._part += 1
+        self._console.print()
+        self._console.print(Text(f"{self._part}. {text}", style="bold"))
+        self._console.print()
+
+    def _say(self, text: str) -> None:
+        self._console.print(Text(text))
+
+
+def _view(view: View) -> Table:
+    table = _table(*view.columns)
+    table.title = f"as {view.slug}"
+    table.title_justify = "left"
+    for row in view.rows:
+        table.add_row(*row)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _short(hex_: str) -> str:
+    return f"\\x{hex_[:40]}… ({len(hex_) // 2} bytes)"

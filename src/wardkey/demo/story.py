@@ -1,0 +1,115 @@
+"""The demo from beginning to end: make clinics, fill them, look at them, attack them, measure them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import psycopg
+
+from .. import issuers
+from ..errors import from_psycopg
+from ..server import Cluster
+from . import attacks, cost, data
+from .load import Ward, counts, fill, load_codes, provision
+from .views import QUERY, OnDisk, View, on_disk, same_query
+
+__all__ = ["Clinics", "Facts", "Watcher", "tell"]
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Clinics:
+    """The clinics and their rows. Those that were there already are used as they are."""
+
+    counts: dict[str, dict[str, int]]
+    created: int
+    provision_seconds: float
+    loaded_rows: int
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the demo found."""
+
+    clinics: Clinics
+    query: str
+    views: list[View]
+    on_disk: OnDisk
+    attacker: str
+    victim: str
+    attacks: list[attacks.Outcome]
+    costs: list[cost.Cost]
+    seconds: float
+
+    @property
+    def held(self) -> bool:
+        return all(outcome.held for outcome in self.attacks)
+
+    def document(self) -> dict[str, Any]:
+        costs = [{**asdict(one), "more": one.more, "ratio": one.ratio} for one in self.costs]
+        return {**asdict(self), "costs": costs, "held": self.held}
+
+
+class Watcher(Protocol):
+    """Is shown each part as soon as it is there."""
+
+    def progress(self, what: str, total: int) -> AbstractContextManager[Advance]: ...
+    def clinics(self, clinics: Clinics) -> None: ...
+    def views(self, query: str, found: list[View]) -> None: ...
+    def disk(self, found: OnDisk) -> None: ...
+    def attacks(self, attacker: str, victim: str, found: list[attacks.Outcome]) -> None: ...
+    def costs(self, found: list[cost.Cost]) -> None: ...
+
+
+def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Facts:
+    """Run the demo on a started, migrated cluster. Raises WardError."""
+    began = time.monotonic()
+    try:
+        with psycopg.connect(cluster.dsn(), application_name="wardkey demo") as admin:
+            wards, clinics = _clinics(cluster, admin, data.slugs(tenants), patients, watcher)
+            watcher.clinics(clinics)
+            same = same_query(wards[:3])
+            watcher.views(QUERY, same)
+            lying = on_disk(admin, wards[0])
+            watcher.disk(lying)
+            attacker, victim = wards[0], wards[1]
+            outcomes = list(attacks.run(attacks.scene(attacker, victim, admin)))
+            watcher.attacks(attacker.slug, victim.slug, outcomes)
+            costs = cost.measure(admin, attacker)
+            watcher.costs(costs)
+    except psycopg.Error as error:
+        raise from_psycopg(error) from None
+    seconds = time.monotonic() - began
+    return Facts(clinics, QUERY, same, lying, attacker.slug, victim.slug, outcomes, costs, round(seconds, 1))
+
+
+def _clinics(
+    cluster: Cluster, admin: psycopg.Connection[Any], slugs: list[str], patients: int, watcher: Watcher
+) -> tuple[list[Ward], Clinics]:
+    issuer, _ = issuers.embedded(admin, cluster.home)
+    load_codes(admin)
+    began = time.monotonic()
+    wards = []
+    with watcher.progress("clinics", len(slugs)) as advance:
+        for slug in slugs:
+            wards.append(provision(cluster, admin, issuer, slug))
+            advance(1)
+    provisioned = time.monotonic()
+    empty = [
+        (number, ward)
+        for number, ward in enumerate(wards)
+        if ward.created or not any(counts(admin, ward).values())
+    ]
+    expected = sum(data.size(number, patients) for number, _ in empty)
+    with watcher.progress("rows", expected) as advance:
+        rows = fill(empty, patients, advance)
+    loaded = time.monotonic()
+    created = sum(ward.created for ward in wards)
+    found = {ward.slug: counts(admin, ward) for ward in wards}
+    return wards, Clinics(found, created, provisioned - began, rows, loaded - provisioned)
