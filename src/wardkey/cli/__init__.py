@@ -28,7 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Database": {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),
         "migrate": ("migrate", "Bring extension and reference clinic model up to date."),
-        "doctor": ("doctor", "Check a live server against every invariant."),
+        "doctor": ("doctor", "Check a live server against every invariant; changes nothing."),
         "tenant": ("tenant", "Create, list, suspend, resume and drop tenants."),
         "table": ("table", "Protect tables, share reference tables, list them."),
     },
@@ -37,7 +37,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "token": ("token", "Sign a token with the embedded issuer."),
     },
     "Getting started": {
-        "demo": ("demo", "Clinics, patients, attacks and costs, shown on a real cluster."),
+        "demo": ("demo", "Clinics, patients, attacks and costs, shown on the embedded server."),
         "completion": ("completion", "Print the completion script for your shell."),
     },
 }
