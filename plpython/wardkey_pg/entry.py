@@ -103,21 +103,19 @@ def _provision_key(tenant: str) -> str:
     )
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    name: boundary(function)
-    for name, function in {
-        "login": _login,
-        "login_session": _login_session,
-        "renew_session": _renew_session,
-        "logout": _session.logout,
-        "tenant_id": _claim(lambda context: context.claims.tenant_id),
-        "subject": _claim(lambda context: context.claims.subject),
-        "role": _claim(lambda context: context.claims.role),
-        "begin_write": _begin_write,
-        "check_issuer": _check_issuer,
-        "provision_key": _provision_key,
-    }.items()
+_cold: dict[str, Callable[..., Any]] = {
+    "login": _login,
+    "login_session": _login_session,
+    "renew_session": _renew_session,
+    "logout": _session.logout,
+    "tenant_id": _claim(lambda context: context.claims.tenant_id),
+    "subject": _claim(lambda context: context.claims.subject),
+    "role": _claim(lambda context: context.claims.role),
+    "begin_write": _begin_write,
+    "check_issuer": _check_issuer,
+    "provision_key": _provision_key,
 }
+_FUNCTIONS = {name: boundary(function) for name, function in _cold.items()}
 # The hot ones stand before the boundary and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session)))
 _FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session)))
