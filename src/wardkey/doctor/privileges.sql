@@ -122,7 +122,7 @@ order by 1, 2;
 select format('default privileges of %I', pg_get_userbyid(d.defaclrole)),
   format('%s gets %s on %s', o.name, a.privilege_type, k.kind),
   format('alter default privileges for role %I%s revoke all on %s from %s;', pg_get_userbyid(d.defaclrole),
-    coalesce(format(' in schema %I', n.nspname), ''), k.kind, o.name)
+    coalesce(' in schema ' || quote_ident(n.nspname), ''), k.kind, o.name)
 from pg_default_acl as d
 left join pg_namespace as n on n.oid = d.defaclnamespace
 cross join aclexplode(d.defaclacl) as a
