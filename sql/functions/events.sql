@@ -1,5 +1,27 @@
 -- ALTER TABLE on a model table reaches every face by itself.
 
+create or replace function ward_internal.faces_are_behind(p_model uuid) returns boolean
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  with wanted as (
+    select array_agg(format('%s %s %s', column_name, type_name,
+        case when sequence is null and not generated then default_expression end) order by place) as columns,
+      array_agg(column_name) filter (where sequence is not null) as numbered
+    from ward_internal.model_columns(p_model)
+  )
+  select exists (
+    select from ward_internal.tenants as t, ward_internal.models as m, wanted
+    where m.id = p_model and wanted.columns is distinct from (
+      select array_agg(format('%s %s %s', a.attname, format_type(a.atttypid, a.atttypmod),
+          case when a.attname = any (wanted.numbered) then null else pg_get_expr(d.adbin, d.adrelid) end) order by a.attnum)
+      from pg_attribute as a
+      left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+      where a.attrelid = to_regclass(format('%I.%I', t.schema_name, m.face)) and a.attnum > 0))
+    and (select columns is not null from wanted)
+$$;
+comment on function ward_internal.faces_are_behind(uuid) is
+  'whether a face lacks a column, type or default of its model. False for a model without its primary key: pg_restore is '
+  'under way, alters tables before all is there, and brings the faces itself';
+
 create or replace function ward_internal.follow_model(p_model uuid, p_renamed boolean) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -49,7 +71,9 @@ begin
         format_type(v_column.atttypid, v_column.atttypmod));
     end if;
   end loop;
-  perform ward_internal.rebuild_faces(p_model);
+  if ward_internal.faces_are_behind(p_model) then
+    perform ward_internal.rebuild_faces(p_model);
+  end if;
 end
 $$;
 comment on function ward_internal.follow_model(uuid, boolean) is

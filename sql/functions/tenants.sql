@@ -170,6 +170,7 @@ begin
     end loop;
   end if;
   execute format('drop schema %I cascade', v_tenant.schema_name);
+  delete from ward_internal.tenant_keys where tenant_id = v_tenant.id;
   delete from ward_internal.tenants where id = v_tenant.id;
   execute format('drop owned by %I', v_tenant.login_role);
   execute format('drop role %I', v_tenant.login_role);

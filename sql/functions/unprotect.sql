@@ -32,6 +32,7 @@ begin
     execute format('drop view %I.%I', v_schema, v_model.face);
     execute format('drop function %I.%I()', v_schema, v_model.face || '_write');
   end loop;
+  delete from ward_internal.sealed_columns where model_id = v_model.id;
   delete from ward_internal.models where id = v_model.id;
   execute format('drop table %s', p_table);
   execute format('alter table %s rename to %I', v_model.shape, v_class.relname);

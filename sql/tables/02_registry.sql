@@ -1,6 +1,9 @@
 -- What wardkey remembers. A tenant, a model table and a sealed column are known by a uuid that goes into ciphertexts, so
 -- that renaming, dump, restore and pg_upgrade change nothing; regclass columns are dumped as names.
 --
+-- There are no foreign keys between these tables: pg_restore --jobs makes them with the extension, then loads them in any
+-- order. Whoever deletes a tenant or a model deletes its keys or its sealed columns too.
+--
 -- Lock order: tenants, models, then the tables themselves.
 
 create table ward_internal.settings (
@@ -27,7 +30,7 @@ comment on column ward_internal.tenants.key_epoch is
   'raised by whatever makes keys or rights that backends hold stale; each login compares it';
 
 create table ward_internal.tenant_keys (
-  tenant_id uuid not null constraint tenant_keys_tenant_id_fkey references ward_internal.tenants on delete cascade,
+  tenant_id uuid not null,
   version integer not null,
   state text not null,
   kek text not null,
@@ -63,7 +66,7 @@ comment on column ward_internal.models.face is 'what the view in each ward is ca
 
 create table ward_internal.sealed_columns (
   id uuid constraint sealed_columns_pkey primary key default pg_catalog.gen_random_uuid(),
-  model_id uuid not null constraint sealed_columns_model_id_fkey references ward_internal.models on delete cascade,
+  model_id uuid not null,
   name name not null,
   constraint sealed_columns_name_key unique (model_id, name)
 );
