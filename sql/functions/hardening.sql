@@ -10,19 +10,19 @@
 create or replace function ward_internal.hidden_relations() returns setof regclass
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   select oid::regclass from pg_class
-  where relkind in ('r', 'v') and (
-    -- rows, values, sizes and use of tables; statements and activity of backends
-    relname ~ '^pg_stat' and (relnamespace = 'pg_catalog'::regnamespace or exists (
-      select from pg_depend as d join pg_extension as e on e.oid = d.refobjid
-      where d.classid = 'pg_class'::regclass and d.objid = pg_class.oid and d.refclassid = 'pg_extension'::regclass
-        and d.deptype = 'e' and e.extname = 'pg_stat_statements'))
-    or relnamespace = 'pg_catalog'::regnamespace and relname in (
+  where relnamespace = 'pg_catalog'::regnamespace and relkind in ('r', 'v') and (
+    relname ~ '^pg_stat'          -- rows, values, sizes and use of tables; statements and activity of backends
+    or relname in (
       'pg_db_role_setting',       -- settings of other tenants' roles
       'pg_largeobject_metadata',  -- who has large objects
       'pg_locks',                 -- who works on which table
       'pg_prepared_xacts',        -- others' transactions
       'pg_replication_slots'      -- how much is written
     ))
+  union all
+  select d.objid from pg_depend as d join pg_extension as e on e.oid = d.refobjid
+  where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
+    and e.extname = 'pg_stat_statements'
 $$;
 comment on function ward_internal.hidden_relations() is 'tables and views of which PUBLIC may read nothing';
 
@@ -67,6 +67,10 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     or proname = 'pg_logical_emit_message'
     -- large objects: out of reach of row-level security
     or proname ~ '^lo_' or proname in ('loread', 'lowrite'))
+  union all
+  select d.objid from pg_depend as d join pg_extension as e on e.oid = d.refobjid
+  where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
+    and e.extname = 'pg_stat_statements'
 $$;
 comment on function ward_internal.hidden_functions() is 'functions PUBLIC may not call';
 

@@ -1,0 +1,84 @@
+"""ATTACKS 34, 37: revoked issuer, retired key, suspended tenant, expired token."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.support.database import Connection
+from tests.support.sqlstate import refused
+
+from .conftest import Wards
+
+COUNT = "select count(*) from patients"
+
+
+def issuer_of(admin: Connection) -> dict:
+    (document,) = admin.execute("select document from ward_internal.issuers").fetchone()
+    return document if isinstance(document, dict) else json.loads(document)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_issuer_that_is_removed(wards: Wards, warm: bool) -> None:
+    with wards.attacker(None) as connection:
+        token = wards.token()
+        if warm:
+            with connection.transaction():
+                connection.execute("select ward.login(%s)", [token])
+        wards.admin.execute("select ward.remove_issuer(%s)", [issuer_of(wards.admin)["issuer"]])
+        with refused("WK002"):
+            connection.execute("select ward.login(%s)", [token])
+
+
+def test_session_of_a_removed_issuer_ends(wards: Wards) -> None:
+    with wards.attacker() as connection:
+        assert connection.execute(COUNT).fetchone() == (2,)
+        wards.admin.execute("select ward.remove_issuer(%s)", [issuer_of(wards.admin)["issuer"]])
+        with refused("WK002"):
+            connection.execute(COUNT)
+        assert connection.execute(COUNT).fetchone() == (0,)
+
+
+def test_key_that_is_retired(wards: Wards) -> None:
+    document = issuer_of(wards.admin)
+    other = {**document["keys"][0], "kid": "another"}
+    with wards.attacker(None) as connection:
+        token = wards.token()
+        with connection.transaction():
+            connection.execute("select ward.login(%s)", [token])
+        wards.admin.execute("select ward.add_issuer(%s)", [Jsonb({**document, "keys": [other]})])
+        with refused("WK002"):
+            connection.execute("select ward.login(%s)", [token])
+        wards.admin.execute("select ward.add_issuer(%s)", [Jsonb(document)])
+        connection.execute("select ward.login(%s)", [token])
+
+
+def test_tenant_that_is_suspended(wards: Wards) -> None:
+    slug = wards.database.new_tenant()
+    token = wards.database.token(slug)
+    with wards.database.tenant(slug) as connection, wards.database.tenant(slug, subject="lasting") as session:
+        with connection.transaction():
+            connection.execute("select ward.login(%s)", [token])
+        wards.admin.execute("select ward.suspend_tenant(%s)", [slug])
+        with refused("WK005"):
+            connection.execute("select ward.login(%s)", [token])
+        with refused("WK005"):
+            session.execute(COUNT)
+        assert session.execute(COUNT).fetchone() == (0,)
+        wards.admin.execute("select ward.resume_tenant(%s)", [slug])
+        connection.execute("select ward.login(%s)", [token])
+
+
+def test_long_transaction_does_not_freeze_the_clock(wards: Wards) -> None:
+    wards.admin.execute("select ward.add_issuer(%s)", [Jsonb({**issuer_of(wards.admin), "max_skew": 0})])
+    with wards.attacker(None) as connection, connection.transaction(force_rollback=True):
+        connection.execute("select ward.login(%s)", [wards.database.token("acme", lifetime=2)])
+        assert connection.execute(COUNT).fetchone() == (2,)
+        time.sleep(2.2)
+        with refused("WK003"), connection.transaction():
+            connection.execute(COUNT)
+        with refused("WK003"), connection.transaction():
+            connection.execute("insert into patients (id, name) values (20, 'late')")
