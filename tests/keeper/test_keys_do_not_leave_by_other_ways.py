@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from wardkey_pg.errors import WardError
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
 from wardkey.keeper.cache import KeyCache
 from wardkey.keeper.protocol import Release
+from wardkey.keeper.service import _Opened
 
 
 def written(keeper: Keeper) -> str:
@@ -90,6 +93,28 @@ def test_the_process_can_neither_be_dumped_nor_looked_into(new_keeper: Keeper) -
     finally:
         control.kill()
         control.wait()
+
+
+def test_hardening_is_not_left_to_the_change_of_user() -> None:
+    script = (
+        "import ctypes; from wardkey.keeper.hardening import harden\n"
+        "def dumpable(): return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)\n"
+        "print(dumpable()); harden(); print(dumpable())"
+    )
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["1", "0"]
+
+
+def test_asyncio_cannot_show_a_key() -> None:
+    async def opened() -> _Opened:
+        return _Opened(b"sixteen-byte-key" * 2)
+
+    async def run() -> str:
+        task = asyncio.create_task(opened())
+        await task
+        return repr(task)
+
+    assert "_Opened" in (shown := asyncio.run(run())) and "sixteen" not in shown
 
 
 def test_the_command_line_and_environment_tell_nothing(keeper: Keeper) -> None:

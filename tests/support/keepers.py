@@ -35,6 +35,7 @@ class Keeper:
         self.issuer = EmbeddedIssuer.open(self.base / "issuer", "test")
         self.trust(self.issuer.document())
         self.process: subprocess.Popen[bytes] | None = None
+        self.extra_groups: list[int] | None = None
         self._log = self.base / "stderr"
 
     @property
@@ -59,7 +60,9 @@ class Keeper:
         """Start the process and do not wait for anything."""
         command = [sys.executable, *program, "--directory", str(self.directory), "--socket", str(self.socket)]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *options], stderr=log, stdout=log)
+            self.process = subprocess.Popen(
+                [*command, *options], stderr=log, stdout=log, extra_groups=self.extra_groups
+            )
         return self.process
 
     def start(self, *options: str, program: Sequence[str] = ("-m", "wardkey.keeper")) -> Keeper:

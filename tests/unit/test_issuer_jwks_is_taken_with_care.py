@@ -133,9 +133,17 @@ def test_a_url_on_this_host_is_fetched(server: str) -> None:
         assert document["keys"][0]["kid"] == "key-EdDSA"
 
 
-@pytest.mark.parametrize("path", ["/away", "/file", "/huge", "/nothing"])
-def test_a_redirect_to_elsewhere_or_too_much_is_refused(server: str, path: str) -> None:
-    with pytest.raises(JwksError):
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/away", "must begin with https"),
+        ("/file", "https"),
+        ("/huge", "longer than"),
+        ("/nothing", "Not Found"),
+    ],
+)
+def test_a_redirect_to_elsewhere_or_too_much_is_refused(server: str, path: str, why: str) -> None:
+    with pytest.raises(JwksError, match=why):
         jwks.fetch(server + path)
 
 

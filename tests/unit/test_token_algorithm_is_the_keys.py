@@ -108,6 +108,7 @@ def test_ecdsa_signature_is_raw_and_of_exact_length(alg: str) -> None:
     wrong = {
         "DER": encode_dss_signature(r, s),
         "a zero byte in front of each": b"\0" + exact[:width] + b"\0" + exact[width:],
+        "a zero byte in front of s": exact[:width] + b"\0" + exact[width:],
         "one more byte": exact + b"\0",
         "one byte less": exact[:-1],
         "all zero": bytes(2 * width),

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from wardkey_pg import __version__
@@ -39,6 +40,13 @@ _T = TypeVar("_T")
 _Identity = tuple[str, int, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A DEK on its way through asyncio, which shows the results of its tasks when one of them goes wrong."""
+
+    dek: bytes = field(repr=False)
+
+
 class Service:
     """Answers requests. ``deadline`` is how many seconds one may take, ``ttl`` how many a key is kept."""
 
@@ -58,7 +66,7 @@ class Service:
         self._deadline = deadline
         self._report = report
         self._cache = KeyCache(ttl)
-        self._pending: dict[_Identity, asyncio.Task[bytes]] = {}
+        self._pending: dict[_Identity, asyncio.Task[_Opened]] = {}
         self._pool = ThreadPoolExecutor(KMS_THREADS, thread_name_prefix="kms")
         self._started_at = time.time()
         self._kms_calls = self._releases = self._refusals = 0
@@ -135,22 +143,21 @@ class Service:
         if task is None:
             task = self._pending[identity] = asyncio.create_task(self._unwrap(identity, request))
             task.add_done_callback(lambda done: self._settle(identity, done))
-        return await self._in_time(asyncio.shield(task))
+        return (await self._in_time(asyncio.shield(task))).dek
 
-    def _settle(self, identity: _Identity, task: asyncio.Task[bytes]) -> None:
+    def _settle(self, identity: _Identity, task: asyncio.Task[_Opened]) -> None:
         del self._pending[identity]
         if not task.cancelled():
             task.exception()  # looked at, so that asyncio does not print it when nobody waited to the end
 
-    async def _unwrap(self, identity: _Identity, request: Release) -> bytes:
+    async def _unwrap(self, identity: _Identity, request: Release) -> _Opened:
         kek = KekRef(request.kek, request.kek_version)
-        dek = await self._ask(
-            self._kms.unwrap, kek, request.wrapped, key_aad(request.tenant.bytes, request.version)
-        )
-        if len(dek) != DEK_LENGTH:
+        aad = key_aad(request.tenant.bytes, request.version)
+        opened = await self._ask(lambda: _Opened(self._kms.unwrap(kek, request.wrapped, aad)))
+        if len(opened.dek) != DEK_LENGTH:
             raise KeyRefused("the key management service returned something that is not a data key")
-        self._cache.put(identity, dek)
-        return dek
+        self._cache.put(identity, opened.dek)
+        return opened
 
     async def _provision(self, request: Provision, peer: Peer) -> dict[str, Any]:
         tenant, dek = request.tenant, os.urandom(DEK_LENGTH)
