@@ -1,9 +1,9 @@
 """What the benches share: a server of their own, interleaved timing, figures against bars.
 
-A bench is a script that asks one question. ``main(name, run)`` gives it a server in a throwaway home (or in the one
-that ``run.py`` made for all of them), prints its figures and writes ``results/NAME.json``. Rivals take turns, round by
-round, in backends of their own; wall times are medians, CPU times are those of the backends' schedulers, so that what
-others do on the machine falls out.
+A bench is a script that asks one question. ``main(name, run)`` gives it a server in a throwaway home (or
+in the one that ``run.py`` made for all), prints its figures and writes ``results/NAME.json``. Rivals take
+turns, round by round, in backends of their own; wall times are medians, CPU times are those of the backends
+as the kernel counts them, so that what others do on the machine falls out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,23 @@ import psycopg
 from wardkey import issuers, tenants
 from wardkey.server import Cluster, Home
 
-__all__ = ["Figure", "Server", "Subject", "Timing", "cpu_seconds", "main", "measure", "patient", "patients"]
+__all__ = [
+    "RESULTS",
+    "Connection",
+    "Database",
+    "Figure",
+    "Server",
+    "Subject",
+    "Tenant",
+    "Timing",
+    "copy_patients",
+    "cpu_seconds",
+    "line",
+    "main",
+    "measure",
+    "patients",
+    "shared_home",
+]
 
 HOME_VARIABLE = "WARDKEY_BENCH_HOME"
 RESULTS = Path(__file__).parent / "results"
@@ -38,7 +54,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number found. ``bar``: what it may be at most, or at least; None for a number that explains another."""
+    """A number found. ``bar``: what it may be at most, or at least; None where it explains another one."""
 
     what: str
     value: float
@@ -55,11 +71,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One side of a comparison. ``pid``: the backend that works for it, and for nothing else."""
+    """One side of a comparison. ``pid``: the backend that works for it, and for nothing else.
+
+    ``prepare`` is called before each run, and not timed.
+    """
 
     name: str
     run: Callable[[], object]
     pid: int | None = None
+    prepare: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +95,7 @@ def measure(subjects: Sequence[Subject], rounds: int, *, warmup: int = 3) -> dic
     """Run the subjects in turn, ``rounds`` times, every other round in reverse."""
     for _ in range(warmup):
         for subject in subjects:
+            subject.prepare()
             subject.run()
     samples: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     time.sleep(0.01)  # let the backends come to rest: their CPU time is counted when they do
@@ -84,6 +105,7 @@ def measure(subjects: Sequence[Subject], rounds: int, *, warmup: int = 3) -> dic
     try:
         for number in range(rounds):
             for subject in subjects if number % 2 else reversed(subjects):
+                subject.prepare()
                 start = time.perf_counter()
                 subject.run()
                 samples[subject.name].append(time.perf_counter() - start)
@@ -154,6 +176,14 @@ class Database:
                 tenants.set_password(connection, slug, remember)
             identity = str(issuers.tenant_id(connection, slug))
         return Tenant(self, slug, identity)
+
+    def fill(self, number: int) -> None:
+        """Make tenants until there are ``number``; they cannot log in yet."""
+        with self.admin() as connection:
+            known = {row[0] for row in connection.execute("select slug from ward.tenants")}
+            for slug in map(self.slug, range(1, number + 1)):
+                if slug not in known:
+                    connection.execute("select ward.create_tenant(%s)", [slug])
 
     def slug(self, number: int) -> str:
         return f"{self.name}_{number}"

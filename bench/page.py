@@ -1,7 +1,7 @@
 """What does a page cost: a login, 20 rows by key with 5 sealed fields each, over a plain table without RLS?
 
-Every page is a transaction with the token known to the backend. Four ways an application may ask for it: the rows in
-one statement or in 20, statement by statement or in a pipeline. Statements are prepared.
+Every page is a transaction with the token known to the backend. Four ways an application may ask for it: the
+rows in one statement or in 20, statement by statement or in a pipeline. Statements are prepared.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import cycle
 
-import wardkey
 from _common import (
     Connection,
     Figure,
@@ -23,6 +22,8 @@ from _common import (
     measure,
     patients,
 )
+
+import wardkey
 
 ROWS = 10_000
 ROUNDS = 1_001
