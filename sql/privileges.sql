@@ -22,11 +22,13 @@ grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.
 grant execute on function
   ward.tenant_id(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
-  ward_internal.begin_write(text),
+  ward_internal.begin_write(text), ward_internal.is_running(xid),
   ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),
   ward_internal.canonical(timestamptz), ward_internal.canonical(interval),
   ward_internal.canonical(real), ward_internal.canonical(double precision)
 to ward_owner;
+
+grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running
 
 -- the gates run as ward_owner, not as the superuser who installed the extension
 alter function ward.login(text) owner to ward_owner;

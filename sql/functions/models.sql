@@ -187,11 +187,12 @@ begin
   for v_index in
     select c.relname as name, pg_get_indexdef(i.indexrelid) as definition, am.amname = 'btree' as is_btree, i.indisunique,
       format('CREATE %sINDEX %I ON %I.%I', case when i.indisunique then 'UNIQUE ' else '' end, c.relname,
-        t.relnamespace::regnamespace::text, t.relname) as head
+        n.nspname, t.relname) as head
     from ward_internal.models as m
     join pg_index as i on i.indrelid = m.shape
     join pg_class as c on c.oid = i.indexrelid
     join pg_class as t on t.oid = i.indrelid
+    join pg_namespace as n on n.oid = t.relnamespace
     join pg_am as am on am.oid = c.relam
     where m.id = p_model and not exists (select from pg_constraint where conindid = i.indexrelid and conrelid = m.shape)
     order by c.relname
@@ -232,6 +233,7 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 declare
   v_model uuid := gen_random_uuid();
   v_class pg_class;
+  v_schema name;
   v_parent text;
   v_has_rows boolean;
   v_column text;
@@ -256,10 +258,12 @@ begin
   end if;
 
   v_class := (select c from pg_class as c where oid = p_table);
-  v_parent := format('%I.%I', v_class.relnamespace::regnamespace::text, v_class.relname);
+  v_schema := (select nspname from pg_namespace where oid = v_class.relnamespace);
+  v_parent := format('%I.%I', v_schema, v_class.relname);
+  execute format('grant usage on schema %I to ward_owner', v_schema);  -- checks name its types and functions
   execute format('alter table %s set schema ward_model', p_table);
   execute format('alter table ward_model.%I rename to %I', v_class.relname,
-    left(v_class.relnamespace::regnamespace::text || '__' || v_class.relname, 63));
+    left(v_schema || '__' || v_class.relname, 63));
   execute format('alter table %s owner to ward_owner', p_table);
   insert into ward_internal.models (id, relation, shape, face) values (v_model, p_table, p_table, v_class.relname);
   insert into ward_internal.sealed_columns (model_id, name) select v_model, unnest(seal);
