@@ -314,6 +314,8 @@ declare
   v_tenant ward_internal.tenants;
 begin
   for v_tenant in select * from ward_internal.tenants loop
+    -- a ward may be away, to be restored: ward.repair_tenant makes what it lacks
+    continue when to_regclass(ward_internal.leaf_name(p_model, v_tenant.schema_name)) is null;
     perform ward_internal.build_face(p_model, v_tenant);
   end loop;
 end
