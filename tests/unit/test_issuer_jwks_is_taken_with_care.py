@@ -137,7 +137,7 @@ def test_a_url_on_this_host_is_fetched(server: str) -> None:
     ("path", "why"),
     [
         ("/away", "must begin with https"),
-        ("/file", "https"),
+        ("/file", "not allowed"),
         ("/huge", "longer than"),
         ("/nothing", "Not Found"),
     ],
