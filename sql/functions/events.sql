@@ -9,18 +9,21 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     from ward_internal.model_columns(p_model)
   )
   select exists (
-    select from ward_internal.tenants as t, ward_internal.models as m, wanted
-    where m.id = p_model and wanted.columns is distinct from (
+    select from ward_internal.tenants as t
+    join ward_internal.models as m on m.id = p_model
+    join pg_class as face on face.oid = to_regclass(format('%I.%I', t.schema_name, m.face))
+    cross join wanted
+    where wanted.columns is distinct from (
       select array_agg(format('%s %s %s', a.attname, format_type(a.atttypid, a.atttypmod),
           case when a.attname = any (wanted.numbered) then null else pg_get_expr(d.adbin, d.adrelid) end) order by a.attnum)
       from pg_attribute as a
       left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
-      where a.attrelid = to_regclass(format('%I.%I', t.schema_name, m.face)) and a.attnum > 0))
+      where a.attrelid = face.oid and a.attnum > 0))
     and (select columns is not null from wanted)
 $$;
 comment on function ward_internal.faces_are_behind(uuid) is
-  'whether a face lacks a column, type or default of its model. False for a model without its primary key: pg_restore is '
-  'under way, alters tables before all is there, and brings the faces itself';
+  'whether a face that is there differs from its model in a column, type or default. Not for a model without its primary '
+  'key: pg_restore is under way, which alters tables before all of it is there and brings the faces itself';
 
 create or replace function ward_internal.follow_model(p_model uuid, p_renamed boolean) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -29,6 +32,7 @@ declare
   v_column record;
   v_old name;
   v_schema name;
+  v_changed boolean := false;
 begin
   for v_column in
     select s.attname as stored, d.attname as declared, s.atttypid, s.atttypmod, s.atthasdef, s.attrelid, s.attnum,
@@ -57,21 +61,25 @@ begin
       for v_schema in select schema_name from ward_internal.tenants loop
         execute format('alter view %I.%I rename column %I to %I', v_schema, v_model.face, v_old, v_column.stored);
       end loop;
+      v_changed := true;
       exit;
     elsif v_column.declared is null then
+      v_changed := true;
       execute format('alter table %s add column %I %s', v_model.shape, v_column.stored,
         format_type(v_column.atttypid, v_column.atttypmod));
     elsif v_column.stored is null then
+      v_changed := true;
       execute format('alter table %s drop column %I', v_model.shape, v_column.declared);
       delete from ward_internal.sealed_columns where id = v_column.column_id;
     elsif v_column.column_id is null
       and (v_column.atttypid, v_column.atttypmod) <> (v_column.declared_type, v_column.declared_typmod)
     then
+      v_changed := true;
       execute format('alter table %s alter column %I type %s using null', v_model.shape, v_column.declared,
         format_type(v_column.atttypid, v_column.atttypmod));
     end if;
   end loop;
-  if ward_internal.faces_are_behind(p_model) then
+  if v_changed or ward_internal.faces_are_behind(p_model) then
     perform ward_internal.rebuild_faces(p_model);
   end if;
 end
