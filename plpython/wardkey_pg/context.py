@@ -120,8 +120,8 @@ class Session:
         # a statement that began in time may end: a long COPY does not fail in its middle
         if (
             context is not None
-            and time.time() > context.claims.expires_at
-            and self._host.statement_time() > context.claims.expires_at
+            and time.time() >= context.claims.expires_at
+            and self._host.statement_time() >= context.claims.expires_at
         ):
             raise TokenExpired
         return context
@@ -159,7 +159,7 @@ class Session:
         now = time.time()
         if known is not None:
             generation, claims = known
-            if now > claims.expires_at:
+            if now >= claims.expires_at:
                 del self._verified[digest]
                 raise TokenExpired
             return digest, claims, generation
