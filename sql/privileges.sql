@@ -9,6 +9,12 @@ revoke all on all tables in schema ward, ward_internal from public;
 revoke all on all sequences in schema ward, ward_internal from public;
 alter default privileges for role ward_owner revoke execute on functions from public;
 
+-- The gates run as ward_owner, not as the superuser who installed the extension. Before the grants, so that these are
+-- recorded as the owner's.
+alter function ward.login(text) owner to ward_owner;
+alter function ward.login_session(text) owner to ward_owner;
+alter function ward.renew_session() owner to ward_owner;
+
 grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.logout(),
@@ -29,11 +35,6 @@ grant execute on function
 to ward_owner;
 
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running
-
--- the gates run as ward_owner, not as the superuser who installed the extension
-alter function ward.login(text) owner to ward_owner;
-alter function ward.login_session(text) owner to ward_owner;
-alter function ward.renew_session() owner to ward_owner;
 
 do $$
 begin

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pytest_postgresql.janitor import DatabaseJanitor
 
 from tests.support.database import Database
+from tests.support.dumps import empty_database
 from wardkey import issuers, migrations
 from wardkey.cli import main
 from wardkey.errors import DatabaseError, TableNotEmpty, UnknownObject, Unreachable, WardNotEmpty
@@ -24,23 +24,8 @@ _PERSON = """
 
 @pytest.fixture
 def empty(cluster: Cluster) -> Iterator[Database]:
-    """A database with nothing in it."""
-    config = cluster.home.config()
-    assert config
-    name = "migrated"
-    janitor = DatabaseJanitor(
-        user="postgres",
-        host=str(cluster.home.run),
-        port=config.port,
-        dbname=name,
-        template_dbname="template0",
-    )
-    with janitor:
-        yield Database(cluster, name)
-        with psycopg.connect(cluster.dsn(name), autocommit=True) as admin:
-            if admin.execute("select to_regclass('ward.tenants')").fetchone() != (None,):
-                for (slug,) in admin.execute("select slug from ward.tenants").fetchall():
-                    admin.execute("select ward.drop_tenant(%s, %s, true)", [slug, slug])
+    with empty_database(cluster) as database:
+        yield database
 
 
 def _ready(database: Database) -> str:

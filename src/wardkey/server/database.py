@@ -53,5 +53,7 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
         return f"extension wardkey {available} created"
     if installed != available:
         connection.execute("alter extension wardkey update")
+        # Functions that make faces and set roles up may have changed; an update script may not touch wards.
+        connection.execute("select ward.repair_tenant(slug) from ward.tenants")
         return f"extension wardkey updated from {installed} to {available}"
     return None

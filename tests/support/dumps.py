@@ -1,0 +1,64 @@
+"""pg_dump, pg_restore and pg_dumpall of the server under test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from tests.support.database import Database
+from wardkey.server import Cluster
+
+_numbers = count(1)
+
+
+@contextmanager
+def empty_database(cluster: Cluster) -> Iterator[Database]:
+    """Make a database with nothing in it; its tenants' roles go with it unless another database has them."""
+    config = cluster.home.config()
+    assert config
+    name = f"empty_{os.getpid()}_{next(_numbers)}"
+    before = _roles(cluster)
+    janitor = DatabaseJanitor(
+        user="postgres",
+        host=str(cluster.home.run),
+        port=config.port,
+        dbname=name,
+        template_dbname="template0",
+    )
+    with janitor:
+        yield Database(cluster, name)
+    with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as admin:
+        for role in _roles(cluster) - before:
+            admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+
+def dump(database: Database, file: Path, *options: str) -> Path:
+    run(database.cluster, "pg_dump", "--format=custom", f"--file={file}", *options, database.dsn())
+    return file
+
+
+def restore(database: Database, file: Path, *options: str) -> None:
+    """Restore without a single error."""
+    run(database.cluster, "pg_restore", "--exit-on-error", f"--dbname={database.dsn()}", *options, str(file))
+
+
+def run(cluster: Cluster, program: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [cluster.software.program(program), *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _roles(cluster: Cluster) -> set[str]:
+    with psycopg.connect(cluster.dsn("postgres")) as admin:
+        query = "select rolname from pg_roles where rolname like 'tenant!_%' escape '!'"
+        return {row[0] for row in admin.execute(query).fetchall()}

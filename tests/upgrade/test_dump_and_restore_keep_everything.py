@@ -1,0 +1,170 @@
+"""A dump restored elsewhere opens again and goes on living: nothing in it is an OID or of this database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.database import Database
+from tests.support.dumps import dump, empty_database, restore, run
+from wardkey.cli import main
+from wardkey.server import Cluster
+
+_ROWS = "select id, name, ssn, birth_date::text, city from patients order by id"
+_VISITS = """
+    create table clinic.visits (
+      id uuid primary key default gen_random_uuid(),
+      patient_id bigint not null references ward_model.clinic__patients on delete cascade,
+      note text not null constraint visits_note_not_blank check (note <> ''),
+      kind text not null default 'visit',
+      cost numeric(8, 2) not null default 0,
+      double_cost numeric generated always as (cost * 2) stored
+    );
+    create index visits_kind_idx on clinic.visits (kind);
+"""
+
+
+@pytest.fixture
+def elsewhere(cluster: Cluster) -> Iterator[Database]:
+    with empty_database(cluster) as database:
+        yield database
+
+
+@pytest.fixture
+def full(database: Database) -> Database:
+    """A database with data in two wards, and a second model table that references the first."""
+    with database.admin() as admin:
+        admin.execute(_VISITS)
+        admin.execute("select ward.protect('clinic.visits', seal => '{note}')")
+    for slug in ("acme", "globex"):
+        with database.tenant(slug, role="ADMIN") as ward:
+            ward.execute(
+                "insert into patients (name, ssn, birth_date)"
+                " values (%s, '999-1', '1815-12-10'), (%s, null, null)",
+                [f"Ada of {slug}", f"Bob of {slug}"],
+            )
+            ward.execute(
+                "insert into visits (patient_id, note, cost) select id, 'of ' || name, 10 from patients"
+            )
+    return database
+
+
+def _rows(database: Database, slug: str, query: str = _ROWS) -> list[tuple[object, ...]]:
+    with database.tenant(slug, role="ADMIN") as ward:
+        return list(ward.execute(query).fetchall())
+
+
+def _repair(database: Database) -> None:
+    with database.admin() as admin:
+        admin.execute("select ward.repair_tenant(slug) from ward.tenants")
+
+
+@pytest.mark.parametrize("options", [(), ("--jobs=2",)], ids=["one", "parallel"])
+def test_restored_database_works(
+    full: Database, elsewhere: Database, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    file = dump(full, tmp_path / "all")
+    restore(elsewhere, file, *options)
+    _repair(elsewhere)
+    for slug in ("acme", "globex"):
+        assert _rows(elsewhere, slug) == _rows(full, slug) != []
+        with elsewhere.tenant(slug, role="ADMIN") as ward:
+            ward.execute("insert into patients (name) values ('Eve')")
+            ward.execute("update patients set ssn = '999-2' where name = 'Eve'")
+            assert ward.execute("select id, ssn from patients where name = 'Eve'").fetchall() == [
+                (3, "999-2")
+            ]
+            with pytest.raises(psycopg.errors.CheckViolation):
+                ward.execute("insert into visits (patient_id, note) values (1, '')")
+            ward.execute("delete from patients where id = 1")
+            left = ward.execute("select note, kind, double_cost from visits").fetchall()
+            assert left == [(f"of Bob of {slug}", "visit", 20)]
+        with elsewhere.tenant(slug) as nobody:
+            assert nobody.execute("select count(*) from patients").fetchone() == (0,)
+
+
+def test_restored_registry_is_the_same(full: Database, elsewhere: Database, tmp_path: Path) -> None:
+    restore(elsewhere, dump(full, tmp_path / "all"))
+    tables = ("settings", "tenants", "tenant_keys", "issuers", "models", "sealed_columns", "shares")
+    for table in tables:
+        query = f"select to_jsonb(t) from ward_internal.{table} as t order by to_jsonb(t)::text"
+        with full.admin() as there, elsewhere.admin() as here:
+            assert here.execute(query).fetchall() == there.execute(query).fetchall() != []
+
+
+def test_restored_database_follows_its_models(full: Database, elsewhere: Database, tmp_path: Path) -> None:
+    restore(elsewhere, dump(full, tmp_path / "all"))
+    _repair(elsewhere)
+    with elsewhere.admin() as admin:
+        admin.execute("alter table clinic.patients add column blood_type text default 'O'")
+        admin.execute("select ward.add_sealed_column('clinic.patients', 'phone', 'text')")
+        slug = elsewhere.new_tenant()
+    with elsewhere.tenant("acme", role="ADMIN") as ward:
+        ward.execute("update patients set phone = '555' where id = 1")
+        assert ward.execute("select blood_type, phone from patients order by id").fetchall() == [
+            ("O", "555"),
+            ("O", None),
+        ]
+    with elsewhere.tenant(slug, role="ADMIN") as ward:
+        ward.execute("insert into patients (name, phone) values ('new', '1')")
+
+
+def test_restored_database_passes_the_doctor(
+    full: Database, elsewhere: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restore(elsewhere, dump(full, tmp_path / "all"))
+    _repair(elsewhere)
+    home = str(full.cluster.home.path)
+    code = main(["doctor", "--home", home, "--dsn", elsewhere.dsn(), "--json"])
+    assert code == 0, capsys.readouterr().out
+
+
+def test_renamed_then_restored_still_opens(full: Database, elsewhere: Database, tmp_path: Path) -> None:
+    before = _rows(full, "acme")
+    with full.admin() as admin:
+        admin.execute("alter table clinic.patients rename column ssn to social_security")
+        admin.execute("alter table clinic.patients rename to people")
+        admin.execute("alter table clinic.people set schema public")
+    restore(elsewhere, dump(full, tmp_path / "all"))
+    _repair(elsewhere)
+    renamed = "select id, name, social_security, birth_date::text, city from patients order by id"
+    assert _rows(elsewhere, "acme", renamed) == before
+    assert _rows(elsewhere, "acme", "select note from visits order by note") != []
+
+
+def test_one_ward_comes_back_from_its_own_dump(full: Database, tmp_path: Path) -> None:
+    before, visits = _rows(full, "acme"), _rows(full, "acme", "select * from visits order by id")
+    others = _rows(full, "globex")
+    file = dump(full, tmp_path / "ward", "--schema=tenant_acme")
+    with full.admin() as admin:
+        admin.execute("drop schema tenant_acme cascade")
+        admin.execute("alter table clinic.patients alter city set default 'Shelbyville'")  # goes on meanwhile
+        admin.execute("select ward.repair_tenant('acme')")
+    assert _rows(full, "acme") == []
+    restore(full, file, "--data-only", "--disable-triggers", "--schema=tenant_acme")
+    assert _rows(full, "acme") == before
+    assert _rows(full, "acme", "select * from visits order by id") == visits
+    assert _rows(full, "globex") == others
+    with full.tenant("acme", role="ADMIN") as ward:
+        row = ward.execute("insert into patients (name) values ('next') returning id, city").fetchone()
+    assert row == (3, "Shelbyville")
+
+
+def test_dump_holds_no_plaintext(full: Database, tmp_path: Path) -> None:
+    run(full.cluster, "pg_dump", "--format=plain", f"--file={tmp_path / 'sql'}", full.dsn())
+    text = (tmp_path / "sql").read_text()
+    assert "Springfield" in text  # city is not sealed: the dump has the rows
+    for secret in ("Ada of", "Bob of", "999-1", "1815-12-10"):
+        assert secret not in text
+
+
+def test_globals_bring_the_roles_without_passwords_in_clear(full: Database) -> None:
+    text = run(full.cluster, "pg_dumpall", "--globals-only", f"--dbname={full.dsn()}")
+    assert "CREATE ROLE tenant_acme;" in text and "GRANT ward_tenant TO tenant_acme" in text
+    assert "CREATE ROLE ward_owner;" in text
+    kept = full.cluster.home.pgpass.read_text()
+    password = next(line.split(":")[4] for line in kept.splitlines() if ":tenant_acme:" in line)
+    assert "SCRAM-SHA-256$" in text and password not in text
