@@ -11,7 +11,7 @@ create or replace function ward_internal.hidden_relations() returns setof regcla
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   select oid::regclass from pg_class
   where relnamespace = 'pg_catalog'::regnamespace and relkind in ('r', 'v') and (
-    relname ~ '^pg_stat'          -- rows, values, sizes and use of tables; statements and activity of backends
+    relname ~ '^pg_stat' and relname <> 'pg_statistic_ext'  -- rows, values and use of tables; activity of backends
     or relname in (
       'pg_db_role_setting',       -- settings of other tenants' roles
       'pg_largeobject_metadata',  -- who has large objects

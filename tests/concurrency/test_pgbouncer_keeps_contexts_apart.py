@@ -1,8 +1,8 @@
-"""ATTACKS 3, 9, 10: many tenants behind PgBouncer in transaction mode, 10,000 transactions, no context but one's own.
+"""ATTACKS 3, 9, 10: many tenants behind PgBouncer, 10,000 transactions, no context but one's own.
 
-Each tenant has two clients of different subjects and fewer server connections than clients, so that each transaction
-meets a backend another subject has just used: ended by commit, rollback, error or savepoint, with cursors, settings
-and prepared statements left behind.
+Each tenant has two clients of different subjects and one server connection, so that each transaction meets a
+backend another subject has just used: ended by commit, rollback, error or savepoint, with settings and
+prepared statements left behind.
 """
 
 from __future__ import annotations

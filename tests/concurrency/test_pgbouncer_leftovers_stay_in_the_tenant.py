@@ -1,7 +1,7 @@
-"""ATTACKS 9, 10: what a client leaves in a shared backend reaches other clients of its tenant, and nobody else.
+"""ATTACKS 9, 10: what a client leaves in a backend reaches other clients of its tenant, and nobody else.
 
-Settings, held cursors, prepared statements and LISTEN belong to the connection, not to the transaction; PostgreSQL has no
-privilege for them. One pool per login role is what bounds them.
+Settings, held cursors, prepared statements and LISTEN belong to the connection, not to the transaction;
+PostgreSQL has no privilege for them. One pool per login role is what bounds them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_held_cursor_stays_with_its_rows(database: Database, clients: tuple[Conn
 def test_session_login_through_a_pooler_stays_and_is_documented(
     database: Database, clients: tuple[Connection, ...]
 ) -> None:
-    """ward.login_session is for psql: its comment says so. Behind a pooler the next client of the tenant has it."""
+    """It is for psql, as its comment says: behind a pooler the next client of the tenant has it."""
     one, two, other = clients
     one.execute("select ward.login_session(%s)", [database.token("acme", "one")])
     assert two.execute("select ward.subject()").fetchone() == ("one",)

@@ -39,7 +39,7 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
         where ({OURS}) and has_function_privilege('tenant_acme', p.oid, 'execute')"""
     assert {row[0] for row in calm.admin.execute(query).fetchall()} == {
         "login", "login_session", "renew_session", "logout", "tenant_id", "subject", "role",
-        "unseal", "unseal_bytes", "upsert",
+        "unseal", "unseal_bytes", "upsert", "parse_array",
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ RELATIONS = (
     "ward.tenants",
     "ward.issuers",
 )
-NOT_FOR_VIEWS = ("0A000", "42703", "42809")
+NOT_FOR_VIEWS = ("0A000", "42703", "42809", "55000")
 STATEMENTS = (
     "select * from {}",
     "table {}",
