@@ -32,8 +32,13 @@ class Show:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        if not total:
+            yield lambda count: None
+            return
+        for done in self._progress.task_ids:
+            self._progress.remove_task(done)
         with self._progress as bars:
-            task = bars.add_task(what, total=total, visible=total > 0)
+            task = bars.add_task(what, total=total)
             yield lambda count: bars.advance(task, count)
 
     def clinics(self, clinics: Clinics) -> None:
