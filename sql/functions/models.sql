@@ -244,6 +244,9 @@ begin
     perform ward_internal.fail('unsupported', format('%s is protected already', p_table),
       'to seal a further column: select ward.add_sealed_column(…)');
   end if;
+  if seal is null or array_position(seal, null) is not null then
+    perform ward_internal.fail('unknown_object', 'a column to seal is NULL', 'name the columns of the table that are to be sealed');
+  end if;
   lock table ward_internal.tenants in share mode;
   lock table ward_internal.models in share row exclusive mode;
   perform ward_internal.check_declared_table(p_table, seal);

@@ -20,7 +20,7 @@ begin
       hint = 'select ward.upsert(''patients'', ''[{"id": 1, "name": "…"}]'')';
   end if;
   for v_row in select * from jsonb_array_elements(p_rows) loop
-    select array_agg(attname) into v_given from pg_attribute
+    select coalesce(array_agg(attname), '{}') into v_given from pg_attribute
       where attrelid = p_face and attnum > 0 and not attisdropped and v_row ? attname;
     if jsonb_typeof(v_row) <> 'object' or not v_given @> v_key
       or (select count(*) from jsonb_object_keys(v_row)) <> cardinality(v_given)
