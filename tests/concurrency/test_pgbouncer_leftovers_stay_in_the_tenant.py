@@ -108,7 +108,10 @@ def test_the_attack_works_in_one_pool_for_all_tenants(database: Database) -> Non
         policy = "create policy own on public.notes using (tenant = current_setting('app.tenant', true))"
         admin.execute(policy)
         admin.execute("grant select on public.notes to ward_tenant")
-    with pgbouncer(database, ["acme"], pool_size=1) as dsns:
-        with connect(dsns["acme"]) as globex, connect(dsns["acme"]) as acme:
-            globex.execute("set app.tenant = 'globex'")
-            assert acme.execute("select body from public.notes").fetchall() == [("secret",)]
+    with (
+        pgbouncer(database, ["acme"], pool_size=1) as dsns,
+        connect(dsns["acme"]) as globex,
+        connect(dsns["acme"]) as acme,
+    ):
+        globex.execute("set app.tenant = 'globex'")
+        assert acme.execute("select body from public.notes").fetchall() == [("secret",)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.sqlstate import refused
+from wardkey.server.database import prepare_extension
 
 from .conftest import SECRET, Wards
 
@@ -150,3 +151,11 @@ def test_notify_is_heard_by_all_tenants(calm: Wards) -> None:
         assert [n.payload for n in heard] == ["visible"]
         with refused():
             victim.execute("select pg_notify('jobs', 'computed')")
+
+
+def test_starting_again_closes_what_an_upgrade_opened(wards: Wards) -> None:
+    """pg_upgrade makes pg_catalog anew and does not run the extension's script."""
+    wards.admin.execute("grant execute on function pg_current_wal_lsn() to public")
+    assert prepare_extension(wards.admin) == "what PostgreSQL grants to PUBLIC taken back"
+    assert prepare_extension(wards.admin) is None
+    wards.refuses("select pg_current_wal_lsn()")

@@ -11,6 +11,7 @@ import sqlalchemy
 
 from .conftest import Wards
 
+PLAIN = "dt dv ds di df dn dn+ du dp ddp l dx dT dD dC do dL dy des dRp dX dd dA dconfig dF dO dm dE dP"
 COMMANDS = (
     r"\d",
     r"\d patients",
@@ -19,11 +20,7 @@ COMMANDS = (
     r"\d+ clinic.icd10",
     r"\copy (select * from patients) to /dev/null",
     r"\sv patients",
-    *(
-        rf"\{command}"
-        for command in ("dt dv ds di df dn dn+ du dp ddp l dx dT dD dC do dL dy des dRp dX dd dA").split()
-    ),
-    *(rf"\{command}" for command in ("dconfig conninfo encoding dF dO dm dE dP").split()),
+    *(rf"\{command}" for command in PLAIN.split()),
 )
 HIDDEN = (r"\dt+", r"\dv+", r"\l+", r"\drds")
 

@@ -56,4 +56,7 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
         # Functions that make faces and set roles up may have changed; an update script may not touch wards.
         connection.execute("select ward.repair_tenant(slug) from ward.tenants")
         return f"extension wardkey updated from {installed} to {available}"
+    if connection.execute("select 1 from ward_internal.open_to_public()").fetchone():
+        connection.execute("select ward_internal.harden()")  # pg_upgrade leaves these behind
+        return "what PostgreSQL grants to PUBLIC taken back"
     return None
