@@ -259,6 +259,7 @@ def test_keys_of_every_kind(shared: Database, acme: Connection) -> None:
     assert one(acme, 'delete from "Odd Name" returning "select", "a""b"') == (8, "xlvn")
 
 
+FK = "visits_patient_id_fkey"
 SECRET = "s3cr3t-plaintext"
 
 
@@ -269,7 +270,7 @@ SECRET = "s3cr3t-plaintext"
         ("insert into visits (note, score) values (%s, 11)", errors.CheckViolation, "visits_score_check"),
         ("insert into visits (note, stage, score) values (%s, 'late', 5)", errors.CheckViolation, None),
         ("insert into visits (note, weight) values (%s, 0)", errors.CheckViolation, "visits_weight"),
-        ("insert into visits (note, patient_id) values (%s, 9)", errors.ForeignKeyViolation, "visits_patient_id_fkey"),
+        ("insert into visits (note, patient_id) values (%s, 9)", errors.ForeignKeyViolation, FK),
         ("insert into visits (note, code) values (%s, '-')", errors.ForeignKeyViolation, "visits_code_fkey"),
         ("insert into visits (id, note) values (1, 'a'), (1, %s)", errors.UniqueViolation, None),
         (
