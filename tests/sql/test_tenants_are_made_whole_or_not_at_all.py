@@ -1,4 +1,4 @@
-"""A ward is there with role, schema, key and faces, or nothing of it; suspending and dropping it act at once."""
+"""A ward is there with role, schema, key and faces, or not at all; suspending and dropping act at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def traces(admin: Connection, slug: str) -> list[int]:
     """Count what there is of a tenant: registry, keys, role, schema, relations, settings."""
     row = admin.execute(
         "select (select count(*) from ward_internal.tenants where slug = %(s)s),"
-        " (select count(*) from ward_internal.tenant_keys k join ward.tenants t on t.id = tenant_id where slug = %(s)s),"
+        " (select count(*) from ward_internal.tenant_keys k join ward.tenants t on t.id = tenant_id"
+        "   where slug = %(s)s),"
         " (select count(*) from pg_roles where rolname = 'tenant_' || %(s)s),"
         " (select count(*) from pg_namespace where nspname = 'tenant_' || %(s)s)",
         {"s": slug},
@@ -53,7 +54,8 @@ def test_create(database: Database, admin: Connection) -> None:
 
 @pytest.mark.parametrize(
     "slug",
-    ["", " ", "A", "1a", "_a", "a-b", "a b", "ä", "a" * 49, "a\n", "a;drop table x", 'a"b', "a'b", "a.b", "../a", None],
+    ["", " ", "A", "1a", "_a", "a-b", "a b", "ä", "a" * 49, "a\n", "a;drop table x",
+     'a"b', "a'b", "a.b", "../a", None],
     ids=repr,
 )  # fmt: skip
 def test_an_invalid_slug_is_refused(admin: Connection, slug: str | None) -> None:

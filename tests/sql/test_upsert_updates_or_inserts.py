@@ -1,4 +1,4 @@
-"""ward.upsert stands in for ON CONFLICT: it updates the given columns of the row with that key, or inserts it."""
+"""ward.upsert stands in for ON CONFLICT: it updates given columns of the row with that key, or inserts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ def test_nothing_to_do(acme: Connection) -> None:
 
 @pytest.mark.parametrize(
     "rows",
-    [{"id": 1}, [{"name": "x"}], [{}], [1], ["id"], [["id"]], [None], [{"id": 1, "nope": 2}], [{"nope": 2}], "x", None,
+    [{"id": 1}, [{"name": "x"}], [{}], [1], ["id"], [["id"]], [None], [{"id": 1, "nope": 2}],
+     [{"nope": 2}], "x", None,
      [{"ID": 1, "name": "x"}], [{"id": 1, "tenant_id": "x"}], [{"id": 1, "ctid": "(0,1)"}]],
     ids=repr,
 )  # fmt: skip
