@@ -8,27 +8,32 @@ returns table (
   place integer, column_name name, type_name text, type_id oid, column_id uuid,
   default_expression text, generated boolean, key_place integer, sequence regclass
 )
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select
-    stored.attnum::integer,
-    stored.attname,
-    format_type(declared.atttypid, declared.atttypmod),
-    declared.atttypid,
-    sealed.id,
-    pg_get_expr(def.adbin, def.adrelid),
-    stored.attgenerated <> '',
-    array_position(pk.indkey::int2[], declared.attnum)::integer,
-    pg_get_serial_sequence(model.shape::text, declared.attname)::regclass
-  from ward_internal.models as model
-  join pg_attribute as stored on stored.attrelid = model.relation and stored.attnum > 0 and not stored.attisdropped
-  join pg_attribute as declared on declared.attrelid = model.shape and declared.attname = stored.attname
-  join pg_index as pk on pk.indrelid = model.shape and pk.indisprimary
-  left join ward_internal.sealed_columns as sealed on sealed.model_id = model.id and sealed.name = stored.attname
-  left join pg_attrdef as def
-    on def.adrelid = case when sealed.id is null then stored.attrelid else declared.attrelid end
-    and def.adnum = case when sealed.id is null then stored.attnum else declared.attnum end
-  where model.id = p_model
-  order by stored.attnum
+language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+  -- plpgsql, not SQL: it keeps the plan, and provisioning asks seven times a table
+  return query
+    select
+      stored.attnum::integer,
+      stored.attname,
+      format_type(declared.atttypid, declared.atttypmod),
+      declared.atttypid,
+      sealed.id,
+      pg_get_expr(def.adbin, def.adrelid),
+      stored.attgenerated <> '',
+      array_position(pk.indkey::int2[], declared.attnum)::integer,
+      pg_get_serial_sequence(model.shape::text, declared.attname)::regclass
+    from ward_internal.models as model
+    join pg_attribute as stored on stored.attrelid = model.relation and stored.attnum > 0 and not stored.attisdropped
+    join pg_attribute as declared on declared.attrelid = model.shape and declared.attname = stored.attname
+    join pg_index as pk on pk.indrelid = model.shape and pk.indisprimary
+    left join ward_internal.sealed_columns as sealed on sealed.model_id = model.id and sealed.name = stored.attname
+    left join pg_attrdef as def
+      on def.adrelid = case when sealed.id is null then stored.attrelid else declared.attrelid end
+      and def.adnum = case when sealed.id is null then stored.attnum else declared.attnum end
+    where model.id = p_model
+    order by stored.attnum;
+end
 $$;
 comment on function ward_internal.model_columns(uuid) is
   'columns of a model table without tenant_id, in order: declared type, id if sealed, default, place in the primary key';
