@@ -216,7 +216,8 @@ select
     from pg_index where indrelid = a.attrelid),
   (select array_agg((conname, contype, replace(pg_get_constraintdef(oid), %(s)s, ''))::text order by conname)
     from pg_constraint where conrelid = a.attrelid),
-  (select array_agg((polname, polpermissive)::text order by polname) from pg_policy where polrelid = a.attrelid)
+  (select array_agg((polname, polpermissive)::text order by polname)
+    from pg_policy where polrelid = a.attrelid)
 from pg_attribute as a
 where attrelid = (%(s)s || '.t_sealed')::regclass and attnum > 0
 group by attrelid"""
