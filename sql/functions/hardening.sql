@@ -63,6 +63,8 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     or proname ~ '^pg_(try_)?advisory_'
     -- messages every session of the database can hear
     or proname in ('pg_listening_channels', 'pg_notification_queue_usage', 'pg_notify')
+    -- a snapshot of before a suspension, in which later transactions could log in
+    or proname = 'pg_export_snapshot'
     -- records in the write-ahead log that readers of the log would believe
     or proname = 'pg_logical_emit_message'
     -- large objects: out of reach of row-level security
