@@ -176,7 +176,7 @@ def test_errors_say_whether_to_try_again(kms: LocalKms, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "local", "vault://x", "gcpkms://projects", "local:x", "LOCAL:", "file:///x?k=s"]
+    "uri", ["", "local", "vaults://x", "gcpkms+x://projects", "local:x", "LOCAL:", "file:///x?k=s"]
 )
 def test_an_unknown_kms_is_said_so(uri: str, tmp_path: Path) -> None:
     with pytest.raises(KmsConfigurationError, match="local:"):

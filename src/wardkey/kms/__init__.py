@@ -1,8 +1,13 @@
-"""Key management services, chosen by the scheme of a URI: ``local:``."""
+"""Key management services, chosen by the scheme of a URI; a module for each.
+
+A URI names a service and is no secret; credentials are in files of the keeper's directory, or in its
+environment where a provider's own tools look for them. Each provider's module says which.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
@@ -18,9 +23,15 @@ __all__ = [
     "open_kms",
 ]
 
+# scheme: module, class, the extra of the wheel that brings what it imports
+_PROVIDERS = {
+    "local": ("local", "LocalKms", ""),
+    "vault": ("vault", "VaultKms", "vault"),
+}
+
 
 def open_kms(uri: str, directory: Path) -> Kms:
-    """Return the provider that ``uri`` names. ``directory`` is the keeper's, for those that keep state.
+    """Return the provider that ``uri`` names. ``directory``: where its credentials are, and its state if any.
 
     Raises KmsConfigurationError.
     """
@@ -28,10 +39,24 @@ def open_kms(uri: str, directory: Path) -> Kms:
 
 
 def load_provider(uri: str) -> Callable[[str, Path], Kms]:
-    """Import the provider that ``uri`` names and return what opens it. Raises KmsConfigurationError."""
-    scheme, separator, _ = uri.partition(":")
-    if separator and scheme == "local":
-        from .local import LocalKms
+    """Import the provider that ``uri`` names and return what opens it. Raises KmsConfigurationError.
 
-        return LocalKms
-    raise KmsConfigurationError(f"unknown KMS {uri.partition('?')[0]!r}; known schemes: local:")
+    Whatever the provider will ever import is imported by this call.
+    """
+    scheme, separator, _ = uri.partition(":")
+    if not separator or scheme not in _PROVIDERS:
+        raise KmsConfigurationError(
+            f"unknown KMS; known schemes: {', '.join(f'{name}:' for name in _PROVIDERS)}"
+        )
+    module, name, extra = _PROVIDERS[scheme]
+    missing: str | None = None
+    try:
+        provider: Callable[[str, Path], Kms] = getattr(import_module(f".{module}", __name__), name)
+    except ModuleNotFoundError as error:
+        missing = error.name
+    else:
+        return provider
+    raise KmsConfigurationError(
+        f"{scheme}: needs a package that is not here ({missing}); install it with: "
+        f"pip install 'wardkey[{extra}]'"
+    )

@@ -1,0 +1,301 @@
+"""HashiCorp Vault and OpenBao: KEKs in the transit engine, ``vault://HOST:PORT/MOUNT``.
+
+A tenant's KEK is the transit key ``wardkey-<tenant>`` (aes256-gcm96, not exportable, rotated after 365
+days); the KEK's version is the key's. A wrapped DEK is the engine's ciphertext without ``vault:v<version>:``,
+and the DEK's additional data is its ``associated_data``.
+
+Options of the URI: ``namespace=NAME``; ``tls=off``, to a loopback address only; ``keeper=ENTITY``, for
+whoever makes KEKs: the identity entity that is to use them. Making a KEK also writes the policy
+``wardkey-<tenant>`` (encrypt and decrypt with this key and read its description, nothing else), and with
+``keeper=`` an identity group of that name, which gives the policy to the entity and the tokens it has.
+
+Credential, in the keeper's directory: ``vault.json``, mode 0600::
+
+    {"role_id": "…", "secret_id": "…", "mount": "approle"}     AppRole; mount may be left out
+    {"token": "…"}
+
+or the environment variable VAULT_TOKEN. The token is renewed when two thirds of its time have passed, and
+got anew from the AppRole when it cannot be. ``vault-ca.pem`` there replaces the system's certificates.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import hvac
+import hvac.exceptions
+import requests
+
+from ._settings import ca_bundle, is_loopback, parse_uri, read_credential
+from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
+
+__all__ = ["VaultKms"]
+
+_OPTIONS = ("keeper", "namespace", "tls")
+_TIMEOUT = (1.0, 3.0)  # seconds to connect, and to wait for an answer
+_ROTATION = "8760h"
+_RENEW_AFTER = 2 / 3  # of the token's time
+_MOUNT = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
+_KEY = re.compile(r"wardkey-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_VERSION = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
+# 307 is a standby's answer, 501 that of a server not yet initialized, 503 that of a sealed one.
+_PASSING = (307, 412, 429, 472, 473, 500, 501, 502, 503, 504)
+
+
+class VaultKms(Kms):
+    """KEKs of one transit mount. Raises KmsConfigurationError; the server is first asked when a key is."""
+
+    scheme = "vault"
+
+    def __init__(self, uri: str, directory: Path) -> None:
+        address, options = parse_uri(uri, _OPTIONS)
+        url, self._mount = _split(address, options.get("tls", "on"))
+        self._keeper = options.get("keeper")
+        session = requests.Session()
+        session.trust_env = False  # no ~/.netrc, no proxy, no other certificates
+        verify = ca_bundle(directory / "vault-ca.pem")
+        session.verify = str(verify) if verify else True
+        # An empty token keeps the client from looking for one itself.
+        self._client = hvac.Client(
+            url,
+            token="",
+            session=session,
+            timeout=_TIMEOUT,
+            allow_redirects=False,  # the token would go along, whoever it is that answers
+            namespace=options.get("namespace"),
+        )
+        self._login = _Login(self._client, directory / "vault.json")
+
+    def __repr__(self) -> str:
+        return f"VaultKms({self._client.url!r}, {self._mount!r})"
+
+    def create_kek(self, tenant: UUID) -> KekRef:
+        name = f"wardkey-{tenant}"
+        path = f"{self._mount}/keys/{name}"
+        key = self._ask("GET", path, missing_is_none=True)
+        if key is None:
+            self._ask("POST", path, {"type": "aes256-gcm96", "auto_rotate_period": _ROTATION})
+            key = self._ask("GET", path)
+        if self._keeper is not None:
+            self._allow(name, self._keeper)
+        return KekRef(f"{self.scheme}:{self._mount}/{name}", _version_of(key))
+
+    def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
+        key, version = self._parts(kek)
+        body = {"plaintext": _text(dek), "associated_data": _text(aad), "key_version": int(version)}
+        answer = self._ask("POST", f"{self._mount}/encrypt/{key}", body)
+        return _bytes(answer, "ciphertext", f"vault:v{version}:")
+
+    def unwrap(self, kek: KekRef, wrapped: bytes, aad: bytes) -> bytes:
+        key, version = self._parts(kek)
+        body = {"ciphertext": f"vault:v{version}:{_text(wrapped)}", "associated_data": _text(aad)}
+        return _bytes(self._ask("POST", f"{self._mount}/decrypt/{key}", body), "plaintext", "")
+
+    def _parts(self, kek: KekRef) -> tuple[str, str]:
+        mount, _, key = kek.name.removeprefix(f"{self.scheme}:").rpartition("/")
+        known = kek.name.startswith(f"{self.scheme}:{mount}/") and mount == self._mount
+        if not known or not _KEY.fullmatch(key) or not _VERSION.fullmatch(kek.version):
+            raise KmsDenied("the KEK is not one of this Vault")
+        return key, kek.version
+
+    def _allow(self, name: str, entity: str) -> None:
+        """Let ``entity`` use the KEK. Done each time: what was interrupted or undone is whole again."""
+        found = self._ask("GET", f"identity/entity/name/{entity}", missing_is_none=True)
+        if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+            raise KmsConfigurationError("Vault has no identity entity of the name in the KMS URI (keeper=)")
+        rules = {
+            f"{self._mount}/encrypt/{name}": "update",
+            f"{self._mount}/decrypt/{name}": "update",
+            f"{self._mount}/keys/{name}": "read",
+        }
+        policy = {"path": {path: {"capabilities": [can]} for path, can in rules.items()}}
+        self._ask("PUT", f"sys/policies/acl/{name}", {"policy": json.dumps(policy)})
+        group = {"policies": [name], "member_entity_ids": [found["id"]]}
+        self._ask("POST", f"identity/group/name/{name}", group)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        missing_is_none: bool = False,
+    ) -> Any:
+        """Return what Vault answers; a token it no longer takes is replaced once."""
+        token = self._login.token()
+        try:
+            answer = _request(self._client, method, path, token, body)
+        except _ForbiddenError:
+            if self._login.is_valid(token):
+                raise
+            answer = _request(self._client, method, path, self._login.token(instead_of=token), body)
+        except _MissingError:
+            if missing_is_none:
+                return None
+            raise
+        return answer.get("data")
+
+
+class _Login:
+    """The token in use: got, renewed and replaced by one thread at a time."""
+
+    def __init__(self, client: hvac.Client, path: Path) -> None:
+        credential = read_credential(path)
+        if credential is None and (token := os.environ.get("VAULT_TOKEN")):
+            credential = {"token": token}
+        if credential is None:
+            raise KmsConfigurationError(f"no Vault credential: {path} is missing and VAULT_TOKEN is not set")
+        self._client = client
+        self._lock = Lock()
+        self._token: str = credential.get("token", "")
+        self._given = credential.pop("token", "")
+        self._mount = credential.pop("mount", "approle")
+        self._approle = credential
+        wanted = set() if self._given else {"role_id", "secret_id"}
+        values = (self._given, self._mount, *credential.values())
+        if credential.keys() != wanted or not all(isinstance(value, str) for value in values):
+            raise KmsConfigurationError(f"{path} must hold role_id and secret_id, or token")
+        if not _MOUNT.fullmatch(self._mount):
+            raise KmsConfigurationError(f"{path}: mount is not the path of an auth method")
+        self._renew_at = 0.0  # on the clock of time.monotonic()
+
+    def token(self, *, instead_of: str | None = None) -> str:
+        """Return a token that is good as far as known, and not ``instead_of``. Raises KmsError."""
+        if not self._lock.acquire(timeout=sum(_TIMEOUT)):
+            raise KmsUnavailable("Vault does not answer a login")
+        try:
+            if self._token and self._token == instead_of:
+                self._token = ""
+            if not self._token:
+                self._log_in()
+            elif time.monotonic() >= self._renew_at:
+                self._renew()
+            return self._token
+        finally:
+            self._lock.release()
+
+    def is_valid(self, token: str) -> bool:
+        """Whether Vault still takes the token, so that what it forbids is forbidden for good."""
+        try:
+            _request(self._client, "GET", "auth/token/lookup-self", token, None)
+        except _ForbiddenError:
+            return False
+        return True
+
+    def _log_in(self) -> None:
+        if self._given:
+            raise KmsDenied("Vault does not take the token any more; give the keeper another")
+        self._take(_request(self._client, "POST", f"auth/{self._mount}/login", None, self._approle))
+
+    def _renew(self) -> None:
+        if self._given and not self._renew_at:
+            token = (
+                _request(self._client, "GET", "auth/token/lookup-self", self._token, None).get("data") or {}
+            )
+            if not token.get("renewable"):
+                self._renew_at = float("inf")
+                return
+        try:
+            self._take(_request(self._client, "POST", "auth/token/renew-self", self._token, {}))
+        except KmsError:  # a token at the end of its time is answered with status 500
+            if self._given:
+                raise
+            self._log_in()
+
+    def _take(self, answer: Mapping[str, Any]) -> None:
+        auth = answer.get("auth")
+        if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
+            raise KmsUnavailable("Vault answered a login with something else")
+        self._token = auth["client_token"]
+        lease = auth.get("lease_duration") or float("inf")
+        # A token whose renewals are used up is given ever less time: the AppRole then gives the next one.
+        self._renew_at = time.monotonic() + lease * _RENEW_AFTER
+
+
+class _ForbiddenError(KmsDenied):
+    """Vault does not let this token do this, or does not know the token; it says the same for both."""
+
+
+class _MissingError(KmsDenied):
+    """There is nothing at this path."""
+
+
+def _request(
+    client: hvac.Client, method: str, path: str, token: str | None, body: Mapping[str, object] | None
+) -> dict[str, Any]:
+    headers = {} if token is None else {"X-Vault-Token": token}
+    try:
+        answer = client.adapter.request(
+            method, f"/v1/{path}", headers=headers, json=body, raise_exception=False
+        )
+    except requests.RequestException:
+        raise KmsUnavailable("Vault cannot be reached") from None
+    except (hvac.exceptions.VaultError, ValueError):
+        raise KmsUnavailable("Vault answered something that is not its protocol") from None
+    if isinstance(answer, dict):
+        return answer
+    status = answer.status_code
+    if status == 204:
+        return {}
+    if status in _PASSING:
+        raise KmsUnavailable(f"Vault cannot answer now (HTTP status {status})")
+    if status == 403:
+        raise _ForbiddenError("Vault does not allow it")
+    if status == 404:
+        raise _MissingError("Vault has nothing of this name")
+    raise KmsDenied(f"Vault refused the key, its version or its additional data (HTTP status {status})")
+
+
+def _split(address: str, tls: str) -> tuple[str, str]:
+    """Return the server's URL and the mount. What was written is not in the error."""
+    host, _, mount = address.partition("/")
+    mount = mount.strip("/") or "transit"
+    try:
+        parts = urlsplit(f"//{host}")
+        port = parts.port or 8200
+    except ValueError:
+        port = 0
+    if (
+        not port
+        or not parts.hostname
+        or "@" in host
+        or not _MOUNT.fullmatch(mount)
+        or tls not in ("on", "off")
+    ):
+        raise KmsConfigurationError("write the KMS URI as vault://HOST:PORT/MOUNT, without a credential")
+    if tls == "off" and not is_loopback(parts.hostname):
+        raise KmsConfigurationError("tls=off is for Vault on a loopback address")
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{'https' if tls == 'on' else 'http'}://{name}:{port}", mount
+
+
+def _version_of(key: object) -> str:
+    version = key.get("latest_version") if isinstance(key, dict) else None
+    if not isinstance(version, int):
+        raise KmsUnavailable("Vault answered something that is not a key's description")
+    return str(version)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _bytes(answer: object, name: str, prefix: str) -> bytes:
+    value = answer.get(name) if isinstance(answer, dict) else None
+    if isinstance(value, str) and value.startswith(prefix):
+        try:
+            return base64.b64decode(value.removeprefix(prefix), validate=True)
+        except binascii.Error:
+            pass
+    raise KmsUnavailable("Vault answered something that is not its protocol")

@@ -1,0 +1,84 @@
+"""A provider as the contract's tests need it: a real implementation, two credentials, another KEK version."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from tests.support.openbao import KEEPER, ORCHESTRATOR, OpenBao
+from wardkey.kms import Kms, open_kms
+from wardkey.kms.local import LocalKms
+
+ACME, GLOBEX = UUID(int=10), UUID(int=11)
+DEK = bytes(range(100, 132))
+
+
+class Bench(ABC):
+    """One provider. The keeper's credential uses KEKs, the orchestrator's makes them."""
+
+    uri: str
+    admin_uri: str
+
+    def __init__(self, base: Path) -> None:
+        self.directory, self.admin_directory = base / "keeper", base / "orchestrator"
+        for directory in (self.directory, self.admin_directory):
+            directory.mkdir(mode=0o700)
+
+    @property
+    def scheme(self) -> str:
+        return self.uri.partition(":")[0]
+
+    def open(self) -> Kms:
+        return open_kms(self.uri, self.directory)
+
+    def open_admin(self) -> Kms:
+        return open_kms(self.admin_uri, self.admin_directory)
+
+    def secrets(self) -> Sequence[str]:
+        """Return what must be in no text: the credentials."""
+        return ()
+
+    def give_to(self, uid: int) -> None:  # noqa: B027
+        """Let an operating system user reach what is not in the keeper's directory, if anything is not."""
+
+    @abstractmethod
+    def new_version(self, tenant: UUID) -> None:
+        """Give the tenant's KEK a new current version, by the KMS's own means."""
+
+
+class LocalBench(Bench):
+    uri = admin_uri = "local:"
+
+    def __init__(self, base: Path) -> None:
+        super().__init__(base)
+        self.admin_directory = self.directory
+
+    def new_version(self, tenant: UUID) -> None:
+        path = self.directory / "kek" / f"{tenant}.json"
+        document, nonce = json.loads(path.read_text()), os.urandom(12)
+        aad = b"wardkey/1 local kek" + tenant.bytes + b"2"
+        sealed = nonce + LocalKms(self.uri, self.directory)._root.encrypt(nonce, os.urandom(32), aad)
+        document["keys"]["2"] = {"created": 0, "sealed": base64.b64encode(sealed).decode()}
+        document["active"] = "2"
+        path.write_text(json.dumps(document))
+
+
+class VaultBench(Bench):
+    def __init__(self, base: Path, server: OpenBao) -> None:
+        super().__init__(base)
+        self.server = server
+        self.uri, self.admin_uri = server.uri, f"{server.uri}&keeper={KEEPER}"
+        server.give_credential(self.directory, KEEPER)
+        server.give_credential(self.admin_directory, ORCHESTRATOR)
+
+    def secrets(self) -> Sequence[str]:
+        files = (self.directory / "vault.json", self.admin_directory / "vault.json")
+        return [secret for file in files for secret in json.loads(file.read_text()).values()]
+
+    def new_version(self, tenant: UUID) -> None:
+        self.server.ask("POST", f"transit/keys/wardkey-{tenant}/rotate")

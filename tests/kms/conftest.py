@@ -1,0 +1,36 @@
+"""Each provider against a real implementation, started by the first test that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.openbao import OpenBao
+
+from .benches import Bench, LocalBench, VaultBench
+
+
+@pytest.fixture(params=["local", "vault"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    """Every provider in turn."""
+    made: Bench = request.getfixturevalue(f"{request.param}_bench")
+    return made
+
+
+@pytest.fixture
+def local_bench(tmp_path: Path) -> LocalBench:
+    return LocalBench(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def openbao() -> Iterator[OpenBao]:
+    server = OpenBao()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def vault_bench(openbao: OpenBao, tmp_path: Path) -> VaultBench:
+    return VaultBench(tmp_path, openbao)

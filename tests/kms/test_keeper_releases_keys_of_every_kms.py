@@ -1,0 +1,84 @@
+"""The keeper with each provider, as a process: it releases, and needs no import once it is not root."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from wardkey_pg.envelope import key_aad
+from wardkey_pg.errors import KeyRefused
+
+from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
+
+from .benches import DEK, Bench
+
+NOBODY = 65534
+# Says what is imported, and which file of Python's own is opened, after the keeper became its own user.
+WATCHED = """
+import os, sys
+become = os.setresuid
+class Finder:
+    def find_spec(self, name, path=None, target=None): print('IMPORT', name, file=sys.stderr)
+def opened(event, arguments):
+    if event == 'open' and str(arguments[0]).startswith(sys.prefix):
+        print('OPEN', arguments[0], file=sys.stderr)
+def setresuid(*ids):
+    become(*ids)
+    sys.meta_path.insert(0, Finder())
+    sys.addaudithook(opened)
+os.setresuid = setresuid
+from wardkey.keeper.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start(keeper: Keeper, bench: Bench) -> None:
+    if not is_root():
+        keeper.start("--kms", bench.uri)
+        return
+    keeper.base.chmod(0o777)
+    for path in (keeper.directory, *keeper.directory.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    bench.give_to(NOBODY)
+    options = ("--kms", bench.uri, "--run-as", f"{NOBODY}:{NOBODY}", "--allow-uid", "0")
+    keeper.start(*options, program=("-c", WATCHED))
+
+
+def test_a_key_is_released_and_nothing_of_it_written(bench: Bench) -> None:
+    kek, kms = bench.open_admin().create_kek(UUID(ACME)), bench.open()
+    wrapped = kms.wrap(kek, DEK, key_aad(UUID(ACME).bytes, 1))
+    keeper = Keeper()
+    shutil.copytree(bench.directory, keeper.directory, dirs_exist_ok=True)
+    try:
+        start(keeper, bench)
+        request = {
+            "op": "release",
+            "tenant": ACME,
+            "version": 1,
+            "kek": kek.name,
+            "kek_version": kek.version,
+            "wrapped": base64.b64encode(wrapped).decode(),
+            "token": keeper.token(),
+        }
+        assert base64.b64decode(keeper.ask(**request)["dek"]) == DEK
+        assert keeper.status()["provider"] == bench.scheme
+        for wrong in (
+            {"version": 2},
+            {"tenant": GLOBEX, "token": keeper.token(GLOBEX)},
+            {"kek_version": "7"},
+        ):
+            with pytest.raises(KeyRefused):
+                keeper.ask(**{**request, **wrong})
+        written = keeper.errors + (keeper.directory / "release.log").read_text()
+        assert "IMPORT" not in written and "OPEN" not in written, written
+        for secret in (*bench.secrets(), base64.b64encode(DEK).decode(), repr(DEK)[2:20]):
+            assert secret not in written
+        command = Path(f"/proc/{keeper.pid}/cmdline").read_text()
+        assert not [secret for secret in bench.secrets() if secret in command]
+        assert keeper.stop() == 0
+    finally:
+        keeper.remove()
