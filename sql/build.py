@@ -1,8 +1,9 @@
-"""Build the extension's scripts: ``sql/dist/wardkey--VERSION.sql`` and one update script per file in ``sql/updates``.
+"""Build the extension's scripts: ``sql/dist/wardkey--VERSION.sql`` and one update script per delta.
 
-Stateful objects (``tables/``) are made once and change by the deltas in ``updates/A--B.sql``; replaceable ones
-(``functions/``) are written once and run again by every update. ``privileges.sql`` comes last. ``@VERSION@`` becomes the
-version, which is written in ``plpython/wardkey_pg/__init__.py``. Standard library only: it runs before anything is installed.
+Stateful objects (``tables/``) are made once and change by the deltas in ``updates/A--B.sql``; replaceable
+ones (``functions/``) are written once and run again by every update. ``privileges.sql`` comes last.
+``@VERSION@`` becomes the version, which is written in ``plpython/wardkey_pg/__init__.py``. Standard library
+only: it runs before anything is installed.
 """
 
 import re
@@ -31,7 +32,7 @@ def version() -> str:
     """Return the version of the module that stands beside these files."""
     for module in (_SQL.parent / "plpython/wardkey_pg", _SQL.parent.parent / "wardkey_pg"):
         if (module / "__init__.py").is_file():
-            return re.findall(r'__version__ = "([^"]+)"', (module / "__init__.py").read_text())[0]
+            return str(re.findall(r'__version__ = "([^"]+)"', (module / "__init__.py").read_text())[0])
     raise SystemExit("build.py: wardkey_pg is not beside sql/")
 
 
@@ -40,8 +41,10 @@ def _read(path: Path) -> str:
 
 
 def _header(statement: str) -> str:
-    # The server runs a script under the path of whoever installs it; operators in it are to be PostgreSQL's own.
-    return f'\\echo Use "{statement}" to load this file. \\quit\nset local search_path = pg_catalog, pg_temp;\n\n'
+    # The server runs a script under the path of whoever installs it; operators in it are to be
+    # PostgreSQL's own.
+    echo = f'\\echo Use "{statement}" to load this file. \\quit'
+    return f"{echo}\nset local search_path = pg_catalog, pg_temp;\n\n"
 
 
 def build(target: Path) -> list[Path]:

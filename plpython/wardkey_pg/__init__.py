@@ -1,7 +1,8 @@
 """The part of wardkey that runs inside PostgreSQL, behind the PL/Python functions of extension "wardkey".
 
-Everything here but ``_host`` and ``entry`` runs without PostgreSQL. It imports the standard library and ``cryptography``
-only, and little of both: every backend pays for it (records are NamedTuples because ``dataclasses`` alone costs 12 ms).
+Everything here but ``_host`` and ``entry`` runs without PostgreSQL. It imports the standard library and
+``cryptography`` only, and little of both: every backend pays for it (records are NamedTuples because
+``dataclasses`` alone costs 12 ms).
 """
 
 __version__ = "0.1.0"

@@ -17,8 +17,9 @@ _R = TypeVar("_R")
 
 _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
 
-# Two stable, exported functions of the server, read directly because a call through SPI costs more than opening a
-# value does, and because SQL cannot forge what they return: passing now() as an argument would let it be chosen.
+# Two stable, exported functions of the server, read directly because a call through SPI costs more than
+# opening a value does, and because SQL cannot forge what they return: passing now() as an argument would let
+# it be chosen.
 _server = ctypes.PyDLL(None)
 transaction_started: Callable[[], int] = _server.GetCurrentTransactionStartTimestamp
 transaction_started.restype = ctypes.c_int64  # type: ignore[attr-defined]
@@ -30,7 +31,7 @@ _wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPe
 
 
 def statement_started() -> float:
-    """Return when the client's statement began, in unix seconds of the wall clock, whatever the transaction's age."""
+    """Return when the client's statement began, in unix seconds of the wall clock."""
     return float(_statement_started()) / 1e6 + _POSTGRES_EPOCH
 
 
@@ -75,7 +76,7 @@ _SqlError.__module__ = "builtins"
 
 
 def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn what ``function`` raises into an SQL error that carries our text and nothing of the values at hand."""
+    """Turn what ``function`` raises into an SQL error with our text and nothing of the values at hand."""
 
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
@@ -97,6 +98,6 @@ def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def _sqlstate(error: Any) -> str:
-    """Return the SQLSTATE of an SPIError; of classes PL/Python does not know it keeps six bits a character."""
+    """Return the SQLSTATE of an SPIError; of unknown classes PL/Python keeps six bits a character."""
     code = error.spidata[0] if getattr(error, "spidata", None) else 0
     return "".join(chr((code >> 6 * place & 0x3F) + ord("0")) for place in range(5))

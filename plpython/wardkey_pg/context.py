@@ -2,13 +2,13 @@
 
 Invariants:
 
-* A context ends with its transaction, whatever the client, the pooler or a savepoint does: it is stamped with the
-  transaction's start, and whoever asks compares.
-* A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction looks the
-  tenant's status and key epoch up again.
+* A context ends with its transaction, whatever the client, the pooler or a savepoint does: it is stamped with
+  the transaction's start, and whoever asks compares.
+* A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction
+  looks the tenant's status and key epoch up again.
 * The tenant of the token is the tenant of ``session_user``. A transaction has one tenant.
 * An attempt to log in ends the context there was, also when it fails.
-* Past the token's expiry no further statement sees anything.
+* Past the token's expiry no further statement sees anything; one that began in time may end.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ _READ_ONLY_ROLES = frozenset({"VIEWER"})
 class Host(Protocol):
     """What a session needs of PostgreSQL."""
 
-    def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]: ...
+    def query(
+        self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
+    ) -> list[Mapping[str, Any]]: ...
     def check_interrupts(self) -> None: ...
     def transaction(self) -> int: ...
     def statement_time(self) -> float: ...
 
 
 class Context(NamedTuple):
-    """Verified claims, the token they came from (the keeper wants to see it itself), and the tenant's keys."""
+    """Verified claims, the tenant's keys, and the token, which the keeper wants to see itself."""
 
     claims: Claims
     keys: TenantKeys
@@ -69,9 +71,20 @@ class Context(NamedTuple):
 
 
 class Session:
-    """A backend's context. ``stamp``, ``openers`` and ``sealers`` are for the hot paths of ``unseal`` and ``seal``."""
+    """A backend's context. ``stamp``, ``openers`` and ``sealers`` are for the hot paths."""
 
-    __slots__ = ("_context", "_host", "_issuers", "_keyring", "_lasting", "_settings", "_verified", "openers", "sealers", "stamp")
+    __slots__ = (
+        "_context",
+        "_host",
+        "_issuers",
+        "_keyring",
+        "_lasting",
+        "_settings",
+        "_verified",
+        "openers",
+        "sealers",
+        "stamp",
+    )
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -127,7 +140,7 @@ class Session:
         return context
 
     def renew(self) -> None:
-        """Take a lasting context over into this transaction. Raises as ``login`` does, and then it is gone."""
+        """Take a lasting context over into this transaction, or raise as ``login`` does and end it."""
         context, lasting = self._context, self._lasting
         self.logout()
         if context is not None and lasting:

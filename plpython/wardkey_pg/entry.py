@@ -49,7 +49,8 @@ def _login_session(token: str) -> None:
     _mark = os.urandom(16).hex()
     # no parallel plans: renewing asks the registry, which cannot be done in the middle of one
     _host.query(
-        "select set_config('ward.session', $1, false), set_config('max_parallel_workers_per_gather', '0', false)",
+        "select set_config('ward.session', $1, false),"
+        " set_config('max_parallel_workers_per_gather', '0', false)",
         ["text"],
         [_mark],
     )
@@ -87,7 +88,7 @@ def _check_issuer(document: str) -> None:
     try:
         Issuer.from_document(json.loads(document))
     except ValueError as error:  # says what is wrong where; an issuer's document holds public keys only
-        raise Unsupported(f"issuer document: {error}", "see ward.add_issuer's comment for its members") from None
+        raise Unsupported(f"issuer document: {error}", "its members: \\df+ ward.add_issuer") from None
 
 
 def _provision_key(tenant: str) -> str:
@@ -119,7 +120,9 @@ _FUNCTIONS = {name: boundary(function) for name, function in _cold.items()}
 # The hot ones stand before the boundary and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session)))
 _FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session)))
-_FUNCTIONS["unseal"] = make_unseal(_session, transaction_started, boundary(partial(open_text_slowly, _session)))
+_FUNCTIONS["unseal"] = make_unseal(
+    _session, transaction_started, boundary(partial(open_text_slowly, _session))
+)
 _FUNCTIONS["unseal_bytes"] = make_unseal_bytes(
     _session, transaction_started, boundary(partial(open_slowly, _session))
 )

@@ -5,12 +5,13 @@ A sealed value, 33 bytes longer than its plaintext::
     0x01 · DEK version (4, big-endian) · nonce (12, random) · ciphertext · tag (16)
 
 * Cipher: AES-256-GCM (NIST SP 800-38D).
-* Key: HKDF-SHA256 (RFC 5869) of the tenant's DEK, salt = tenant id (16 bytes), info = ``wardkey/1 column`` · column id
-  (16 bytes): a key of its own per tenant, DEK version and column, so that the bound of 2^32 random nonces is per column.
-* Additional data: ``wardkey/1``, tenant id, DEK version, column id, each behind its length (4 bytes, big-endian), then
-  the row id, which runs to the end. No two different tuples give the same bytes.
-* Row id: 8 bytes big-endian for an integer key, 16 bytes for a uuid, UTF-8 for text; of a key of several columns each
-  part behind its length (4 bytes).
+* Key: HKDF-SHA256 (RFC 5869) of the tenant's DEK, salt = tenant id (16 bytes), info = ``wardkey/1 column`` ·
+  column id (16 bytes): a key of its own per tenant, DEK version and column, so that the bound of 2^32 random
+  nonces is per column.
+* Additional data: ``wardkey/1``, tenant id, DEK version, column id, each behind its length (4 bytes,
+  big-endian), then the row id, which runs to the end. No two different tuples give the same bytes.
+* Row id: 8 bytes big-endian for an integer key, 16 bytes for a uuid, UTF-8 for text; of a key of several
+  columns each part behind its length (4 bytes).
 
 ``tests/vectors/`` holds vectors and a decoder that shares no code with this file.
 """
@@ -47,7 +48,7 @@ def version_of(sealed: bytes) -> int:
 
 
 def commitment(dek: bytes, tenant: bytes, version: int) -> bytes:
-    """Return the 32 bytes that commit to a DEK without telling it (AES-GCM alone does not commit to its key)."""
+    """Return 32 bytes that commit to a DEK without telling it: AES-GCM alone does not commit to its key."""
     return _hkdf(dek, tenant, b"wardkey/1 commitment" + version.to_bytes(4, "big"))
 
 

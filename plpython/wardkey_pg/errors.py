@@ -72,7 +72,9 @@ class SealError(WardError):
 class OpenFailed(SealError):
     sqlstate = "WK101"
     default_message = "sealed value does not open"
-    default_hint = "the value was altered or moved, or its key is not the one it was sealed under; treat as an incident"
+    default_hint = (
+        "it was altered or moved, or its key is not the one it was sealed under; treat as an incident"
+    )
 
 
 class KeeperUnavailable(SealError):

@@ -21,7 +21,7 @@ _SLICE = 0.05  # seconds between looks for a cancel
 
 
 class KeeperClient:
-    """Asks the keeper at ``path``; gives up after ``timeout`` seconds; calls ``check_interrupts`` while it waits."""
+    """Asks the keeper at ``path``, for ``timeout`` seconds at most; ``check_interrupts`` while it waits."""
 
     def __init__(self, path: str, timeout: float, check_interrupts: Callable[[], None]) -> None:
         self._path = path
@@ -29,7 +29,9 @@ class KeeperClient:
         self._check_interrupts = check_interrupts
         self._looked = 0.0
 
-    def release(self, tenant: str, version: int, kek: str, kek_version: str, wrapped: bytes, token: str) -> bytes:
+    def release(
+        self, tenant: str, version: int, kek: str, kek_version: str, wrapped: bytes, token: str
+    ) -> bytes:
         """Return the DEK. Raises KeeperUnavailable, or what the keeper says (KeyRefused, TokenExpired, …)."""
         answer = self._ask(
             {
@@ -45,7 +47,7 @@ class KeeperClient:
         return _bytes(answer, "dek")
 
     def provision(self, tenant: str) -> tuple[int, str, str, bytes, bytes]:
-        """Have a KEK and a DEK made for a new tenant: version, KEK name, KEK version, wrapped DEK, commitment."""
+        """Have keys made for a new tenant. Return version, KEK name, KEK version, wrapped DEK, commitment."""
         answer = self._ask({"op": "provision", "tenant": tenant})
         version, kek, kek_version = answer.get("version"), answer.get("kek"), answer.get("kek_version")
         if (

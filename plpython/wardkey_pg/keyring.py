@@ -37,8 +37,8 @@ class WrappedKey(NamedTuple):
 class TenantKeys:
     """One tenant's keys, released version by version when first needed, derived column by column.
 
-    ``openers`` maps (column id, header of the sealed value) to what the hot path of ``unseal`` needs and nothing else;
-    ``sealers`` maps a column id to what the hot path of ``seal`` needs.
+    ``openers`` maps (column id, header of the sealed value) to what the hot path of ``unseal`` needs and
+    nothing else; ``sealers`` maps a column id to what the hot path of ``seal`` needs.
     """
 
     def __init__(self, tenant: str, epoch: int, keys: Sequence[WrappedKey]) -> None:
@@ -103,7 +103,7 @@ class Keyring:
         self._tenants: OrderedDict[str, TenantKeys] = OrderedDict()
 
     def get(self, tenant: str, epoch: int, ttl: float) -> TenantKeys | None:
-        """Return the tenant's keys unless they are older than ``ttl`` seconds or of another epoch: then forget them."""
+        """Return the tenant's keys; forget those older than ``ttl`` seconds or of another epoch."""
         keys = self._tenants.get(tenant)
         if keys is None:
             return None
@@ -123,7 +123,7 @@ class Keyring:
 
 
 def _draw_nonces() -> Iterator[bytes]:
-    """Random nonces, drawn from the kernel a hundred at a time: a system call each would cost as much as AES-GCM.
+    """Random nonces, drawn from the kernel by the hundred: a system call each would cost as much as AES-GCM.
 
     Backends are forked before Python starts in them, so that no two can share what is drawn here.
     """

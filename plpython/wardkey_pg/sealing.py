@@ -28,8 +28,8 @@ _Transaction = Callable[[], int]
 def make_unseal_bytes(session: Session, transaction: _Transaction, slow: _Open) -> _Open:
     """Return ``unseal_bytes(sealed, column, row)``.
 
-    Its body is what every sealed field of every row costs: a comparison, a look-up, a call. Whatever does not go that
-    smoothly is left to ``slow``, which is ``open_slowly`` behind the boundary that makes SQL errors.
+    Its body is what every sealed field of every row costs: a comparison, a look-up, a call. Whatever does not
+    go that smoothly is left to ``slow``, which is ``open_slowly`` behind the boundary that makes SQL errors.
     """
 
     def unseal_bytes(sealed: bytes, column: bytes, row: bytes) -> bytes:
@@ -64,7 +64,7 @@ def make_unseal(
 
 
 def open_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> bytes:
-    """Open a value whose context or key is not at hand yet. Raises NoContext, OpenFailed and what a keeper may say."""
+    """Open a value whose context or key is not at hand. Raises NoContext, OpenFailed, and as a keeper says."""
     context = session.current()
     if context is None:
         raise NoContext
@@ -83,8 +83,8 @@ def open_text_slowly(session: Session, sealed: bytes, column: bytes, row: bytes)
 def make_seal_bytes(session: Session, slow: Callable[[bytes], ColumnKey]) -> _Open:
     """Return ``seal_bytes(plaintext, column, row)``, under the tenant's active key.
 
-    Only face triggers may call it, right after ``begin_write``, which has just asked for the context: it is not asked
-    for again, and a context that ended took its sealers along.
+    Only face triggers may call it, right after ``begin_write``, which has just asked for the context: it is
+    not asked for again, and a context that ended took its sealers along.
     """
 
     def seal_bytes(plaintext: bytes, column: bytes, row: bytes) -> bytes:
