@@ -64,7 +64,7 @@ def make_unseal(
 
 
 def open_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> bytes:
-    """Open a value whose context or key is not at hand. Raises NoContext, OpenFailed, and as a keeper says."""
+    """Open a value whose context or key is not at hand. Raises NoContext, OpenFailed or a keeper's error."""
     context = session.current()
     if context is None:
         raise NoContext
