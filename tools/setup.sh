@@ -72,6 +72,9 @@ packages=
 if [ "$purpose" = test ] && ! PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; then
     packages="$packages pgbouncer"
 fi
+if [ "$purpose" = test ] && ! command -v softhsm2-util >/dev/null; then
+    packages="$packages softhsm2"
+fi
 # shellcheck disable=SC2086
 [ -z "$packages" ] || install_packages $packages
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
+import pkcs11
+from pkcs11 import KeyType
+
 from tests.support.openbao import KEEPER, ORCHESTRATOR, OpenBao
+from tests.support.softhsm import LABEL, MODULE, SoftHsm
+from wardkey._files import write_atomically
 from wardkey.kms import Kms, open_kms
 from wardkey.kms.local import LocalKms
+from wardkey.kms.pkcs11 import _RIGHTS
 
 ACME, GLOBEX = UUID(int=10), UUID(int=11)
 DEK = bytes(range(100, 132))
@@ -82,3 +89,23 @@ class VaultBench(Bench):
 
     def new_version(self, tenant: UUID) -> None:
         self.server.ask("POST", f"transit/keys/wardkey-{tenant}/rotate")
+
+
+class Pkcs11Bench(Bench):
+    def __init__(self, base: Path, server: SoftHsm) -> None:
+        super().__init__(base)
+        self.server = server
+        self.uri = self.admin_uri = server.uri
+        for directory in (self.directory, self.admin_directory):
+            write_atomically(directory / "pkcs11.pin", server.pin.encode() + b"\n")
+
+    def secrets(self) -> Sequence[str]:
+        return [self.server.pin]
+
+    def give_to(self, uid: int) -> None:
+        self.server.give_to(uid)
+
+    def new_version(self, tenant: UUID) -> None:
+        version, label = f"{time.time_ns()}-00000000".encode(), f"wardkey-{tenant}"
+        with pkcs11.lib(MODULE).get_token(token_label=LABEL).open(rw=True) as session:
+            session.generate_key(KeyType.AES, 256, id=version, label=label, store=True, template=_RIGHTS)

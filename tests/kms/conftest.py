@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.openbao import OpenBao
+from tests.support.softhsm import SoftHsm
 
-from .benches import Bench, LocalBench, VaultBench
+from .benches import Bench, LocalBench, Pkcs11Bench, VaultBench
 
 
-@pytest.fixture(params=["local", "vault"])
+@pytest.fixture(params=["local", "vault", "pkcs11"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Every provider in turn."""
     made: Bench = request.getfixturevalue(f"{request.param}_bench")
@@ -34,3 +35,15 @@ def openbao() -> Iterator[OpenBao]:
 @pytest.fixture
 def vault_bench(openbao: OpenBao, tmp_path: Path) -> VaultBench:
     return VaultBench(tmp_path, openbao)
+
+
+@pytest.fixture(scope="session")
+def softhsm() -> Iterator[SoftHsm]:
+    server = SoftHsm()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def pkcs11_bench(softhsm: SoftHsm, tmp_path: Path) -> Pkcs11Bench:
+    return Pkcs11Bench(tmp_path, softhsm)

@@ -27,6 +27,7 @@ __all__ = [
 _PROVIDERS = {
     "local": ("local", "LocalKms", ""),
     "vault": ("vault", "VaultKms", "vault"),
+    "pkcs11": ("pkcs11", "Pkcs11Kms", "pkcs11"),
 }
 
 

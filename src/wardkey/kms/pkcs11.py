@@ -1,0 +1,227 @@
+"""Hardware security modules, and SoftHSM: KEKs in a PKCS#11 token, ``pkcs11:token=LABEL?module-path=FILE``.
+
+The URI is of RFC 7512; ``;serial=NUMBER`` after the label chooses between tokens of one label. A version of a
+tenant's KEK is an AES-256 key of the token, labelled ``wardkey-<tenant>``, whose CKA_ID is the version: the
+time it was made at, in nanoseconds, and 8 random hexadecimal digits, so that two makers never meet. The
+newest is the current one. Keys are made in the token, sensitive and not extractable; others are not used.
+
+A wrapped DEK is 0x01 · nonce (12) · ciphertext · tag (16), of CKM_AES_GCM with the DEK's additional data.
+
+Credential, in the keeper's directory: ``pkcs11.pin``, mode 0600: the user PIN. A wrong one is tried once,
+because modules lock themselves. What the module itself needs (SOFTHSM2_CONF …) is in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import unquote
+from uuid import UUID
+
+import pkcs11
+import pkcs11._pkcs11  # what pkcs11 itself imports when the module is loaded
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+from pkcs11 import exceptions as errors
+
+from wardkey._files import read_guarded
+
+from ._settings import parse_uri
+from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
+
+__all__ = ["Pkcs11Kms"]
+
+_FORMAT = 1
+_NONCE_LENGTH = 12
+_TAG_BITS = 128
+_OVERHEAD = 1 + _NONCE_LENGTH + _TAG_BITS // 8
+_WAIT = 3.0  # seconds for the token to be free
+_LABEL = re.compile(r"wardkey-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_VERSION = re.compile(r"[0-9]{19}-[0-9a-f]{8}", re.ASCII)
+_KEK = {
+    Attribute.CLASS: ObjectClass.SECRET_KEY,
+    Attribute.KEY_TYPE: KeyType.AES,
+    Attribute.TOKEN: True,
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+}
+_RIGHTS = {
+    Attribute.PRIVATE: True,
+    Attribute.SENSITIVE: True,
+    Attribute.EXTRACTABLE: False,
+    Attribute.COPYABLE: False,
+    Attribute.ENCRYPT: True,
+    Attribute.DECRYPT: True,
+    Attribute.SIGN: False,
+    Attribute.VERIFY: False,
+    Attribute.WRAP: False,
+    Attribute.UNWRAP: False,
+    Attribute.DERIVE: False,
+}
+_WRONG_PIN = (
+    errors.PinExpired,
+    errors.PinIncorrect,
+    errors.PinInvalid,
+    errors.PinLenRange,
+    errors.PinLocked,
+    errors.UserPinNotInitialized,
+)
+_REFUSED = (
+    errors.EncryptedDataInvalid,
+    errors.EncryptedDataLenRange,
+    errors.DataInvalid,
+    errors.DataLenRange,
+    errors.KeySizeRange,
+    errors.KeyTypeInconsistent,
+    errors.MechanismInvalid,
+    errors.MechanismParamInvalid,
+    errors.FunctionRejected,
+    errors.SessionReadOnly,
+    errors.TokenWriteProtected,
+    errors.TemplateInconsistent,
+)
+
+
+# A module is the process's: it is loaded once, and started without locks of its own.
+_locks: dict[str, Lock] = {}
+
+
+class Pkcs11Kms(Kms):
+    """KEKs of one token, which is logged in to when a key is first asked for.
+
+    Raises KmsConfigurationError.
+    """
+
+    scheme = "pkcs11"
+
+    def __init__(self, uri: str, directory: Path) -> None:
+        address, options = parse_uri(uri, ("module-path",))
+        self._wanted = _token_of(address)
+        self._module = options.get("module-path", "")
+        self._pin = _read_pin(directory / "pkcs11.pin")
+        self._pin_is_wrong = False
+        self._session: Any = None
+        self._lock = _locks.setdefault(self._module, Lock())
+        if not self._module.startswith("/"):
+            raise KmsConfigurationError("the KMS URI must name the PKCS#11 module: ?module-path=/…")
+        try:
+            self._library = pkcs11.lib(self._module)
+        except (errors.PKCS11Error, OSError):
+            raise KmsConfigurationError(f"the PKCS#11 module {self._module} cannot be loaded") from None
+
+    def __repr__(self) -> str:
+        return f"Pkcs11Kms({self._module!r}, {self._wanted!r})"
+
+    def create_kek(self, tenant: UUID) -> KekRef:
+        label = f"wardkey-{tenant}"
+        with self._opened() as session:
+            if not _versions(session, label):
+                made = f"{time.time_ns():019d}-{secrets.token_hex(4)}"
+                with session.token.open(rw=True) as writing:
+                    writing.generate_key(
+                        KeyType.AES, 256, id=made.encode(), label=label, store=True, template=_RIGHTS
+                    )
+            versions = _versions(session, label)
+        if not versions:
+            raise KmsUnavailable("the PKCS#11 token does not show the KEK it made")
+        return KekRef(f"{self.scheme}:{label}", max(versions))
+
+    def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_LENGTH)
+        with self._opened() as session:
+            sealed = _key(session, kek).encrypt(dek, **_aes_gcm(nonce, aad))
+        return bytes((_FORMAT,)) + nonce + bytes(sealed)
+
+    def unwrap(self, kek: KekRef, wrapped: bytes, aad: bytes) -> bytes:
+        if len(wrapped) < _OVERHEAD or wrapped[0] != _FORMAT:
+            raise KmsDenied("the wrapped key is not one of a PKCS#11 token")
+        nonce, sealed = wrapped[1 : 1 + _NONCE_LENGTH], wrapped[1 + _NONCE_LENGTH :]
+        with self._opened() as session:
+            key = _key(session, kek)
+            try:
+                return bytes(key.decrypt(sealed, **_aes_gcm(nonce, aad)))
+            except (errors.GeneralError, errors.FunctionFailed):  # modules say so of a wrong tag
+                raise KmsDenied("the wrapped key does not open under this KEK and tenant") from None
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """Have the one session, one thread at a time, and make KmsErrors of what goes wrong with it."""
+        if not self._lock.acquire(timeout=_WAIT):
+            raise KmsUnavailable("the PKCS#11 token does not answer")
+        try:
+            if self._session is None:
+                self._session = self._log_in()
+            yield self._session
+        except _WRONG_PIN:
+            self._pin_is_wrong = True
+            raise KmsDenied("the PKCS#11 token refuses the PIN; mend it and start the keeper again") from None
+        except _REFUSED:
+            raise KmsDenied("the PKCS#11 token refused the key or its additional data") from None
+        except errors.PKCS11Error:  # the session, the token or the way to it is gone: begin anew next time
+            self._session = None
+            raise KmsUnavailable("the PKCS#11 token is not there or has failed") from None
+        finally:
+            self._lock.release()
+
+    def _log_in(self) -> Any:
+        if self._pin_is_wrong:
+            raise errors.PinIncorrect
+        token = self._library.get_token(**self._wanted)
+        try:
+            return token.open(user_pin=self._pin)
+        except errors.UserAlreadyLoggedIn:  # a login is the process's, for all its sessions
+            return token.open()
+
+
+def _token_of(address: str) -> dict[str, Any]:
+    names = {"token": "token_label", "serial": "token_serial"}
+    pairs = [part.partition("=")[::2] for part in address.split(";")]
+    wanted: dict[str, Any] = {names.get(name, name): unquote(value) for name, value in pairs}
+    if len(wanted) != len(pairs) or not {"token_label"} <= wanted.keys() <= set(names.values()):
+        raise KmsConfigurationError("write the KMS URI as pkcs11:token=LABEL?module-path=FILE, without a PIN")
+    if "token_serial" in wanted:
+        wanted["token_serial"] = wanted["token_serial"].encode()
+    return wanted
+
+
+def _read_pin(path: Path) -> str:
+    pin = ""
+    try:
+        pin = read_guarded(path, secret=True).decode().strip("\r\n")
+    except FileNotFoundError:
+        raise KmsConfigurationError(f"no PKCS#11 PIN: {path} is missing") from None
+    except OSError as error:
+        raise KmsConfigurationError(f"the PKCS#11 PIN cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        pin = ""
+    if not pin:
+        raise KmsConfigurationError(f"{path} does not hold a PIN")
+    return pin
+
+
+def _key(session: Any, kek: KekRef) -> Any:
+    scheme, _, label = kek.name.partition(":")
+    if scheme != Pkcs11Kms.scheme or not _LABEL.fullmatch(label) or not _VERSION.fullmatch(kek.version):
+        raise KmsDenied("the KEK is not one of a PKCS#11 token")
+    wanted = {**_KEK, Attribute.LABEL: label, Attribute.ID: kek.version.encode()}
+    found = list(session.get_objects(wanted))
+    if len(found) != 1:
+        raise KmsDenied("the PKCS#11 token has no such KEK")
+    return found[0]
+
+
+def _versions(session: Any, label: str) -> list[str]:
+    found = session.get_objects({**_KEK, Attribute.LABEL: label})
+    texts = [bytes(key[Attribute.ID]).decode("ascii", "replace") for key in list(found)]
+    return [text for text in texts if _VERSION.fullmatch(text)]
+
+
+def _aes_gcm(nonce: bytes, aad: bytes) -> dict[str, Any]:
+    parameters = pkcs11.GCMParams(nonce, aad, _TAG_BITS)
+    return {"mechanism": Mechanism.AES_GCM, "mechanism_param": parameters}
