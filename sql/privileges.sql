@@ -43,6 +43,10 @@ begin
       execute function ward_internal.on_alter_table();
     alter event trigger ward_follow_models enable always;
   end if;
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_forget_models') then
+    create event trigger ward_forget_models on sql_drop execute function ward_internal.on_drop();
+    alter event trigger ward_forget_models enable always;
+  end if;
 end
 $$;
 

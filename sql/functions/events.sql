@@ -1,4 +1,4 @@
--- ALTER TABLE on a model table reaches every face by itself.
+-- ALTER TABLE on a model table reaches every face by itself; DROP TABLE takes it out of the registry.
 
 create or replace function ward_internal.faces_are_behind(p_model uuid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -105,3 +105,34 @@ begin
 end
 $$;
 revoke execute on function ward_internal.on_alter_table() from public;
+
+-- definer because whoever drops any table of the database runs it, and may not read the registry
+create or replace function ward_internal.on_drop() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model ward_internal.models;
+  v_schema name;
+begin
+  delete from ward_internal.shares where relation in (
+    select objid from pg_event_trigger_dropped_objects() where classid = 'pg_class'::regclass and objsubid = 0);
+  for v_model in
+    select m.* from ward_internal.models as m
+    join pg_event_trigger_dropped_objects() as d on d.objid in (m.relation, m.shape)
+    where d.classid = 'pg_class'::regclass and d.objsubid = 0
+  loop
+    if exists (select from pg_class where oid = v_model.relation) then
+      perform ward_internal.fail('unsupported', format('that is the shape of %s', v_model.relation),
+        format('drop or unprotect the model table itself: select ward.unprotect(%L)', v_model.relation));
+    end if;
+    delete from ward_internal.sealed_columns where model_id = v_model.id;
+    delete from ward_internal.models where id = v_model.id;
+    if exists (select from pg_class where oid = v_model.shape) then
+      execute format('drop table %s cascade', v_model.shape);
+    end if;
+    for v_schema in select schema_name from ward_internal.tenants loop
+      execute format('drop function if exists %I.%I()', v_schema, v_model.face || '_write');
+    end loop;
+  end loop;
+end
+$$;
+revoke execute on function ward_internal.on_drop() from public;

@@ -35,10 +35,22 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 declare
   v_leaf text := ward_internal.leaf_name(p_model, p_tenant.schema_name);
   v_column record;
+  v_index record;
 begin
   execute format('create table %s partition of %s for values in (%L)', v_leaf,
     (select relation from ward_internal.models where id = p_model), p_tenant.id);
   perform ward_internal.set_row_security(v_leaf);
+  -- Errors name the constraint: by its declared name, which applications know, not by the one PostgreSQL makes up.
+  for v_index in
+    select i.inhrelid::regclass as leaf, declared.relname as name
+    from pg_index as x
+    join pg_inherits as i on i.inhrelid = x.indexrelid
+    join pg_class as declared on declared.oid = i.inhparent
+    where x.indrelid = v_leaf::regclass
+      and to_regclass(format('%I.%I', p_tenant.schema_name, declared.relname)) is null
+  loop
+    execute format('alter index %s rename to %I', v_index.leaf, v_index.name);
+  end loop;
   -- A sequence of the tenant's own: gaps in a shared one would tell how much others insert.
   for v_column in
     select format('%I.%I', p_tenant.schema_name, seq.relname) as name, c.column_name, s.*

@@ -60,6 +60,13 @@ def empty(shared: Database) -> None:
         connection.execute("delete from patients")
 
 
+def test_errors_name_the_constraint_as_it_was_declared(acme: Connection) -> None:
+    acme.execute("insert into visits (id) values (7)")
+    with pytest.raises(errors.UniqueViolation) as refused:
+        acme.execute("insert into visits (id) values (7)")
+    assert refused.value.diag.constraint_name == "visits_pkey"
+
+
 def test_insert_returns_defaults_identity_and_plaintext(acme: Connection) -> None:
     row = one(
         acme, "insert into visits (score) values (3) returning id, note, score, stage::text, seen_on, area"
