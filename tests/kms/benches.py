@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import os
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import boto3
 import pkcs11
 from pkcs11 import KeyType
 
+from tests.support.moto import REGION, Moto
 from tests.support.openbao import KEEPER, ORCHESTRATOR, OpenBao
 from tests.support.softhsm import LABEL, MODULE, SoftHsm
 from wardkey._files import write_atomically
@@ -109,3 +113,27 @@ class Pkcs11Bench(Bench):
         version, label = f"{time.time_ns()}-00000000".encode(), f"wardkey-{tenant}"
         with pkcs11.lib(MODULE).get_token(token_label=LABEL).open(rw=True) as session:
             session.generate_key(KeyType.AES, 256, id=version, label=label, store=True, template=_RIGHTS)
+
+
+class AwsBench(Bench):
+    def __init__(self, base: Path, server: Moto) -> None:
+        super().__init__(base)
+        self.server = server
+        self.uri = self.admin_uri = server.uri
+        self.credential = {
+            "access_key_id": "AKIAWARDKEYTESTS0000",
+            "secret_access_key": secrets.token_hex(20),
+        }
+        for directory in (self.directory, self.admin_directory):
+            write_atomically(directory / "aws.json", json.dumps(self.credential).encode())
+
+    def secrets(self) -> Sequence[str]:
+        return list(self.credential.values())
+
+    def client(self) -> Any:
+        keys = {f"aws_{name}": value for name, value in self.credential.items()}
+        return boto3.client("kms", region_name=REGION, endpoint_url=self.server.url, **keys)
+
+    def new_version(self, tenant: UUID) -> None:
+        key_id = self.client().create_key()["KeyMetadata"]["KeyId"]
+        self.client().update_alias(AliasName=f"alias/wardkey-{tenant}", TargetKeyId=key_id)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.moto import Moto
 from tests.support.openbao import OpenBao
 from tests.support.softhsm import SoftHsm
 
-from .benches import Bench, LocalBench, Pkcs11Bench, VaultBench
+from .benches import AwsBench, Bench, LocalBench, Pkcs11Bench, VaultBench
 
 
-@pytest.fixture(params=["local", "vault", "pkcs11"])
+@pytest.fixture(params=["local", "vault", "awskms", "pkcs11"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Every provider in turn."""
     made: Bench = request.getfixturevalue(f"{request.param}_bench")
@@ -47,3 +48,15 @@ def softhsm() -> Iterator[SoftHsm]:
 @pytest.fixture
 def pkcs11_bench(softhsm: SoftHsm, tmp_path: Path) -> Pkcs11Bench:
     return Pkcs11Bench(tmp_path, softhsm)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    server = Moto()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def awskms_bench(moto: Moto, tmp_path: Path) -> AwsBench:
+    return AwsBench(tmp_path, moto)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
@@ -120,9 +121,12 @@ def test_a_kek_that_is_not_one_is_refused(bench: Bench) -> None:
     for wrong in [KekRef(name, kek.version) for name in names] + [
         KekRef(kek.name, text) for text in versions
     ]:
-        for ask in (lambda ref: kms.unwrap(ref, wrapped, AAD), lambda ref: kms.wrap(ref, DEK, AAD)):
+        with pytest.raises(KmsDenied):
+            kms.unwrap(wrong, wrapped, AAD)
+        with suppress(KmsDenied):  # or it is not made where it could be taken for the other's
+            made = kms.wrap(wrong, DEK, AAD)
             with pytest.raises(KmsDenied):
-                ask(wrong)
+                kms.unwrap(kek, made, AAD)
 
 
 def test_many_threads_may_ask_at_once(bench: Bench) -> None:
@@ -166,5 +170,5 @@ def test_texts_tell_nothing(bench: Bench) -> None:
         while error:
             texts += [str(error), repr(error)]
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    tell = [DEK.hex(), repr(DEK)[2:20], repr(wrapped)[2:20], wrapped.hex()[:16], *bench.secrets()]
+    tell = [DEK.hex(), repr(DEK)[2:20], repr(wrapped[-20:])[2:-1], wrapped.hex()[-16:], *bench.secrets()]
     assert not [text for text in texts for secret in tell if secret in text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  Python imports it when the first host name is looked up: too late
 import json
 import os
 from collections.abc import Collection

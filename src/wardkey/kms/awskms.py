@@ -1,0 +1,222 @@
+"""AWS KMS: ``awskms://REGION``.
+
+A tenant's KEK is named by the alias ``alias/wardkey-<tenant>``; its version is the id of the key that the
+alias leads to. AWS's own rotation is on (365 days) and makes no new version; leading the alias to another
+key does. Keys are tagged ``managed-by: wardkey`` and ``wardkey-tenant: <tenant>``: the keeper needs
+kms:Encrypt and kms:Decrypt under the condition ``aws:ResourceTag/managed-by``. Whoever makes KEKs needs
+kms:DescribeKey, CreateKey, TagResource, CreateAlias, EnableKeyRotation and ScheduleKeyDeletion.
+
+A wrapped DEK is a ciphertext of Encrypt, whose encryption context is the alias (``wardkey-kek``) and the
+additional data in hexadecimal digits (``wardkey-aad``).
+
+Option of the URI: ``endpoint=https://HOST:PORT``, as of a VPC endpoint; http to a loopback address only.
+
+Credential, in the keeper's directory: ``aws.json``, mode 0600::
+
+    {"access_key_id": "…", "secret_access_key": "…", "session_token": "…"}    the last may be left out
+
+or else where AWS's own tools look: AWS_ variables, ``~/.aws``, the instance's or container's role.
+``awskms-ca.pem`` in the directory replaces the system's certificates.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import boto3.session
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from ._settings import ca_bundle, is_loopback, parse_uri, read_credential
+from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
+
+__all__ = ["AwsKms"]
+
+_ROTATION_DAYS = 365
+_CONFIG = Config(
+    connect_timeout=1,
+    read_timeout=3,
+    retries={"total_max_attempts": 1},
+    max_pool_connections=16,
+    ignore_configured_endpoint_urls=True,
+)
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]", re.ASCII)
+_ALIAS = re.compile(r"alias/wardkey-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_KEY_ID = re.compile(r"(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", re.ASCII)
+_PASSING = (
+    "DependencyTimeoutException",
+    "InternalFailure",
+    "KMSInternalException",
+    "KeyUnavailableException",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+)
+_MISSING = "NotFoundException"
+_TAKEN = "AlreadyExistsException"
+
+
+def _load() -> Any:
+    """Return a loader that has read what clients are made of: later the keeper may not read it any more."""
+    session = botocore.session.Session()
+    session.create_client("kms", "us-east-1", aws_access_key_id="none", aws_secret_access_key="none")  # noqa: S106
+    return session.get_component("data_loader")
+
+
+_LOADER = _load()
+
+
+class AwsKms(Kms):
+    """KEKs of one account and region. Raises KmsConfigurationError."""
+
+    scheme = "awskms"
+
+    def __init__(self, uri: str, directory: Path) -> None:
+        self._region, options = parse_uri(uri, ("endpoint",))
+        if not _REGION.fullmatch(self._region):
+            raise KmsConfigurationError("write the KMS URI as awskms://REGION, without a credential")
+        endpoint = options.get("endpoint")
+        if endpoint is not None:
+            _check_endpoint(endpoint)
+        bundle = ca_bundle(directory / "awskms-ca.pem")
+        session = botocore.session.Session()
+        session.register_component("data_loader", _LOADER)
+        try:
+            self._client = boto3.session.Session(botocore_session=session).client(
+                "kms",
+                region_name=self._region,
+                endpoint_url=endpoint,
+                verify=str(bundle) if bundle else None,
+                config=_CONFIG,
+                **_credential(directory / "aws.json"),
+            )
+        except (BotoCoreError, ValueError):
+            raise KmsConfigurationError(
+                "the AWS settings of the keeper's environment are not usable"
+            ) from None
+
+    def __repr__(self) -> str:
+        return f"AwsKms({self._region!r})"
+
+    def create_kek(self, tenant: UUID) -> KekRef:
+        alias = f"alias/wardkey-{tenant}"
+        key_id = self._find(alias)
+        if key_id is None:
+            key_id = self._make(alias, tenant)
+        return KekRef(f"{self.scheme}:{alias}", key_id)
+
+    def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
+        return self._convert("encrypt", "CiphertextBlob", kek, aad, Plaintext=dek)
+
+    def unwrap(self, kek: KekRef, wrapped: bytes, aad: bytes) -> bytes:
+        return self._convert("decrypt", "Plaintext", kek, aad, CiphertextBlob=wrapped)
+
+    def _convert(self, operation: str, result: str, kek: KekRef, aad: bytes, **data: bytes) -> bytes:
+        scheme, _, alias = kek.name.partition(":")
+        if scheme != self.scheme or not _ALIAS.fullmatch(alias) or not _KEY_ID.fullmatch(kek.version):
+            raise KmsDenied("the KEK is not one of AWS KMS")
+        context = {"wardkey-kek": alias, "wardkey-aad": aad.hex()}
+        answer = self._ask(operation, KeyId=kek.version, EncryptionContext=context, **data)
+        value = answer.get(result)
+        if not isinstance(value, bytes) or answer.get("KeyId", "").rpartition("/")[2] != kek.version:
+            raise KmsUnavailable("AWS KMS answered something else than was asked for")
+        return value
+
+    def _find(self, alias: str) -> str | None:
+        try:
+            return _id_of(self._ask("describe_key", KeyId=alias))
+        except _RefusedError as error:
+            if error.code == _MISSING:
+                return None
+            raise
+
+    def _make(self, alias: str, tenant: UUID) -> str:
+        tags = {"managed-by": "wardkey", "wardkey-tenant": str(tenant)}
+        pairs = [{"TagKey": name, "TagValue": value} for name, value in tags.items()]
+        key_id = _id_of(self._ask("create_key", Description=f"wardkey KEK of {tenant}", Tags=pairs))
+        self._ask("enable_key_rotation", KeyId=key_id, RotationPeriodInDays=_ROTATION_DAYS)
+        try:
+            self._ask("create_alias", AliasName=alias, TargetKeyId=key_id)
+        except _RefusedError as error:
+            if error.code != _TAKEN:
+                raise
+            # Somebody else was first: his key is the tenant's.
+            self._ask("schedule_key_deletion", KeyId=key_id, PendingWindowInDays=7)
+            return _id_of(self._ask("describe_key", KeyId=alias))
+        return key_id
+
+    def _ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = getattr(self._client, operation)(**parameters)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            passing = code in _PASSING or status >= 500 or status == 429
+        except (NoCredentialsError, PartialCredentialsError):
+            raise KmsConfigurationError(
+                "no AWS credential is found: put aws.json beside the keeper's files"
+            ) from None
+        except ParamValidationError:
+            raise KmsDenied("the wrapped key is not one of AWS KMS") from None
+        except BotoCoreError:
+            raise KmsUnavailable("AWS KMS cannot be reached") from None
+        except Exception:  # of a body that is not as described, the client's parsers raise anything
+            raise KmsUnavailable("AWS KMS answered something that is not its protocol") from None
+        else:
+            return answer
+        if passing:
+            raise KmsUnavailable("AWS KMS cannot answer now")
+        raise _RefusedError(code)
+
+
+class _RefusedError(KmsDenied):
+    """AWS KMS refused. ``code`` is its word for why, which is not shown."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__("AWS KMS refused the key, its version or its additional data")
+        self.code = code
+
+
+def _id_of(answer: dict[str, Any]) -> str:
+    key_id = answer.get("KeyMetadata", {}).get("KeyId")
+    if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
+        raise KmsUnavailable("AWS KMS answered something else than was asked for")
+    return key_id
+
+
+def _credential(path: Path) -> dict[str, str]:
+    credential = read_credential(path)
+    if credential is None:
+        return {}
+    needed = {"access_key_id", "secret_access_key"}
+    if not needed <= credential.keys() <= needed | {"session_token"} or not all(
+        isinstance(value, str) and value for value in credential.values()
+    ):
+        raise KmsConfigurationError(f"{path} must hold access_key_id and secret_access_key")
+    return {f"aws_{name}": value for name, value in credential.items()}
+
+
+def _check_endpoint(endpoint: str) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or "@" in parts.netloc or parts.scheme not in ("https", "http"):
+        raise KmsConfigurationError("endpoint= is to be https://HOST:PORT, without a credential")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise KmsConfigurationError("endpoint= may be http for a loopback address only")

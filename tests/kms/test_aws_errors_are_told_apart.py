@@ -1,0 +1,154 @@
+"""AWS KMS, as moto serves it: keys with alias, tags and rotation; which errors pass and which do not."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.support.moto import answering
+from tests.support.ports import free_port
+from wardkey._files import write_atomically
+from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
+
+from .benches import DEK, AwsBench
+
+AAD = b"additional data"
+KEK = KekRef(f"awskms:alias/wardkey-{uuid4()}", str(uuid4()))
+
+
+def test_a_kek_has_alias_tags_and_rotation(awskms_bench: AwsBench) -> None:
+    tenant, client = uuid4(), awskms_bench.client()
+    kek = awskms_bench.open_admin().create_kek(tenant)
+    assert kek.name == f"awskms:alias/wardkey-{tenant}"
+    tags = client.list_resource_tags(KeyId=kek.version)["Tags"]
+    assert {tag["TagKey"]: tag["TagValue"] for tag in tags} == {
+        "managed-by": "wardkey",
+        "wardkey-tenant": str(tenant),
+    }
+    assert client.get_key_rotation_status(KeyId=kek.version)["KeyRotationEnabled"] is True
+    aliases = client.list_aliases(KeyId=kek.version)["Aliases"]
+    assert [alias["AliasName"] for alias in aliases] == [f"alias/wardkey-{tenant}"]
+
+
+def test_the_encryption_context_is_the_additional_data(awskms_bench: AwsBench) -> None:
+    kek, client = awskms_bench.open_admin().create_kek(uuid4()), awskms_bench.client()
+    wrapped = awskms_bench.open().wrap(kek, DEK, AAD)
+    context = {"wardkey-kek": kek.name.partition(":")[2], "wardkey-aad": AAD.hex()}
+    assert client.decrypt(CiphertextBlob=wrapped, EncryptionContext=context)["Plaintext"] == DEK
+    with pytest.raises(client.exceptions.InvalidCiphertextException):
+        client.decrypt(CiphertextBlob=wrapped)
+
+
+def test_a_key_made_at_the_same_time_is_not_left_over(awskms_bench: AwsBench) -> None:
+    tenant, client = uuid4(), awskms_bench.client()
+    kms = awskms_bench.open_admin()
+    first = kms.create_kek(tenant)
+    assert kms._make(f"alias/wardkey-{tenant}", tenant) == first.version  # type: ignore[attr-defined]
+    described = [client.describe_key(KeyId=key["KeyId"])["KeyMetadata"] for key in client.list_keys()["Keys"]]
+    made = [key for key in described if str(tenant) in key["Description"]]
+    assert sorted(key["KeyState"] for key in made) == ["Enabled", "PendingDeletion"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "ThrottlingException"),
+        (429, "TooManyRequestsException"),
+        (500, "KMSInternalException"),
+        (500, "DependencyTimeoutException"),
+        (500, "KeyUnavailableException"),
+        (503, "ServiceUnavailable"),
+        (502, "whatever"),
+    ],
+)
+def test_troubles_that_pass(awskms_bench: AwsBench, status: int, code: str) -> None:
+    with answering(status, code) as uri, pytest.raises(KmsUnavailable):
+        open_kms(uri, awskms_bench.directory).unwrap(KEK, b"wrapped", AAD)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "AccessDeniedException",
+        "DisabledException",
+        "ExpiredTokenException",
+        "IncorrectKeyException",
+        "InvalidCiphertextException",
+        "KMSInvalidStateException",
+        "NotFoundException",
+        "UnrecognizedClientException",
+    ],
+)
+def test_refusals_that_do_not(awskms_bench: AwsBench, code: str) -> None:
+    with answering(400, code) as uri:
+        kms = open_kms(uri, awskms_bench.directory)
+        for ask in (lambda: kms.unwrap(KEK, b"wrapped", AAD), lambda: kms.create_kek(uuid4())):
+            with pytest.raises(KmsDenied) as caught:
+                ask()
+            assert "as asked" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"{}", b'{"Plaintext": 1}', b'{"Plaintext": "AAAA", "KeyId": "other"}'],
+    ids=repr,
+)
+def test_garbage_is_never_a_key(awskms_bench: AwsBench, body: bytes) -> None:
+    with answering(200, "", body) as uri, pytest.raises(KmsUnavailable):
+        open_kms(uri, awskms_bench.directory).unwrap(KEK, b"wrapped", AAD)
+
+
+def test_a_server_that_is_down_is_a_passing_trouble(awskms_bench: AwsBench) -> None:
+    endpoint, started = f"http://127.0.0.1:{free_port()}", time.monotonic()
+    kms = open_kms(f"awskms://eu-central-1?endpoint={endpoint}", awskms_bench.directory)
+    with pytest.raises(KmsUnavailable):
+        kms.unwrap(KEK, b"wrapped", AAD)
+    assert time.monotonic() - started < 2
+
+
+def test_a_credential_of_the_environment_does_too(
+    awskms_bench: AwsBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    kek = awskms_bench.open_admin().create_kek(uuid4())
+    (awskms_bench.directory / "aws.json").unlink()
+    with pytest.raises(KmsConfigurationError, match=r"aws\.json"):
+        awskms_bench.open().wrap(kek, DEK, AAD)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAWARDKEYTESTS0000")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    kms = awskms_bench.open()
+    assert kms.unwrap(kek, kms.wrap(kek, DEK, AAD), AAD) == DEK
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "awskms:",
+        "awskms://",
+        "awskms://Frankfurt",
+        "awskms://hunter2@eu-central-1",
+        "awskms://eu-central-1?secret_access_key=hunter2",
+        "awskms://eu-central-1?endpoint=http://kms.example.com",
+        "awskms://eu-central-1?endpoint=https://me:hunter2@127.0.0.1:1",
+        "awskms://eu-central-1?endpoint=hunter2",
+        "awskms://eu-central-1?endpoint=http://[hunter2",
+    ],
+)
+def test_a_wrong_uri_is_refused_and_not_repeated(awskms_bench: AwsBench, uri: str) -> None:
+    with pytest.raises(KmsConfigurationError) as caught:
+        open_kms(uri, awskms_bench.directory)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"access_key_id": "x"}, {"access_key_id": "x", "secret_access_key": 1}]
+)
+def test_a_wrong_credential_is_refused(awskms_bench: AwsBench, content: dict[str, object]) -> None:
+    write_atomically(awskms_bench.directory / "aws.json", json.dumps(content).encode())
+    with pytest.raises(KmsConfigurationError, match=r"aws\.json"):
+        awskms_bench.open()
