@@ -258,6 +258,8 @@ declare
   v_writer text := format('%I.%I', p_tenant.schema_name, v_face_name || '_write');
   v_query text := ward_internal.face_query(p_model, p_tenant.schema_name);
   v_is_new boolean := to_regclass(v_face) is null;
+  v_body text := ward_internal.face_trigger_body(p_model, p_tenant);
+  v_role text := current_setting('role');
   v_defaults text;
 begin
   begin
@@ -279,13 +281,15 @@ begin
   if v_defaults is not null then
     execute format('alter table %s %s', v_face, v_defaults);
   end if;
+  -- Made by its owner, whose default privileges are not PUBLIC's. Naming it again, to give it away and to revoke, would
+  -- have PostgreSQL look through the functions of this name in all wards.
+  perform set_config('role', 'ward_owner', true);
   execute format('create or replace function %s() returns trigger language plpgsql security definer '
-    'set search_path = pg_catalog, pg_temp as %L', v_writer, ward_internal.face_trigger_body(p_model, p_tenant));
+    'set search_path = pg_catalog, pg_temp as %L', v_writer, v_body);
+  perform set_config('role', v_role, true);
   execute format('grant select, insert, update, delete on %s to %I', v_face, p_tenant.login_role);
   if v_is_new then
     execute format('alter view %s owner to ward_owner', v_face);
-    execute format('alter function %s() owner to ward_owner', v_writer);
-    execute format('revoke execute on function %s() from public', v_writer);
     execute format('create trigger %I instead of insert or update or delete on %s for each row execute function %s()',
       v_face_name || '_write', v_face, v_writer);
   end if;

@@ -8,10 +8,11 @@ returns table (
   place integer, column_name name, type_name text, type_id oid, column_id uuid,
   default_expression text, generated boolean, key_place integer, sequence regclass
 )
-language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable strict rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
-  -- plpgsql, not SQL: it keeps the plan, and provisioning asks seven times a table
+  -- plpgsql, not SQL: it keeps the plan, and provisioning asks seven times a table; few rows, or joins would read all of
+  -- pg_class
   return query
     select
       stored.attnum::integer,
