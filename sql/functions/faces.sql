@@ -282,11 +282,17 @@ begin
     execute format('alter table %s %s', v_face, v_defaults);
   end if;
   -- Made by its owner, whose default privileges are not PUBLIC's. Naming it again, to give it away and to revoke, would
-  -- have PostgreSQL look through the functions of this name in all wards.
-  perform set_config('role', 'ward_owner', true);
+  -- have PostgreSQL look through the functions of this name in all wards. Replacing one leaves its owner and privileges.
+  if not exists (select from pg_proc where proname = v_face_name || '_write' and proargtypes = ''::oidvector
+    and pronamespace = p_tenant.schema_name::text::regnamespace)
+  then
+    perform set_config('role', 'ward_owner', true);
+  end if;
   execute format('create or replace function %s() returns trigger language plpgsql security definer '
     'set search_path = pg_catalog, pg_temp as %L', v_writer, v_body);
-  perform set_config('role', v_role, true);
+  if current_setting('role') <> v_role then
+    perform set_config('role', v_role, true);
+  end if;
   execute format('grant select, insert, update, delete on %s to %I', v_face, p_tenant.login_role);
   if v_is_new then
     execute format('alter view %s owner to ward_owner', v_face);

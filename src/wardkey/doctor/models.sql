@@ -65,10 +65,14 @@ join ward_internal.tenants as t on t.id = w.tenant_id
 join pg_proc as p on p.oid = w.writer
 where p.prosrc <> ward_internal.face_trigger_body(w.model_id, t) order by 1;
 
--- models-followed (fail): ALTER TABLE on a model table reaches the faces: the event trigger is there, always enabled
-select 'ward_follow_models', case when e.oid is null then 'is missing' else 'is not always enabled' end,
-  case when e.oid is null then 'create event trigger ward_follow_models on ddl_command_end when tag in (''ALTER TABLE'') '
-    'execute function ward_internal.on_alter_table(); ' else '' end
-  || 'alter event trigger ward_follow_models enable always;'
-from (values ('ward_follow_models')) as w (name) left join pg_event_trigger as e on e.evtname = w.name
-where e.evtenabled is distinct from 'A';
+-- models-followed (fail): ALTER and DROP TABLE on a model table reach faces and registry: event triggers always enabled
+select w.name, case when e.oid is null then 'is missing' else 'is not always enabled' end,
+  case when e.oid is null then format('create event trigger %s %s; ', w.name, w.definition) else '' end
+  || format('alter event trigger %s enable always;', w.name)
+from (values
+  ('ward_follow_models', 'on ddl_command_end when tag in (''ALTER TABLE'') execute function ward_internal.on_alter_table()'),
+  ('ward_forget_models', 'on sql_drop execute function ward_internal.on_drop()')
+) as w (name, definition)
+left join pg_event_trigger as e on e.evtname = w.name
+where e.evtenabled is distinct from 'A'
+order by 1;
