@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cloud_kms_server import CloudKmsServer
 from tests.support.moto import Moto
 from tests.support.openbao import OpenBao
 from tests.support.softhsm import SoftHsm
 
-from .benches import AwsBench, Bench, LocalBench, Pkcs11Bench, VaultBench
+from .benches import AwsBench, Bench, GcpBench, LocalBench, Pkcs11Bench, VaultBench
 
 
-@pytest.fixture(params=["local", "vault", "awskms", "pkcs11"])
+@pytest.fixture(params=["local", "gcpkms", "gcpkms_rest", "vault", "awskms", "pkcs11"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Every provider in turn."""
     made: Bench = request.getfixturevalue(f"{request.param}_bench")
@@ -60,3 +61,24 @@ def moto() -> Iterator[Moto]:
 @pytest.fixture
 def awskms_bench(moto: Moto, tmp_path: Path) -> AwsBench:
     return AwsBench(tmp_path, moto)
+
+
+@pytest.fixture(scope="session")
+def cloud_kms() -> Iterator[CloudKmsServer]:
+    server = CloudKmsServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def gcpkms_bench(cloud_kms: CloudKmsServer, tmp_path: Path) -> Iterator[GcpBench]:
+    bench = GcpBench(tmp_path, cloud_kms, "grpc")
+    yield bench
+    bench.mend()
+
+
+@pytest.fixture
+def gcpkms_rest_bench(cloud_kms: CloudKmsServer, tmp_path: Path) -> Iterator[GcpBench]:
+    bench = GcpBench(tmp_path, cloud_kms, "rest")
+    yield bench
+    bench.mend()

@@ -11,7 +11,12 @@ import pytest
 from wardkey.kms import KmsConfigurationError, load_provider, open_kms
 
 # scheme: extra, a package it brings
-EXTRAS = {"vault": ("vault", "hvac"), "pkcs11": ("pkcs11", "pkcs11"), "awskms": ("aws", "boto3")}
+EXTRAS = {
+    "vault": ("vault", "hvac"),
+    "pkcs11": ("pkcs11", "pkcs11"),
+    "awskms": ("aws", "boto3"),
+    "gcpkms": ("gcp", "google.cloud.kms_v1"),
+}
 
 
 @pytest.mark.parametrize(

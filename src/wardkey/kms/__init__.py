@@ -26,6 +26,7 @@ __all__ = [
 # scheme: module, class, the extra of the wheel that brings what it imports
 _PROVIDERS = {
     "local": ("local", "LocalKms", ""),
+    "gcpkms": ("gcpkms", "GcpKms", "gcp"),
     "awskms": ("awskms", "AwsKms", "aws"),
     "vault": ("vault", "VaultKms", "vault"),
     "pkcs11": ("pkcs11", "Pkcs11Kms", "pkcs11"),
