@@ -294,8 +294,10 @@ begin
     perform set_config('role', v_role, true);
   end if;
   execute format('grant select, insert, update, delete on %s to %I', v_face, p_tenant.login_role);
-  if v_is_new then
+  if (select relowner <> 'ward_owner'::regrole from pg_class where oid = v_face::regclass) then
     execute format('alter view %s owner to ward_owner', v_face);
+  end if;
+  if not exists (select from pg_trigger where tgrelid = v_face::regclass and tgname = v_face_name || '_write') then
     execute format('create trigger %I instead of insert or update or delete on %s for each row execute function %s()',
       v_face_name || '_write', v_face, v_writer);
   end if;
