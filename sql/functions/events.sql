@@ -130,7 +130,8 @@ begin
       execute format('drop table %s cascade', v_model.shape);
     end if;
     for v_schema in select schema_name from ward_internal.tenants loop
-      execute format('drop function if exists %I.%I()', v_schema, v_model.face || '_write');
+      execute format('drop function if exists %I.%I()', v_schema,
+        ward_internal.writer_name(v_model.face, v_schema));
     end loop;
   end loop;
 end

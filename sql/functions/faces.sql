@@ -10,6 +10,13 @@ create or replace function ward_internal.leaf_name(p_model uuid, p_schema name) 
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return (select format('%I.%I', p_schema, face || '_sealed') from ward_internal.models where id = p_model);
 
+create or replace function ward_internal.writer_name(p_face name, p_schema name) returns name
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
+return left(p_face || '_write' || substr(p_schema, length('tenant_')), 63);
+comment on function ward_internal.writer_name(name, name) is
+  'name of a face''s trigger function: patients_write_acme. Its own in each ward, because PostgreSQL looks a function up among '
+  'all of its name, in whatever schema';
+
 create or replace function ward_internal.set_row_security(p_relation text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
@@ -255,7 +262,8 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 declare
   v_face_name name := (select face from ward_internal.models where id = p_model);
   v_face text := format('%I.%I', p_tenant.schema_name, v_face_name);
-  v_writer text := format('%I.%I', p_tenant.schema_name, v_face_name || '_write');
+  v_writer_name name := ward_internal.writer_name(v_face_name, p_tenant.schema_name);
+  v_writer text := format('%I.%I', p_tenant.schema_name, v_writer_name);
   v_query text := ward_internal.face_query(p_model, p_tenant.schema_name);
   v_is_new boolean := to_regclass(v_face) is null;
   v_body text := ward_internal.face_trigger_body(p_model, p_tenant);
@@ -281,9 +289,8 @@ begin
   if v_defaults is not null then
     execute format('alter table %s %s', v_face, v_defaults);
   end if;
-  -- Made by its owner, whose default privileges are not PUBLIC's. Naming it again, to give it away and to revoke, would
-  -- have PostgreSQL look through the functions of this name in all wards. Replacing one leaves its owner and privileges.
-  if not exists (select from pg_proc where proname = v_face_name || '_write' and proargtypes = ''::oidvector
+  -- made by its owner, whose default privileges are not PUBLIC's; replacing it leaves owner and privileges
+  if not exists (select from pg_proc where proname = v_writer_name and proargtypes = ''::oidvector
     and pronamespace = p_tenant.schema_name::text::regnamespace)
   then
     perform set_config('role', 'ward_owner', true);

@@ -42,8 +42,8 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     ),
     "triggers-there": (f"drop trigger patients_write on {FACE}", set()),
     "triggers-unchanged": (
-        "create or replace function {ward}.patients_write() returns trigger language plpgsql security definer"
-        " set search_path = pg_catalog, pg_temp as 'begin return new; end'",
+        "create or replace function {ward}.patients_write_{slug}() returns trigger language plpgsql"
+        " security definer set search_path = pg_catalog, pg_temp as 'begin return new; end'",
         set(),
     ),
     "models-followed": ("alter event trigger ward_follow_models enable replica", set()),
@@ -197,7 +197,7 @@ def test_weakness_is_found_and_mended(
 ) -> None:
     database, ward = ill
     weaken, also = WEAKENED[check]
-    connection.execute(weaken.format(ward=ward, database=database.name))
+    connection.execute(weaken.format(ward=ward, slug=ward.removeprefix("tenant_"), database=database.name))
     found = findings(connection, cluster)
     assert set(found) == {check} | also
     assert not any(problem.found.startswith("could not") for problem in found[check])

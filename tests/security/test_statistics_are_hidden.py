@@ -137,7 +137,7 @@ def test_names_are_visible_and_values_are_not(calm: Wards) -> None:
         names = connection.execute("select nspname from pg_namespace where nspname ~ '^tenant_'").fetchall()
         assert ("tenant_globex",) in names
         assert ("tenant_globex",) in connection.execute("select rolname from pg_roles").fetchall()
-        source = connection.execute("select prosrc from pg_proc where proname = 'patients_write'").fetchall()
+        source = connection.execute("select prosrc from pg_proc where proname ~ '^patients_write'").fetchall()
         assert str(calm.database.tenant_id("globex")) in repr(source)
         assert SECRET not in repr(source)
 

@@ -8,7 +8,7 @@ from tests.support.database import Database
 
 DAMAGE = {
     "trigger": "drop trigger patients_write on {ward}.patients",
-    "function": "drop function {ward}.patients_write() cascade",
+    "function": "drop function {ward}.patients_write_{slug}() cascade",
     "face": "drop view {ward}.patients",
     "owner of the face": "alter view {ward}.patients owner to postgres",
     "grants": "revoke all on {ward}.patients from {ward}",
@@ -24,7 +24,7 @@ def test_what_is_missing_is_made_again(database: Database, damage: str) -> None:
     with database.tenant(slug, subject="tester") as inside:
         inside.execute("insert into patients (name) values ('Ann')")
     with database.admin() as admin:
-        admin.execute(DAMAGE[damage].format(ward=f"tenant_{slug}", database=database.name))
+        admin.execute(DAMAGE[damage].format(ward=f"tenant_{slug}", slug=slug, database=database.name))
         admin.execute("select ward.repair_tenant(%s)", [slug])
         owners = admin.execute(
             "select distinct relowner::regrole::text from pg_class where relnamespace = %s::regnamespace",

@@ -32,7 +32,7 @@ _UNPINNED = {
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
     r"^(canonical|canonical_expression|face_checks|faces_are_behind|face_query|face_trigger_body|hidden_columns"
-    r"|hidden_functions|hidden_relations|leaf_name|model_columns|model_of|on_alter_table|on_drop"
+    r"|hidden_functions|hidden_relations|leaf_name|model_columns|model_of|on_alter_table|on_drop|writer_name"
     r"|open_to_public|parent_query|role|row_expression|seal_expression|sqlstate|subject|tenant_id"
     r"|tenant_of|unseal_expression)$"
 )

@@ -21,7 +21,9 @@ from wardkey.server import Cluster
 from wardkey.server.database import prepare_extension
 
 _FACE = """
-    select pg_get_viewdef('{0}.patients'::regclass), pg_get_functiondef('{0}.patients_write()'::regprocedure),
+    select pg_get_viewdef('{0}.patients'::regclass),
+      (select pg_get_functiondef(oid) from pg_proc
+        where proname ~ '^patients_write' and pronamespace = '{0}'::regnamespace),
       (select relacl::text from pg_class where oid = '{0}.patients'::regclass)"""
 
 

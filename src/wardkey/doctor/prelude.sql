@@ -14,7 +14,8 @@ with leaf as (
   select oid from leaf
 ), ward as (  -- a row per tenant and model; oid is null where the face is missing, writer where its function is
   select t.id as tenant_id, t.slug, t.schema_name, t.login_role, m.id as model_id, m.face, m.relation,
-    c.oid, c.relowner, c.relacl, to_regprocedure(format('%I.%I()', t.schema_name, m.face || '_write')) as writer
+    c.oid, c.relowner, c.relacl,
+    to_regprocedure(format('%I.%I()', t.schema_name, ward_internal.writer_name(m.face, t.schema_name))) as writer
   from ward_internal.tenants as t
   cross join ward_internal.models as m
   left join pg_namespace as n on n.nspname = t.schema_name
