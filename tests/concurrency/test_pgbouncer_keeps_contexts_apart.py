@@ -17,9 +17,7 @@ import psycopg
 import pytest
 
 from tests.support.database import Connection, Database
-from tests.support.pgbouncer import PROGRAM, pgbouncer
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer: apt-get install pgbouncer")
+from tests.support.pgbouncer import pgbouncer
 
 TENANTS = 8
 TRANSACTIONS = 10_000

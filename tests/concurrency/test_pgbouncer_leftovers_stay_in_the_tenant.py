@@ -12,10 +12,8 @@ import psycopg
 import pytest
 
 from tests.support.database import Connection, Database
-from tests.support.pgbouncer import PROGRAM, pgbouncer
+from tests.support.pgbouncer import pgbouncer
 from tests.support.sqlstate import refused
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer: apt-get install pgbouncer")
 
 
 def connect(dsn: str) -> Connection:

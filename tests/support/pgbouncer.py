@@ -48,7 +48,7 @@ def _free_port() -> int:
 def pgbouncer(database: Database, slugs: Sequence[str], pool_size: int) -> Iterator[dict[str, str]]:
     """Yield a DSN per tenant. Each has a pool of its own, as each has a login role of its own."""
     user = database.cluster.home.server_user()
-    assert PROGRAM
+    assert PROGRAM, "apt-get install pgbouncer"
     directory = Path(tempfile.mkdtemp(prefix="wardkey-bouncer-", dir="/tmp"))
     listen, roles = _free_port(), [f"tenant_{slug}" for slug in slugs]
     with database.admin() as connection:
