@@ -35,7 +35,7 @@ declare
   v_changed boolean := false;
 begin
   for v_column in
-    select s.attname as stored, d.attname as declared, s.atttypid, s.atttypmod, s.atthasdef, s.attrelid, s.attnum,
+    select s.attname as stored, d.attname as declared, s.atttypid, s.atttypmod,
       d.atttypid as declared_type, d.atttypmod as declared_typmod, c.id as column_id,
       coalesce(c.id is not null and s.atttypid <> 'bytea'::regtype, false) as unsealed,
       pg_get_serial_sequence(v_model.relation::text, s.attname) is not null as has_sequence
@@ -59,7 +59,7 @@ begin
       execute format('alter table %s rename column %I to %I', v_model.shape, v_old, v_column.stored);
       update ward_internal.sealed_columns set name = v_column.stored where model_id = p_model and name = v_old;
       for v_schema in select schema_name from ward_internal.tenants loop
-        execute format('alter view %I.%I rename column %I to %I', v_schema, v_model.face, v_old, v_column.stored);
+        execute format('alter view if exists %I.%I rename column %I to %I', v_schema, v_model.face, v_old, v_column.stored);
       end loop;
       v_changed := true;
       exit;

@@ -311,4 +311,4 @@ begin
 end
 $$;
 comment on function ward_internal.build_face(uuid, ward_internal.tenants) is
-  'makes or remakes the view and its trigger in one ward; definer because a tenant may not touch the leaf';
+  'makes or remakes the view and its trigger in one ward; the trigger''s function is a definer: a tenant may not touch the leaf';

@@ -339,7 +339,7 @@ begin
     perform ward_internal.fail('unsupported', format('%s has a column %I already', p_table, p_column),
       'choose another name; a column that is there cannot be sealed later');
   end if;
-  if p_type::regtype is null then null; end if;  -- raises, before anything is made of the text
+  perform p_type::regtype;  -- raises, before anything is made of the text
   execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type, coalesce(' default ' || p_default, ''));
   perform ward_internal.check_sealed_column(v_shape, p_column);
   insert into ward_internal.sealed_columns (model_id, name) values (v_model, p_column);

@@ -163,13 +163,14 @@ begin
   end if;
   if not p_force then
     for v_leaf in select ward_internal.leaf_name(id, v_tenant.schema_name) from ward_internal.models loop
+      continue when to_regclass(v_leaf) is null;
       execute format('select exists (select from %s)', v_leaf) into v_has_rows;
       if v_has_rows then
         perform ward_internal.fail('ward_not_empty', 'the tenant still has data', 'p_force => true drops it with the data');
       end if;
     end loop;
   end if;
-  execute format('drop schema %I cascade', v_tenant.schema_name);
+  execute format('drop schema if exists %I cascade', v_tenant.schema_name);
   delete from ward_internal.tenant_keys where tenant_id = v_tenant.id;
   delete from ward_internal.tenants where id = v_tenant.id;
   execute format('drop owned by %I', v_tenant.login_role);

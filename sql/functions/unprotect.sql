@@ -29,8 +29,8 @@ begin
 
   v_class := (select c from pg_class as c where oid = p_table);
   for v_schema in select schema_name from ward_internal.tenants loop
-    execute format('drop view %I.%I', v_schema, v_model.face);
-    execute format('drop function %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
+    execute format('drop view if exists %I.%I', v_schema, v_model.face);
+    execute format('drop function if exists %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
   end loop;
   delete from ward_internal.sealed_columns where model_id = v_model.id;
   delete from ward_internal.models where id = v_model.id;

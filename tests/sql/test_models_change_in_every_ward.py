@@ -169,3 +169,21 @@ def test_tables_that_are_no_models_are_left_alone(admin: Connection) -> None:
         "create table clinic.plain (a int); alter table clinic.plain add column b int, add column c serial"
     )
     admin.execute("alter table clinic.plain rename column b to d; alter table clinic.icd10 add column x text")
+
+
+def test_a_ward_that_is_away_holds_up_nobody(database: Database) -> None:
+    """Between ``drop schema`` and its restore models change and are unprotected, and the tenant can go."""
+    away, back = database.new_tenant(), database.new_tenant()
+    with database.admin() as admin:
+        admin.execute(f"drop schema tenant_{away} cascade; drop schema tenant_{back} cascade")
+        admin.execute("alter table clinic.patients rename column name to full_name")
+        admin.execute("alter table clinic.patients add column ward text")
+        admin.execute("select ward.repair_tenant(%s)", [back])
+        admin.execute("select ward.drop_tenant(%s, %s)", [away, away])
+    with database.tenant(back, subject="tester") as inside:
+        inside.execute("insert into patients (full_name, ward) values ('Ann', 'B2')")
+        assert inside.execute("select full_name, ward from patients").fetchall() == [("Ann", "B2")]
+        inside.execute("delete from patients")
+    with database.admin() as admin:
+        admin.execute(f"drop schema tenant_{back} cascade")
+        admin.execute("select ward.unprotect('clinic.patients')")
