@@ -25,10 +25,22 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .errors import OpenFailed
 
-__all__ = ["DEK_LENGTH", "ColumnKey", "commitment", "header", "key_aad", "version_of"]
+__all__ = [
+    "DEK_LENGTH",
+    "MASTER",
+    "SALT_LENGTH",
+    "ColumnKey",
+    "commitment",
+    "derive_dek",
+    "header",
+    "key_aad",
+    "version_of",
+]
 
 FORMAT = 1
 DEK_LENGTH = 32
+SALT_LENGTH = 32
+MASTER = bytes(16)  # stands for a tenant where the master secret of mode ``derived`` is wrapped
 HEADER_LENGTH = 5
 NONCE_LENGTH = 12
 TAG_LENGTH = 16
@@ -55,6 +67,14 @@ def commitment(dek: bytes, tenant: bytes, version: int) -> bytes:
 def key_aad(tenant: bytes, version: int) -> bytes:
     """Return the additional data under which a KMS wraps the DEK of ``tenant`` (16 bytes)."""
     return _prefixed(b"wardkey/1 dek", tenant, version.to_bytes(4, "big"))
+
+
+def derive_dek(master: bytes, tenant: bytes, version: int, salt: bytes) -> bytes:
+    """Return the DEK of a tenant (16 bytes) in mode ``derived``: HKDF-SHA256 (RFC 5869) of the master secret.
+
+    ``salt``: 32 random bytes of this tenant and version.
+    """
+    return _hkdf(master, salt, b"wardkey/1 derived dek" + tenant + version.to_bytes(4, "big"))
 
 
 class ColumnKey:

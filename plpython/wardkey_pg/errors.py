@@ -2,8 +2,8 @@
 
 WardError
 ├── ContextError      who is asking: WK001–WK006
-├── SealError         values and their keys: WK101–WK105
-├── AdministrationError  what a DBA asked for: WK201–WK212
+├── SealError         values and their keys: WK101–WK107
+├── AdministrationError  what a DBA asked for: WK201–WK216
 └── VersionMismatch   WK301
 
 Messages are constants: no plaintext, key, token, claim or payload is ever part of one.
@@ -101,6 +101,18 @@ class CommitmentMismatch(SealError):
     default_hint = "the key registry was altered; treat as an incident"
 
 
+class KeyDestroyed(SealError):
+    sqlstate = "WK106"
+    default_message = "the key was destroyed"
+    default_hint = "what was sealed under it cannot be opened again"
+
+
+class KeysChanged(SealError):
+    sqlstate = "WK107"
+    default_message = "the tenant's keys were rotated during this statement"
+    default_hint = "retry the transaction"
+
+
 class AdministrationError(WardError):
     """Something a DBA or operator asked for cannot be done."""
 
@@ -151,6 +163,22 @@ class NotConfirmed(AdministrationError):
 
 class NotAllowed(AdministrationError):
     sqlstate = "WK212"
+
+
+class RotationRunning(AdministrationError):
+    sqlstate = "WK213"
+
+
+class KeyInUse(AdministrationError):
+    sqlstate = "WK214"
+
+
+class RotationPaused(AdministrationError):
+    sqlstate = "WK215"
+
+
+class TenantShredded(AdministrationError):
+    sqlstate = "WK216"
 
 
 class VersionMismatch(WardError):

@@ -15,6 +15,10 @@ return case p_condition
   when 'ward_not_empty' then 'WK210'
   when 'not_confirmed' then 'WK211'
   when 'not_allowed' then 'WK212'
+  when 'rotation_running' then 'WK213'
+  when 'key_in_use' then 'WK214'
+  when 'rotation_paused' then 'WK215'
+  when 'tenant_shredded' then 'WK216'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

@@ -4,10 +4,12 @@ WardError                  sqlstate, message, hint
 ├── ContextError           who is asking (raised by ward.login and by using a face without it)
 │   └── NoContext · InvalidToken · TokenExpired · WrongTenant · TenantNotActive · RoleMayNotWrite
 ├── SealError              values and their keys
-│   └── OpenFailed · KeeperUnavailable · KeyRefused · KeyUnknown · CommitmentMismatch
+│   └── OpenFailed · KeeperUnavailable · KeyRefused · KeyUnknown · CommitmentMismatch · KeyDestroyed ·
+│       KeysChanged
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
-│       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed
+│       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
+│       RotationRunning · KeyInUse · RotationPaused · TenantShredded
 ├── VersionMismatch        extension and Python module differ
 ├── DatabaseError          any other error of the database, without values (command only)
 └── ServerError            the embedded server
@@ -30,7 +32,10 @@ from wardkey_pg.errors import (
     InvalidSlug,
     InvalidToken,
     KeeperUnavailable,
+    KeyDestroyed,
+    KeyInUse,
     KeyRefused,
+    KeysChanged,
     KeyUnknown,
     NoContext,
     NoPrimaryKey,
@@ -38,10 +43,13 @@ from wardkey_pg.errors import (
     NotConfirmed,
     OpenFailed,
     RoleMayNotWrite,
+    RotationPaused,
+    RotationRunning,
     SealedIndex,
     SealError,
     TableNotEmpty,
     TenantNotActive,
+    TenantShredded,
     TokenExpired,
     TypeCannotBeSealed,
     UnknownObject,
@@ -62,8 +70,11 @@ __all__ = [
     "InvalidSlug",
     "InvalidToken",
     "KeeperUnavailable",
+    "KeyDestroyed",
+    "KeyInUse",
     "KeyRefused",
     "KeyUnknown",
+    "KeysChanged",
     "MissingSoftware",
     "NoContext",
     "NoPrimaryKey",
@@ -72,11 +83,14 @@ __all__ = [
     "NotRunning",
     "OpenFailed",
     "RoleMayNotWrite",
+    "RotationPaused",
+    "RotationRunning",
     "SealError",
     "SealedIndex",
     "ServerError",
     "TableNotEmpty",
     "TenantNotActive",
+    "TenantShredded",
     "TokenExpired",
     "TypeCannotBeSealed",
     "UnknownObject",

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
 
 __all__ = [
     "KekRef",
+    "KekVersion",
     "Kms",
     "KmsConfigurationError",
     "KmsDenied",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
 
-__all__ = ["KekRef", "Kms", "KmsConfigurationError", "KmsDenied", "KmsError", "KmsUnavailable"]
+__all__ = ["KekRef", "KekVersion", "Kms", "KmsConfigurationError", "KmsDenied", "KmsError", "KmsUnavailable"]
 
 
 class KmsError(Exception):
@@ -49,10 +49,26 @@ class KekRef:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class KekVersion:
+    """A version of a KEK as the KMS reports it.
+
+    ``state``: ``enabled``, ``disabled`` (can be enabled again), ``scheduled`` (will be destroyed at
+    ``destroyed_at``, in Unix seconds, and cannot be used meanwhile) or ``destroyed``.
+    """
+
+    version: str
+    state: str
+    created_at: float | None = None
+    destroyed_at: float | None = None
+
+
 class Kms(ABC):
     """A key management service. Methods block, may be called from several threads, and raise KmsError only.
 
-    A method gives up within a few seconds and does not retry: whoever calls it does.
+    A method gives up within a few seconds and does not retry: whoever calls it does. ``wrap`` and
+    ``unwrap`` are the keeper's; the others manage KEKs and want the orchestrator's credential, where the
+    KMS tells the two apart. All of these may be repeated: what is done already stays done.
     """
 
     scheme: ClassVar[str]
@@ -71,3 +87,23 @@ class Kms(ABC):
 
         Raises KmsDenied when ``kek``, ``wrapped`` and ``aad`` do not belong together.
         """
+
+    def rotate_kek(self, tenant: UUID) -> KekRef:
+        """Give the tenant's KEK a new version and return it. From now on it is the current one."""
+        raise NotImplementedError
+
+    def disable_kek(self, kek: KekRef) -> None:
+        """Let nothing be wrapped or unwrapped under this version any more, for now."""
+        raise NotImplementedError
+
+    def destroy_kek(self, kek: KekRef) -> None:
+        """Destroy this version, as soon as the KMS allows it. Raises KmsDenied for the current one."""
+        raise NotImplementedError
+
+    def destroy_all(self, tenant: UUID) -> None:
+        """Destroy every version of the tenant's KEK, and let no further one be made of that name."""
+        raise NotImplementedError
+
+    def kek_versions(self, tenant: UUID) -> list[KekVersion]:
+        """Return what the KMS knows of the tenant's KEK, oldest first; empty when it knows nothing."""
+        raise NotImplementedError
