@@ -6,6 +6,7 @@
     log/          postgres.log, keeper.log  postgres/   data; 0700, OS user of the server
     python/       PYTHONPATH of the server  keeper/     0700, OS user of the keeper
     issuer/       0700, operator: key.pem   pgpass      0600, operator: a line per tenant login role
+    orchestrator/ 0700, operator: kms.json and the credentials that manage KEKs, out of the keeper's reach
 
 Root runs the server as OS user ``postgres`` and the keeper as ``wardkey``, so that neither can read the
 other's directory. Anybody else runs both as himself.
@@ -89,6 +90,10 @@ class Home:
         return self.path / "keeper"
 
     @property
+    def orchestrator(self) -> Path:
+        return self.path / "orchestrator"
+
+    @property
     def issuer(self) -> Path:
         return self.path / "issuer"
 
@@ -166,7 +171,8 @@ class Home:
         # the other's. The keeper runs with this group, so that its socket (0660) lets the server in.
         _directory(self.run, operator.uid, server.gid, 0o1775 if operator.uid == 0 else 0o700)
         _directory(self.keeper, keeper.uid, keeper.gid, 0o700)
-        _directory(self.issuer, operator.uid, operator.gid, 0o700)
+        for directory in (self.issuer, self.orchestrator):
+            _directory(directory, operator.uid, operator.gid, 0o700)
         for file, owner in ((self.postgres_log, server), (self.keeper_log, operator)):
             file.touch(0o640)
             os.chown(file, owner.uid, owner.gid)
