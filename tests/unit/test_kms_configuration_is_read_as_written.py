@@ -1,0 +1,62 @@
+"""kms.json: what was written is read; a file that says something else is refused and says where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from wardkey.kms import KmsConfigurationError
+from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, directory_of, read, write
+
+ACME = UUID("0b6f0000-0000-4000-8000-00000000000a")
+
+
+def test_without_a_file_it_is_the_local_kms(tmp_path: Path) -> None:
+    assert read(tmp_path) == Configuration("local:", {}, {})
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    whole = Configuration("vault://127.0.0.1:1/transit", {"SOFTHSM2_CONF": "/a b"}, {ACME: "local:"})
+    for configuration in (whole, Configuration("awskms://eu-central-1"), Configuration()):
+        write(tmp_path, configuration, owner=(os.geteuid(), os.getegid()))
+        assert read(tmp_path) == configuration
+    assert (tmp_path / CONFIGURATION_FILE).stat().st_mode & 0o777 == 0o600
+    assert directory_of(tmp_path, ACME) == tmp_path / "tenants" / str(ACME)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"kms": 1}',
+        '{"kms": "local"}',
+        '{"kms": "local:\\n"}',
+        '{"uri": "local:"}',
+        '{"environment": []}',
+        '{"environment": {"A B": "x"}}',
+        '{"environment": {"A": 1}}',
+        '{"environment": {"A": "\\u0000"}}',
+        '{"tenants": []}',
+        '{"tenants": {"acme": {"kms": "local:"}}}',
+        f'{{"tenants": {{"{ACME.hex}": {{"kms": "local:"}}}}}}',
+        f'{{"tenants": {{"{ACME}": "local:"}}}}',
+        f'{{"tenants": {{"{ACME}": {{"kms": "local:", "token": "x"}}}}}}',
+    ],
+)
+def test_anything_else_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / CONFIGURATION_FILE).write_text(content)
+    (tmp_path / CONFIGURATION_FILE).chmod(0o600)
+    with pytest.raises(KmsConfigurationError, match=CONFIGURATION_FILE):
+        read(tmp_path)
+
+
+def test_a_file_others_may_change_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, Configuration())
+    (tmp_path / CONFIGURATION_FILE).chmod(0o666)
+    with pytest.raises(KmsConfigurationError, match="chmod 600"):
+        read(tmp_path)
