@@ -2,24 +2,28 @@
 
 ``root.key`` (32 random bytes, mode 0600) seals ``kek/<tenant>.json``::
 
-    {"format": 1, "active": "1", "keys": {"1": {"created": 1735689600, "sealed": base64}}}
+    {"format": 1, "active": "2", "keys": {"1": {"created": 1735689600, "destroyed": 1738368000},
+                                          "2": {"created": 1736899200, "sealed": base64}}}
 
 where sealed = nonce (12) · AES-256-GCM(root key, KEK) · tag (16), with ``wardkey/1 local kek``, the
-tenant's id and the KEK's version as additional data. A wrapped DEK is 0x01 · nonce (12) · ciphertext · tag
-(16) under the KEK.
+tenant's id and the KEK's version as additional data. A disabled version has ``"disabled": true``. When all
+versions are destroyed, ``active`` is null: the file is a tombstone, and no KEK is made in its place. A
+wrapped DEK is 0x01 · nonce (12) · ciphertext · tag (16) under the KEK.
 
 It protects what leaves the host without ``root.key``: dumps, replicas, WAL, a copy of the database's disk.
-Whoever reads the keeper's directory has every key.
+Whoever reads the keeper's directory has every key, and whoever has an old copy of it has the destroyed ones.
 """
 
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeGuard
 from uuid import UUID
 
@@ -28,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from wardkey._files import UnsafeFileError, read_guarded, write_atomically
 
-from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["LocalKms"]
 
@@ -47,7 +51,6 @@ class LocalKms(Kms):
         if uri != "local:":
             raise KmsConfigurationError("the local KMS takes no address; write: local:")
         self._keks = directory / "kek"
-        self._writing = Lock()
         try:
             self._keks.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._root = AESGCM(self._root_key(directory / "root.key"))
@@ -58,16 +61,53 @@ class LocalKms(Kms):
         return f"LocalKms({str(self._keks.parent)!r})"
 
     def create_kek(self, tenant: UUID) -> KekRef:
-        with self._writing:
+        with self._writing():
             document = self._read(tenant)
             if document is None:
-                document = self._new_document(tenant)
-                try:
-                    data = json.dumps(document, indent=1).encode()
-                    write_atomically(self._path(tenant), data, exclusive=True)
-                except OSError:
-                    raise KmsUnavailable("the local key store cannot be written") from None
-        return KekRef(f"{self.scheme}:{tenant}", document["active"])
+                document = {"format": _FORMAT, "active": None, "keys": {}}
+                self._add_version(tenant, document)
+        return _current(tenant, document)
+
+    def rotate_kek(self, tenant: UUID) -> KekRef:
+        with self._writing():
+            document = self._read(tenant)
+            if document is None:
+                raise KmsDenied("the local KMS has no such KEK")
+            _current(tenant, document)
+            self._add_version(tenant, document)
+        return _current(tenant, document)
+
+    def disable_kek(self, kek: KekRef) -> None:
+        with self._writing():
+            document = self._replaced(kek)
+            if document is not None:
+                document["keys"][kek.version]["disabled"] = True
+                self._write(_tenant_of(kek), document)
+
+    def destroy_kek(self, kek: KekRef) -> None:
+        with self._writing():
+            document = self._replaced(kek)
+            if document is not None:
+                _destroy(document["keys"][kek.version])
+                self._write(_tenant_of(kek), document)
+
+    def destroy_all(self, tenant: UUID) -> None:
+        with self._writing():
+            document = self._read(tenant)
+            if document is None or document["active"] is None:
+                return
+            document["active"] = None
+            for key in document["keys"].values():
+                _destroy(key)
+            self._write(tenant, document)
+
+    def kek_versions(self, tenant: UUID) -> list[KekVersion]:
+        document = self._read(tenant)
+        keys: dict[str, dict[str, Any]] = {} if document is None else document["keys"]
+        return [
+            KekVersion(version, _state(key), key.get("created"), key.get("destroyed"))
+            for version, key in sorted(keys.items(), key=lambda item: int(item[0]))
+        ]
 
     def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
         nonce = os.urandom(_NONCE_LENGTH)
@@ -114,21 +154,55 @@ class LocalKms(Kms):
             raise KmsDenied("a KEK of the local key store is damaged; restore it from its backup")
         return document
 
-    def _new_document(self, tenant: UUID) -> dict[str, Any]:
-        nonce, version = os.urandom(_NONCE_LENGTH), "1"
+    def _add_version(self, tenant: UUID, document: dict[str, Any]) -> None:
+        """Give ``document`` a new active version and write it."""
+        version = str(max(map(int, document["keys"]), default=0) + 1)
+        nonce = os.urandom(_NONCE_LENGTH)
         sealed = nonce + self._root.encrypt(nonce, os.urandom(_KEY_LENGTH), _kek_aad(tenant, version))
         key = {"created": int(time.time()), "sealed": base64.b64encode(sealed).decode("ascii")}
-        return {"format": _FORMAT, "active": version, "keys": {version: key}}
+        document["keys"][version], document["active"] = key, version
+        self._write(tenant, document)
+
+    def _replaced(self, kek: KekRef) -> dict[str, Any] | None:
+        """Return the document of a version that is there and not the current one; None when it is gone."""
+        document = self._read(_tenant_of(kek))
+        if document is None or "sealed" not in document["keys"].get(kek.version, {}):
+            return None
+        if document["active"] == kek.version:
+            raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
+        return document
+
+    def _write(self, tenant: UUID, document: dict[str, Any]) -> None:
+        try:
+            write_atomically(self._path(tenant), json.dumps(document, indent=1).encode())
+        except OSError:
+            raise KmsUnavailable("the local key store cannot be written") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Be the only one who reads and writes: a lost update would be a lost key."""
+        try:
+            descriptor = os.open(self._keks, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            raise KmsUnavailable("the local key store cannot be read") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _kek(self, ref: KekRef) -> AESGCM:
         tenant = _tenant_of(ref)
         document = self._read(tenant)
         if document is None:
             raise KmsDenied("the local KMS has no such KEK")
+        key = document["keys"].get(ref.version)
+        if key is None:
+            raise KmsDenied("the local KMS has no such version of the KEK")
+        if (state := _state(key)) != "enabled":
+            raise KmsDenied(f"this version of the KEK is {state}")
         try:
-            sealed = base64.b64decode(document["keys"][ref.version]["sealed"], validate=True)
-        except KeyError:
-            raise KmsDenied("the local KMS has no such version of the KEK") from None
+            sealed = base64.b64decode(key["sealed"], validate=True)
         except (TypeError, ValueError):
             raise KmsDenied("a KEK of the local key store is damaged; restore it from its backup") from None
         try:
@@ -140,8 +214,32 @@ class LocalKms(Kms):
 def _is_whole(document: Any) -> TypeGuard[dict[str, Any]]:
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         return False
-    keys, active = document.get("keys"), document.get("active")
-    return isinstance(keys, dict) and isinstance(active, str) and active in keys
+    keys, active = document.get("keys"), document.get("active", "")
+    if not isinstance(keys, dict) or not all(
+        version.isdecimal() and isinstance(key, dict) and ("sealed" in key or "destroyed" in key)
+        for version, key in keys.items()
+    ):
+        return False
+    if active is None:
+        return not any("sealed" in key for key in keys.values())
+    return isinstance(active, str) and "sealed" in keys.get(active, {})
+
+
+def _current(tenant: UUID, document: dict[str, Any]) -> KekRef:
+    if document["active"] is None:
+        raise KmsDenied("the tenant's KEK was destroyed; there is none after it")
+    return KekRef(f"{LocalKms.scheme}:{tenant}", document["active"])
+
+
+def _destroy(key: dict[str, Any]) -> None:
+    if key.pop("sealed", None) is not None:
+        key["destroyed"] = int(time.time())
+
+
+def _state(key: dict[str, Any]) -> str:
+    if "sealed" not in key:
+        return "destroyed"
+    return "disabled" if key.get("disabled") else "enabled"
 
 
 def _tenant_of(ref: KekRef) -> UUID:
