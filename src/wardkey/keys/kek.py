@@ -1,0 +1,147 @@
+"""Making, rotating and destroying KEKs, which the keeper's credential had better not be able to do.
+
+The orchestrator's directory has a ``kms.json`` and credentials of its own, of the same form as the keeper's
+(``wardkey.kms.configured``). Where it says ``local:``, for the cell or for a tenant, the orchestrator has no
+credential there, and the keeper is asked instead.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from wardkey_pg.errors import KeeperUnavailable, KeyRefused
+
+from ..errors import ServerError
+from ..keeper import client
+from ..kms import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, configured, open_kms
+
+__all__ = ["Keks"]
+
+_ATTEMPTS = 4
+_FIRST_PAUSE = 0.1  # seconds; doubled for each further attempt, of which a random part is waited
+_THROUGH_KEEPER = "local:"
+
+_T = TypeVar("_T")
+
+
+class Keks:
+    """The KEKs of one cell. ``directory`` is the orchestrator's, ``socket`` the keeper's.
+
+    Methods raise KeyRefused, KeeperUnavailable, ServerError. All may be repeated.
+    """
+
+    def __init__(self, directory: Path, socket: Path) -> None:
+        self._directory = directory
+        self._socket = socket
+        try:
+            self._configuration = configured.read(directory)
+        except KmsConfigurationError as error:
+            raise _explained(error) from None
+        self._opened: dict[tuple[str, Path], Kms] = {}
+
+    def uri(self, tenant: UUID) -> str | None:
+        """Return the KMS that is asked directly for this tenant, None when the keeper is asked."""
+        uri = self._configuration.tenants.get(tenant, self._configuration.kms)
+        return None if uri == _THROUGH_KEEPER else uri
+
+    def create(self, tenant: UUID) -> KekRef:
+        """Return the tenant's current KEK; make it first when there is none."""
+        kms = self._kms(tenant)
+        return self._made(tenant, "create") if kms is None else _patiently(lambda: kms.create_kek(tenant))
+
+    def rotate(self, tenant: UUID) -> KekRef:
+        """Give the tenant's KEK a new version and return it."""
+        kms = self._kms(tenant)
+        return self._made(tenant, "rotate") if kms is None else _patiently(lambda: kms.rotate_kek(tenant))
+
+    def disable(self, tenant: UUID, kek: KekRef) -> None:
+        """Let nothing be wrapped or unwrapped under this version any more, for now."""
+        self._on(tenant, kek, "disable", Kms.disable_kek)
+
+    def destroy(self, tenant: UUID, kek: KekRef) -> None:
+        """Destroy this version. Refused for the current one."""
+        self._on(tenant, kek, "destroy", Kms.destroy_kek)
+
+    def destroy_all(self, tenant: UUID) -> None:
+        """Destroy every version of the tenant's KEK, and let no further one be made of that name."""
+        kms = self._kms(tenant)
+        if kms is None:
+            self._ask(tenant, "destroy_all")
+        else:
+            _patiently(lambda: kms.destroy_all(tenant))
+
+    def versions(self, tenant: UUID) -> list[KekVersion]:
+        """Return what the KMS knows of the tenant's KEK, oldest first."""
+        kms = self._kms(tenant)
+        if kms is None:
+            return [KekVersion(**version) for version in self._ask(tenant, "versions")["versions"]]
+        return _patiently(lambda: kms.kek_versions(tenant))
+
+    def _on(self, tenant: UUID, kek: KekRef, action: str, method: Callable[[Kms, KekRef], None]) -> None:
+        """Ask whom the KEK is of: after a move, that is not whom the tenant's next one will be of."""
+        kms = next(
+            (kms for kms in self._own_then_cells(tenant) if kek.name.startswith(f"{kms.scheme}:")), None
+        )
+        if kms is None:
+            self._ask(tenant, action, kek=kek.name, kek_version=kek.version)
+        else:
+            _patiently(lambda: method(kms, kek))
+
+    def _own_then_cells(self, tenant: UUID) -> list[Kms]:
+        found = (self._kms(tenant), self._open(self._configuration.kms, self._directory))
+        return [kms for kms in found if kms is not None]
+
+    def _kms(self, tenant: UUID) -> Kms | None:
+        if (own := self._configuration.tenants.get(tenant)) is not None:
+            return self._open(own, configured.directory_of(self._directory, tenant))
+        return self._open(self._configuration.kms, self._directory)
+
+    def _open(self, uri: str, directory: Path) -> Kms | None:
+        if uri == _THROUGH_KEEPER:
+            return None
+        if (uri, directory) not in self._opened:
+            os.environ.update(self._configuration.environment)  # modules in C look there, and nowhere else
+            try:
+                self._opened[uri, directory] = open_kms(uri, directory)
+            except KmsError as error:
+                raise _explained(error) from None
+        return self._opened[uri, directory]
+
+    def _made(self, tenant: UUID, action: str) -> KekRef:
+        answer = self._ask(tenant, action)
+        return KekRef(answer["kek"], answer["kek_version"])
+
+    def _ask(self, tenant: UUID, action: str, **members: Any) -> dict[str, Any]:
+        return client.ask(self._socket, {"op": "kek", "tenant": str(tenant), "action": action, **members})
+
+
+def _patiently(call: Callable[[], _T]) -> _T:
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(random.uniform(0.5, 1) * _FIRST_PAUSE * 2**attempt)  # noqa: S311
+        try:
+            return call()
+        except KmsError as error:
+            failure = error
+            if not error.transient:
+                break
+    raise _explained(failure)
+
+
+def _explained(error: KmsError) -> KeyRefused | KeeperUnavailable | ServerError:
+    if isinstance(error, KmsDenied):
+        return KeyRefused(
+            f"the key management service refused the orchestrator: {error}",
+            "see what its credential may do: wardkey kms check",
+        )
+    if error.transient:
+        return KeeperUnavailable(
+            f"the key management service does not answer the orchestrator: {error}", "try again"
+        )
+    return ServerError(str(error), "see: wardkey kms show")
