@@ -69,12 +69,15 @@ class Keks:
         self._on(tenant, kek, "destroy", Kms.destroy_kek)
 
     def destroy_all(self, tenant: UUID) -> None:
-        """Destroy every version of the tenant's KEK, and let no further one be made of that name."""
-        kms = self._kms(tenant)
-        if kms is None:
+        """Destroy every version of the tenant's KEK, and let no further one be made of that name.
+
+        A tenant that brings its own KMS may have been with the cell's before: it is asked too.
+        """
+        asked = self._own_then_cells(tenant)
+        if None in asked:
             self._ask(tenant, "destroy_all")
-        else:
-            _patiently(lambda: kms.destroy_all(tenant))
+        for kms in filter(None, asked):
+            _patiently(lambda: kms.destroy_all(tenant))  # noqa: B023 - called at once
 
     def versions(self, tenant: UUID) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first."""
@@ -85,17 +88,16 @@ class Keks:
 
     def _on(self, tenant: UUID, kek: KekRef, action: str, method: Callable[[Kms, KekRef], None]) -> None:
         """Ask whom the KEK is of: after a move, that is not whom the tenant's next one will be of."""
-        kms = next(
-            (kms for kms in self._own_then_cells(tenant) if kek.name.startswith(f"{kms.scheme}:")), None
-        )
+        known = filter(None, self._own_then_cells(tenant))
+        kms = next((kms for kms in known if kek.name.startswith(f"{kms.scheme}:")), None)
         if kms is None:
             self._ask(tenant, action, kek=kek.name, kek_version=kek.version)
         else:
             _patiently(lambda: method(kms, kek))
 
-    def _own_then_cells(self, tenant: UUID) -> list[Kms]:
-        found = (self._kms(tenant), self._open(self._configuration.kms, self._directory))
-        return [kms for kms in found if kms is not None]
+    def _own_then_cells(self, tenant: UUID) -> list[Kms | None]:
+        cells = self._open(self._configuration.kms, self._directory)
+        return [self._kms(tenant), cells] if tenant in self._configuration.tenants else [cells]
 
     def _kms(self, tenant: UUID) -> Kms | None:
         if (own := self._configuration.tenants.get(tenant)) is not None:
