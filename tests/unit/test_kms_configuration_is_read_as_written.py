@@ -19,7 +19,9 @@ def test_without_a_file_it_is_the_local_kms(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    whole = Configuration("vault://127.0.0.1:1/transit", {"SOFTHSM2_CONF": "/a b"}, {ACME: "local:"})
+    whole = Configuration(
+        "vault://127.0.0.1:1/transit", {"SOFTHSM2_CONF": "/a b"}, {ACME: "local:"}, ("local:",)
+    )
     for configuration in (whole, Configuration("awskms://eu-central-1"), Configuration()):
         write(tmp_path, configuration, owner=(os.geteuid(), os.getegid()))
         assert read(tmp_path) == configuration
@@ -43,6 +45,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         '{"environment": {"A": "\\u0000"}}',
         '{"tenants": []}',
         '{"tenants": {"acme": {"kms": "local:"}}}',
+        '{"former": "awskms://eu-central-1"}',
+        '{"former": [1]}',
+        '{"former": ["local:"]}',
+        '{"kms": "vault://a", "former": ["vault://b"]}',
         f'{{"tenants": {{"{ACME.hex}": {{"kms": "local:"}}}}}}',
         f'{{"tenants": {{"{ACME}": "local:"}}}}',
         f'{{"tenants": {{"{ACME}": {{"kms": "local:", "token": "x"}}}}}}',

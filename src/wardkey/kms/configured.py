@@ -3,11 +3,13 @@
 The file is in the directory of whoever uses the KMS, the keeper or the orchestrator, beside its credentials::
 
     {"kms": "vault://127.0.0.1:8200/transit",
+     "former": ["local:"],
      "environment": {"SOFTHSM2_CONF": "/etc/softhsm2.conf"},
      "tenants": {"0b6f0000-0000-4000-8000-00000000000a": {"kms": "gcpkms://projects/…/locations/…"}}}
 
-Each member may be left out; without the file, the KMS is ``local:``. ``environment`` is for what the KMS's
-own tools read. The credentials of a tenant's own KMS are in ``tenants/<its id>/`` of the directory.
+Each member may be left out; without the file, the KMS is ``local:``. ``former`` are those that the cell used
+before: they unwrap until every DEK was rewrapped under the present one, and are of other schemes than it.
+``environment`` is for what the KMS's own tools read. The credentials of a tenant's own KMS are in ``tenants/<its id>/`` of the directory.
 """
 
 from __future__ import annotations
@@ -28,16 +30,18 @@ __all__ = ["CONFIGURATION_FILE", "DEFAULT_KMS", "Configuration", "directory_of",
 
 CONFIGURATION_FILE = "kms.json"
 DEFAULT_KMS = "local:"
+_MEMBERS = {"kms", "former", "environment", "tenants"}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """URIs: the cell's, and by tenant those of the tenants that bring their own KMS."""
+    """URIs: the cell's, those it used before, and by tenant those of the tenants that bring their own KMS."""
 
     kms: str = DEFAULT_KMS
     environment: Mapping[str, str] = field(default_factory=dict)
     tenants: Mapping[UUID, str] = field(default_factory=dict)
+    former: tuple[str, ...] = ()
 
 
 def read(directory: Path) -> Configuration:
@@ -55,25 +59,34 @@ def read(directory: Path) -> Configuration:
         raise KmsConfigurationError(f"{CONFIGURATION_FILE} cannot be read: {error}") from None
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or not document.keys() <= {"kms", "environment", "tenants"}:
+    if not isinstance(document, dict) or not document.keys() <= _MEMBERS:
         raise KmsConfigurationError(
-            f"{path} must hold one JSON object with the members kms, environment, tenants"
+            f"{path} must hold one JSON object with the members {', '.join(sorted(_MEMBERS))}"
         )
     environment, tenants = document.get("environment", {}), document.get("tenants", {})
+    uri, former = _uri(path, document.get("kms", DEFAULT_KMS)), document.get("former", [])
     if not isinstance(environment, dict) or not all(map(_is_variable, environment.items())):
         raise KmsConfigurationError(f"{path}: environment must be an object of variables and their texts")
     if not isinstance(tenants, dict):
         raise KmsConfigurationError(f"{path}: tenants must be an object")
+    if not isinstance(former, list):
+        raise KmsConfigurationError(f"{path}: former must be a list")
+    schemes = [_uri(path, each).partition(":")[0] for each in (uri, *former)]
+    if len(set(schemes)) != len(schemes):
+        raise KmsConfigurationError(f"{path}: former must be of other schemes than kms and than each other")
     return Configuration(
-        _uri(path, document.get("kms", DEFAULT_KMS)),
+        uri,
         environment,
         {_tenant(path, tenant): _own(path, entry) for tenant, entry in tenants.items()},
+        tuple(former),
     )
 
 
 def write(directory: Path, configuration: Configuration, owner: tuple[int, int] | None = None) -> None:
     """Replace ``kms.json`` of ``directory`` at once. ``owner``: its uid and gid. Raises OSError."""
     document: dict[str, Any] = {"kms": configuration.kms}
+    if configuration.former:
+        document["former"] = list(configuration.former)
     if configuration.environment:
         document["environment"] = dict(configuration.environment)
     if configuration.tenants:
