@@ -71,9 +71,9 @@ class Keks:
     def destroy_all(self, tenant: UUID) -> None:
         """Destroy every version of the tenant's KEK, and let no further one be made of that name.
 
-        A tenant that brings its own KMS may have been with the cell's before: it is asked too.
+        KMSes that the tenant's KEK may have been in before are asked too.
         """
-        asked = self._own_then_cells(tenant)
+        asked = self._present_and_past(tenant)
         if None in asked:
             self._ask(tenant, "destroy_all")
         for kms in filter(None, asked):
@@ -88,16 +88,18 @@ class Keks:
 
     def _on(self, tenant: UUID, kek: KekRef, action: str, method: Callable[[Kms, KekRef], None]) -> None:
         """Ask whom the KEK is of: after a move, that is not whom the tenant's next one will be of."""
-        known = filter(None, self._own_then_cells(tenant))
+        known = filter(None, self._present_and_past(tenant))
         kms = next((kms for kms in known if kek.name.startswith(f"{kms.scheme}:")), None)
         if kms is None:
             self._ask(tenant, action, kek=kek.name, kek_version=kek.version)
         else:
             _patiently(lambda: method(kms, kek))
 
-    def _own_then_cells(self, tenant: UUID) -> list[Kms | None]:
-        cells = self._open(self._configuration.kms, self._directory)
-        return [self._kms(tenant), cells] if tenant in self._configuration.tenants else [cells]
+    def _present_and_past(self, tenant: UUID) -> list[Kms | None]:
+        """Return where the tenant's KEK may be: its own KMS, the cell's, the cell's former ones."""
+        cells = (self._configuration.kms, *self._configuration.former)
+        own = [self._kms(tenant)] if tenant in self._configuration.tenants else []
+        return [*own, *(self._open(uri, self._directory) for uri in cells)]
 
     def _kms(self, tenant: UUID) -> Kms | None:
         if (own := self._configuration.tenants.get(tenant)) is not None:

@@ -9,7 +9,8 @@ The file is in the directory of whoever uses the KMS, the keeper or the orchestr
 
 Each member may be left out; without the file, the KMS is ``local:``. ``former`` are those that the cell used
 before: they unwrap until every DEK was rewrapped under the present one, and are of other schemes than it.
-``environment`` is for what the KMS's own tools read. The credentials of a tenant's own KMS are in ``tenants/<its id>/`` of the directory.
+``environment`` is for what the KMS's own tools read. The credentials of a tenant's own KMS are in
+``tenants/<its id>/`` of the directory.
 """
 
 from __future__ import annotations
