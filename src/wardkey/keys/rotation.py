@@ -1,0 +1,151 @@
+"""What the worker of a rotation does next. Pure: facts in, a step out.
+
+``ward.rotate_key`` has made the new version already; what is left is to move every row to it and to retire
+the old ones::
+
+    pass over all tables, batch by batch ──▶ no older transaction left? ──▶ retire ──▶ finished
+        ▲                                        │ wait                       │ refused: rows refer to it
+        └────────────────────────────────────────┴────────────────────────────┘
+
+The registry holds all that must not be lost. A ``Position`` is only the worker's memory: one that starts
+anew, after a crash say, passes over all tables again, and rows that were resealed cost it a look each.
+
+A transaction that began before the new version was there for all (an *older* one) may still write under an
+old version, behind the worker's back. So a version is retired only when no older transaction is left, and
+only if no row refers to it then: ``ward.retire_keys`` looks for itself and refuses otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+__all__ = [
+    "Batch",
+    "Facts",
+    "Failed",
+    "Finished",
+    "Paused",
+    "Position",
+    "Reseal",
+    "Retire",
+    "Step",
+    "Wait",
+    "next_step",
+]
+
+FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
+"""Seconds before looking again; doubled from wait to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the database says of one tenant, read anew before each step.
+
+    ``states``: version → active, decrypt-only, retired or destroyed. ``tables``: model tables with sealed
+    columns. ``older``: transactions that may still write under an old version.
+    """
+
+    states: Mapping[int, str]
+    tables: tuple[str, ...]
+    paused: bool = False
+    older: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reseal:
+    """Reseal a batch of ``table`` from ``block`` on."""
+
+    table: str
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again after ``seconds``."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Retire all decrypt-only versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Stop: an operator paused the rotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Stop: ``values`` do not open, so their version cannot be retired."""
+
+    values: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Every row is under the active version, and no other can be asked for."""
+
+
+Step = Reseal | Wait | Retire | Paused | Failed | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came of a Reseal. ``held``: rows somebody else had locked. ``next_block``: None at the end."""
+
+    failed: int = 0
+    held: int = 0
+    next_block: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the worker is in its pass, and how often it had to wait since something moved."""
+
+    done: frozenset[str] = frozenset()
+    table: str | None = None
+    block: int = 0
+    failed: int = 0
+    held: int = 0
+    waits: int = 0
+
+    def after_batch(self, table: str, batch: Batch) -> Position:
+        failed, held = self.failed + batch.failed, self.held + batch.held
+        if batch.next_block is None:
+            return Position(self.done | {table}, failed=failed, held=held, waits=self.waits)
+        return Position(self.done, table, batch.next_block, failed, held, self.waits)
+
+    def after_wait(self) -> Position:
+        """Go on after a Wait: where rows were held, with another pass."""
+        waited = replace(self, waits=self.waits + 1)
+        return waited.another_pass() if self.held else waited
+
+    def another_pass(self) -> Position:
+        """Begin again, because there are rows under an old version after all."""
+        return Position(waits=self.waits)
+
+
+def next_step(facts: Facts, position: Position) -> Step:
+    """Return what to do. After a refused Retire: ``position.another_pass()``."""
+    if "decrypt-only" not in facts.states.values():
+        return Finished()
+    if facts.paused:
+        return Paused()
+    left = [table for table in facts.tables if table not in position.done]
+    if left:
+        return Reseal(left[0], position.block if position.table == left[0] else 0)
+    if position.held:
+        return _wait("other transactions hold rows", position)
+    if facts.older:
+        return _wait("transactions from before the rotation are still running", position)
+    if position.failed:
+        return Failed(position.failed)
+    return Retire()
+
+
+def _wait(reason: str, position: Position) -> Wait:
+    return Wait(reason, min(FIRST_WAIT * 2**position.waits, LONGEST_WAIT))
