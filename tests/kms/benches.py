@@ -1,37 +1,29 @@
-"""A provider as the contract's tests need it: a real implementation, two credentials, another KEK version."""
+"""A provider as the contract's tests need it: a real implementation, two credentials."""
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 import secrets
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import boto3
-import pkcs11
-from pkcs11 import KeyType
 
 from tests.support.cloud_kms_server import PARENT, CloudKmsServer
 from tests.support.moto import REGION, Moto
 from tests.support.openbao import KEEPER, ORCHESTRATOR, OpenBao
-from tests.support.softhsm import LABEL, MODULE, SoftHsm
+from tests.support.softhsm import SoftHsm
 from wardkey._files import write_atomically
 from wardkey.kms import Kms, open_kms
-from wardkey.kms.local import LocalKms
-from wardkey.kms.pkcs11 import _RIGHTS
 
 ACME, GLOBEX = UUID(int=10), UUID(int=11)
 DEK = bytes(range(100, 132))
 
 
-class Bench(ABC):
-    """One provider. The keeper's credential uses KEKs, the orchestrator's makes them."""
+class Bench:
+    """One provider. The keeper's credential uses KEKs, the orchestrator's manages them."""
 
     uri: str
     admin_uri: str
@@ -55,12 +47,8 @@ class Bench(ABC):
         """Return what must be in no text: the credentials."""
         return ()
 
-    def give_to(self, uid: int) -> None:  # noqa: B027
+    def give_to(self, uid: int) -> None:
         """Let an operating system user reach what is not in the keeper's directory, if anything is not."""
-
-    @abstractmethod
-    def new_version(self, tenant: UUID) -> None:
-        """Give the tenant's KEK a new current version, by the KMS's own means."""
 
 
 class LocalBench(Bench):
@@ -69,15 +57,6 @@ class LocalBench(Bench):
     def __init__(self, base: Path) -> None:
         super().__init__(base)
         self.admin_directory = self.directory
-
-    def new_version(self, tenant: UUID) -> None:
-        path = self.directory / "kek" / f"{tenant}.json"
-        document, nonce = json.loads(path.read_text()), os.urandom(12)
-        aad = b"wardkey/1 local kek" + tenant.bytes + b"2"
-        sealed = nonce + LocalKms(self.uri, self.directory)._root.encrypt(nonce, os.urandom(32), aad)
-        document["keys"]["2"] = {"created": 0, "sealed": base64.b64encode(sealed).decode()}
-        document["active"] = "2"
-        path.write_text(json.dumps(document))
 
 
 class VaultBench(Bench):
@@ -91,9 +70,6 @@ class VaultBench(Bench):
     def secrets(self) -> Sequence[str]:
         files = (self.directory / "vault.json", self.admin_directory / "vault.json")
         return [secret for file in files for secret in json.loads(file.read_text()).values()]
-
-    def new_version(self, tenant: UUID) -> None:
-        self.server.ask("POST", f"transit/keys/wardkey-{tenant}/rotate")
 
 
 class Pkcs11Bench(Bench):
@@ -109,11 +85,6 @@ class Pkcs11Bench(Bench):
 
     def give_to(self, uid: int) -> None:
         self.server.give_to(uid)
-
-    def new_version(self, tenant: UUID) -> None:
-        version, label = f"{time.time_ns()}-00000000".encode(), f"wardkey-{tenant}"
-        with pkcs11.lib(MODULE).get_token(token_label=LABEL).open(rw=True) as session:
-            session.generate_key(KeyType.AES, 256, id=version, label=label, store=True, template=_RIGHTS)
 
 
 class AwsBench(Bench):
@@ -134,10 +105,6 @@ class AwsBench(Bench):
     def client(self) -> Any:
         keys = {f"aws_{name}": value for name, value in self.credential.items()}
         return boto3.client("kms", region_name=REGION, endpoint_url=self.server.url, **keys)
-
-    def new_version(self, tenant: UUID) -> None:
-        key_id = self.client().create_key()["KeyMetadata"]["KeyId"]
-        self.client().update_alias(AliasName=f"alias/wardkey-{tenant}", TargetKeyId=key_id)
 
 
 class GcpBench(Bench):
@@ -160,13 +127,3 @@ class GcpBench(Bench):
 
     def key_name(self, tenant: UUID) -> str:
         return f"{PARENT}/keyRings/wardkey-{tenant}/cryptoKeys/kek"
-
-    def new_version(self, tenant: UUID) -> None:
-        client, name = self.open_admin()._client, self.key_name(tenant)  # type: ignore[attr-defined]
-        number = len(self.kms.keys[name].versions) + 1
-        if "rest" in self.uri:  # the server speaks REST for what the provider asks only
-            version = self.kms._new_version(name)
-            self.kms.keys[name].resource.primary = version
-            return
-        client.create_crypto_key_version(parent=name)
-        client.update_crypto_key_primary_version(name=name, crypto_key_version_id=str(number))

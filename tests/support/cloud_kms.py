@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import google_crc32c
@@ -51,11 +51,15 @@ class _Key:
 
 
 class CloudKms:
-    """One project. ``trouble`` may change an answer or raise, ``calls`` counts methods."""
+    """One project. ``trouble`` may change an answer or raise, ``calls`` counts methods.
+
+    ``ahead`` is how far the keys' clock has gone on before ours.
+    """
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
         self.trouble: Callable[[str, Any], Any] = lambda method, answer: answer
+        self.ahead = timedelta(0)
         self.keys: dict[str, _Key] = {}
         self._rings: dict[str, types.KeyRing] = {}
         self._project: dict[str, set[str]] = {ADMIN: set(), USER: set()}
@@ -80,8 +84,9 @@ class CloudKms:
             handler = getattr(self, f"_{method}", None)
             if handler is None:
                 raise Refusal(grpc.StatusCode.UNIMPLEMENTED, method)
-            name = getattr(request, "resource", "") or getattr(request, "name", "") or request.parent
+            name = _resource_of(request)
             self._check(member, method, name)
+            self._pass_time()
             answer = handler(request)
         return self.trouble(method, answer)
 
@@ -116,7 +121,7 @@ class CloudKms:
         name = f"{request.parent}/keyRings/{request.key_ring_id}"
         if name in self._rings:
             raise Refusal(grpc.StatusCode.ALREADY_EXISTS, name)
-        self._rings[name] = types.KeyRing(name=name, create_time=datetime.now(UTC))
+        self._rings[name] = types.KeyRing(name=name, create_time=self._now())
         return self._rings[name]
 
     def _CreateCryptoKey(self, request: types.CreateCryptoKeyRequest) -> types.CryptoKey:
@@ -126,9 +131,13 @@ class CloudKms:
         if name in self.keys:
             raise Refusal(grpc.StatusCode.ALREADY_EXISTS, name)
         resource = types.CryptoKey(request.crypto_key)
-        resource.name, resource.create_time = name, datetime.now(UTC)
+        resource.name, resource.create_time = name, self._now()
         if resource.rotation_period and not resource.next_rotation_time:
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "rotation_period without next_rotation_time")
+        wait = resource.destroy_scheduled_duration or timedelta(days=30)
+        if not timedelta(days=1) <= wait <= timedelta(days=120):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "destroy_scheduled_duration")
+        resource.destroy_scheduled_duration = wait
         self.keys[name] = _Key(resource)
         resource.primary = self._new_version(name)
         return resource
@@ -136,23 +145,66 @@ class CloudKms:
     def _GetCryptoKey(self, request: types.GetCryptoKeyRequest) -> types.CryptoKey:
         return self._key(request.name).resource
 
+    def _UpdateCryptoKey(self, request: types.UpdateCryptoKeyRequest) -> types.CryptoKey:
+        resource, asked = self._key(request.crypto_key.name).resource, request.crypto_key
+        paths = set(request.update_mask.paths)
+        if not paths or not paths <= {"rotation_period", "next_rotation_time", "labels"}:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "update_mask")
+        for path in paths:
+            setattr(resource, path, getattr(asked, path))
+        if bool(resource.rotation_period) != bool(resource.next_rotation_time):
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "rotation_period without next_rotation_time")
+        return resource
+
+    def _GetCryptoKeyVersion(self, request: types.GetCryptoKeyVersionRequest) -> types.CryptoKeyVersion:
+        return self._version(request.name)
+
+    def _ListCryptoKeyVersions(
+        self, request: types.ListCryptoKeyVersionsRequest
+    ) -> types.ListCryptoKeyVersionsResponse:
+        """Answer in pages of two, in no order: clients are to cope."""
+        versions = list(reversed(self._key(request.parent).versions.values()))
+        start = int(request.page_token or 0)
+        return types.ListCryptoKeyVersionsResponse(
+            crypto_key_versions=versions[start : start + 2],
+            next_page_token=str(start + 2) if start + 2 < len(versions) else "",
+            total_size=len(versions),
+        )
+
     def _CreateCryptoKeyVersion(self, request: types.CreateCryptoKeyVersionRequest) -> types.CryptoKeyVersion:
         return self._new_version(request.parent)
 
     def _UpdateCryptoKeyPrimaryVersion(
         self, request: types.UpdateCryptoKeyPrimaryVersionRequest
     ) -> types.CryptoKey:
-        key = self._key(request.name)
-        key.resource.primary = self._version(
-            f"{request.name}/cryptoKeyVersions/{request.crypto_key_version_id}"
+        key, name = (
+            self._key(request.name),
+            f"{request.name}/cryptoKeyVersions/{request.crypto_key_version_id}",
         )
+        self._usable(key, name)
+        key.resource.primary = self._version(name)
         return key.resource
+
+    def _UpdateCryptoKeyVersion(self, request: types.UpdateCryptoKeyVersionRequest) -> types.CryptoKeyVersion:
+        version = self._version(request.crypto_key_version.name)
+        if list(request.update_mask.paths) != ["state"]:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "update_mask")
+        if not {version.state, request.crypto_key_version.state} <= {State.ENABLED, State.DISABLED}:
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"{version.name} is {version.state.name}")
+        version.state = request.crypto_key_version.state
+        self._show_primary(version)
+        return version
 
     def _DestroyCryptoKeyVersion(
         self, request: types.DestroyCryptoKeyVersionRequest
     ) -> types.CryptoKeyVersion:
         version = self._version(request.name)
+        if version.state not in (State.ENABLED, State.DISABLED):
+            raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"{version.name} is {version.state.name}")
+        key = self._key(request.name.partition("/cryptoKeyVersions/")[0])
         version.state = State.DESTROY_SCHEDULED
+        version.destroy_time = self._now() + key.resource.destroy_scheduled_duration
+        self._show_primary(version)
         return version
 
     def _Encrypt(self, request: types.EncryptRequest) -> types.EncryptResponse:
@@ -207,6 +259,28 @@ class CloudKms:
         key.policy = policy
         return policy
 
+    def _now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def _pass_time(self) -> None:
+        """Do what has come due: destroy versions, and rotate keys that have a schedule."""
+        now = self._now()
+        for name, key in self.keys.items():
+            for version in key.versions.values():
+                if version.state == State.DESTROY_SCHEDULED and version.destroy_time <= now:
+                    version.state, version.destroy_event_time = State.DESTROYED, version.destroy_time
+                    version.destroy_time = None
+                    del key.material[version.name]
+                    self._show_primary(version)
+            if key.resource.next_rotation_time and key.resource.next_rotation_time <= now:
+                key.resource.primary = self._new_version(name)
+                key.resource.next_rotation_time = now + key.resource.rotation_period
+
+    def _show_primary(self, version: types.CryptoKeyVersion) -> None:
+        resource = self._key(version.name.partition("/cryptoKeyVersions/")[0]).resource
+        if resource.primary.name == version.name:
+            resource.primary = version
+
     def _key(self, name: str) -> _Key:
         if name not in self.keys:
             raise Refusal(grpc.StatusCode.NOT_FOUND, f"{name} not found")
@@ -221,7 +295,7 @@ class CloudKms:
     def _new_version(self, key_name: str) -> types.CryptoKeyVersion:
         key = self._key(key_name)
         name = f"{key_name}/cryptoKeyVersions/{len(key.versions) + 1}"
-        key.versions[name] = types.CryptoKeyVersion(name=name, state=State.ENABLED)
+        key.versions[name] = types.CryptoKeyVersion(name=name, state=State.ENABLED, create_time=self._now())
         key.material[name] = os.urandom(32)
         return key.versions[name]
 
@@ -229,6 +303,14 @@ class CloudKms:
         if self._version(name).state != State.ENABLED:
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"{name} is not enabled")
         return key.material[name]
+
+
+def _resource_of(request: Any) -> str:
+    """Return the name of what a request is about."""
+    for member in ("crypto_key", "crypto_key_version"):
+        if name := getattr(getattr(request, member, None), "name", ""):
+            return str(name)
+    return str(getattr(request, "resource", "") or getattr(request, "name", "") or request.parent)
 
 
 def _checksum(data: bytes, checksum: int | None) -> None:

@@ -33,13 +33,18 @@ _REQUESTS: dict[str, Any] = {
         "DestroyCryptoKeyVersion",
         "Encrypt",
         "GetCryptoKey",
+        "GetCryptoKeyVersion",
+        "ListCryptoKeyVersions",
+        "UpdateCryptoKey",
         "UpdateCryptoKeyPrimaryVersion",
+        "UpdateCryptoKeyVersion",
     )
 }
 _IAM_REQUESTS: dict[str, Any] = {
     name: getattr(iam_policy_pb2, f"{name}Request") for name in ("GetIamPolicy", "SetIamPolicy")
 }
 _NAME, _KEY = r"(projects/[^:]+)", r"(projects/[^:]+/cryptoKeys/[^:/]+)"
+_VERSION = rf"{_KEY[:-1]}/cryptoKeyVersions/[^:/]+)"
 # verb, path, method, the member that the path is, the member that the body is ("" all others)
 _ROUTES = (
     ("POST", rf"/v1/{_NAME}:encrypt", "Encrypt", "name", ""),
@@ -47,6 +52,13 @@ _ROUTES = (
     ("POST", rf"/v1/{_NAME}/keyRings", "CreateKeyRing", "parent", "keyRing"),
     ("POST", rf"/v1/{_NAME}/cryptoKeys", "CreateCryptoKey", "parent", "cryptoKey"),
     ("GET", rf"/v1/{_KEY}", "GetCryptoKey", "name", ""),
+    ("PATCH", rf"/v1/{_KEY}", "UpdateCryptoKey", "cryptoKey.name", "cryptoKey"),
+    ("POST", rf"/v1/{_KEY}:updatePrimaryVersion", "UpdateCryptoKeyPrimaryVersion", "name", ""),
+    ("GET", rf"/v1/{_KEY}/cryptoKeyVersions", "ListCryptoKeyVersions", "parent", ""),
+    ("POST", rf"/v1/{_KEY}/cryptoKeyVersions", "CreateCryptoKeyVersion", "parent", "cryptoKeyVersion"),
+    ("GET", rf"/v1/{_VERSION}", "GetCryptoKeyVersion", "name", ""),
+    ("PATCH", rf"/v1/{_VERSION}", "UpdateCryptoKeyVersion", "cryptoKeyVersion.name", "cryptoKeyVersion"),
+    ("POST", rf"/v1/{_VERSION}:destroy", "DestroyCryptoKeyVersion", "name", ""),
     ("GET", rf"/v1/{_KEY}:getIamPolicy", "GetIamPolicy", "resource", ""),
     ("POST", rf"/v1/{_KEY}:setIamPolicy", "SetIamPolicy", "resource", ""),
 )
@@ -146,6 +158,9 @@ def _rest_handler(kms: CloudKms) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer()
 
+        def do_PATCH(self) -> None:
+            self._answer()
+
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             try:
@@ -174,10 +189,12 @@ def _rest_request(verb: str, target: str, body: bytes) -> tuple[str, Any]:
         found = re.fullmatch(pattern, url.path)
         if verb != route_verb or not found:
             continue
-        members: dict[str, Any] = {path_member: found[1]}
-        members |= {key: value for key, value in parse_qsl(url.query) if "$" not in key and "." not in key}
+        members: dict[str, Any] = dict(parse_qsl(url.query))
+        members = {key: value for key, value in members.items() if "$" not in key and "." not in key}
         content = json.loads(body or "{}")
         members |= {body_member: content} if body_member else content
+        outer, _, inner = path_member.rpartition(".")
+        (members[outer] if outer else members)[inner] = found[1]
         request = (_REQUESTS | _IAM_REQUESTS)[method]()
         json_format.ParseDict(members, _raw(request))
         return method, request

@@ -7,14 +7,37 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+from moto.core.exceptions import JsonRESTError
+from moto.kms.models import KmsBackend
 from moto.server import ThreadedMotoServer
 
 REGION = "eu-central-1"
 
 
+# What moto notes and then does not enforce: the key states in which AWS KMS refuses to use a key.
+_REFUSALS = {"Disabled": "DisabledException", "PendingDeletion": "KMSInvalidStateException"}
+
+
+def _enforce_states(method: str) -> None:
+    original = getattr(KmsBackend, method)
+
+    def checked(self: KmsBackend, *, key_id: str, **arguments: Any) -> Any:
+        refusal = _REFUSALS.get(self.keys[self.any_id_to_key_id(key_id)].key_state)
+        if refusal:
+            raise JsonRESTError(refusal, f"{key_id} is not enabled")
+        return original(self, key_id=key_id, **arguments)
+
+    setattr(KmsBackend, method, checked)
+
+
+for _method in ("encrypt", "decrypt"):
+    _enforce_states(_method)
+
+
 class Moto:
-    """One account. ``url`` is where it listens."""
+    """One account, without IAM: whoever asks may. ``url`` is where it listens."""
 
     def __init__(self) -> None:
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

@@ -33,10 +33,10 @@ api_addr = "http://127.0.0.1:{port}"
 cluster_addr = "http://127.0.0.1:{cluster_port}"
 """
 _ORCHESTRATOR_POLICY = """
-path "transit/keys/wardkey-*" { capabilities = ["create", "read", "update"] }
-path "sys/policies/acl/wardkey-*" { capabilities = ["create", "update"] }
+path "transit/keys/wardkey-*" { capabilities = ["create", "read", "update", "delete"] }
+path "sys/policies/acl/wardkey-*" { capabilities = ["create", "update", "delete"] }
+path "identity/group/name/wardkey-*" { capabilities = ["create", "update", "delete"] }
 path "identity/entity/name/wardkey-keeper" { capabilities = ["read"] }
-path "identity/group/name/wardkey-*" { capabilities = ["create", "update"] }
 """
 
 

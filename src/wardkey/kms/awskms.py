@@ -2,9 +2,13 @@
 
 A tenant's KEK is named by the alias ``alias/wardkey-<tenant>``; its version is the id of the key that the
 alias leads to. AWS's own rotation is on (365 days) and makes no new version; leading the alias to another
-key does. Keys are tagged ``managed-by: wardkey`` and ``wardkey-tenant: <tenant>``: the keeper needs
-kms:Encrypt and kms:Decrypt under the condition ``aws:ResourceTag/managed-by``. Whoever makes KEKs needs
-kms:DescribeKey, CreateKey, TagResource, CreateAlias, EnableKeyRotation and ScheduleKeyDeletion.
+key does. Keys are described as ``wardkey KEK of <tenant>, version <n>``, and the n-th is found by the alias
+``alias/wardkey-<tenant>-<n>`` when it is not the current one any more. A key to be destroyed is beyond use at
+once and gone, with its aliases, after 7 days, the shortest time AWS allows; until then it can be restored.
+
+Keys are tagged ``managed-by: wardkey`` and ``wardkey-tenant: <tenant>``: the keeper needs kms:Encrypt and
+kms:Decrypt under the condition ``aws:ResourceTag/managed-by``. Whoever manages KEKs needs kms:DescribeKey,
+CreateKey, TagResource, CreateAlias, UpdateAlias, EnableKeyRotation, DisableKey and ScheduleKeyDeletion.
 
 A wrapped DEK is a ciphertext of Encrypt, whose encryption context is the alias (``wardkey-kek``) and the
 additional data in hexadecimal digits (``wardkey-aad``).
@@ -22,6 +26,9 @@ or else where AWS's own tools look: AWS_ variables, ``~/.aws``, the instance's o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,11 +46,12 @@ from botocore.exceptions import (
 )
 
 from ._settings import ca_bundle, is_loopback, parse_uri, read_credential
-from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["AwsKms"]
 
 _ROTATION_DAYS = 365
+_DESTRUCTION_DAYS = 7
 _CONFIG = Config(
     connect_timeout=1,
     read_timeout=3,
@@ -66,6 +74,7 @@ _PASSING = (
     "ThrottlingException",
     "TooManyRequestsException",
 )
+_GONE = ("PendingDeletion", "PendingReplicaDeletion")
 _MISSING = "NotFoundException"
 _TAKEN = "AlreadyExistsException"
 
@@ -114,10 +123,50 @@ class AwsKms(Kms):
 
     def create_kek(self, tenant: UUID) -> KekRef:
         alias = f"alias/wardkey-{tenant}"
-        key_id = self._find(alias)
-        if key_id is None:
-            key_id = self._make(alias, tenant)
-        return KekRef(f"{self.scheme}:{alias}", key_id)
+        key = self._find(alias) or self._make(alias, tenant, 1)
+        return self._current(alias, key)
+
+    def rotate_kek(self, tenant: UUID) -> KekRef:
+        alias = f"alias/wardkey-{tenant}"
+        key = self._find(alias)
+        if key is None:
+            raise KmsDenied("AWS KMS has no such KEK")
+        old, number = self._current(alias, key), _number_of(key, tenant)
+        try:
+            self._ask("create_alias", AliasName=f"{alias}-{number}", TargetKeyId=old.version)
+        except _RefusedError as error:
+            if error.code != _TAKEN:
+                raise
+        while True:  # past what was made by a rotation that did not end, and cannot be used any more
+            number += 1
+            new = self._find(f"{alias}-{number}") or self._make(f"{alias}-{number}", tenant, number)
+            if new["KeyState"] == "Enabled":
+                break
+        self._ask("update_alias", AliasName=alias, TargetKeyId=new["KeyId"])
+        return self._current(alias, new)
+
+    def disable_kek(self, kek: KekRef) -> None:
+        key = self._replaced(kek)
+        if key is not None and key["KeyState"] != "Disabled":
+            self._ask("disable_key", KeyId=key["KeyId"])
+
+    def destroy_kek(self, kek: KekRef) -> None:
+        key = self._replaced(kek)
+        if key is not None:
+            self._destroy(key["KeyId"])
+
+    def destroy_all(self, tenant: UUID) -> None:
+        for key in self._keys(tenant):
+            if key["KeyState"] not in _GONE:
+                self._destroy(key["KeyId"])
+
+    def kek_versions(self, tenant: UUID) -> list[KekVersion]:
+        return [
+            KekVersion(
+                key["KeyId"], _state(key), _seconds(key, "CreationDate"), _seconds(key, "DeletionDate")
+            )
+            for key in self._keys(tenant)
+        ]
 
     def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
         return self._convert("encrypt", "CiphertextBlob", kek, aad, Plaintext=dek)
@@ -126,9 +175,7 @@ class AwsKms(Kms):
         return self._convert("decrypt", "Plaintext", kek, aad, CiphertextBlob=wrapped)
 
     def _convert(self, operation: str, result: str, kek: KekRef, aad: bytes, **data: bytes) -> bytes:
-        scheme, _, alias = kek.name.partition(":")
-        if scheme != self.scheme or not _ALIAS.fullmatch(alias) or not _KEY_ID.fullmatch(kek.version):
-            raise KmsDenied("the KEK is not one of AWS KMS")
+        alias = _alias_of(kek)
         context = {"wardkey-kek": alias, "wardkey-aad": aad.hex()}
         answer = self._ask(operation, KeyId=kek.version, EncryptionContext=context, **data)
         value = answer.get(result)
@@ -136,28 +183,66 @@ class AwsKms(Kms):
             raise KmsUnavailable("AWS KMS answered something else than was asked for")
         return value
 
-    def _find(self, alias: str) -> str | None:
+    def _find(self, name: str) -> dict[str, Any] | None:
+        """Return what AWS KMS says of a key, named by its id or an alias; None when there is none."""
         try:
-            return _id_of(self._ask("describe_key", KeyId=alias))
+            return _description(self._ask("describe_key", KeyId=name))
         except _RefusedError as error:
             if error.code == _MISSING:
                 return None
             raise
 
-    def _make(self, alias: str, tenant: UUID) -> str:
+    def _make(self, alias: str, tenant: UUID, number: int) -> dict[str, Any]:
+        """Make a key behind ``alias``, or return the key of whoever was first."""
         tags = {"managed-by": "wardkey", "wardkey-tenant": str(tenant)}
         pairs = [{"TagKey": name, "TagValue": value} for name, value in tags.items()]
-        key_id = _id_of(self._ask("create_key", Description=f"wardkey KEK of {tenant}", Tags=pairs))
-        self._ask("enable_key_rotation", KeyId=key_id, RotationPeriodInDays=_ROTATION_DAYS)
+        key = _description(
+            self._ask("create_key", Description=f"wardkey KEK of {tenant}, version {number}", Tags=pairs)
+        )
+        self._ask("enable_key_rotation", KeyId=key["KeyId"], RotationPeriodInDays=_ROTATION_DAYS)
         try:
-            self._ask("create_alias", AliasName=alias, TargetKeyId=key_id)
+            self._ask("create_alias", AliasName=alias, TargetKeyId=key["KeyId"])
         except _RefusedError as error:
             if error.code != _TAKEN:
                 raise
-            # Somebody else was first: his key is the tenant's.
-            self._ask("schedule_key_deletion", KeyId=key_id, PendingWindowInDays=7)
-            return _id_of(self._ask("describe_key", KeyId=alias))
-        return key_id
+            self._destroy(key["KeyId"])
+            return _description(self._ask("describe_key", KeyId=alias))
+        return key
+
+    def _destroy(self, key_id: str) -> None:
+        self._ask("schedule_key_deletion", KeyId=key_id, PendingWindowInDays=_DESTRUCTION_DAYS)
+
+    def _current(self, alias: str, key: dict[str, Any]) -> KekRef:
+        if key["KeyState"] in _GONE:  # it is never destroyed but with all others
+            raise KmsDenied("the tenant's KEK was destroyed; there is none after it")
+        return KekRef(f"{self.scheme}:{alias}", key["KeyId"])
+
+    def _keys(self, tenant: UUID) -> Iterator[dict[str, Any]]:
+        """Find every key of the tenant that is not gone for good, oldest first."""
+        alias = f"alias/wardkey-{tenant}"
+        current = self._find(alias)
+        if current is None:
+            return
+        last = _number_of(current, tenant)
+        for number in count(1):
+            key = current if number == last else self._find(f"{alias}-{number}")
+            if key is not None:
+                yield key
+            elif number > last:  # those after the current one are of a rotation that did not end
+                return
+
+    def _replaced(self, kek: KekRef) -> dict[str, Any] | None:
+        """Return the key of a version that is not the current one; None when it is or will be destroyed."""
+        alias, key = _alias_of(kek), self._find(kek.version)
+        if key is None:
+            return None
+        _number_of(key, UUID(alias.removeprefix("alias/wardkey-")))
+        if key["KeyState"] in _GONE:
+            return None
+        current = self._find(alias)
+        if current is not None and current["KeyId"] == kek.version:
+            raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
+        return key
 
     def _ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
         try:
@@ -191,11 +276,38 @@ class _RefusedError(KmsDenied):
         self.code = code
 
 
-def _id_of(answer: dict[str, Any]) -> str:
-    key_id = answer.get("KeyMetadata", {}).get("KeyId")
-    if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id):
+def _alias_of(kek: KekRef) -> str:
+    scheme, _, alias = kek.name.partition(":")
+    if scheme != AwsKms.scheme or not _ALIAS.fullmatch(alias) or not _KEY_ID.fullmatch(kek.version):
+        raise KmsDenied("the KEK is not one of AWS KMS")
+    return alias
+
+
+def _description(answer: dict[str, Any]) -> dict[str, Any]:
+    key: dict[str, Any] = answer.get("KeyMetadata", {})
+    key_id, texts = key.get("KeyId"), (key.get("KeyState"), key.get("Description"))
+    if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id) or None in texts:
         raise KmsUnavailable("AWS KMS answered something else than was asked for")
-    return key_id
+    return key
+
+
+def _number_of(key: dict[str, Any], tenant: UUID) -> int:
+    """Return which of the tenant's keys it is. wardkey 0.1 did not number its first."""
+    found = re.fullmatch(rf"wardkey KEK of {tenant}(?:, version ([1-9][0-9]{{0,5}}))?", key["Description"])
+    if not found:
+        raise KmsDenied("the AWS key's description is not that of a KEK of this tenant")
+    return int(found[1] or 1)
+
+
+def _state(key: dict[str, Any]) -> str:
+    if key["KeyState"] in _GONE:
+        return "scheduled"
+    return "enabled" if key["KeyState"] == "Enabled" else "disabled"
+
+
+def _seconds(key: dict[str, Any], name: str) -> float | None:
+    time = key.get(name)
+    return time.timestamp() if isinstance(time, datetime) else None
 
 
 def _credential(path: Path) -> dict[str, str]:

@@ -66,9 +66,10 @@ class KekVersion:
 class Kms(ABC):
     """A key management service. Methods block, may be called from several threads, and raise KmsError only.
 
-    A method gives up within a few seconds and does not retry: whoever calls it does. ``wrap`` and
-    ``unwrap`` are the keeper's; the others manage KEKs and want the orchestrator's credential, where the
-    KMS tells the two apart. All of these may be repeated: what is done already stays done.
+    A method gives up within a few seconds for each call to the KMS and does not retry: whoever calls it
+    does. ``wrap`` and ``unwrap`` are the keeper's; the others manage KEKs and want the orchestrator's
+    credential, where the KMS tells the two apart. All of these may be repeated: what is done already stays
+    done, and what is gone needs nothing more.
     """
 
     scheme: ClassVar[str]
@@ -89,19 +90,34 @@ class Kms(ABC):
         """
 
     def rotate_kek(self, tenant: UUID) -> KekRef:
-        """Give the tenant's KEK a new version and return it. From now on it is the current one."""
+        """Give the tenant's KEK a new version and return it. From now on it is the current one.
+
+        Older ones go on to wrap and unwrap. Raises KmsDenied when the tenant has no KEK.
+        """
         raise NotImplementedError
 
     def disable_kek(self, kek: KekRef) -> None:
-        """Let nothing be wrapped or unwrapped under this version any more, for now."""
+        """Let nothing be wrapped or unwrapped under this version any more, for now.
+
+        Raises KmsDenied for the current version. Go from the oldest on: Vault disables and destroys in this
+        order only, and refuses (KmsDenied) a version with an older one before it.
+        """
         raise NotImplementedError
 
     def destroy_kek(self, kek: KekRef) -> None:
-        """Destroy this version, as soon as the KMS allows it. Raises KmsDenied for the current one."""
+        """Destroy this version, as soon as the KMS allows it, and use it no more meanwhile.
+
+        Raises KmsDenied as ``disable_kek`` does.
+        """
         raise NotImplementedError
 
     def destroy_all(self, tenant: UUID) -> None:
-        """Destroy every version of the tenant's KEK, and let no further one be made of that name."""
+        """Destroy every version of the tenant's KEK; nothing to do when there is none.
+
+        Where the KMS can show that it was destroyed, no further one is made: ``create_kek`` and
+        ``rotate_kek`` raise KmsDenied. Elsewhere (Vault, PKCS#11; AWS when it is gone for good) nothing is
+        left to tell by, and the keeper's ledger refuses.
+        """
         raise NotImplementedError
 
     def kek_versions(self, tenant: UUID) -> list[KekVersion]:

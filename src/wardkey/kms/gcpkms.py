@@ -11,8 +11,12 @@ account that gets roles/cloudkms.cryptoKeyEncrypterDecrypter on the tenant's key
 
 Credential, in the keeper's directory: ``gcp.json``, mode 0600, a service account's key; or else Google's
 application default credentials: GOOGLE_APPLICATION_CREDENTIALS, or the instance's service account.
-Whoever makes KEKs needs roles/cloudkms.admin, which cannot decrypt. ``gcp-ca.pem`` in the directory
-replaces the system's certificates.
+Whoever manages KEKs needs roles/cloudkms.admin, which cannot decrypt unless it gives itself a role, which
+the audit logs show. ``gcp-ca.pem`` in the directory replaces the system's certificates.
+
+A version to be destroyed is beyond use at once and gone after 7 days, as AWS's shortest wait is: within them
+an administrator can restore what was destroyed by mistake, and a person's month to be forgotten is kept. An
+organization whose policy demands longer makes the key itself, with what ``_description`` says.
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ from google.iam.v1 import iam_policy_pb2, options_pb2
 from google.oauth2 import service_account
 
 from ._settings import ca_bundle, parse_uri, read_credential
-from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["GcpKms"]
 
@@ -56,6 +60,10 @@ logging.getLogger("google.cloud.kms_v1").setLevel(logging.INFO)
 
 _TIMEOUT = 3.0
 _ROTATION = timedelta(days=365)
+_DESTRUCTION = timedelta(days=7)
+_State = CryptoKeyVersion.CryptoKeyVersionState
+_GONE = (_State.DESTROY_SCHEDULED, _State.DESTROYED)
+_STATES = {_State.ENABLED: "enabled", _State.DESTROY_SCHEDULED: "scheduled", _State.DESTROYED: "destroyed"}
 _ROLE = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 _SCOPE = "https://www.googleapis.com/auth/cloudkms"
 _HOST = "cloudkms.googleapis.com"
@@ -102,7 +110,7 @@ class GcpKms(Kms):
 
     def create_kek(self, tenant: UUID) -> KekRef:
         ring = f"wardkey-{tenant}"
-        name = f"{self._parent}/keyRings/{ring}/cryptoKeys/kek"
+        name = self._name(tenant)
         try:
             key = self._ask(self._client.get_crypto_key, {"name": name})
         except _MissingError:
@@ -116,10 +124,7 @@ class GcpKms(Kms):
             key = self._ask(self._client.get_crypto_key, {"name": name})
         if self._member is not None:
             self._allow(name, self._member)
-        version = key.primary.name.rpartition("/")[2]
-        if not _VERSION.fullmatch(version):
-            raise KmsUnavailable("the Cloud KMS key has no version to encrypt with yet")
-        return KekRef(f"{self.scheme}:{name}", version)
+        return self._current(key)
 
     def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
         key, aad = self._parts(kek, aad)
@@ -148,6 +153,81 @@ class GcpKms(Kms):
         }
         answer = self._ask(self._client.decrypt, request)
         return _intact(answer.plaintext, answer.plaintext_crc32c)
+
+    def rotate_kek(self, tenant: UUID) -> KekRef:
+        name = self._name(tenant)
+        self._current(self._ask(self._client.get_crypto_key, {"name": name}))
+        request = {"parent": name, "crypto_key_version": CryptoKeyVersion()}
+        made = self._ask(self._client.create_crypto_key_version, request)
+        primary = {"name": name, "crypto_key_version_id": made.name.rpartition("/")[2]}
+        return self._current(self._ask(self._client.update_crypto_key_primary_version, primary))
+
+    def disable_kek(self, kek: KekRef) -> None:
+        found = self._replaced(kek)
+        if found is not None and found.state != _State.DISABLED:
+            changed = CryptoKeyVersion(name=found.name, state=_State.DISABLED)
+            request = {"crypto_key_version": changed, "update_mask": {"paths": ["state"]}}
+            self._ask(self._client.update_crypto_key_version, request)
+
+    def destroy_kek(self, kek: KekRef) -> None:
+        found = self._replaced(kek)
+        if found is not None:
+            self._ask(self._client.destroy_crypto_key_version, {"name": found.name})
+
+    def destroy_all(self, tenant: UUID) -> None:
+        name = self._name(tenant)
+        try:
+            key = self._ask(self._client.get_crypto_key, {"name": name})
+        except _MissingError:
+            return
+        if key.rotation_period:  # or Cloud KMS itself would make the next version
+            paths = ["rotation_period", "next_rotation_time"]
+            request = {"crypto_key": CryptoKey(name=name), "update_mask": {"paths": paths}}
+            self._ask(self._client.update_crypto_key, request)
+        for version in self._versions(name):
+            if version.state not in _GONE:
+                self._ask(self._client.destroy_crypto_key_version, {"name": version.name})
+
+    def kek_versions(self, tenant: UUID) -> list[KekVersion]:
+        try:
+            versions = self._versions(self._name(tenant))
+        except _MissingError:
+            return []
+        return [
+            KekVersion(
+                _number(version.name),
+                _STATES.get(version.state, "disabled"),
+                _seconds(version.create_time),
+                _seconds(version.destroy_event_time or version.destroy_time),
+            )
+            for version in versions
+        ]
+
+    def _name(self, tenant: UUID) -> str:
+        return f"{self._parent}/keyRings/wardkey-{tenant}/cryptoKeys/kek"
+
+    def _current(self, key: CryptoKey) -> KekRef:
+        if key.primary.state in _GONE:  # it is never destroyed but with all others
+            raise KmsDenied("the tenant's KEK was destroyed; there is none after it")
+        return KekRef(f"{self.scheme}:{key.name}", _number(key.primary.name))
+
+    def _versions(self, name: str) -> list[CryptoKeyVersion]:
+        def every_page(**asked: Any) -> list[CryptoKeyVersion]:
+            return list(self._client.list_crypto_key_versions(**asked))
+
+        found: list[CryptoKeyVersion] = self._ask(every_page, {"parent": name})
+        return sorted(found, key=lambda version: int(_number(version.name)))
+
+    def _replaced(self, kek: KekRef) -> CryptoKeyVersion | None:
+        """Return a version that is not the current one; None when it is destroyed or will be."""
+        key, _ = self._parts(kek, b"")
+        name = f"{key}/cryptoKeyVersions/{kek.version}"
+        found: CryptoKeyVersion = self._ask(self._client.get_crypto_key_version, {"name": name})
+        if found.state in _GONE:
+            return None
+        if self._ask(self._client.get_crypto_key, {"name": key}).primary.name == name:
+            raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
+        return found
 
     def _parts(self, kek: KekRef, aad: bytes) -> tuple[str, bytes]:
         prefix = f"{self.scheme}:{self._parent}"
@@ -211,12 +291,24 @@ def _intact(data: bytes, checksum: int | None) -> bytes:
     return data
 
 
+def _number(name: str) -> str:
+    number = name.rpartition("/")[2]
+    if not _VERSION.fullmatch(number):
+        raise KmsUnavailable("the Cloud KMS key has no version to encrypt with yet")
+    return number
+
+
+def _seconds(time: datetime | None) -> float | None:
+    return time.timestamp() if time else None
+
+
 def _description(tenant: UUID) -> CryptoKey:
     return CryptoKey(
         purpose=CryptoKey.CryptoKeyPurpose.ENCRYPT_DECRYPT,
         version_template={
             "algorithm": CryptoKeyVersion.CryptoKeyVersionAlgorithm.GOOGLE_SYMMETRIC_ENCRYPTION
         },
+        destroy_scheduled_duration=_DESTRUCTION,
         rotation_period=_ROTATION,
         next_rotation_time=datetime.now(UTC) + _ROTATION,
         labels={"managed-by": "wardkey", "wardkey-tenant": str(tenant)},

@@ -164,9 +164,11 @@ class LocalKms(Kms):
         self._write(tenant, document)
 
     def _replaced(self, kek: KekRef) -> dict[str, Any] | None:
-        """Return the document of a version that is there and not the current one; None when it is gone."""
+        """Return the document of a version that is not the current one; None when it is destroyed."""
         document = self._read(_tenant_of(kek))
-        if document is None or "sealed" not in document["keys"].get(kek.version, {}):
+        if document is None or kek.version not in document["keys"]:
+            raise KmsDenied("the local KMS has no such version of the KEK")
+        if "sealed" not in document["keys"][kek.version]:
             return None
         if document["active"] == kek.version:
             raise KmsDenied("it is the current version of the KEK; rotate the KEK first")

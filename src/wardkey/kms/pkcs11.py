@@ -3,12 +3,14 @@
 The URI is of RFC 7512; ``;serial=NUMBER`` after the label chooses between tokens of one label. A version of a
 tenant's KEK is an AES-256 key of the token, labelled ``wardkey-<tenant>``, whose CKA_ID is the version: the
 time it was made at, in nanoseconds, and 8 random hexadecimal digits, so that two makers never meet. The
-newest is the current one. Keys are made in the token, sensitive and not extractable; others are not used.
+newest is the current one. Keys are made in the token, sensitive and not extractable; others are not used. A
+disabled version has neither CKA_ENCRYPT nor CKA_DECRYPT; of a destroyed one, nothing is left in the token.
 
 A wrapped DEK is 0x01 · nonce (12) · ciphertext · tag (16), of CKM_AES_GCM with the DEK's additional data.
 
 Credential, in the keeper's directory: ``pkcs11.pin``, mode 0600: the user PIN. A wrong one is tried once,
-because modules lock themselves. What the module itself needs (SOFTHSM2_CONF …) is in the environment.
+because modules lock themselves. A token has one user: whoever may use its KEKs may also manage them. What
+the module itself needs (SOFTHSM2_CONF …) is in the environment.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from pkcs11 import exceptions as errors
 from wardkey._files import read_guarded
 
 from ._settings import parse_uri
-from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["Pkcs11Kms"]
 
@@ -121,16 +123,39 @@ class Pkcs11Kms(Kms):
     def create_kek(self, tenant: UUID) -> KekRef:
         label = f"wardkey-{tenant}"
         with self._opened() as session:
-            if not _versions(session, label):
-                made = f"{time.time_ns():019d}-{secrets.token_hex(4)}"
-                with session.token.open(rw=True) as writing:
-                    writing.generate_key(
-                        KeyType.AES, 256, id=made.encode(), label=label, store=True, template=_RIGHTS
-                    )
-            versions = _versions(session, label)
-        if not versions:
-            raise KmsUnavailable("the PKCS#11 token does not show the KEK it made")
-        return KekRef(f"{self.scheme}:{label}", max(versions))
+            if not _keys(session, label):
+                _make(session, label, time.time_ns())
+            return _newest(session, label)
+
+    def rotate_kek(self, tenant: UUID) -> KekRef:
+        label = f"wardkey-{tenant}"
+        with self._opened() as session:
+            newest = _newest(session, label)
+            # Later than the newest, even where the clock has been put back.
+            _make(session, label, max(time.time_ns(), int(newest.version[:19]) + 1))
+            return _newest(session, label)
+
+    def disable_kek(self, kek: KekRef) -> None:
+        with self._replaced(kek) as key:
+            if key is not None:
+                key[Attribute.ENCRYPT] = key[Attribute.DECRYPT] = False
+
+    def destroy_kek(self, kek: KekRef) -> None:
+        with self._replaced(kek) as key:
+            if key is not None:
+                key.destroy()
+
+    def destroy_all(self, tenant: UUID) -> None:
+        with self._opened() as session, session.token.open(rw=True) as writing:
+            for key in _keys(writing, f"wardkey-{tenant}").values():
+                key.destroy()
+
+    def kek_versions(self, tenant: UUID) -> list[KekVersion]:
+        with self._opened() as session:
+            return [
+                KekVersion(version, "enabled" if _is_enabled(key) else "disabled", int(version[:19]) / 1e9)
+                for version, key in sorted(_keys(session, f"wardkey-{tenant}").items())
+            ]
 
     def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
         nonce = os.urandom(_NONCE_LENGTH)
@@ -148,6 +173,16 @@ class Pkcs11Kms(Kms):
                 return bytes(key.decrypt(sealed, **_aes_gcm(nonce, aad)))
             except (errors.GeneralError, errors.FunctionFailed):  # modules say so of a wrong tag
                 raise KmsDenied("the wrapped key does not open under this KEK and tenant") from None
+
+    @contextmanager
+    def _replaced(self, kek: KekRef) -> Iterator[Any]:
+        """Have the key of a version that is not the current one, to be changed; None when it is gone."""
+        label = _label_of(kek)
+        with self._opened() as session, session.token.open(rw=True) as writing:
+            found = _keys(writing, label)
+            if kek.version == max(found, default=None):
+                raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
+            yield found.get(kek.version)
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -205,21 +240,45 @@ def _read_pin(path: Path) -> str:
     return pin
 
 
-def _key(session: Any, kek: KekRef) -> Any:
+def _label_of(kek: KekRef) -> str:
     scheme, _, label = kek.name.partition(":")
     if scheme != Pkcs11Kms.scheme or not _LABEL.fullmatch(label) or not _VERSION.fullmatch(kek.version):
         raise KmsDenied("the KEK is not one of a PKCS#11 token")
-    wanted = {**_KEK, Attribute.LABEL: label, Attribute.ID: kek.version.encode()}
+    return label
+
+
+def _key(session: Any, kek: KekRef) -> Any:
+    wanted = {**_KEK, Attribute.LABEL: _label_of(kek), Attribute.ID: kek.version.encode()}
     found = list(session.get_objects(wanted))
     if len(found) != 1:
         raise KmsDenied("the PKCS#11 token has no such KEK")
+    if not _is_enabled(found[0]):
+        raise KmsDenied("this version of the KEK is disabled")
     return found[0]
 
 
-def _versions(session: Any, label: str) -> list[str]:
-    found = session.get_objects({**_KEK, Attribute.LABEL: label})
-    texts = [bytes(key[Attribute.ID]).decode("ascii", "replace") for key in list(found)]
-    return [text for text in texts if _VERSION.fullmatch(text)]
+def _is_enabled(key: Any) -> bool:
+    return isinstance(key, pkcs11.EncryptMixin) and isinstance(key, pkcs11.DecryptMixin)
+
+
+def _keys(session: Any, label: str) -> dict[str, Any]:
+    """Return the keys of this label by their versions."""
+    found = list(session.get_objects({**_KEK, Attribute.LABEL: label}))
+    keys = {bytes(key[Attribute.ID]).decode("ascii", "replace"): key for key in found}
+    return {version: key for version, key in keys.items() if _VERSION.fullmatch(version)}
+
+
+def _newest(session: Any, label: str) -> KekRef:
+    versions = _keys(session, label)
+    if not versions:
+        raise KmsDenied("the PKCS#11 token has no such KEK")
+    return KekRef(f"{Pkcs11Kms.scheme}:{label}", max(versions))
+
+
+def _make(session: Any, label: str, time_ns: int) -> None:
+    version = f"{time_ns:019d}-{secrets.token_hex(4)}"
+    with session.token.open(rw=True) as writing:
+        writing.generate_key(KeyType.AES, 256, id=version.encode(), label=label, store=True, template=_RIGHTS)
 
 
 def _aes_gcm(nonce: bytes, aad: bytes) -> dict[str, Any]:

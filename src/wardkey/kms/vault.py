@@ -5,9 +5,15 @@ days); the KEK's version is the key's. A wrapped DEK is the engine's ciphertext 
 and the DEK's additional data is its ``associated_data``.
 
 Options of the URI: ``namespace=NAME``; ``tls=off``, to a loopback address only; ``keeper=ENTITY``, for
-whoever makes KEKs: the identity entity that is to use them. Making a KEK also writes the policy
-``wardkey-<tenant>`` (encrypt and decrypt with this key and read its description, nothing else), and with
-``keeper=`` an identity group of that name, which gives the policy to the entity and the tokens it has.
+whoever makes KEKs: the identity entity that is to use them. Making a KEK then also writes the policy
+``wardkey-<tenant>`` (encrypt and decrypt with this key and read its description, nothing else) and an
+identity group of that name, which gives the policy to the entity and the tokens it has.
+
+Whoever manages KEKs needs create, read, update and delete on ``MOUNT/keys/wardkey-*``; with ``keeper=`` also
+create, update and delete on ``sys/policies/acl/wardkey-*`` and ``identity/group/name/wardkey-*``, and read on
+``identity/entity/name/ENTITY``. It cannot use a KEK, unless it gives itself a policy, which Vault's audit
+device shows. Versions are disabled and destroyed (trimmed) from the oldest on: Vault knows no other order.
+A destroyed KEK is in the server's snapshots until these are gone.
 
 Credential, in the keeper's directory: ``vault.json``, mode 0600::
 
@@ -27,6 +33,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -38,7 +45,7 @@ import hvac.exceptions
 import requests
 
 from ._settings import ca_bundle, is_loopback, parse_uri, read_credential
-from .base import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
 
 __all__ = ["VaultKms"]
 
@@ -89,7 +96,7 @@ class VaultKms(Kms):
             key = self._ask("GET", path)
         if self._keeper is not None:
             self._allow(name, self._keeper)
-        return KekRef(f"{self.scheme}:{self._mount}/{name}", _version_of(key))
+        return self._ref(name, key)
 
     def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
         key, version = self._parts(kek)
@@ -101,6 +108,65 @@ class VaultKms(Kms):
         key, version = self._parts(kek)
         body = {"ciphertext": f"vault:v{version}:{_text(wrapped)}", "associated_data": _text(aad)}
         return _bytes(self._ask("POST", f"{self._mount}/decrypt/{key}", body), "plaintext", "")
+
+    def rotate_kek(self, tenant: UUID) -> KekRef:
+        name = f"wardkey-{tenant}"
+        path = f"{self._mount}/keys/{name}"
+        self._ask("POST", f"{path}/rotate", {})
+        return self._ref(name, self._ask("GET", path))
+
+    def disable_kek(self, kek: KekRef) -> None:
+        key, version = self._parts(kek)
+        known = self._known(key)
+        if known is None or int(version) < known.enabled_from:
+            return
+        _check_order(int(version), known.enabled_from, known.latest)
+        self._disable(key, known)
+
+    def destroy_kek(self, kek: KekRef) -> None:
+        key, version = self._parts(kek)
+        known = self._known(key)
+        if known is None or int(version) < known.kept_from:
+            return
+        _check_order(int(version), known.kept_from, known.latest)
+        if int(version) == known.enabled_from:
+            self._disable(key, known)
+        self._ask("POST", f"{self._mount}/keys/{key}/trim", {"min_available_version": int(version) + 1})
+
+    def destroy_all(self, tenant: UUID) -> None:
+        name = f"wardkey-{tenant}"
+        path = f"{self._mount}/keys/{name}"
+        if self._ask("GET", path, missing_is_none=True) is not None:
+            self._ask("POST", f"{path}/config", {"deletion_allowed": True})
+            self._ask("DELETE", path)
+        if self._keeper is not None:
+            self._ask("DELETE", f"identity/group/name/{name}")
+            self._ask("DELETE", f"sys/policies/acl/{name}")
+
+    def kek_versions(self, tenant: UUID) -> list[KekVersion]:
+        known = self._known(f"wardkey-{tenant}")
+        if known is None:
+            return []
+        return [
+            KekVersion(str(number), known.state(number), known.created.get(str(number)))
+            for number in range(1, known.latest + 1)
+        ]
+
+    def _known(self, name: str) -> _Known | None:
+        key = self._ask("GET", f"{self._mount}/keys/{name}", missing_is_none=True)
+        return None if key is None else _Known.of(key)
+
+    def _disable(self, name: str, known: _Known) -> None:
+        """Disable the oldest enabled version."""
+        first = known.enabled_from + 1
+        limits = {
+            "min_decryption_version": first,
+            "min_encryption_version": max(first, known.encrypting_from),
+        }
+        self._ask("POST", f"{self._mount}/keys/{name}/config", limits)
+
+    def _ref(self, name: str, key: object) -> KekRef:
+        return KekRef(f"{self.scheme}:{self._mount}/{name}", str(_Known.of(key).latest))
 
     def _parts(self, kek: KekRef) -> tuple[str, str]:
         mount, _, key = kek.name.removeprefix(f"{self.scheme}:").rpartition("/")
@@ -280,11 +346,42 @@ def _split(address: str, tls: str) -> tuple[str, str]:
     return f"{'https' if tls == 'on' else 'http'}://{name}:{port}", mount
 
 
-def _version_of(key: object) -> str:
-    version = key.get("latest_version") if isinstance(key, dict) else None
-    if not isinstance(version, int):
-        raise KmsUnavailable("Vault answered something that is not a key's description")
-    return str(version)
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Versions of a transit key: those before ``kept_from`` are destroyed, then disabled, then enabled."""
+
+    latest: int
+    enabled_from: int
+    encrypting_from: int
+    kept_from: int
+    created: Mapping[str, float]
+
+    @classmethod
+    def of(cls, key: object) -> _Known:
+        found: dict[str, Any] = key if isinstance(key, dict) else {}
+        limits = ("min_decryption_version", "min_encryption_version", "min_available_version")
+        numbers = [found.get("latest_version"), *(found.get(name, 0) for name in limits)]
+        times = found.get("keys")
+        if not isinstance(times, dict) or not all(type(number) is int for number in numbers):
+            raise KmsUnavailable("Vault answered something that is not a key's description")
+        created = {version: time for version, time in times.items() if isinstance(time, int)}
+        latest, decrypting, encrypting, kept = numbers
+        return cls(latest, max(1, decrypting), encrypting, max(1, kept), created)
+
+    def state(self, number: int) -> str:
+        if number < self.kept_from:
+            return "destroyed"
+        return "disabled" if number < self.enabled_from else "enabled"
+
+
+def _check_order(version: int, oldest: int, latest: int) -> None:
+    """Raise KmsDenied unless this version is the oldest and has a newer one."""
+    if version > latest:
+        raise KmsDenied("Vault has no such version of the KEK")
+    if version == latest:
+        raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
+    if version > oldest:
+        raise KmsDenied("an older version comes first: Vault disables and destroys from the oldest on")
 
 
 def _text(data: bytes) -> str:
