@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("server", "Show the logs of PostgreSQL and the keeper."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),
         "keeper": ("keeper", "Ask the keeper, the process that releases keys."),
+        "kms": ("kms", "Choose, show and check the KMS of the embedded server."),
     },
     "Database": {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),

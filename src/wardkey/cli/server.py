@@ -9,6 +9,7 @@ import click
 
 from ._context import Context, pass_context
 from ._output import UNREACHABLE, emit, fail, note
+from .kms import choice_options, make_choice, use_for_cell
 
 if TYPE_CHECKING:
     from ..server import Status
@@ -17,14 +18,20 @@ ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 
 
 @click.command()
+@click.option("--kms", "uri", metavar="URI", help="Use this KMS, as with: wardkey kms use URI")
+@choice_options
 @pass_context
-def up(context: Context) -> None:
+def up(context: Context, /, uri: str | None, **options: Any) -> None:
     """Start the private PostgreSQL and the keeper, made first if missing.
 
     Running it again does no harm: it starts what does not run and repairs what a crash left.
     """
     from ..server import Cluster
 
+    if uri is not None:
+        use_for_cell(context, make_choice(uri, options))
+    elif any(options.values()):
+        raise click.UsageError("options for a KMS go with --kms URI")
     status = Cluster(context.home, say=lambda text: note(context, text)).start()
     emit(context, _facts(status), lambda: _show(status))
 

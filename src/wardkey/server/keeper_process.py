@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ __all__ = ["KeeperProcess"]
 
 _MODULE = "wardkey.keeper"
 _START_SECONDS = 15.0
+_REASON = re.compile(r"keeper: cannot start: (.*)\n")
 
 
 class KeeperProcess:
@@ -48,14 +50,19 @@ class KeeperProcess:
             self._remember(running[0])
             return False
         self.stop()
+        said = self._home.keeper_log.stat().st_size
         self._launch()
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if self.ask_status() and (running := find(self._is_ours)):
+        while time.monotonic() < deadline and (running := find(self._is_ours)):
+            if self.ask_status():
                 self._remember(running[0])
                 return True
             time.sleep(0.03)
-        raise ServerError("the keeper does not start", f"see the end of {self._home.keeper_log}")
+        with self._home.keeper_log.open("rb") as log:
+            log.seek(said)
+            reasons = _REASON.findall(log.read().decode(errors="replace"))
+        reason = f": {reasons[-1]}" if reasons else ""
+        raise ServerError(f"the keeper does not start{reason}", f"see the end of {self._home.keeper_log}")
 
     def stop(self) -> None:
         """End every keeper of this home and remove its socket."""

@@ -1,0 +1,218 @@
+"""``wardkey kms``: where the keys that wrap tenants' data keys are kept, and with which credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import click
+
+from ._context import Context, pass_context
+from ._output import FAILED, emit, fail, note, table
+
+if TYPE_CHECKING:
+    from ..server.kms_choice import Choice
+
+__all__ = ["choice_options", "choose", "kms", "make_choice", "use_for_cell"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def choice_options(command: _F) -> _F:
+    """Give a command the options that go with a KMS's URI."""
+    for option in (
+        click.option(
+            "--env",
+            "variables",
+            metavar="NAME=TEXT",
+            multiple=True,
+            help="For what the KMS's own tools read, such as SOFTHSM2_CONF.",
+        ),
+        click.option("--ca", metavar="FILE", type=_FILE, help="Certificates to check the KMS's with."),
+        click.option(
+            "--admin-credential", metavar="FILE", type=_FILE, help="With it the orchestrator manages KEKs."
+        ),
+        click.option(
+            "--credential", metavar="FILE", type=_FILE, help="With it the keeper wraps and unwraps."
+        ),
+        click.option("--admin-uri", metavar="URI", help="For the orchestrator, where its URI differs."),
+    ):
+        command = option(command)
+    return command
+
+
+def make_choice(uri: str, options: dict[str, Any]) -> Choice:
+    """Return what ``choice_options`` were given as."""
+    from ..server.kms_choice import Choice
+
+    pairs = [text.partition("=") for text in options.pop("variables")]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise click.UsageError("--env is NAME=TEXT")
+    return Choice(uri, environment={name: text for name, _, text in pairs}, **options)
+
+
+def use_for_cell(context: Context, choice: Choice) -> Collection[str]:
+    """Let the cell use a KMS; the ones before go on unwrapping. Return the schemes keys are wrapped under."""
+    wrapped_under = _registry(context)[1] if context.home.exists else {}
+    choose(context, choice, None, wrapped_under)
+    return wrapped_under or ()
+
+
+def choose(
+    context: Context, choice: Choice, tenant: UUID | None, needed: Collection[str] | None = None
+) -> None:
+    """Write the choice down for keeper and orchestrator, and see that a running keeper takes it up."""
+    from ..server import kms_choice
+
+    context.home.make_directories()
+    restart = kms_choice.use(context.home, choice, tenant, needed=needed)
+    if context.cluster.renew_keeper(restart=restart):
+        note(context, "keeper restarted")
+
+
+@click.group()
+def kms() -> None:
+    """Choose, show and check the KMS of the embedded server.
+
+    The keeper wraps and unwraps data keys with its own credential. With a second one, the orchestrator's,
+    this command makes, rotates and destroys the KEKs; without it, the keeper does that too.
+    """
+
+
+@kms.command("use")
+@click.argument("uri", metavar="URI")
+@click.option("--tenant", metavar="SLUG", help="This tenant brings its own KMS; nobody else uses it.")
+@choice_options
+@pass_context
+def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> None:
+    """Use the KMS at URI for all tenants without one of their own, or for one tenant.
+
+    URI: gcpkms://projects/P/locations/L, vault://HOST:PORT/MOUNT, awskms://REGION, local: or
+    pkcs11:token=LABEL?module-path=FILE. Keys stay where they are wrapped, and readable, until
+    `wardkey keys rewrap` takes them along.
+    """
+    choice = make_choice(uri, options)
+    if tenant is None:
+        wrapped_under = use_for_cell(context, choice)
+    else:
+        tenant_id, wrapped_under = _tenant(context, tenant, uri)
+        choose(context, choice, tenant_id)
+    facts = {"kms": uri, "tenant": tenant, "rewrap": sorted({*wrapped_under} - {uri.partition(":")[0]})}
+    emit(context, facts, lambda: _used(context, facts))
+
+
+@kms.command("show")
+@pass_context
+def show(context: Context) -> None:
+    """Show which KMS is used for whom, who manages KEKs there, and where the credentials are."""
+    from ..server.kms_choice import THROUGH_KEEPER, credential_files, sides
+
+    if not context.home.keeper.exists():
+        fail(f"there is no server in {context.home.path}", "make one: wardkey up")
+    slugs, counts = _registry(context)
+    keeper, orchestrator = sides(context.home)
+    used, managed = keeper.read(), orchestrator.read()
+    rows: list[dict[str, Any]] = [{"for": "cell", "kms": used.kms, "managed_with": managed.kms}]
+    former = {uri.partition(":")[0]: uri for uri in managed.former}
+    rows += [
+        {
+            "for": "keys from before",
+            "kms": uri,
+            "managed_with": former.get(uri.partition(":")[0], THROUGH_KEEPER),
+        }
+        for uri in used.former
+    ]
+    rows += [
+        {
+            "for": slugs.get(tenant, str(tenant)),
+            "tenant_id": tenant,
+            "kms": uri,
+            "managed_with": managed.tenants.get(tenant, THROUGH_KEEPER),
+        }
+        for tenant, uri in used.tenants.items()
+    ]
+    for row in rows:
+        if row["managed_with"] == THROUGH_KEEPER:
+            row["managed_with"] = None
+        names = credential_files(row["kms"])
+        for column, side in (("credential", keeper), ("admin_credential", orchestrator)):
+            path = side.place(row.get("tenant_id")) / names[0] if names else None
+            row[column] = path if path is not None and path.exists() else None
+    facts = {"kms": rows, "environment": sorted(used.environment), "data_keys_by_scheme": counts}
+    emit(context, facts, lambda: _show(rows, counts))
+
+
+@kms.command("check")
+@click.argument("slug", metavar="[SLUG]", required=False)
+@pass_context
+def check(context: Context, slug: str | None) -> int:
+    """Try each tenant's key: can the keeper use its KEK, can the orchestrator manage it. Changes nothing.
+
+    Exit code 1 when something cannot be done.
+    """
+    from ..keys.kek import Keks
+    from ..keys.kms_check import check as try_keys
+
+    keks = Keks(context.home.orchestrator, context.home.keeper_socket)
+    with context.connect() as connection:
+        if slug is not None:
+            from ..tenants import find
+
+            find(connection, slug)
+        found = list(try_keys(connection, keks, context.home.keeper_socket, slug))
+    rows = [asdict(each) for each in found]
+    emit(context, rows, lambda: table(rows, ("tenant", "kek", "keeper", "orchestrator"), empty="no keys yet"))
+    return 0 if all(each.ok for each in found) else FAILED
+
+
+def _tenant(context: Context, slug: str, uri: str) -> tuple[UUID, list[str]]:
+    """Return a tenant's id and the schemes its keys are wrapped under; refuse a move nothing could follow."""
+    from ..issuers import tenant_id
+    from ..server.kms_choice import check_move, sides
+
+    with context.connect() as connection:
+        tenant = tenant_id(connection, slug)
+        query = "select distinct split_part(kek, ':', 1) from ward_internal.tenant_keys where tenant_id = %s"
+        schemes = [scheme for (scheme,) in connection.execute(query + " and wrapped is not null", [tenant])]
+    said = sides(context.home)[0].read()
+    own = said.tenants.get(tenant)
+    if own is None:
+        check_move(context.home, uri)
+    elif own.partition(":")[0] != uri.partition(":")[0] and own.partition(":")[0] in schemes:
+        fail(
+            f"keys of {slug} are wrapped in the KMS it brought before", "a tenant can bring its own KMS once"
+        )
+    return tenant, schemes
+
+
+def _registry(context: Context) -> tuple[dict[UUID, str], dict[str, int] | None]:
+    """Return the tenants' slugs, and how many data keys are wrapped under each scheme if that is known."""
+    import psycopg
+
+    from ..errors import NotRunning
+    from ..keys.kms_check import schemes_in_use
+
+    with suppress(NotRunning, psycopg.Error), context.connect() as connection:
+        slugs = dict(connection.execute("select id, slug from ward.tenants").fetchall())
+        return slugs, schemes_in_use(connection)
+    return {}, None
+
+
+def _used(context: Context, facts: dict[str, Any]) -> None:
+    whose = facts["tenant"] or "the cell"
+    click.echo(f"{whose} uses {facts['kms']}")
+    if facts["rewrap"]:
+        target = facts["tenant"] or "--all"
+        click.echo(f"keys are still wrapped under {', '.join(facts['rewrap'])}: wardkey keys rewrap {target}")
+    click.echo("try it: wardkey kms check" if context.cluster.keeper.process else "start it: wardkey up")
+
+
+def _show(rows: list[dict[str, Any]], counts: dict[str, int] | None) -> None:
+    table(rows, ("for", "kms", "credential", "managed_with", "admin_credential"))
+    if counts:
+        click.echo("data keys: " + ", ".join(f"{number} under {scheme}" for scheme, number in counts.items()))

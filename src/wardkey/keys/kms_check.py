@@ -1,0 +1,95 @@
+"""Where each tenant's key is wrapped, and whether keeper and orchestrator can do there what is theirs.
+
+The keeper is asked to wrap the active data key once more, as it is; what it answers is thrown away. The
+orchestrator is asked for the versions of the KEK. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from wardkey_pg.errors import WardError
+
+from ..keeper import client
+from ..keeper.protocol import to_base64
+from .kek import Keks
+
+__all__ = ["Checked", "check", "schemes_in_use"]
+
+Connection = psycopg.Connection[Any]
+OK = "ok"
+_MASTER = "master"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What one key's owner finds. ``keeper`` and ``orchestrator`` are ``ok`` or what went wrong."""
+
+    tenant: str
+    kek: str
+    keeper: str
+    orchestrator: str
+
+    @property
+    def ok(self) -> bool:
+        return self.keeper == self.orchestrator == OK
+
+
+def schemes_in_use(connection: Connection) -> dict[str, int]:
+    """Return how many data keys are wrapped in KMSes of each scheme."""
+    found = connection.execute(
+        "select split_part(kek, ':', 1), count(*) from ward_internal.tenant_keys"
+        " where wrapped is not null and kek <> %s group by 1 order by 1",
+        [_MASTER],
+    )
+    return dict(found.fetchall())
+
+
+def check(connection: Connection, keks: Keks, socket: Path, slug: str | None = None) -> Iterator[Checked]:
+    """Try the active key of every tenant, or of one. A derived key is its master's business."""
+    rows = connection.execute(
+        "select coalesce(t.slug, %(master)s), k.tenant_id, k.version,"
+        "   k.kek, k.kek_version, k.wrapped, k.commitment"
+        " from ward_internal.tenant_keys as k left join ward_internal.tenants as t on t.id = k.tenant_id"
+        " where k.state = 'active' and k.kek <> %(master)s and (%(slug)s::text is null or t.slug = %(slug)s)"
+        " order by t.slug nulls first",
+        {"master": _MASTER, "slug": slug},
+    ).fetchall()
+    for name, tenant, version, kek, kek_version, wrapped, commitment in rows:
+        request = {
+            "op": "rewrap",
+            "tenant": str(tenant),
+            "version": version,
+            "commitment": to_base64(commitment),
+            "kek": kek,
+            "kek_version": kek_version,
+            "wrapped": to_base64(wrapped),
+            "to_kek": kek,
+            "to_kek_version": kek_version,
+        }
+        yield Checked(name, kek, _keeper(socket, request), _orchestrator(keks, tenant))
+
+
+def _keeper(socket: Path, request: dict[str, Any]) -> str:
+    try:
+        client.ask(socket, request)
+    except WardError as error:
+        return error.message
+    return OK
+
+
+def _orchestrator(keks: Keks, tenant: UUID) -> str:
+    try:
+        known = keks.versions(tenant)
+    except WardError as error:
+        return error.message
+    return (
+        OK
+        if any(version.state == "enabled" for version in known)
+        else "the KMS has no enabled version of its KEK"
+    )
