@@ -12,8 +12,10 @@ WardError                  sqlstate, message, hint
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded
 ├── VersionMismatch        extension and Python module differ
 ├── DatabaseError          any other error of the database, without values (command only)
-└── ServerError            the embedded server
-    └── NotRunning · Unreachable · MissingSoftware
+├── ServerError            the embedded server
+│   └── NotRunning · Unreachable · MissingSoftware
+└── StreamError            the scribe's replication slot and what comes out of it
+    └── SlotMissing · SlotInUse · SlotMoved · StreamLost · StreamDamaged
 
 The classes of the database's own errors are those of ``wardkey_pg.errors``, which alone names SQLSTATEs.
 The client library raises other database errors (a unique violation, say) as psycopg does.
@@ -88,6 +90,12 @@ __all__ = [
     "SealError",
     "SealedIndex",
     "ServerError",
+    "SlotInUse",
+    "SlotMissing",
+    "SlotMoved",
+    "StreamDamaged",
+    "StreamError",
+    "StreamLost",
     "TableNotEmpty",
     "TenantNotActive",
     "TenantShredded",
@@ -135,6 +143,39 @@ class Unreachable(ServerError):
 
 class MissingSoftware(ServerError):
     default_message = "something the server needs is not installed"
+
+
+class StreamError(WardError):
+    """The audit stream cannot be read."""
+
+    sqlstate = ""
+
+
+class SlotMissing(StreamError):
+    default_message = "the replication slot does not exist"
+
+
+class SlotInUse(StreamError):
+    """Another process reads the slot; ``pid`` is its walsender's, None if that ended meanwhile."""
+
+    default_hint = "a slot has one reader: end the other one, or wait until the server sees that it is gone"
+
+    def __init__(self, message: str, pid: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class SlotMoved(StreamError):
+    """The slot does not go on where its reader left off: something between is lost, or it is another's."""
+
+
+class StreamLost(StreamError):
+    default_message = "the connection to the audit stream is lost"
+    default_hint = "connect again; the stream goes on after the last confirmed position"
+
+
+class StreamDamaged(StreamError):
+    default_message = "the audit stream is not what pgoutput version 1 sends"
 
 
 def ward_error(error: Any) -> WardError | None:
