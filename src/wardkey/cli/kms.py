@@ -70,8 +70,8 @@ def choose(
     from ..server import kms_choice
 
     context.home.make_directories()
-    restart = kms_choice.use(context.home, choice, tenant, needed=needed)
-    if context.cluster.renew_keeper(restart=restart):
+    must_restart = kms_choice.use(context.home, choice, tenant, needed=needed)
+    if must_restart and context.cluster.restart_keeper():
         note(context, "keeper restarted")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotRunning, ServerError
-from . import database, kms_choice, pythonpath
+from . import database, pythonpath
 from .home import Config, Home
 from .keeper_process import KeeperProcess
 from .postgres import Postgres
@@ -80,17 +80,10 @@ class Cluster:
             self.keeper.stop()
         return ran
 
-    def renew_keeper(self, *, restart: bool) -> bool:
-        """Restart a running keeper that uses a KMS whose package it has not loaded, or if told to.
-
-        It cannot load packages any more when it is not root; anything else in kms.json it finds by itself.
-        """
+    def restart_keeper(self) -> bool:
+        """Start the keeper anew if it runs; True when it did."""
         with self.home.locked():
-            status = self.keeper.ask_status()
-            loaded = status.get("providers", ()) if status else ()
-            wanted = kms_choice.sides(self.home)[0].read()
-            uris = (wanted.kms, *wanted.former, *wanted.tenants.values())
-            if status is None or not (restart or {uri.partition(":")[0] for uri in uris} - set(loaded)):
+            if self.keeper.process is None:
                 return False
             self.keeper.stop()
             return self.keeper.start()

@@ -111,8 +111,9 @@ def credential_files(uri: str) -> tuple[str, ...]:
 def use(
     home: Home, choice: Choice, tenant: UUID | None = None, *, needed: Collection[str] | None = None
 ) -> bool:
-    """Let the cell, or one tenant, use the KMS of ``choice``. True when the keeper must be restarted for it.
+    """Let the cell, or one tenant, use the KMS of ``choice``. True when a running keeper must be restarted.
 
+    It cannot load a further package when it is not root any more, and has read credentials and environment.
     ``needed``: schemes under which keys are wrapped, None when that is not known. The KMS the cell used
     before goes on unwrapping if it is one of them. Raises ServerError.
     """
@@ -129,6 +130,7 @@ def use(
         admin_files = _files(admin_uri, orchestrator.place(tenant), choice.admin_credential, choice.ca)
         _try(home, choice.uri, keeper.place(tenant), files, environment)
         _try(home, admin_uri, orchestrator.place(tenant), admin_files, environment)
+        known = _files(choice.uri, keeper.place(tenant), None, None)
         keeper.install(files, tenant)
         orchestrator.install(admin_files, tenant)
         if tenant is None:
@@ -139,7 +141,9 @@ def use(
             manages = replace(managed, tenants={**managed.tenants, tenant: admin_uri})
         orchestrator.write(replace(manages, environment={**managed.environment, **choice.environment}))
         keeper.write(replace(after, environment=environment))
-    return environment != before.environment
+    loaded = {_scheme(uri) for uri in _uris(before)}
+    replaced = files != known and choice.uri in _uris(before)
+    return environment != before.environment or replaced or _scheme(choice.uri) not in loaded
 
 
 def forget(home: Home, tenant: UUID) -> None:
@@ -240,6 +244,10 @@ def _as_the_keeper_is_started(environment: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _uris(said: Configuration) -> tuple[str, ...]:
+    return (said.kms, *said.former, *said.tenants.values())
 
 
 def _scheme(uri: str) -> str:
