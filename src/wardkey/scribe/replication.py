@@ -68,7 +68,7 @@ class Stream:
     ``conninfo``: a role with REPLICATION, the slot's database. ``after``: the position the caller has
     stored; None: where the slot was last confirmed. ``patience``: seconds the server has for any answer.
 
-    Raises SlotMissing, SlotInUse, SlotMoved, StreamLost, DatabaseError, StreamError for a slot of another kind.
+    Raises SlotMissing, SlotInUse, SlotMoved, StreamLost, DatabaseError; StreamError for another kind of slot.
     """
 
     def __init__(
