@@ -6,12 +6,15 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from wardkey_pg import __version__
 
 from .. import issuers
 from ..errors import KeeperUnavailable, WardError
 from ..keeper import client
+from ..kms import KmsConfigurationError, configured
+from ..server import kms_choice
 from ._check import Check, Problem, Server
 
 __all__ = ["CHECKS"]
@@ -63,14 +66,55 @@ def _socket_mode(server: Server) -> Iterator[Problem]:
 def _private(server: Server) -> Iterator[Problem]:
     if server.home is None or not _local(server):
         return
-    directory = server.home.keeper
-    for path, wanted in ((directory, 0o700), (directory / "root.key", 0o600), (directory / "kek", 0o700)):
+    for top in (server.home.keeper, server.home.orchestrator, server.home.issuer):
+        for path in (top, *top.rglob("*")):  # nothing, where it is not ours to see, which is as it should be
+            try:
+                found = path.lstat()
+            except OSError:
+                continue
+            if stat.S_ISLNK(found.st_mode):
+                yield Problem(
+                    str(path), "is a symbolic link: what it leads to others may change", f"rm {path}"
+                )
+            elif found.st_mode & 0o077 and not path.name.endswith("-ca.pem"):
+                mode = stat.S_IMODE(found.st_mode)
+                yield Problem(str(path), f"others may open it: mode {mode:04o}", f"chmod go= {path}")
+
+
+def _kms_files(server: Server) -> Iterator[Problem]:
+    if server.home is None or not _local(server):
+        return
+    for directory in (server.home.keeper, server.home.orchestrator):
         try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-        except OSError:  # not made yet, or not ours to see, which is as it should be
-            continue
-        if mode & 0o077:
-            yield Problem(str(path), f"others may open it: mode {mode:04o}", f"chmod {wanted:o} {path}")
+            configured.read(directory)
+        except KmsConfigurationError as error:
+            yield Problem(str(directory / configured.CONFIGURATION_FILE), str(error), "wardkey kms use URI")
+
+
+def _credentials(server: Server) -> Iterator[Problem]:
+    """Say where the keeper's credential manages KEKs, because the orchestrator has none or the same."""
+    if server.home is None or not _local(server):
+        return
+    keeper, orchestrator = kms_choice.sides(server.home)
+    try:
+        used, managed = configured.read(keeper.directory), configured.read(orchestrator.directory)
+    except KmsConfigurationError:
+        return
+    chosen: list[tuple[UUID | None, str, str]] = [(None, used.kms, managed.kms)]
+    chosen += [(id_, uri, managed.tenants.get(id_, "local:")) for id_, uri in used.tenants.items()]
+    for tenant, uri, admin_uri in chosen:
+        name = (kms_choice.credential_files(uri) or ("",))[0]
+        if not name:
+            continue  # local:, which has no credentials
+        own, other = (side.place(tenant) / name for side in (keeper, orchestrator))
+        slug = tenant and server.value("select slug from ward.tenants where id = %s", tenant)
+        mend = f"wardkey kms use '{uri}'{f' --tenant {slug}' if slug else ''} --admin-credential FILE"
+        if admin_uri == kms_choice.THROUGH_KEEPER:
+            yield Problem(
+                str(own.parent), "the orchestrator has no credential: the keeper manages KEKs", mend
+            )
+        elif own.exists() and other.exists() and own.read_bytes() == other.read_bytes():
+            yield Problem(str(own), "is the orchestrator's credential too", mend)
 
 
 def _issuers(server: Server) -> Iterator[Problem]:
@@ -113,7 +157,17 @@ CHECKS = (
     Check("keeper-answers", "the keeper answers", _answers),
     Check("keeper-version", "the keeper is of this version", _version),
     Check("keeper-socket", "only the server's OS user can reach the keeper", _socket_mode),
-    Check("keeper-private", "nobody but the keeper can open its directory", _private),
+    Check(
+        "keeper-private", "nobody else can open the directories of keeper, orchestrator and issuer", _private
+    ),
+    Check(
+        "kms-files",
+        "kms.json of keeper and orchestrator can be used, and only they can change it",
+        _kms_files,
+    ),
+    Check(
+        "kms-credentials", "the keeper's credential uses KEKs, another one manages them", _credentials, "info"
+    ),
     Check("issuers-agree", "database and keeper trust the same issuers", _issuers),
     Check("keeper-provider", "KEKs lie in a KMS, not on the database's host", _provider, "info"),
 )
