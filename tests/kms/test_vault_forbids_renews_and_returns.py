@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ import pytest
 from tests.support.openbao import KEEPER, OpenBao
 from tests.support.ports import free_port
 from wardkey._files import write_atomically
-from wardkey.kms import Kms, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
+from wardkey.kms import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
 from wardkey.kms.vault import VaultKms
 
 from .benches import DEK, VaultBench
@@ -61,6 +62,7 @@ def test_the_keeper_may_use_a_kek_and_nothing_else(vault_bench: VaultBench) -> N
                 "transit/keys",
                 f"transit/keys/wardkey-{tenant}/rotate",
                 f"transit/keys/wardkey-{tenant}/config",
+                f"transit/keys/wardkey-{tenant}/trim",
                 f"transit/export/encryption-key/wardkey-{tenant}",
                 f"transit/backup/wardkey-{tenant}",
                 f"transit/rewrap/wardkey-{tenant}",
@@ -178,6 +180,57 @@ def test_a_killed_server_is_a_passing_trouble_and_keeps_its_keys(vault_bench: Va
     finally:
         vault_bench.server.restart()
     assert kms.unwrap(kek, wrapped, AAD) == DEK
+
+
+def test_rotations_at_once_leave_no_version_that_a_crash_would_lose(vault_bench: VaultBench) -> None:
+    tenant, admins, kms = uuid4(), [vault_bench.open_admin() for _ in range(4)], vault_bench.open()
+    admins[0].create_kek(tenant)
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            made = set(pool.map(lambda admin: admin.rotate_kek(tenant), admins))
+        made.add(admins[0].create_kek(tenant))
+        wrapped = {kek: kms.wrap(kek, DEK, AAD) for kek in made}
+        vault_bench.server.kill()
+        vault_bench.server.restart()
+        assert all(kms.unwrap(kek, data, AAD) == DEK for kek, data in wrapped.items())
+
+
+def test_a_version_that_the_server_made_is_the_current_one(vault_bench: VaultBench) -> None:
+    tenant, admin = uuid4(), vault_bench.open_admin()
+    first = admin.create_kek(tenant)
+    vault_bench.server.ask("POST", f"transit/keys/wardkey-{tenant}/rotate")
+    assert admin.create_kek(tenant) == KekRef(first.name, "2")
+
+
+def test_versions_end_from_the_oldest_on(vault_bench: VaultBench) -> None:
+    tenant, admin, kms = uuid4(), vault_bench.open_admin(), vault_bench.open()
+    first = admin.create_kek(tenant)
+    second, _ = admin.rotate_kek(tenant), admin.rotate_kek(tenant)
+    wrapped = {kek: kms.wrap(kek, DEK, AAD) for kek in (first, second)}
+    for end in (admin.disable_kek, admin.destroy_kek):
+        with pytest.raises(KmsDenied, match="older version comes first"):
+            end(second)
+    assert all(kms.unwrap(kek, data, AAD) == DEK for kek, data in wrapped.items())
+    admin.disable_kek(first)
+    with pytest.raises(KmsDenied, match="older version comes first"):
+        admin.destroy_kek(second)
+    admin.disable_kek(second)
+    admin.destroy_kek(first)
+    assert [version.state for version in admin.kek_versions(tenant)] == ["destroyed", "disabled", "enabled"]
+    admin.destroy_kek(second)
+    assert [version.state for version in admin.kek_versions(tenant)] == ["destroyed"] * 2 + ["enabled"]
+
+
+def test_a_destroyed_kek_leaves_neither_policy_nor_group(vault_bench: VaultBench) -> None:
+    tenant, admin = uuid4(), vault_bench.open_admin()
+    admin.create_kek(tenant)
+    admin.destroy_all(tenant)
+    names = [
+        *vault_bench.server.ask("GET", "sys/policies/acl?list=true")["data"]["keys"],
+        *vault_bench.server.ask("GET", "identity/group/name?list=true")["data"]["keys"],
+        *vault_bench.server.ask("GET", "transit/keys?list=true")["data"]["keys"],
+    ]
+    assert names and not [name for name in names if str(tenant) in name]
 
 
 def test_only_a_server_with_a_known_certificate_is_asked(
