@@ -15,8 +15,10 @@ and give the written one, by which a server that shuts down knows that everythin
 
 The publication has to exist before the slot: the plugin looks it up as of the position it decodes.
 
-A message outside a transaction arrives when its WAL is flushed. If nothing else has it flushed, that takes
-until the background writer's next snapshot of running transactions (15 s); a crash before that loses it.
+A message outside a transaction arrives when its WAL is flushed, which is within ``wal_writer_delay`` of its
+transaction's COMMIT. After a ROLLBACK nothing flushes it until somebody else's commit or, at the latest, the
+background writer's next snapshot (15 s), and a crash before that loses it; so whoever writes it has to call
+``XLogSetAsyncXactLSN`` with its position, as a commit does.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ class Stream:
     ``conninfo``: a role with REPLICATION, the slot's database. ``after``: the position the caller has
     stored; None: where the slot was last confirmed. ``patience``: seconds the server has for any answer.
 
-    Raises SlotMissing, SlotInUse, SlotMoved, StreamLost, DatabaseError; StreamError for another kind of slot.
+    Raises SlotMissing, SlotInUse, SlotMoved, StreamError (a slot of another kind), Unreachable, StreamLost,
+    DatabaseError (any other refusal of the server).
     """
 
     def __init__(
@@ -78,8 +81,7 @@ class Stream:
         self._decoder = Decoder()
         self._within = False  # a transaction of which the end is still to come
         self._heard = self._asked = time.monotonic()
-        with _translated():
-            self._connection = _connect(conninfo, patience)
+        self._connection = _connect(conninfo, patience)
         self._pgconn = self._connection.pgconn
         try:
             with _translated():
@@ -288,18 +290,19 @@ def lsn_text(position: int) -> str:
 
 
 def _connect(conninfo: str, patience: float) -> psycopg.Connection[tuple[Any, ...]]:
-    options = f"{conninfo_to_dict(conninfo).get('options') or ''} {_OPTIONS}"
-    return psycopg.connect(
-        make_conninfo(
+    try:
+        options = f"{conninfo_to_dict(conninfo).get('options') or ''} {_OPTIONS}"
+        whole = make_conninfo(
             conninfo,
             replication="database",
             client_encoding="UTF8",
             options=options,
             fallback_application_name="wardkey scribe",
             connect_timeout=max(2, math.ceil(patience)),
-        ),
-        autocommit=True,
-    )
+        )
+        return psycopg.connect(whole, autocommit=True)
+    except psycopg.Error as error:
+        raise from_psycopg(error) from None
 
 
 @contextmanager

@@ -1,0 +1,192 @@
+"""Order: messages come where they were written, transactions as a whole where they committed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from tests.scribe.conftest import texts
+from wardkey.scribe.pgoutput import (
+    UNCHANGED,
+    Begin,
+    Commit,
+    Delete,
+    Insert,
+    Message,
+    Origin,
+    Relation,
+    Truncate,
+    Type,
+    Update,
+)
+
+KINDS = """
+    create type mood as enum ('calm', 'busy');
+    create table felt (id int primary key, mood mood, long text);
+    alter table felt alter long set storage external;
+    create table kept (id int, what text); alter table kept replica identity full;
+    alter publication "the journal" add table felt, kept"""
+
+
+def positions(events) -> list[int]:
+    return [
+        event.lsn if isinstance(event, Message) else event.end_lsn
+        for event in events
+        if isinstance(event, Commit) or (isinstance(event, Message) and not event.transactional)
+    ]
+
+
+def test_every_kind(journal):
+    connection = journal.connection
+    connection.execute(KINDS)
+    journal.drop_slot()
+    journal.make_slot()
+    connection.execute("select pg_replication_origin_create('elsewhere')")
+    connection.execute("select pg_replication_origin_session_setup('elsewhere')")
+    try:
+        with connection.transaction():
+            connection.execute("insert into felt values (1, 'calm', repeat('ä', 5000))")
+            connection.execute("update felt set mood = 'busy'")
+            connection.execute("update felt set id = 2")
+            connection.execute("delete from felt")
+            connection.execute("insert into kept values (1, 'a'); update kept set what = null")
+            connection.execute("delete from kept")
+            connection.execute("select pg_logical_emit_message(true, 'other', '\\x0001ff'::bytea)")
+            connection.execute("truncate felt, entries restart identity cascade")
+    finally:
+        connection.execute("select pg_replication_origin_session_reset()")
+        connection.execute("select pg_replication_origin_drop('elsewhere')")
+    journal.emit("")
+    with journal.stream() as stream:
+        begin, *events, commit, message = journal.everything(stream)
+    relations = {event.name: event for event in events if isinstance(event, Relation)}
+    felt, kept, entries = relations["felt"], relations["kept"], relations["entries"]
+    assert isinstance(begin, Begin) and begin.xid
+    assert isinstance(commit, Commit) and begin.final_lsn == commit.lsn < commit.end_lsn
+    assert abs(datetime.now(UTC) - commit.committed_at) < timedelta(minutes=1)
+    assert begin.committed_at == commit.committed_at
+    assert message == Message(False, message.lsn, "wardkey", b"") and message.lsn > commit.end_lsn
+    assert [(c.name, c.is_key) for c in felt.columns] == [("id", True), ("mood", False), ("long", False)]
+    assert (felt.schema, felt.identity, kept.identity) == ("public", "d", "f")
+    long = "ä" * 5000
+    nothing = {"mood": None, "long": None}
+    origin, type_, transactional = (
+        next(event for event in events if isinstance(event, kind)) for kind in (Origin, Type, Message)
+    )
+    assert origin.name == "elsewhere" and events[0] is origin
+    assert (type_.schema, type_.name, type_.oid) == ("public", "mood", felt.columns[1].type_oid)
+    assert [event for event in events if not isinstance(event, Origin | Type | Relation)] == [
+        Insert(felt, {"id": "1", "mood": "calm", "long": long}),
+        Update(felt, None, False, {"id": "1", "mood": "busy", "long": UNCHANGED}),
+        Update(felt, {"id": "1", **nothing}, True, {"id": "2", "mood": "busy", "long": UNCHANGED}),
+        Delete(felt, {"id": "2", **nothing}, True),
+        Insert(kept, {"id": "1", "what": "a"}),
+        Update(kept, {"id": "1", "what": "a"}, False, {"id": "1", "what": None}),
+        Delete(kept, {"id": "1", "what": None}, False),
+        Message(True, transactional.lsn, "other", b"\0\1\xff"),
+        Truncate((felt, entries), True, True),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["", "read only"])
+def test_messages_of_rolled_back_transactions_arrive(journal, mode):
+    with journal.connection.transaction(force_rollback=True):
+        if mode:
+            journal.connection.execute("set transaction read only")
+        journal.emit("read, then rolled back")
+        journal.one("select pg_logical_emit_message(true, 'wardkey', 'transactional')") if not mode else None
+    with journal.stream() as stream:
+        assert texts(journal.everything(stream)) == ["read, then rolled back"]
+
+
+def test_messages_of_failed_and_killed_sessions_arrive(journal):
+    other = psycopg.connect(journal.dsn)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        other.execute("select pg_logical_emit_message(false, 'wardkey', 'fails'), 1 / (random() > 2)::int")
+    other.rollback()
+    other.execute("select pg_logical_emit_message(false, 'wardkey', 'killed')")
+    journal.one("select pg_terminate_backend(%s)", other.info.backend_pid)
+    other.close()
+    with journal.stream() as stream:
+        assert texts(journal.everything(stream)) == ["fails", "killed"]
+
+
+def test_messages_come_before_the_transaction_they_were_written_in(journal):
+    with journal.connection.transaction():
+        journal.insert(1)
+        journal.emit("first")
+        journal.insert(2)
+        journal.emit("second")
+    journal.emit("third")
+    with journal.stream() as stream:
+        kinds = [type(event) for event in journal.everything(stream)]
+    assert kinds == [Message, Message, Begin, Relation, Insert, Insert, Commit, Message]
+
+
+def test_positions_grow_while_many_write(journal):
+    def write(number: int) -> None:
+        with psycopg.connect(journal.dsn, autocommit=True) as connection:
+            for i in range(100):
+                with connection.transaction(force_rollback=i % 3 == 0):
+                    for message in ("begun", "done"):
+                        connection.execute(
+                            "insert into entries values (%s)", [number * 1000 + i * 2 + len(message) % 2]
+                        )
+                        connection.execute("select pg_logical_emit_message(false, 'wardkey', %s)", [message])
+
+    writers = [threading.Thread(target=write, args=[number]) for number in range(4)]
+    with journal.stream() as stream:
+        for writer in writers:
+            writer.start()
+        events = []
+        while any(writer.is_alive() for writer in writers):
+            events += stream.receive(17, 0.05)
+        events += journal.everything(stream)
+    assert len(texts(events)) == 800
+    assert sum(isinstance(event, Insert) for event in events) == 4 * 66 * 2
+    assert positions(events) == sorted(set(positions(events)))
+    depth = 0  # no transaction within another, no message of none within one
+    for event in events:
+        depth += isinstance(event, Begin)
+        assert depth == (not isinstance(event, Message))
+        depth -= isinstance(event, Commit)
+
+
+def test_text_form_of_values_does_not_depend_on_who_set_what(journal):
+    name = journal.connection.info.dbname
+    for setting in ("datestyle = 'German'", "timezone = 'Asia/Kolkata'", "bytea_output = 'escape'"):
+        journal.connection.execute(f"alter role postgres in database {name} set {setting}")
+    journal.connection.execute("alter table entries add at timestamptz, add bytes bytea, add number float8")
+    journal.connection.execute(
+        "insert into entries values (1, 'é', '2026-01-02T03:04:05Z', '\\xff', 0.1::float4)"
+    )
+    with journal.stream() as stream:
+        (insert,) = (event for event in journal.everything(stream) if isinstance(event, Insert))
+    assert insert.new == {
+        "id": "1",
+        "what": "é",
+        "at": "2026-01-02 03:04:05+00",
+        "bytes": "\\xff",
+        "number": "0.10000000149011612",
+    }
+
+
+def test_hundred_thousand_messages_arrive_once_each_and_fast(journal):
+    """400,000 a second of one core when measured; the bar is for a machine that does other things, too."""
+    count = 100_000
+    with journal.stream() as stream:
+        journal.one(
+            "select count(pg_logical_emit_message(false, 'wardkey', lpad(i::text, 400)))"
+            " from generate_series(1, %s) as i",
+            count,
+        )
+        started, worked = time.monotonic(), time.process_time()
+        events = journal.everything(stream)
+        worked, waited = time.process_time() - worked, time.monotonic() - started
+    print(f"{count / worked:,.0f} messages a second of one core, {count / waited:,.0f} by the clock")
+    assert [int(text) for text in texts(events)] == list(range(1, count + 1))
+    assert count / worked >= 100_000
