@@ -7,7 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-__all__ = ["UnsafeFileError", "read_guarded", "write_atomically"]
+__all__ = ["UnsafeFileError", "read_guarded", "sync_directory", "write_atomically"]
 
 MAX_LENGTH = 4 * 1024 * 1024
 
@@ -42,7 +42,7 @@ def write_atomically(
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def read_guarded(path: Path, *, secret: bool) -> bytes:
@@ -66,7 +66,8 @@ def read_guarded(path: Path, *, secret: bool) -> bytes:
         return file.read(MAX_LENGTH)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make names that were given or taken in ``directory`` last through a crash."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

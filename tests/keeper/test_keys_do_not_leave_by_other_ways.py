@@ -17,8 +17,9 @@ from wardkey_pg.errors import WardError
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
 from wardkey.keeper.cache import KeyCache
-from wardkey.keeper.protocol import Release
-from wardkey.keeper.service import _Opened
+from wardkey.keeper.keys import Opened
+from wardkey.keeper.requests import Release, WrappedKey
+from wardkey.kms import KekRef
 
 
 def written(keeper: Keeper) -> str:
@@ -106,15 +107,15 @@ def test_hardening_is_not_left_to_the_change_of_user() -> None:
 
 
 def test_asyncio_cannot_show_a_key() -> None:
-    async def opened() -> _Opened:
-        return _Opened(b"sixteen-byte-key" * 2)
+    async def opened() -> Opened:
+        return Opened(b"sixteen-byte-key" * 2)
 
     async def run() -> str:
         task = asyncio.create_task(opened())
         await task
         return repr(task)
 
-    assert "_Opened" in (shown := asyncio.run(run())) and "sixteen" not in shown
+    assert "Opened" in (shown := asyncio.run(run())) and "sixteen" not in shown
 
 
 def test_the_command_line_and_environment_tell_nothing(keeper: Keeper) -> None:
@@ -126,16 +127,16 @@ def test_the_command_line_and_environment_tell_nothing(keeper: Keeper) -> None:
 
 def test_nothing_shows_a_key_by_accident() -> None:
     key = b"sixteen-byte-key" * 2
-    cache = KeyCache(60)
+    cache = KeyCache[str](60)
     cache.put("x", key)
-    release = Release(UUID(ACME), 1, "local:x", "1", key, "header.payload.signature")
+    release = Release(WrappedKey(UUID(ACME), 1, KekRef("local:x", "1"), key), "header.payload.signature")
     shown = repr(cache) + str(cache) + repr(release) + str(release)
     assert "sixteen" not in shown and "payload" not in shown
 
 
 def test_a_dropped_key_is_overwritten() -> None:
     now = 0.0
-    cache = KeyCache(10, most=2, clock=lambda: now)
+    cache = KeyCache[str](10, most=2, clock=lambda: now)
     cache.put("old", b"\1" * 32)
     held = cache._entries["old"][1]
     now = 9.9

@@ -17,8 +17,11 @@ from wardkey_pg.errors import KeeperUnavailable, KeyRefused
 from tests.support.keepers import ACME, GLOBEX
 from wardkey.issuers import EmbeddedIssuer
 from wardkey.keeper.journal import Peer, ReleaseLog
-from wardkey.keeper.protocol import Provision, Release
+from wardkey.keeper.ledger import Ledger
+from wardkey.keeper.providers import Providers
+from wardkey.keeper.requests import Provision, Release, WrappedKey
 from wardkey.keeper.service import Service
+from wardkey.keeper.signing import SigningKey
 from wardkey.keeper.trust import TrustedIssuers, write_documents
 from wardkey.kms import KekRef, KmsUnavailable
 from wardkey.kms.local import LocalKms
@@ -52,12 +55,16 @@ class Bench:
         self.reports: list[str] = []
         trust = TrustedIssuers(directory / "issuers.json", self.reports.append)
         log = ReleaseLog(directory / "release.log")
-        self.service = Service(self.kms, trust, log, deadline=deadline, report=self.reports.append)
+        report = self.reports.append
+        providers = Providers(directory, report, open_=lambda uri, directory: self.kms)
+        ledger, signing = Ledger(directory / "ledger.jsonl", report), SigningKey(directory / "signing.key")
+        self.service = Service(providers, trust, ledger, signing, log, deadline=deadline, report=report)
 
     async def provision(self, tenant: str = ACME) -> Release:
         made = await self.service.answer(Provision(UUID(tenant)), PEER)
         wrapped, token = base64.b64decode(made["wrapped"]), self.issuer.sign_token(tenant, "dr.grey", "ADMIN")
-        return Release(UUID(tenant), 1, made["kek"], made["kek_version"], wrapped, token)
+        kek = KekRef(made["kek"], made["kek_version"])
+        return Release(WrappedKey(UUID(tenant), 1, kek, wrapped), token)
 
     async def ask(self, request: Release) -> dict[str, Any]:
         return await self.service.answer(request, PEER)

@@ -15,18 +15,26 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from wardkey_pg.jwk import import_algorithms
 
-from wardkey.kms import Kms, KmsConfigurationError, load_provider
+from wardkey.kms import KmsConfigurationError, configured
 
 from .hardening import become, harden
 from .journal import ReleaseLog
+from .ledger import LEDGER_FILE, Ledger, LedgerError
+from .providers import Providers, import_all
 from .server import SocketError, SocketServer, bind
 from .service import Service
+from .signing import SigningKey
 from .trust import ISSUERS_FILE, TrustedIssuers
+
+SWITCH_SECONDS = (
+    0.0005  # that a release waits for the thread that reseals, each time it wants the interpreter
+)
 
 
 class StartError(Exception):
@@ -38,20 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory: Path = options.directory.absolute()
     path: Path = options.socket.absolute()
     try:
-        open_kms = load_provider(options.kms)
+        import_all(_configuration(options, directory), _report)
         if options.run_as:
             import_algorithms()
             become(*options.run_as)
         harden()
         lock = _lock(directory)
-        kms = open_kms(options.kms, directory)
+        providers = Providers(directory, _report, options.kms)
+        ledger = Ledger(directory / LEDGER_FILE, _report)
         listening = bind(path, options.socket_group)
-    except (StartError, SocketError, KmsConfigurationError, OSError) as error:
+    except (StartError, SocketError, KmsConfigurationError, LedgerError, OSError) as error:
         _report(f"cannot start: {error}")
         return 1
     mine = path.lstat().st_ino
     try:
-        asyncio.run(_serve(options, directory, kms, listening))
+        asyncio.run(_serve(options, directory, providers, ledger, listening))
     finally:
         with suppress(OSError):
             if path.lstat().st_ino == mine:
@@ -61,7 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _serve(options: argparse.Namespace, directory: Path, kms: Kms, listening: socket.socket) -> None:
+async def _serve(
+    options: argparse.Namespace,
+    directory: Path,
+    providers: Providers,
+    ledger: Ledger,
+    listening: socket.socket,
+) -> None:
+    sys.setswitchinterval(SWITCH_SECONDS)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(
         lambda _, context: _report(f"internal error: {_kind(context.get('exception'))}")
@@ -70,9 +86,18 @@ async def _serve(options: argparse.Namespace, directory: Path, kms: Kms, listeni
         loop.add_signal_handler(number, stop.set)
     trust = TrustedIssuers(directory / ISSUERS_FILE, _report)
     log = ReleaseLog(directory / "release.log")
-    service = Service(kms, trust, log, ttl=options.ttl, report=_report)
-    allowed = frozenset((*options.allow_uid, os.geteuid()))
-    _report(f"ready at {options.socket}, process {os.getpid()}, KMS {kms.scheme}")
+    service = Service(
+        providers,
+        trust,
+        ledger,
+        SigningKey(directory / "signing.key"),
+        log,
+        administrators=frozenset((*options.admin_uid, os.geteuid(), 0)),
+        ttl=options.ttl,
+        report=_report,
+    )
+    allowed = frozenset((*options.allow_uid, *options.admin_uid, os.geteuid()))
+    _report(f"ready at {options.socket}, process {os.getpid()}, KMS {providers.cell.scheme}")
     try:
         await SocketServer(service, allowed, _report).run(listening, stop)
     finally:
@@ -94,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
         help="users who may ask, besides its own",
     )
     parser.add_argument(
+        "--admin-uid",
+        type=int,
+        action="extend",
+        nargs="+",
+        default=[],
+        help="users who may also shred, certify, and end KEKs, besides its own and root",
+    )
+    parser.add_argument(
         "--run-as",
         type=_user,
         metavar="UID:GID",
@@ -102,9 +135,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--socket-group", type=int, metavar="GID", help="group that may open the socket")
     parser.add_argument("--ttl", type=_ttl, default=300, help="seconds a key stays in memory (default 300)")
     parser.add_argument(
-        "--kms", default="local:", metavar="URI", help="key management service (default local:)"
+        "--kms", metavar="URI", help="the cell's key management service, instead of what kms.json says"
     )
     return parser
+
+
+def _configuration(options: argparse.Namespace, directory: Path) -> configured.Configuration:
+    said = configured.read(directory)
+    return replace(said, kms=options.kms) if options.kms else said
 
 
 def _ttl(text: str) -> float:

@@ -1,19 +1,45 @@
-"""What is said at the keeper's socket. Pure: bytes in, requests out; answers in, bytes out.
+"""What is said at the keeper's socket. Pure: bytes in, messages out; answers in, bytes out.
 
 A frame is a length (4 bytes, big-endian) and that many bytes of UTF-8 JSON, at most 64 KiB. A connection
-may carry several requests, each answered before the next is read::
+may carry several requests, each answered before the next is read. A *key* is ``"kek": "local:…",
+"kek_version": "1", "wrapped": base64``; in mode ``derived`` these are the master's, and ``"master": n``, its
+version, and ``"salt": base64`` come with them::
 
-    {"op": "release", "tenant": uuid, "version": 1, "kek": "local:…", "kek_version": "1",
-     "wrapped": base64, "token": jwt}
+    {"op": "release", "tenant": uuid, "version": 1, key, "token": jwt}
         → {"ok": true, "dek": base64}
-    {"op": "provision", "tenant": uuid}
-        → {"ok": true, "version": 1, "kek": "local:…", "kek_version": "1", "wrapped": base64,
-           "commitment": base64}
+    {"op": "provision", "tenant": uuid, "version": 1, "kek": "local:…", "kek_version": "1"}
+        → {"ok": true, "version": 1, key, "commitment": base64}
+    {"op": "derive", "tenant": uuid, "version": 1, "master": 1, key of the master}
+        → {"ok": true, "salt": base64, "commitment": base64}
+    {"op": "rewrap", "tenant": uuid, "version": 1, "commitment": base64, key,
+     "to_kek": …, "to_kek_version": …}
+        → {"ok": true, key}
+    {"op": "reseal", "tenant": uuid, "to": 2, "keys": [{"version": 1, "commitment": base64, key}, …],
+     "length": n} and n bytes
+        → {"ok": true, "length": m} and m bytes; ``reseal`` says of what
+    {"op": "kek", "tenant": uuid, "action": "create" or "rotate"}
+        → {"ok": true, "kek": …, "kek_version": …}
+    {"op": "kek", "tenant": uuid, "action": "disable" or "destroy", "kek": …, "kek_version": …}
+    {"op": "kek", "tenant": uuid, "action": "destroy_all"}
+        → {"ok": true}
+    {"op": "kek", "tenant": uuid, "action": "versions"}
+        → {"ok": true, "versions": [{"version": "1", "state": "enabled", "created_at": Unix seconds or null,
+           "destroyed_at": the same}, …]}
+    {"op": "tombstone", "tenant": uuid, "name": slug, "version": 1}
+    {"op": "shred", "tenant": uuid, "name": slug}
+        → {"ok": true, "time": text}
+    {"op": "certify", "tenant": uuid, "statement": text}
+        → {"ok": true, "signature": base64, "public_key": base64}
     {"op": "status"}
         → {"ok": true, "version": text, "pid": n, "started_at": Unix seconds, "cached_keys": n,
-           "kms_calls": n, "releases": n, "refusals": n, "provider": "local"}
+           "kms_calls": n, "kms_calls_by_provider": {"local": n}, "releases": n, "refusals": n,
+           "provider": "local", "providers": ["local"], "ledger": n, "public_key": base64 or null}
     anything refused
         → {"ok": false, "sqlstate": "WK103", "message": text, "hint": text or null}
+
+Of ``provision``, version (1) and KEK (the tenant's current one, made if missing) may be left out, of
+``rewrap`` to_kek and to_kek_version (the same). The nil uuid stands for the master secret of mode
+``derived``.
 """
 
 from __future__ import annotations
@@ -21,63 +47,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from wardkey_pg.errors import Unsupported, WardError
 
-__all__ = [
-    "HEADER_LENGTH",
-    "MAX_FRAME",
-    "Provision",
-    "Release",
-    "Request",
-    "Status",
-    "frame",
-    "frame_length",
-    "parse_json",
-    "parse_request",
-    "refusal",
-    "to_base64",
-]
+__all__ = ["HEADER_LENGTH", "MAX_FRAME", "frame", "frame_length", "parse_json", "refusal", "to_base64"]
 
 MAX_FRAME = 65_536
 HEADER_LENGTH = 4
-_MAX_NAME = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Asks for the DEK of a tenant. ``token`` is empty when none was sent."""
-
-    tenant: UUID
-    version: int
-    kek: str
-    kek_version: str
-    wrapped: bytes = field(repr=False)
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Provision:
-    """Asks for a KEK, made if missing, and a new DEK wrapped under it."""
-
-    tenant: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Asks how the keeper does."""
-
-
-Request = Release | Provision | Status
-
-_MEMBERS: Mapping[str, frozenset[str]] = {
-    "release": frozenset(("op", "tenant", "version", "kek", "kek_version", "wrapped", "token")),
-    "provision": frozenset(("op", "tenant")),
-    "status": frozenset(("op",)),
-}
 
 
 def frame(message: Mapping[str, Any]) -> bytes:
@@ -112,52 +89,8 @@ def parse_json(body: bytes) -> Any:
     raise ValueError("nested too deeply")
 
 
-def parse_request(body: bytes) -> Request:
-    """Return the request that ``body`` carries. Raises Unsupported, with nothing of the body in it."""
-    message: Any = None
-    try:
-        message = parse_json(body)
-    except ValueError:
-        message = None
-    if not isinstance(message, dict):
-        raise Unsupported("the keeper got a frame that is not one JSON object")
-    op = message.get("op")
-    members = _MEMBERS.get(op) if isinstance(op, str) else None
-    if members is None:
-        raise Unsupported(
-            "the keeper does not know this operation", "database and keeper must be of one version"
-        )
-    if not message.keys() <= members:
-        raise Unsupported("the keeper does not know a member of this request")
-    if op == "status":
-        return Status()
-    tenant = _tenant(message.get("tenant"))
-    if op == "provision":
-        return Provision(tenant)
-    return Release(
-        tenant=tenant,
-        version=_version(message.get("version")),
-        kek=_name(message, "kek"),
-        kek_version=_name(message, "kek_version"),
-        wrapped=from_base64(message, "wrapped"),
-        token=_token(message.get("token", "")),
-    )
-
-
 def to_base64(data: bytes | bytearray) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def from_base64(message: Mapping[str, Any], name: str) -> bytes:
-    """Return the bytes of a member. Raises Unsupported."""
-    value, data = message.get(name), b""
-    try:
-        data = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
-    except ValueError:
-        data = b""
-    if not data:
-        raise Unsupported(f"{name} must be base64")
-    return data
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -165,33 +98,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a member twice")
     return members
-
-
-def _tenant(value: object) -> UUID:
-    tenant: UUID | None = None
-    try:
-        tenant = UUID(value) if isinstance(value, str) else None
-    except ValueError:
-        tenant = None
-    if tenant is None or str(tenant) != value:
-        raise Unsupported("tenant must be a uuid in its canonical form")
-    return tenant
-
-
-def _version(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-        raise Unsupported("version must be an integer from 1 to 2147483647")
-    return value
-
-
-def _name(message: Mapping[str, Any], name: str) -> str:
-    value = message.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or not value.isprintable():
-        raise Unsupported(f"{name} must be a text of 1 to {_MAX_NAME} printable characters")
-    return value
-
-
-def _token(value: object) -> str:
-    if not isinstance(value, str):
-        raise Unsupported("token must be a text")
-    return value

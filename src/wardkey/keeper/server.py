@@ -14,15 +14,16 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wardkey_pg.errors import KeeperUnavailable, Unsupported, WardError
 
 from .journal import Peer
-from .protocol import HEADER_LENGTH, MAX_FRAME, frame, frame_length, parse_request, refusal
+from .protocol import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
+from .requests import Reseal, parse_request
 from .service import Service
 
 __all__ = ["SocketError", "SocketServer", "bind"]
@@ -31,8 +32,13 @@ MAX_CONNECTIONS = 400
 BACKLOG = 512  # connections that wait to be accepted; further ones are told to try again
 IDLE_SECONDS = 60.0  # between requests
 FRAME_SECONDS = 5.0  # from the first byte of a request to its last, and for an answer to be taken
+SLOWEST = 8 * 1024 * 1024  # bytes a second, of those behind a frame: fields to reseal and their answer
+PIECE = 256 * 1024  # bytes of those written at once
 GRACE_SECONDS = 2.0  # for requests that are being answered when the keeper stops
 _MAX_PATH = 107
+_NOTHING = memoryview(b"")
+
+_T = TypeVar("_T")
 
 
 class SocketError(Exception):
@@ -48,6 +54,7 @@ class SocketServer:
         self._report = report
         self._connections: set[asyncio.Task[None]] = set()
         self._answering = 0
+        self._resealing = asyncio.Lock()  # one at a time, so that memory is bounded
 
     async def run(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then finish what is being answered."""
@@ -94,22 +101,51 @@ class SocketServer:
                 return await self._send(writer, refusal(error))
             self._answering += 1
             try:
-                await self._send(writer, await self._answer(request, peer))
+                if isinstance(request, Reseal):
+                    await self._reseal(request, peer, reader, writer)
+                else:
+                    answer = await self._guarded(self._service.answer(request, peer))
+                    await self._send(writer, {"ok": True, **answer})
+            except WardError as error:
+                await self._send(writer, refusal(error))
             finally:
                 self._answering -= 1
 
-    async def _answer(self, request: Any, peer: Peer) -> dict[str, Any]:
+    async def _reseal(
+        self, request: Reseal, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Answer the fields behind a frame. Who waits for a KMS holds up nobody; who has the keys goes on."""
+        seconds = FRAME_SECONDS + request.length / SLOWEST
         try:
-            return {"ok": True, **await self._service.answer(request, peer)}
-        except WardError as error:
-            return refusal(error)
+            deks = await self._guarded(self._service.unlock(request, peer))
+        except WardError:
+            await asyncio.wait_for(_skip(reader, request.length), seconds)
+            raise
+        async with self._resealing:
+            fields = await asyncio.wait_for(_read(reader, request.length), seconds)
+            resealed = await self._guarded(self._service.reseal(request, deks, fields))
+            await self._send(writer, {"ok": True, "length": len(resealed)}, resealed)
+
+    async def _guarded(self, answer: Awaitable[_T]) -> _T:
+        """Await ``answer``. Raises WardError, whatever goes wrong."""
+        try:
+            return await answer
+        except WardError:
+            raise
         except Exception as error:
             self._report(f"internal error: {type(error).__name__} at {_where(error)}")
-            return refusal(KeeperUnavailable("the keeper failed", "see the keeper's log"))
+        raise KeeperUnavailable("the keeper failed", "see the keeper's log")
 
-    async def _send(self, writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
-        writer.write(frame(message))
-        await asyncio.wait_for(writer.drain(), FRAME_SECONDS)
+    async def _send(
+        self, writer: asyncio.StreamWriter, message: dict[str, Any], behind: memoryview = _NOTHING
+    ) -> None:
+        """Send a frame, and the bytes ``behind`` it."""
+        async with asyncio.timeout(FRAME_SECONDS + len(behind) / SLOWEST):
+            writer.write(frame(message))
+            for position in range(0, len(behind), PIECE):
+                writer.write(behind[position : position + PIECE])
+                await writer.drain()
+            await writer.drain()
 
 
 def bind(path: Path, group: int | None) -> socket.socket:
@@ -158,6 +194,27 @@ def _refuse_living(path: Path) -> None:
 
 async def _rest(reader: asyncio.StreamReader, first: bytes) -> bytes:
     return await reader.readexactly(frame_length(first + await reader.readexactly(HEADER_LENGTH - 1)))
+
+
+async def _read(reader: asyncio.StreamReader, length: int) -> bytearray:
+    data, position = bytearray(length), 0
+    while position < length:
+        piece = await _piece(reader, length - position)
+        data[position : position + len(piece)] = piece
+        position += len(piece)
+    return data
+
+
+async def _skip(reader: asyncio.StreamReader, length: int) -> None:
+    while length:
+        length -= len(await _piece(reader, length))
+
+
+async def _piece(reader: asyncio.StreamReader, most: int) -> bytes:
+    piece = await reader.read(min(most, PIECE))
+    if not piece:
+        raise EOFError
+    return piece
 
 
 def _peer(connection: socket.socket) -> Peer:

@@ -1,248 +1,279 @@
-"""What the keeper decides: which request gets which answer. It knows tokens, KMS and cache, but no sockets.
+"""What the keeper decides: who gets an answer to which request, and that each is logged.
 
-A key is released when its token is verified, the token's tenant is the key's, the KMS (or the cache, for
-its TTL) opens it for that tenant and version, and the release has been logged; otherwise not.
+It knows tokens and users, but no sockets; what is done with keys is in ``keys``, with KEKs and tombstones in
+``administration``. A key is released when its token is verified, the token's tenant is the key's, the ledger
+has neither, the KMS (or the cache, for its TTL) opens it for that tenant and version, and the release has
+been logged; otherwise not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+from uuid import UUID
 
 from wardkey_pg import __version__
-from wardkey_pg.envelope import DEK_LENGTH, commitment, key_aad
 from wardkey_pg.errors import KeeperUnavailable, KeyRefused, WardError
 from wardkey_pg.tokens import Claims
 
-from wardkey.kms import KekRef, Kms, KmsError
-
-from .cache import KeyCache
+from .administration import Administration, is_for_administrators
 from .journal import Peer, ReleaseLog
-from .protocol import Provision, Release, Request, Status, to_base64
+from .keys import Keys
+from .ledger import Ledger
+from .protocol import to_base64
+from .providers import Providers
+from .requests import (
+    MASTER_TENANT,
+    Certify,
+    Derive,
+    Kek,
+    Provision,
+    Release,
+    Request,
+    Reseal,
+    Rewrap,
+    Status,
+    Tombstone,
+    WrappedKey,
+)
+from .reseal import reseal
+from .signing import SigningKey
 from .trust import TrustedIssuers
 
 __all__ = ["Service"]
 
-FIRST_VERSION = 1
-ATTEMPTS = 4
-FIRST_PAUSE = 0.05  # seconds; doubled for each further attempt, of which a random part is waited
-KMS_THREADS = 16
+ADMINISTRATION_SECONDS = 30.0  # for what a KMS may need several calls
+MOST_RESEALERS = 1024  # that are remembered as logged
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Identity = tuple[str, int, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A DEK on its way through asyncio, which shows the results of its tasks when one of them goes wrong."""
+@dataclass(slots=True)
+class _Line:
+    """What the release log will say of a request. ``claims``: verified ones."""
 
-    dek: bytes = field(repr=False)
+    op: str
+    outcome: str
+    peer: Peer
+    tenant: UUID
+    version: int | None = None
+    claims: Claims | None = None
 
 
 class Service:
-    """Answers requests. ``deadline`` is how many seconds one may take, ``ttl`` how many a key is kept."""
+    """Answers requests. ``deadline`` is how many seconds one may take, ``ttl`` how many a key is kept.
+
+    ``administrators``: uids that may ask for what destroys keys, or for the keeper's signature.
+    """
 
     def __init__(
         self,
-        kms: Kms,
+        providers: Providers,
         trust: TrustedIssuers,
+        ledger: Ledger,
+        signing: SigningKey,
         log: ReleaseLog,
         *,
+        administrators: frozenset[int] = frozenset(),
         ttl: float = 300,
         deadline: float = 5,
         report: Callable[[str], None],
     ) -> None:
-        self._kms = kms
+        self._providers = providers
         self._trust = trust
+        self._ledger = ledger
         self._log = log
+        self._administrators = administrators
         self._deadline = deadline
         self._report = report
-        self._cache = KeyCache(ttl)
-        self._pending: dict[_Identity, asyncio.Task[_Opened]] = {}
-        self._pool = ThreadPoolExecutor(KMS_THREADS, thread_name_prefix="kms")
+        self._keys = Keys(providers, ledger, ttl)
+        self._administration = Administration(providers, self._keys, ledger, signing)
+        self._resealing = ThreadPoolExecutor(1, thread_name_prefix="reseal")
+        self._resealers: set[tuple[Peer, UUID, int]] = set()
         self._started_at = time.time()
-        self._kms_calls = self._releases = self._refusals = 0
+        self._releases = self._refusals = 0
 
     async def answer(self, request: Request, peer: Peer) -> dict[str, Any]:
-        """Return the answer to ``request``. Raises WardError, which is logged."""
-        match request:
-            case Release():
-                return await self._release(request, peer)
-            case Provision():
-                return await self._provision(request, peer)
-            case Status():
-                return self._status()
+        """Return the answer to any request but Reseal. Raises WardError, which is logged."""
+        if isinstance(request, Status):
+            return self._status()
+        line = _line(request, peer)
+        return await self._logged(line, self._answered(request, line))
+
+    async def unlock(self, request: Reseal, peer: Peer) -> dict[int, bytes]:
+        """Return the DEKs that ``request`` needs, by version. Raises WardError, which is logged.
+
+        The peer is in the log once for each tenant and version, however many batches it sends.
+        """
+        line = _line(request, peer)
+        known = (peer, request.tenant, request.to)
+        deks = await self._logged(line, self._committed(request), quietly=known in self._resealers)
+        if len(self._resealers) >= MOST_RESEALERS:
+            self._resealers.clear()
+        self._resealers.add(known)
+        return deks
+
+    async def reseal(self, request: Reseal, deks: dict[int, bytes], fields: bytearray) -> memoryview:
+        """Return the answer to ``fields``, in place. Raises Unsupported when they are none."""
+        length = await asyncio.get_running_loop().run_in_executor(
+            self._resealing, reseal, fields, request.tenant.bytes, deks, request.to
+        )
+        return memoryview(fields)[:length]
 
     def refuse_peer(self, peer: Peer) -> KeyRefused:
         """Log that ``peer`` may not ask, and return what to tell it."""
         error = KeyRefused(
             "this operating system user may not ask the keeper", "start the keeper with --allow-uid for it"
         )
-        self._log_refusal("connect", error, peer, None, None, None)
+        self._log_refusal("connect", error, peer)
         return error
 
     async def sweep(self) -> NoReturn:
         """Drop keys as they become too old, for as long as the keeper runs."""
         while True:
             await asyncio.sleep(1)
-            self._cache.sweep()
+            self._keys.sweep()
 
     def close(self) -> None:
-        self._cache.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._keys.forget()
+        self._providers.close()
+        self._resealing.shutdown(wait=False, cancel_futures=True)
 
     def _status(self) -> dict[str, Any]:
+        calls = self._providers.calls
         return {
             "version": __version__,
             "pid": os.getpid(),
             "started_at": self._started_at,
-            "cached_keys": len(self._cache),
-            "kms_calls": self._kms_calls,
+            "cached_keys": len(self._keys),
+            "kms_calls": sum(calls.values()),
+            "kms_calls_by_provider": calls,
             "releases": self._releases,
             "refusals": self._refusals,
-            "provider": self._kms.scheme,
+            "provider": self._providers.cell.scheme,
+            "providers": self._providers.schemes,
+            "ledger": len(self._ledger),
+            "public_key": self._administration.public_key(),
         }
 
-    async def _release(self, request: Release, peer: Peer) -> dict[str, Any]:
-        tenant = str(request.tenant)
-        claims: Claims | None = None
-        try:
-            claims = self._verify(request.token)
-            if claims.tenant_id != tenant:
-                raise KeyRefused("the token belongs to another tenant than the key")
-            dek = await self._dek(request)
-            self._log_line("release", "released", peer, tenant, request.version, claims)
-        except WardError as error:
-            self._log_refusal("release", error, peer, tenant, request.version, claims)
-            raise
-        self._releases += 1
+    async def _answered(self, request: Request, line: _Line) -> dict[str, Any]:
+        if is_for_administrators(request) and line.peer.uid not in self._administrators:
+            raise KeyRefused(
+                "this operating system user may not administer keys",
+                "start the keeper with --admin-uid for it",
+            )
+        match request:
+            case Release():
+                return await self._release(request, line)
+            case Provision(tenant, version, kek):
+                key, committed = await self._in_time(self._keys.provision(tenant, version, kek))
+                return {"version": version, **_wrapped(key), "commitment": to_base64(committed)}
+            case Derive(tenant, version, master):
+                salt, committed = await self._in_time(self._keys.derive(tenant, version, master))
+                return {"salt": to_base64(salt), "commitment": to_base64(committed)}
+            case Rewrap(key, committed, to):
+                return _wrapped(await self._in_time(self._keys.rewrap(key, committed, to)))
+            case Kek():
+                return await self._in_time(self._administration.kek(request), ADMINISTRATION_SECONDS)
+            case Tombstone():
+                return await self._administration.tombstone(request)
+            case Certify():
+                return self._administration.certify(request)
+        raise TypeError(type(request).__name__)
+
+    async def _release(self, request: Release, line: _Line) -> dict[str, Any]:
+        if not request.token:
+            raise KeyRefused("the keeper releases a key only to a token of its tenant")
+        line.claims = self._trust.verify(request.token, time.time())
+        if line.claims.tenant_id != str(request.key.tenant):
+            raise KeyRefused("the token belongs to another tenant than the key")
+        if request.key.tenant == MASTER_TENANT:
+            raise KeyRefused("the master secret is released to nobody")
+        dek = await self._in_time(self._keys.opened(request.key))
         return {"dek": to_base64(dek)}
 
-    def _verify(self, token: str) -> Claims:
-        if not token:
-            raise KeyRefused("the keeper releases a key only to a token of its tenant")
-        return self._trust.verify(token, time.time())
+    async def _committed(self, request: Reseal) -> dict[int, bytes]:
+        keys = (self._keys.committed(key, committed) for key, committed in request.keys)
+        deks = await self._in_time(asyncio.gather(*keys))
+        return {key.version: dek for (key, _), dek in zip(request.keys, deks, strict=True)}
 
-    async def _dek(self, request: Release) -> bytes:
-        """Return the DEK from the cache or the KMS, asking once however many wait for the same key."""
-        parts = (request.kek.encode("utf-8"), request.kek_version.encode("utf-8"), request.wrapped)
-        digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
-        identity = (str(request.tenant), request.version, digest)
-        dek = self._cache.get(identity)
-        if dek is not None:
-            return dek
-        task = self._pending.get(identity)
-        if task is None:
-            task = self._pending[identity] = asyncio.create_task(self._unwrap(identity, request))
-            task.add_done_callback(lambda done: self._settle(identity, done))
-        return (await self._in_time(asyncio.shield(task))).dek
-
-    def _settle(self, identity: _Identity, task: asyncio.Task[_Opened]) -> None:
-        del self._pending[identity]
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not print it when nobody waited to the end
-
-    async def _unwrap(self, identity: _Identity, request: Release) -> _Opened:
-        kek = KekRef(request.kek, request.kek_version)
-        aad = key_aad(request.tenant.bytes, request.version)
-        opened = await self._ask(lambda: _Opened(self._kms.unwrap(kek, request.wrapped, aad)))
-        if len(opened.dek) != DEK_LENGTH:
-            raise KeyRefused("the key management service returned something that is not a data key")
-        self._cache.put(identity, opened.dek)
-        return opened
-
-    async def _provision(self, request: Provision, peer: Peer) -> dict[str, Any]:
-        tenant, dek = request.tenant, os.urandom(DEK_LENGTH)
+    async def _in_time(self, result: Awaitable[_T], seconds: float | None = None) -> _T:
         try:
-            kek, wrapped = await self._in_time(asyncio.ensure_future(self._wrap(request, dek)))
-            self._log_line("provision", "provisioned", peer, str(tenant), FIRST_VERSION, None)
-        except WardError as error:
-            self._log_refusal("provision", error, peer, str(tenant), FIRST_VERSION, None)
-            raise
-        return {
-            "version": FIRST_VERSION,
-            "kek": kek.name,
-            "kek_version": kek.version,
-            "wrapped": to_base64(wrapped),
-            "commitment": to_base64(commitment(dek, tenant.bytes, FIRST_VERSION)),
-        }
-
-    async def _wrap(self, request: Provision, dek: bytes) -> tuple[KekRef, bytes]:
-        kek = await self._ask(self._kms.create_kek, request.tenant)
-        aad = key_aad(request.tenant.bytes, FIRST_VERSION)
-        return kek, await self._ask(self._kms.wrap, kek, dek, aad)
-
-    async def _ask(self, method: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Call the KMS in a thread, again after a pause when it says so.
-
-        Raises KeyRefused, KeeperUnavailable.
-        """
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(random.uniform(0.5, 1) * FIRST_PAUSE * 2**attempt)  # noqa: S311
-            self._kms_calls += 1
-            try:
-                call = asyncio.get_running_loop().run_in_executor
-                return await call(self._pool, lambda: method(*args, **kwargs))
-            except KmsError as error:
-                self._report(f"KMS: {type(error).__name__}: {error}")
-                if not error.transient:
-                    break
-            except Exception as error:
-                # Not str(error): a provider's unforeseen exception may carry what it was given.
-                self._report(f"KMS: unexpected {type(error).__name__}")
-                break
-        else:
-            raise KeeperUnavailable("the key management service does not answer", "see the keeper's log")
-        raise KeyRefused("the key management service refused the key", "see the keeper's log")
-
-    async def _in_time(self, result: asyncio.Future[_T]) -> _T:
-        try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(seconds or self._deadline):
                 return await result
         except TimeoutError:
             pass
         raise KeeperUnavailable("the key management service did not answer in time", "see the keeper's log")
 
-    def _log_line(
-        self, op: str, outcome: str, peer: Peer, tenant: str, version: int, claims: Claims | None
-    ) -> None:
-        """Log, or do not do it: nobody could account for a key that left without a line."""
+    async def _logged(self, line: _Line, answer: Awaitable[_T], *, quietly: bool = False) -> _T:
+        """Await ``answer``, and give it away only once it is in the log: nobody could account for it else."""
         try:
-            self._log.write(op, outcome, peer, tenant=tenant, version=version, claims=claims)
+            answered = await answer
+            if not quietly:
+                self._log_line(line)
+        except WardError as error:
+            self._log_refusal(line.op, error, line.peer, line)
+            raise
+        self._releases += line.op == "release"
+        return answered
+
+    def _log_line(self, line: _Line) -> None:
+        try:
+            self._log.write(
+                line.op,
+                line.outcome,
+                line.peer,
+                tenant=str(line.tenant),
+                version=line.version,
+                claims=line.claims,
+            )
             return
         except OSError as error:
             self._report(f"the release log cannot be written, so no key is released: {error.strerror}")
         raise KeeperUnavailable("the keeper cannot write its release log", "free space on its disk")
 
-    def _log_refusal(
-        self,
-        op: str,
-        error: WardError,
-        peer: Peer,
-        tenant: str | None,
-        version: int | None,
-        claims: Claims | None,
-    ) -> None:
+    def _log_refusal(self, op: str, error: WardError, peer: Peer, line: _Line | None = None) -> None:
         self._refusals += 1
         try:
             self._log.write(
                 op,
                 "refused",
                 peer,
-                tenant=tenant,
-                version=version,
-                claims=claims,
+                tenant=str(line.tenant) if line else None,
+                version=line.version if line else None,
+                claims=line.claims if line else None,
                 sqlstate=error.sqlstate,
                 reason=error.message,
             )
         except OSError as failure:
             self._report(f"the release log cannot be written: {failure.strerror}")
+
+
+def _line(request: Request, peer: Peer) -> _Line:
+    match request:
+        case Release(key):
+            return _Line("release", "released", peer, key.tenant, key.version)
+        case Provision(tenant, version):
+            return _Line("provision", "provisioned", peer, tenant, version)
+        case Derive(tenant, version):
+            return _Line("derive", "derived", peer, tenant, version)
+        case Rewrap(key):
+            return _Line("rewrap", "rewrapped", peer, key.tenant, key.version)
+        case Reseal(tenant, to):
+            return _Line("reseal", "resealed", peer, tenant, to)
+        case Kek(tenant, action):
+            return _Line(f"kek {action}", "done", peer, tenant)
+        case Tombstone(tenant, _, version):
+            return _Line("shred" if version is None else "tombstone", "done", peer, tenant, version)
+        case Certify(tenant):
+            return _Line("certify", "signed", peer, tenant)
+    raise TypeError(type(request).__name__)
+
+
+def _wrapped(key: WrappedKey) -> dict[str, str]:
+    return {"kek": key.kek.name, "kek_version": key.kek.version, "wrapped": to_base64(key.wrapped)}

@@ -22,7 +22,7 @@ from wardkey._files import read_guarded, write_atomically
 
 from .protocol import parse_json
 
-__all__ = ["ISSUERS_FILE", "TrustedIssuers", "locked", "read_documents", "write_documents"]
+__all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "locked", "read_documents", "write_documents"]
 
 ISSUERS_FILE = "issuers.json"
 
@@ -53,7 +53,7 @@ class TrustedIssuers:
         return verify(token, issuer, now)
 
     def _current(self) -> Mapping[str, Issuer] | None:
-        seen = _identity(self._path)
+        seen = identity_of(self._path)
         if seen != self._seen:
             self._seen = seen
             try:
@@ -109,7 +109,8 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def identity_of(path: Path) -> tuple[int, ...] | None:
+    """Return what is another as soon as the file was replaced or changed, None when there is no file."""
     try:
         found = path.lstat()
     except OSError:

@@ -1,0 +1,123 @@
+"""What the keeper does for whoever administers keys: KEKs, tombstones, certificates of destruction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+from wardkey_pg.errors import KeeperUnavailable, KeyRefused, Unsupported
+
+from wardkey.kms import KekRef, Kms, KmsError
+
+from .keys import Keys
+from .ledger import Ledger
+from .protocol import to_base64
+from .providers import Provider, Providers
+from .requests import MASTER_TENANT, Certify, Kek, Tombstone
+from .signing import SigningKey
+
+__all__ = ["Administration", "is_for_administrators"]
+
+_T = TypeVar("_T")
+
+
+def is_for_administrators(request: object) -> bool:
+    """Whether keys can be lost by this, or the keeper's word be given."""
+    match request:
+        case Tombstone() | Certify():
+            return True
+        case Kek(action=action):
+            return action in ("disable", "destroy", "destroy_all")
+    return False
+
+
+class Administration:
+    """Methods return the answer and raise WardError. Who may ask them was decided before."""
+
+    def __init__(self, providers: Providers, keys: Keys, ledger: Ledger, signing: SigningKey) -> None:
+        self._providers = providers
+        self._keys = keys
+        self._ledger = ledger
+        self._signing = signing
+
+    async def kek(self, request: Kek) -> dict[str, Any]:
+        """Have the KMS make, rotate, list or end KEKs. All of it may be repeated."""
+        tenant, present = request.tenant, self._providers.of(request.tenant)
+        if request.action in ("create", "rotate"):
+            self._ledger.check(tenant)
+            made = await _manage(
+                present[0],
+                lambda kms: kms.create_kek(tenant) if request.action == "create" else kms.rotate_kek(tenant),
+            )
+            return {"kek": made.name, "kek_version": made.version}
+        if request.kek is not None:
+            kek = request.kek
+            await _manage(
+                self._holding(tenant, kek),
+                lambda kms: kms.disable_kek(kek) if request.action == "disable" else kms.destroy_kek(kek),
+            )
+            return {}
+        if request.action == "destroy_all":
+            self._check_shredded(tenant, "the KEK of a tenant that is not shredded is not destroyed")
+            for provider in present:
+                await _manage(provider, lambda kms: kms.destroy_all(tenant))
+            return {}
+        versions = await _manage(present[0], lambda kms: kms.kek_versions(tenant))
+        return {
+            "versions": [
+                {
+                    "version": each.version,
+                    "state": each.state,
+                    "created_at": each.created_at,
+                    "destroyed_at": each.destroyed_at,
+                }
+                for each in versions
+            ]
+        }
+
+    async def tombstone(self, request: Tombstone) -> dict[str, Any]:
+        """Refuse a tenant, or one version of its key, from now on and for ever."""
+        if request.tenant == MASTER_TENANT and request.version is None:
+            raise Unsupported("the master secret is not a tenant; name one of its versions")
+        entry = await asyncio.to_thread(self._ledger.add, request.tenant, request.version, request.name)
+        self._keys.forget(request.tenant, request.version)
+        return {"time": entry.time}
+
+    def certify(self, request: Certify) -> dict[str, Any]:
+        """Sign what is said of a tenant that the ledger has."""
+        self._check_shredded(
+            request.tenant, "a tenant that is not shredded gets no certificate of destruction"
+        )
+        signature, public_key = self._signing.certify(request.statement)
+        return {"signature": to_base64(signature), "public_key": to_base64(public_key)}
+
+    def public_key(self) -> str | None:
+        """Return the public key of certificates, None when there is none or it cannot be read."""
+        try:
+            key = self._signing.public_key()
+        except KeeperUnavailable:
+            return None
+        return to_base64(key) if key else None
+
+    def _check_shredded(self, tenant: UUID, refusal: str) -> None:
+        if self._ledger.find(tenant) is None:
+            raise KeyRefused(refusal, "shred it first: wardkey tenant shred SLUG")
+
+    def _holding(self, tenant: UUID, kek: KekRef) -> Provider:
+        providers = self._providers.named(tenant, kek.name)
+        if not providers:
+            raise KeyRefused("the KEK is of no key management service that is configured", "see kms.json")
+        return providers[0]
+
+
+async def _manage(provider: Provider, call: Callable[[Kms], _T]) -> _T:
+    """Ask for what the keeper's credential may well not be allowed to do."""
+    try:
+        return await provider.ask(call)
+    except KmsError as error:  # its text is one of the provider's own and tells no secret
+        refused = f"the key management service refused: {error}"
+    raise KeyRefused(
+        refused, "KEKs are managed with the orchestrator's credential: wardkey kms use --admin-uri"
+    )

@@ -1,0 +1,164 @@
+"""The keeper's ledger of what was destroyed: a restored backup does not bring it back.
+
+``ledger.jsonl`` in the keeper's directory is only ever appended to, a line of JSON for each tombstone::
+
+    {"time": "2026-01-01T00:00:00+00:00", "what": "tenant", "tenant": uuid, "version": null, "name": slug}
+    {"time": "2026-01-01T00:00:00+00:00", "what": "version", "tenant": uuid, "version": 3, "name": slug}
+
+An append is acknowledged once it is on the disk. So an end without its newline, which a crash may leave, was
+acknowledged to nobody and is cut off; with anything else that is not as it must be, the keeper does not
+start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from uuid import UUID
+
+from wardkey_pg.errors import KeeperUnavailable, KeyDestroyed
+
+from wardkey._files import sync_directory
+
+from .protocol import parse_json
+
+__all__ = ["LEDGER_FILE", "Ledger", "LedgerError"]
+
+LEDGER_FILE = "ledger.jsonl"
+_MEMBERS = {"time", "what", "tenant", "version", "name"}
+
+
+class LedgerError(Exception):
+    """The ledger cannot be trusted; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """``version`` None: the whole tenant."""
+
+    time: str
+    tenant: UUID
+    version: int | None
+    name: str
+
+
+class Ledger:
+    """Reads ``path``, making it when it is missing. Raises LedgerError, OSError.
+
+    ``add`` may be called in a thread.
+    """
+
+    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+        self._path = path
+        self._report = report
+        self._writing = Lock()
+        self._entries: dict[tuple[UUID, int | None], Entry] = {}
+        descriptor = self._open(os.O_RDWR | os.O_CREAT)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            for number, line in enumerate(data[:whole].splitlines(), 1):
+                entry = _parse(line)
+                if entry is None:
+                    raise LedgerError(f"line {number} of {path} is damaged; restore the file from its backup")
+                self._entries.setdefault((entry.tenant, entry.version), entry)
+            if whole < len(data):
+                os.ftruncate(descriptor, whole)
+                report(f"the end of {path} was cut off: a crash left it half written, acknowledged to nobody")
+            os.fsync(descriptor)
+        sync_directory(path.parent)
+        self._length = whole
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, tenant: UUID, version: int | None = None) -> Entry | None:
+        """Return why the tenant, or this version of its key, is no more."""
+        return self._entries.get((tenant, None)) or self._entries.get((tenant, version))
+
+    def check(self, tenant: UUID, version: int | None = None) -> None:
+        """Raise KeyDestroyed when the tenant, or this version of its key, is no more."""
+        entry = self.find(tenant, version)
+        if entry is None:
+            return
+        date = entry.time[:10]
+        if entry.version is None:
+            raise KeyDestroyed(f"tenant {entry.name} was shredded on {date}; its keys are gone")
+        raise KeyDestroyed(f"version {entry.version} of the tenant's key was destroyed on {date}")
+
+    def add(self, tenant: UUID, version: int | None, name: str) -> Entry:
+        """Return the entry for this tenant or version: what is there already, else a new one.
+
+        Raises KeeperUnavailable when it is not safely on the disk.
+        """
+        with self._writing:
+            entry = self.find(tenant, version)
+            if entry is None:
+                entry = Entry(datetime.now(UTC).isoformat(timespec="seconds"), tenant, version, name)
+                self._append(_line(entry))
+                self._entries[tenant, version] = entry
+        return entry
+
+    def _append(self, line: bytes) -> None:
+        failure = "it is not of the length it had"
+        try:
+            descriptor = self._open(os.O_WRONLY | os.O_APPEND)
+            try:
+                if os.fstat(descriptor).st_size == self._length:
+                    self._write(descriptor, line)
+                    self._length += len(line)
+                    return
+            finally:
+                os.close(descriptor)
+        except (OSError, LedgerError) as error:
+            failure = str(error)
+        self._report(f"the ledger cannot be written: {failure}")
+        raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log")
+
+    def _write(self, descriptor: int, line: bytes) -> None:
+        try:
+            if os.write(descriptor, line) != len(line):
+                raise OSError("it is full")
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, self._length)
+            raise
+
+    def _open(self, flags: int) -> int:
+        descriptor = os.open(self._path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+            return descriptor
+        os.close(descriptor)
+        raise LedgerError(f"{self._path} is no regular file, belongs to another user or is open to others")
+
+
+def _line(entry: Entry) -> bytes:
+    members = {
+        "time": entry.time,
+        "what": "tenant" if entry.version is None else "version",
+        "tenant": str(entry.tenant),
+        "version": entry.version,
+        "name": entry.name,
+    }
+    return json.dumps(members, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _parse(line: bytes) -> Entry | None:
+    """Return what ``line`` says, None when it is not a line of a ledger."""
+    try:
+        members: Any = parse_json(line)
+        if not isinstance(members, dict) or members.keys() != _MEMBERS:
+            return None
+        datetime.fromisoformat(members["time"])
+        entry = Entry(members["time"], UUID(members["tenant"]), members["version"], members["name"])
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return entry if _line(entry) == line + b"\n" else None

@@ -1,0 +1,98 @@
+"""Sealed values of old DEK versions in, the same sealed under the new one out. Pure; no plaintext leaves it.
+
+What comes is a row of fields, each::
+
+    column id (16) · length (4, big-endian) · row id · length (4) · sealed value
+
+and what goes for each, in the same order, is::
+
+    length (4) · the value sealed under the new version
+
+A length of 0 says that the value does not open. A value that is under the new version already goes as it
+came.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from struct import Struct
+
+from cryptography.exceptions import InvalidTag
+from wardkey_pg.envelope import HEADER_LENGTH, NONCE_LENGTH, OVERHEAD, ColumnKey, header
+from wardkey_pg.errors import Unsupported
+
+__all__ = ["reseal"]
+
+_NOT_FIELDS = "the keeper got fields that are not framed as they must be"
+_DRAWN = NONCE_LENGTH * 1024  # random bytes drawn at once
+_NONCE = slice(HEADER_LENGTH, HEADER_LENGTH + NONCE_LENGTH)
+_CIPHERTEXT = slice(HEADER_LENGTH + NONCE_LENGTH, None)
+_HEAD = Struct(">16sI")
+_LENGTH = Struct(">I")
+
+
+def reseal(data: bytearray, tenant: bytes, deks: Mapping[int, bytes], to: int) -> int:
+    """Put the answer to the fields in ``data`` at its beginning, and return how many bytes it has.
+
+    In place, because a batch may have 512 MiB, and an answer is always shorter than its field. ``deks``: by
+    version, those that values may be under and that of ``to``. Raises Unsupported when ``data`` are not
+    fields.
+    """
+    columns = _Columns(tenant, deks, to)
+    target = header(to)
+    nonces, drawn = b"", 0
+    view = memoryview(data)
+    position, written, end = 0, 0, len(data)
+    while position < end:
+        try:
+            column, length = _HEAD.unpack_from(data, position)
+            middle = position + _HEAD.size + length
+            (length,) = _LENGTH.unpack_from(data, middle)
+        except struct.error:
+            raise Unsupported(_NOT_FIELDS) from None
+        row = bytes(view[position + _HEAD.size : middle])
+        position = middle + _LENGTH.size + length
+        if position > end:
+            raise Unsupported(_NOT_FIELDS)
+        value: bytes | memoryview = view[position - length : position]
+        beginning = bytes(value[:HEADER_LENGTH])
+        if beginning != target or length < OVERHEAD:
+            new, old = columns[column]
+            try:
+                opened = old[beginning]
+                plaintext = opened.decrypt(value[_NONCE], value[_CIPHERTEXT], opened.aad_prefix + row)
+            except _DOES_NOT_OPEN:
+                value = b""
+            else:
+                if drawn == len(nonces):
+                    nonces, drawn = os.urandom(_DRAWN), 0
+                nonce = nonces[drawn : drawn + NONCE_LENGTH]
+                drawn += NONCE_LENGTH
+                value = target + nonce + new.encrypt(nonce, plaintext, new.aad_prefix + row)
+        length = len(value)
+        _LENGTH.pack_into(data, written, length)
+        written += _LENGTH.size
+        view[written : written + length] = value
+        written += length
+    return written
+
+
+# KeyError: no key of that version, or no sealed value. ValueError: too short for a nonce.
+_DOES_NOT_OPEN = (InvalidTag, KeyError, ValueError)
+
+
+class _Columns(dict[bytes, tuple[ColumnKey, dict[bytes, ColumnKey]]]):
+    """By column id: the key to seal with, and those to open with by what their values begin with."""
+
+    def __init__(self, tenant: bytes, deks: Mapping[int, bytes], to: int) -> None:
+        super().__init__()
+        self._tenant = tenant
+        self._deks = deks
+        self._to = to
+
+    def __missing__(self, column: bytes) -> tuple[ColumnKey, dict[bytes, ColumnKey]]:
+        keys = {version: ColumnKey(dek, self._tenant, version, column) for version, dek in self._deks.items()}
+        self[column] = keys[self._to], {key.header: key for key in keys.values()}
+        return self[column]

@@ -1,0 +1,54 @@
+"""The keeper's signing key, which vouches for certificates of destruction.
+
+``signing.key`` in its directory, mode 0600: the 32 bytes of an Ed25519 private key (RFC 8032), made when it
+is first needed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from wardkey_pg.errors import KeeperUnavailable
+
+from wardkey._files import read_guarded, write_atomically
+
+__all__ = ["CERTIFICATE", "SigningKey"]
+
+CERTIFICATE = b"wardkey/1 certificate of destruction\n"
+"""What is signed begins with its kind, so that no statement can pass for one of another kind."""
+
+_LENGTH = 32
+
+
+class SigningKey:
+    """The key in ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def certify(self, statement: str) -> tuple[bytes, bytes]:
+        """Return the signature of a certificate with this statement, and the public key.
+
+        Raises KeeperUnavailable.
+        """
+        key = self._load(make=True)
+        return key.sign(CERTIFICATE + statement.encode("utf-8")), key.public_key().public_bytes_raw()
+
+    def public_key(self) -> bytes | None:
+        """Return the public key (32 bytes), None when there is none yet. Raises KeeperUnavailable."""
+        return self._load(make=False).public_key().public_bytes_raw() if self._path.exists() else None
+
+    def _load(self, *, make: bool) -> Ed25519PrivateKey:
+        try:
+            if make and not self._path.exists():
+                write_atomically(self._path, os.urandom(_LENGTH), exclusive=True)
+            data = read_guarded(self._path, secret=True)
+            if len(data) == _LENGTH:
+                return Ed25519PrivateKey.from_private_bytes(data)
+        except OSError:
+            pass
+        raise KeeperUnavailable(
+            "the keeper cannot use its signing key", f"mend {self._path.name} in its directory"
+        )
