@@ -9,6 +9,7 @@ import click
 
 from ._context import Context, pass_context
 from ._output import emit, fail, progress, table
+from .tenant_leaving import export
 
 if TYPE_CHECKING:
     from ..tenants import Remember
@@ -22,6 +23,9 @@ def tenant() -> None:
 
     A tenant has a ward: a schema of its own, a login role, and a data key that seals its protected columns.
     """
+
+
+tenant.add_command(export)
 
 
 @tenant.command("create")
