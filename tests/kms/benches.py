@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -120,7 +121,7 @@ class GcpBench(Bench):
             (directory / "gcp-ca.pem").write_bytes(server.certificate)
 
     def mend(self) -> None:
-        self.kms.trouble = lambda method, answer: answer
+        self.kms.trouble, self.kms.ahead = lambda method, answer: answer, timedelta(0)
 
     def secrets(self) -> Sequence[str]:
         return [part for pem in (self.keeper, self.admin) for part in pem["private_key"].split("\n")[1:-2]]

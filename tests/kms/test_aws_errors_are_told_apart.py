@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.support.moto import answering
 from tests.support.ports import free_port
 from wardkey._files import write_atomically
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
+from wardkey.kms.awskms import AwsKms
 
 from .benches import DEK, AwsBench
 
@@ -34,6 +36,12 @@ def test_a_kek_has_alias_tags_and_rotation(awskms_bench: AwsBench) -> None:
     assert [alias["AliasName"] for alias in aliases] == [f"alias/wardkey-{tenant}"]
 
 
+def keys_of(bench: AwsBench, tenant: UUID) -> list[dict[str, Any]]:
+    client = bench.client()
+    described = [client.describe_key(KeyId=key["KeyId"])["KeyMetadata"] for key in client.list_keys()["Keys"]]
+    return [key for key in described if str(tenant) in key["Description"]]
+
+
 def test_the_encryption_context_is_the_additional_data(awskms_bench: AwsBench) -> None:
     kek, client = awskms_bench.open_admin().create_kek(uuid4()), awskms_bench.client()
     wrapped = awskms_bench.open().wrap(kek, DEK, AAD)
@@ -43,14 +51,92 @@ def test_the_encryption_context_is_the_additional_data(awskms_bench: AwsBench) -
         client.decrypt(CiphertextBlob=wrapped)
 
 
-def test_a_key_made_at_the_same_time_is_not_left_over(awskms_bench: AwsBench) -> None:
-    tenant, client = uuid4(), awskms_bench.client()
-    kms = awskms_bench.open_admin()
+def test_a_key_made_at_the_same_time_is_not_left_over(
+    awskms_bench: AwsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, kms = uuid4(), awskms_bench.open_admin()
     first = kms.create_kek(tenant)
-    assert kms._make(f"alias/wardkey-{tenant}", tenant) == first.version  # type: ignore[attr-defined]
-    described = [client.describe_key(KeyId=key["KeyId"])["KeyMetadata"] for key in client.list_keys()["Keys"]]
-    made = [key for key in described if str(tenant) in key["Description"]]
-    assert sorted(key["KeyState"] for key in made) == ["Enabled", "PendingDeletion"]
+    # The other's key is not there yet when it is looked for.
+    monkeypatch.setattr(AwsKms, "_find", lambda self, name: None)
+    assert kms.create_kek(tenant) == first
+    monkeypatch.undo()
+    assert sorted(key["KeyState"] for key in keys_of(awskms_bench, tenant)) == ["Enabled", "PendingDeletion"]
+
+
+def test_a_rotated_kek_is_a_numbered_key_behind_the_same_alias(awskms_bench: AwsBench) -> None:
+    tenant, admin, client = uuid4(), awskms_bench.open_admin(), awskms_bench.client()
+    keks = [admin.create_kek(tenant), admin.rotate_kek(tenant), admin.rotate_kek(tenant)]
+    for number, kek in enumerate(keks, 1):
+        key = client.describe_key(KeyId=f"alias/wardkey-{tenant}-{number}")["KeyMetadata"]
+        assert key["KeyId"] == kek.version
+        assert key["Description"] == f"wardkey KEK of {tenant}, version {number}"
+        tags = client.list_resource_tags(KeyId=kek.version)["Tags"]
+        assert {tag["TagKey"] for tag in tags} == {"managed-by", "wardkey-tenant"}
+        assert client.get_key_rotation_status(KeyId=kek.version)["KeyRotationEnabled"] is True
+
+
+def test_a_key_of_wardkey_0_1_is_the_first(awskms_bench: AwsBench) -> None:
+    tenant, admin, client = uuid4(), awskms_bench.open_admin(), awskms_bench.client()
+    made = client.create_key(Description=f"wardkey KEK of {tenant}")["KeyMetadata"]["KeyId"]
+    client.create_alias(AliasName=f"alias/wardkey-{tenant}", TargetKeyId=made)
+    first = admin.create_kek(tenant)
+    second = admin.rotate_kek(tenant)
+    assert [version.version for version in admin.kek_versions(tenant)] == [made, second.version]
+    admin.destroy_kek(first)
+    assert [version.state for version in admin.kek_versions(tenant)] == ["scheduled", "enabled"]
+
+
+def test_an_interrupted_rotation_is_made_whole(
+    awskms_bench: AwsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, admin = uuid4(), awskms_bench.open_admin()
+    first, ask = admin.create_kek(tenant), AwsKms._ask
+
+    def stopping(self: AwsKms, operation: str, **parameters: object) -> dict[str, object]:
+        if operation == "update_alias":
+            raise KmsUnavailable("killed")
+        return ask(self, operation, **parameters)
+
+    for _ in range(2):
+        monkeypatch.setattr(AwsKms, "_ask", stopping)
+        with pytest.raises(KmsUnavailable):
+            admin.rotate_kek(tenant)
+        monkeypatch.undo()
+    assert admin.create_kek(tenant) == first
+    _, left = admin.kek_versions(tenant)  # one, not two, and known
+    assert admin.rotate_kek(tenant).version == left.version
+    admin.destroy_all(tenant)
+    assert {version.state for version in admin.kek_versions(tenant)} == {"scheduled"}
+
+
+def test_what_a_rotation_left_and_was_destroyed_is_passed_over(
+    awskms_bench: AwsBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, admin = uuid4(), awskms_bench.open_admin()
+    first = admin.create_kek(tenant)
+    number_two = admin._make(f"alias/wardkey-{tenant}-2", tenant, 2)["KeyId"]  # type: ignore[attr-defined]
+    admin.destroy_kek(KekRef(first.name, number_two))
+    third = admin.rotate_kek(tenant)
+    versions = [(version.version, version.state) for version in admin.kek_versions(tenant)]
+    assert versions == [(first.version, "enabled"), (number_two, "scheduled"), (third.version, "enabled")]
+
+
+def test_destruction_is_as_soon_as_aws_allows(awskms_bench: AwsBench) -> None:
+    tenant, admin, started = uuid4(), awskms_bench.open_admin(), time.time()
+    admin.create_kek(tenant)
+    admin.destroy_all(tenant)
+    (version,) = admin.kek_versions(tenant)
+    assert version.state == "scheduled" and version.destroyed_at is not None
+    assert abs(version.destroyed_at - started - 7 * 86400) < 60
+
+
+def test_another_tenants_key_is_not_ended(awskms_bench: AwsBench) -> None:
+    admin, client = awskms_bench.open_admin(), awskms_bench.client()
+    acme, globex = admin.create_kek(uuid4()), admin.create_kek(uuid4())
+    for end in (admin.disable_kek, admin.destroy_kek):
+        with pytest.raises(KmsDenied, match="of this tenant"):
+            end(KekRef(acme.name, globex.version))
+    assert client.describe_key(KeyId=globex.version)["KeyMetadata"]["KeyState"] == "Enabled"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from tests.support.cloud_kms import ADMIN, USER, Refusal, State
 from tests.support.cloud_kms_server import PARENT
 from wardkey._files import write_atomically
-from wardkey.kms import KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
+from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
 
 from .benches import DEK, GcpBench
 
@@ -40,7 +40,76 @@ def test_a_tenant_has_a_key_ring_and_a_labelled_key_that_rotates(bench: GcpBench
     assert key.rotation_period == timedelta(days=365)
     left = key.next_rotation_time - datetime.now(UTC)
     assert timedelta(days=364) < left <= timedelta(days=365)
+    assert key.destroy_scheduled_duration == timedelta(days=7)
     assert dict(key.labels) == {"managed-by": "wardkey", "wardkey-tenant": str(tenant)}
+
+
+def test_a_version_that_cloud_kms_made_is_the_current_one(bench: GcpBench) -> None:
+    tenant, admin = uuid4(), bench.open_admin()
+    first = admin.create_kek(tenant)
+    bench.kms.ahead = timedelta(days=366)
+    assert admin.create_kek(tenant) == KekRef(first.name, "2")
+    assert [version.state for version in admin.kek_versions(tenant)] == ["enabled"] * 2
+
+
+def test_destruction_is_scheduled_then_done_and_nothing_comes_after_it(bench: GcpBench) -> None:
+    tenant, admin, kms = uuid4(), bench.open_admin(), bench.open()
+    kek = admin.create_kek(tenant)
+    admin.rotate_kek(tenant)
+    wrapped, started = kms.wrap(kek, DEK, AAD), time.time()
+    admin.destroy_all(tenant)
+    week = 7 * 86400
+    for version in admin.kek_versions(tenant):
+        assert version.state == "scheduled" and version.destroyed_at is not None
+        assert started + week - 5 < version.destroyed_at < time.time() + week + 5
+    bench.kms.ahead = timedelta(days=800)  # twice past the rotation that the key's schedule had
+    destroyed = admin.kek_versions(tenant)
+    assert [version.state for version in destroyed] == ["destroyed"] * 2
+    for version in destroyed:
+        assert version.destroyed_at is not None and version.destroyed_at < time.time() + week + 5
+    for ask in (lambda: admin.create_kek(tenant), lambda: kms.unwrap(kek, wrapped, AAD)):
+        with pytest.raises(KmsDenied):
+            ask()
+    admin.destroy_all(tenant)
+
+
+def test_an_interrupted_destruction_is_made_whole(bench: GcpBench) -> None:
+    tenant, admin = uuid4(), bench.open_admin()
+    admin.create_kek(tenant)
+    admin.rotate_kek(tenant)
+    for stop in ("GetCryptoKey", "UpdateCryptoKey", "ListCryptoKeyVersions", "DestroyCryptoKeyVersion"):
+
+        def trouble(method: str, answer: Any, stop: str = stop) -> Any:
+            if method == stop:
+                raise Refusal(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+            return answer
+
+        bench.kms.trouble = trouble
+        with pytest.raises(KmsUnavailable):
+            admin.destroy_all(tenant)
+    bench.mend()
+    admin.destroy_all(tenant)
+    assert {version.state for version in admin.kek_versions(tenant)} == {"scheduled"}
+
+
+def test_an_interrupted_rotation_is_made_whole(bench: GcpBench) -> None:
+    tenant, admin = uuid4(), bench.open_admin()
+    first = admin.create_kek(tenant)
+
+    def trouble(method: str, answer: Any) -> Any:
+        if method == "CreateCryptoKeyVersion":
+            raise Refusal(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+        return answer
+
+    bench.kms.trouble = trouble
+    with pytest.raises(KmsUnavailable):
+        admin.rotate_kek(tenant)
+    bench.mend()
+    assert admin.create_kek(tenant) == first
+    assert admin.rotate_kek(tenant) == KekRef(first.name, "3")
+    admin.destroy_kek(KekRef(first.name, "2"))
+    states = [version.state for version in admin.kek_versions(tenant)]
+    assert states == ["enabled", "scheduled", "enabled"]
 
 
 def test_the_keeper_may_use_this_key_and_nothing_else(bench: GcpBench) -> None:

@@ -88,6 +88,41 @@ def test_a_destroyed_kek_opens_nothing(pkcs11_bench: Pkcs11Bench) -> None:
         kms.unwrap(kek, wrapped, AAD)
 
 
+def test_the_token_itself_refuses_a_disabled_version(pkcs11_bench: Pkcs11Bench) -> None:
+    tenant, kms = uuid4(), pkcs11_bench.open()
+    kek = kms.create_kek(tenant)
+    (key,) = objects(f"wardkey-{tenant}")
+    parameters = {"mechanism": Mechanism.AES_GCM, "mechanism_param": pkcs11.GCMParams(bytes(12))}
+    assert key.encrypt(DEK, **parameters)
+    kms.rotate_kek(tenant)
+    kms.disable_kek(kek)
+    assert key[Attribute.ENCRYPT] is False and key[Attribute.DECRYPT] is False
+    for use in (key.encrypt, key.decrypt):
+        with pytest.raises(pkcs11.PKCS11Error, match="0x68"):  # CKR_KEY_FUNCTION_NOT_PERMITTED
+            use(DEK, **parameters)
+
+
+def test_a_destroyed_kek_is_in_the_token_no_more(pkcs11_bench: Pkcs11Bench) -> None:
+    tenant, kms = uuid4(), pkcs11_bench.open()
+    kek = kms.create_kek(tenant)
+    kms.rotate_kek(tenant)
+    assert len(objects(f"wardkey-{tenant}")) == 2
+    kms.destroy_kek(kek)
+    assert len(objects(f"wardkey-{tenant}")) == 1
+    kms.destroy_all(tenant)
+    assert objects(f"wardkey-{tenant}") == []
+
+
+def test_a_new_version_is_the_newest_even_by_a_clock_put_back(
+    pkcs11_bench: Pkcs11Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, kms = uuid4(), pkcs11_bench.open()
+    first = kms.create_kek(tenant)
+    monkeypatch.setattr("wardkey.kms.pkcs11.time.time_ns", lambda: 10**18)
+    second = kms.rotate_kek(tenant)
+    assert second.version > first.version and kms.create_kek(tenant) == second
+
+
 @without_session
 def test_a_lost_session_is_a_passing_trouble(pkcs11_bench: Pkcs11Bench) -> None:
     kms = pkcs11_bench.open()

@@ -267,7 +267,8 @@ class CloudKms:
         now = self._now()
         for name, key in self.keys.items():
             for version in key.versions.values():
-                if version.state == State.DESTROY_SCHEDULED and version.destroy_time <= now:
+                due = version.destroy_time is not None and version.destroy_time <= now
+                if version.state == State.DESTROY_SCHEDULED and due:
                     version.state, version.destroy_event_time = State.DESTROYED, version.destroy_time
                     version.destroy_time = None
                     del key.material[version.name]

@@ -23,8 +23,8 @@ _REFUSALS = {"Disabled": "DisabledException", "PendingDeletion": "KMSInvalidStat
 def _enforce_states(method: str) -> None:
     original = getattr(KmsBackend, method)
 
-    def checked(self: KmsBackend, *, key_id: str, **arguments: Any) -> Any:
-        refusal = _REFUSALS.get(self.keys[self.any_id_to_key_id(key_id)].key_state)
+    def checked(self: KmsBackend, *, key_id: str | None = None, **arguments: Any) -> Any:
+        refusal = key_id and _REFUSALS.get(self.keys[self.any_id_to_key_id(key_id)].key_state)
         if refusal:
             raise JsonRESTError(refusal, f"{key_id} is not enabled")
         return original(self, key_id=key_id, **arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import threading
@@ -116,24 +115,44 @@ def test_another_root_key_opens_nothing(kms: LocalKms, tmp_path: Path) -> None:
         LocalKms("local:", tmp_path).unwrap(kek, wrapped, AAD)
 
 
-def test_versions_of_a_kek_live_side_by_side(kms: LocalKms, tmp_path: Path) -> None:
-    first = kms.create_kek(ACME)
-    wrapped = kms.wrap(first, DEK, AAD)
-    document = json.loads(kek_file(tmp_path).read_text())
-    nonce, aad = os.urandom(12), b"wardkey/1 local kek" + ACME.bytes + b"2"
-    sealed = nonce + kms._root.encrypt(nonce, os.urandom(32), aad)
-    document["keys"]["2"] = {"created": 0, "sealed": base64.b64encode(sealed).decode()}
-    document["active"] = "2"
-    kek_file(tmp_path).write_text(json.dumps(document))
-    second = kms.create_kek(ACME)
+def test_one_version_in_the_place_of_another_is_refused(kms: LocalKms, tmp_path: Path) -> None:
+    first, second = kms.create_kek(ACME), kms.rotate_kek(ACME)
     assert second == KekRef(first.name, "2")
-    assert kms.unwrap(first, wrapped, AAD) == DEK
-    with pytest.raises(KmsDenied):
-        kms.unwrap(second, wrapped, AAD)
+    document = json.loads(kek_file(tmp_path).read_text())
     document["keys"]["1"] = document["keys"]["2"]
     kek_file(tmp_path).write_text(json.dumps(document))
-    with pytest.raises(KmsDenied):  # one version in another's place
+    with pytest.raises(KmsDenied):
         kms.wrap(first, DEK, AAD)
+
+
+def test_what_is_destroyed_is_in_the_file_no_more(kms: LocalKms, tmp_path: Path) -> None:
+    first = kms.create_kek(ACME)
+    kms.rotate_kek(ACME)
+    sealed = json.loads(kek_file(tmp_path).read_text())["keys"]
+    kms.destroy_kek(first)
+    assert sealed["1"]["sealed"] not in kek_file(tmp_path).read_text()
+    kms.destroy_all(ACME)
+    text = kek_file(tmp_path).read_text()
+    assert sealed["2"]["sealed"] not in text and json.loads(text)["active"] is None
+    for made in (kms, LocalKms("local:", tmp_path)):
+        with pytest.raises(KmsDenied, match="destroyed"):
+            made.create_kek(ACME)
+
+
+def test_rotations_of_several_instances_lose_no_version(kms: LocalKms, tmp_path: Path) -> None:
+    keks = [kms.create_kek(ACME)]
+
+    def rotate() -> None:
+        own = LocalKms("local:", tmp_path)
+        keks.extend(own.rotate_kek(ACME) for _ in range(10))
+
+    threads = [threading.Thread(target=rotate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(kek.version) for kek in keks) == list(range(1, 42))
+    assert all(kms.unwrap(kek, kms.wrap(kek, DEK, AAD), AAD) == DEK for kek in keks)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +168,10 @@ def test_versions_of_a_kek_live_side_by_side(kms: LocalKms, tmp_path: Path) -> N
         b'{"format": 1, "active": "1", "keys": {"1": {"sealed": ""}}}',
         b'{"format": 1, "active": "1", "keys": {"1": {"sealed": 1}}}',
         b'{"format": 1, "active": "1", "keys": []}',
+        b'{"format": 1, "active": "1", "keys": {"1": {"destroyed": 1}}}',
+        b'{"format": 1, "active": null, "keys": {"1": {"sealed": "*"}}}',
+        b'{"format": 1, "active": "x", "keys": {"x": {"sealed": "*"}}}',
+        b'{"format": 1, "keys": {}}',
         b"[" * 100_000,
     ],
     ids=lambda content: repr(content[:60]),

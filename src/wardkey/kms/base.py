@@ -89,28 +89,29 @@ class Kms(ABC):
         Raises KmsDenied when ``kek``, ``wrapped`` and ``aad`` do not belong together.
         """
 
+    @abstractmethod
     def rotate_kek(self, tenant: UUID) -> KekRef:
         """Give the tenant's KEK a new version and return it. From now on it is the current one.
 
         Older ones go on to wrap and unwrap. Raises KmsDenied when the tenant has no KEK.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def disable_kek(self, kek: KekRef) -> None:
         """Let nothing be wrapped or unwrapped under this version any more, for now.
 
         Raises KmsDenied for the current version. Go from the oldest on: Vault disables and destroys in this
         order only, and refuses (KmsDenied) a version with an older one before it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def destroy_kek(self, kek: KekRef) -> None:
         """Destroy this version, as soon as the KMS allows it, and use it no more meanwhile.
 
         Raises KmsDenied as ``disable_kek`` does.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def destroy_all(self, tenant: UUID) -> None:
         """Destroy every version of the tenant's KEK; nothing to do when there is none.
 
@@ -118,8 +119,7 @@ class Kms(ABC):
         ``rotate_kek`` raise KmsDenied. Elsewhere (Vault, PKCS#11; AWS when it is gone for good) nothing is
         left to tell by, and the keeper's ledger refuses.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def kek_versions(self, tenant: UUID) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first; empty when it knows nothing."""
-        raise NotImplementedError
