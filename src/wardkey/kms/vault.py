@@ -29,37 +29,30 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import random
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import hvac
-import hvac.exceptions
 import requests
 
-from ._settings import ca_bundle, is_loopback, parse_uri, read_credential
-from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
+from ._settings import ca_bundle, is_loopback, parse_uri
+from ._vault_login import MOUNT, TIMEOUT, FailedError, ForbiddenError, Login, MissingError, request
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["VaultKms"]
 
 _OPTIONS = ("keeper", "namespace", "tls")
-_TIMEOUT = (1.0, 3.0)  # seconds to connect, and to wait for an answer
 _ROTATION = "8760h"
-_ROTATIONS = 10  # tries
-_RENEW_AFTER = 2 / 3  # of the token's time
-_MOUNT = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", re.ASCII)
+_TRIES = 10  # of a rotation
 _KEY = re.compile(r"wardkey-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _VERSION = re.compile(r"[1-9][0-9]{0,9}", re.ASCII)
-# 307 is a standby's answer, 501 that of a server not yet initialized, 503 that of a sealed one.
-_PASSING = (307, 412, 429, 472, 473, 501, 502, 503, 504)
 
 
 class VaultKms(Kms):
@@ -80,11 +73,11 @@ class VaultKms(Kms):
             url,
             token="",
             session=session,
-            timeout=_TIMEOUT,
+            timeout=TIMEOUT,
             allow_redirects=False,  # the token would go along, whoever it is that answers
             namespace=options.get("namespace"),
         )
-        self._login = _Login(self._client, directory / "vault.json")
+        self._login = Login(self._client, directory / "vault.json")
 
     def __repr__(self) -> str:
         return f"VaultKms({self._client.url!r}, {self._mount!r})"
@@ -117,11 +110,11 @@ class VaultKms(Kms):
         # OpenBao fails one of two rotations at once, yet shows its version, which is not stored and would be
         # lost with the server's memory. The next rotation that succeeds stores both: so it is tried again,
         # and the version taken is the one of the rotation's own answer, not the newest that is shown.
-        for left in reversed(range(_ROTATIONS)):
+        for left in reversed(range(_TRIES)):
             try:
                 key = self._ask("POST", f"{path}/rotate", {})
                 break
-            except _FailedError:
+            except FailedError:
                 if not left:
                     raise
                 time.sleep(random.uniform(0.01, 0.1))  # noqa: S311
@@ -213,132 +206,16 @@ class VaultKms(Kms):
         """Return what Vault answers; a token it no longer takes is replaced once."""
         token = self._login.token()
         try:
-            answer = _request(self._client, method, path, token, body)
-        except _ForbiddenError:
+            answer = request(self._client, method, path, token, body)
+        except ForbiddenError:
             if self._login.is_valid(token):
                 raise
-            answer = _request(self._client, method, path, self._login.token(instead_of=token), body)
-        except _MissingError:
+            answer = request(self._client, method, path, self._login.token(instead_of=token), body)
+        except MissingError:
             if missing_is_none:
                 return None
             raise
         return answer.get("data")
-
-
-class _Login:
-    """The token in use: got, renewed and replaced by one thread at a time."""
-
-    def __init__(self, client: hvac.Client, path: Path) -> None:
-        credential = read_credential(path)
-        if credential is None and (token := os.environ.get("VAULT_TOKEN")):
-            credential = {"token": token}
-        if credential is None:
-            raise KmsConfigurationError(f"no Vault credential: {path} is missing and VAULT_TOKEN is not set")
-        self._client = client
-        self._lock = Lock()
-        self._token: str = credential.get("token", "")
-        self._given = credential.pop("token", "")
-        self._mount = credential.pop("mount", "approle")
-        self._approle = credential
-        wanted = set() if self._given else {"role_id", "secret_id"}
-        values = (self._given, self._mount, *credential.values())
-        if credential.keys() != wanted or not all(isinstance(value, str) for value in values):
-            raise KmsConfigurationError(f"{path} must hold role_id and secret_id, or token")
-        if not _MOUNT.fullmatch(self._mount):
-            raise KmsConfigurationError(f"{path}: mount is not the path of an auth method")
-        self._renew_at = 0.0  # on the clock of time.monotonic()
-
-    def token(self, *, instead_of: str | None = None) -> str:
-        """Return a token that is good as far as known, and not ``instead_of``. Raises KmsError."""
-        if not self._lock.acquire(timeout=sum(_TIMEOUT)):
-            raise KmsUnavailable("Vault does not answer a login")
-        try:
-            if self._token and self._token == instead_of:
-                self._token = ""
-            if not self._token:
-                self._log_in()
-            elif time.monotonic() >= self._renew_at:
-                self._renew()
-            return self._token
-        finally:
-            self._lock.release()
-
-    def is_valid(self, token: str) -> bool:
-        """Whether Vault still takes the token, so that what it forbids is forbidden for good."""
-        try:
-            _request(self._client, "GET", "auth/token/lookup-self", token, None)
-        except _ForbiddenError:
-            return False
-        return True
-
-    def _log_in(self) -> None:
-        if self._given:
-            raise KmsDenied("Vault does not take the token any more; give the keeper another")
-        self._take(_request(self._client, "POST", f"auth/{self._mount}/login", None, self._approle))
-
-    def _renew(self) -> None:
-        if self._given and not self._renew_at:
-            token = (
-                _request(self._client, "GET", "auth/token/lookup-self", self._token, None).get("data") or {}
-            )
-            if not token.get("renewable"):
-                self._renew_at = float("inf")
-                return
-        try:
-            self._take(_request(self._client, "POST", "auth/token/renew-self", self._token, {}))
-        except KmsError:  # a token at the end of its time is answered with status 500
-            if self._given:
-                raise
-            self._log_in()
-
-    def _take(self, answer: Mapping[str, Any]) -> None:
-        auth = answer.get("auth")
-        if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
-            raise KmsUnavailable("Vault answered a login with something else")
-        self._token = auth["client_token"]
-        lease = auth.get("lease_duration") or float("inf")
-        # A token whose renewals are used up is given ever less time: the AppRole then gives the next one.
-        self._renew_at = time.monotonic() + lease * _RENEW_AFTER
-
-
-class _ForbiddenError(KmsDenied):
-    """Vault does not let this token do this, or does not know the token; it says the same for both."""
-
-
-class _FailedError(KmsUnavailable):
-    """Vault tried and failed, which it says of conflicts too."""
-
-
-class _MissingError(KmsDenied):
-    """There is nothing at this path."""
-
-
-def _request(
-    client: hvac.Client, method: str, path: str, token: str | None, body: Mapping[str, object] | None
-) -> dict[str, Any]:
-    headers = {} if token is None else {"X-Vault-Token": token}
-    try:
-        answer = client.adapter.request(
-            method, f"/v1/{path}", headers=headers, json=body, raise_exception=False
-        )
-    except requests.RequestException:
-        raise KmsUnavailable("Vault cannot be reached") from None
-    except (hvac.exceptions.VaultError, ValueError):
-        raise KmsUnavailable("Vault answered something that is not its protocol") from None
-    if isinstance(answer, dict):
-        return answer
-    status = answer.status_code
-    if status == 204:
-        return {}
-    if status == 500:
-        raise _FailedError("Vault cannot answer now (HTTP status 500)")
-    if status in _PASSING:
-        raise KmsUnavailable(f"Vault cannot answer now (HTTP status {status})")
-    if status == 403:
-        raise _ForbiddenError("Vault does not allow it")
-    if status == 404:
-        raise _MissingError("Vault has nothing of this name")
-    raise KmsDenied(f"Vault refused the key, its version or its additional data (HTTP status {status})")
 
 
 def _split(address: str, tls: str) -> tuple[str, str]:
@@ -354,7 +231,7 @@ def _split(address: str, tls: str) -> tuple[str, str]:
         not port
         or not parts.hostname
         or "@" in host
-        or not _MOUNT.fullmatch(mount)
+        or not MOUNT.fullmatch(mount)
         or tls not in ("on", "off")
     ):
         raise KmsConfigurationError("write the KMS URI as vault://HOST:PORT/MOUNT, without a credential")
