@@ -176,17 +176,21 @@ def test_text_form_of_values_does_not_depend_on_who_set_what(journal):
 
 
 def test_hundred_thousand_messages_arrive_once_each_and_fast(journal):
-    """400,000 a second of one core when measured; the bar is for a machine that does other things, too."""
-    count = 100_000
+    """400,000 a second of one core on an idle machine, of which the bar leaves a busy one an eighth."""
+    count, next_one = 100_000, 1
     with journal.stream() as stream:
         journal.one(
             "select count(pg_logical_emit_message(false, 'wardkey', lpad(i::text, 400)))"
             " from generate_series(1, %s) as i",
             count,
         )
+        end = journal.wal_end()
         started, worked = time.monotonic(), time.process_time()
-        events = journal.everything(stream)
+        while stream.reached < end:
+            for event in stream.receive():
+                assert isinstance(event, Message) and int(event.content) == next_one
+                next_one += 1
         worked, waited = time.process_time() - worked, time.monotonic() - started
+    assert next_one == count + 1
     print(f"{count / worked:,.0f} messages a second of one core, {count / waited:,.0f} by the clock")
-    assert [int(text) for text in texts(events)] == list(range(1, count + 1))
-    assert count / worked >= 100_000
+    assert count / worked >= 50_000

@@ -8,13 +8,15 @@ In the stream a transaction comes as a whole, when it commits: Begin, changes, C
 no transaction stand between transactions, where they are in the WAL, whatever became of the transaction they
 were written in. So ``Commit.end_lsn`` and the ``lsn`` of such a Message ever grow, and are the positions from
 which a stream can go on; the LSNs of changes inside transactions go back and forth.
+
+Contents are no part of any repr: a traceback may be logged.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -114,7 +116,7 @@ class Type:
 @dataclass(frozen=True, slots=True)
 class Insert:
     relation: Relation
-    new: Row
+    new: Row = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +124,9 @@ class Update:
     """``old``: the whole old row (identity full), the old key when it changed (key_only), else None."""
 
     relation: Relation
-    old: Row | None
+    old: Row | None = field(repr=False)
     key_only: bool
-    new: Row
+    new: Row = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Delete:
     """``old``: the old row (identity full), or its key with nulls in the other columns (key_only)."""
 
     relation: Relation
-    old: Row
+    old: Row = field(repr=False)
     key_only: bool
 
 
@@ -153,7 +155,7 @@ class Message:
     transactional: bool
     lsn: int
     prefix: str
-    content: bytes
+    content: bytes = field(repr=False)
 
 
 Event = Begin | Commit | Origin | Relation | Type | Insert | Update | Delete | Truncate | Message

@@ -135,7 +135,9 @@ class Stream:
     def confirm(self, position: int) -> None:
         """Let the server forget what ends at or before ``position``. Raises ValueError beyond ``reached``."""
         if position > self._reached:
-            raise ValueError(f"{lsn_text(position)} is behind {lsn_text(self._reached)}, which was reached")
+            raise ValueError(
+                f"{lsn_text(position)} has not been reached; the stream is at {lsn_text(self._reached)}"
+            )
         self._confirmed = max(self._confirmed, position)  # not every server refuses to go back
         with _translated():
             self._send_status(flushed=self._confirmed)
