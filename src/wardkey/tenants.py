@@ -8,18 +8,27 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from wardkey_pg.envelope import MASTER
 
 from ._files import write_atomically
-from .errors import UnknownTenant
+from .errors import UnknownTenant, WardError
 from .keeper.trust import locked
 
+if TYPE_CHECKING:
+    from .keys.kek import Keks
+    from .kms import KekRef
+
 __all__ = ["create", "drop", "list_all", "passfile_keeper", "set_password"]
+
+_MASTER = UUID(bytes=MASTER)
 
 Connection = psycopg.Connection[Any]
 Remember = Callable[[str, str | None], None]
@@ -35,11 +44,44 @@ def list_all(connection: Connection) -> list[dict[str, Any]]:
         ).fetchall()
 
 
-def create(connection: Connection, slug: str, name: str | None, remember: Remember) -> dict[str, Any]:
-    """Make a ward and give its login role a password. Raises psycopg.Error (WK201, WK202, WK102)."""
-    connection.execute("select ward.create_tenant(%s, %s)", [slug, name])
+def create(
+    connection: Connection,
+    slug: str,
+    name: str | None,
+    remember: Remember,
+    *,
+    mode: str = "envelope",
+    tenant: UUID | None = None,
+    keks: Keks | None = None,
+) -> dict[str, Any]:
+    """Make a ward and give its login role a password. Raises psycopg.Error (WK201, WK202, WK102), WardError.
+
+    ``keks``: make its KEK with the orchestrator's credential, where there is one; the keeper's may not.
+    """
+    tenant = tenant or uuid4()
+    kek = _made(connection, keks, tenant, mode)
+    try:
+        connection.execute(
+            "select ward.create_tenant(%s, %s, %s, %s, %s, %s)",
+            [slug, name, mode, tenant, *(astuple(kek) if kek else (None, None))],
+        )
+    except psycopg.Error as error:
+        if keks and kek and mode == "envelope" and error.sqlstate:
+            with suppress(WardError):
+                keks.destroy_all(tenant)  # there will be no tenant of this id, nor was there one
+        raise
     set_password(connection, slug, remember)
     return find(connection, slug)
+
+
+def _made(connection: Connection, keks: Keks | None, tenant: UUID, mode: str) -> KekRef | None:
+    """Return the tenant's new KEK, or the first master secret's, if the orchestrator is to make it."""
+    if mode == "derived":
+        tenant = _MASTER
+        there = "select from ward_internal.tenant_keys where tenant_id = %s and state = 'active'"
+        if connection.execute(there, [_MASTER]).fetchone() is not None:
+            return None
+    return keks.create(tenant) if keks and keks.uri(tenant) else None
 
 
 def find(connection: Connection, slug: str) -> dict[str, Any]:

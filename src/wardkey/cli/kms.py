@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import click
 
@@ -15,9 +15,10 @@ from ._context import Context, pass_context
 from ._output import FAILED, emit, fail, note, table
 
 if TYPE_CHECKING:
+    from ..keys.kek import Keks
     from ..server.kms_choice import Choice
 
-__all__ = ["choice_options", "choose", "kms", "make_choice", "use_for_cell"]
+__all__ = ["choice_options", "choose", "kms", "make_choice", "own_kms", "use_for_cell"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -73,6 +74,29 @@ def choose(
     must_restart = kms_choice.use(context.home, choice, tenant, needed=needed)
     if must_restart and context.cluster.restart_keeper():
         note(context, "keeper restarted")
+
+
+@contextmanager
+def own_kms(context: Context, choice: Choice | None) -> Iterator[tuple[UUID | None, Keks]]:
+    """Give a tenant that is to be made its own KMS if it brings one; undone when it is not made."""
+    from ..keys.kek import Keks
+
+    home = context.home
+    if choice is None:
+        yield None, Keks(home.orchestrator, home.keeper_socket)
+        return
+    from ..server import kms_choice
+
+    tenant = uuid4()
+    try:
+        choose(context, choice, tenant)
+        yield tenant, Keks(home.orchestrator, home.keeper_socket)
+    except BaseException:
+        with suppress(Exception), context.connect() as connection:
+            there = connection.execute("select from ward.tenants where id = %s", [tenant]).fetchone()
+            if there is None:
+                kms_choice.forget(home, tenant)
+        raise
 
 
 @click.group()

@@ -9,6 +9,7 @@ import click
 
 from ._context import Context, pass_context
 from ._output import emit, fail, progress, table
+from .kms import choice_options, make_choice, own_kms
 from .tenant_leaving import export
 
 if TYPE_CHECKING:
@@ -31,27 +32,49 @@ tenant.add_command(export)
 @tenant.command("create")
 @click.argument("slugs", metavar="SLUG...", nargs=-1, required=True)
 @click.option("--name", help="Its full name (with a single SLUG).")
+@click.option(
+    "--mode",
+    type=click.Choice(["envelope", "derived"]),
+    default="envelope",
+    show_default=True,
+    help="Its data key: random and wrapped by its own KEK, or derived from the cell's master secret.",
+)
+@click.option("--kms", "uri", metavar="URI", help="It brings its own KMS (with a single SLUG).")
+@choice_options
 @pass_context
-def create(context: Context, slugs: tuple[str, ...], name: str | None) -> None:
+def create(
+    context: Context, /, slugs: tuple[str, ...], name: str | None, mode: str, uri: str | None, **options: Any
+) -> None:
     """Create one or more tenants.
 
     SLUG: a lower-case letter, then letters, digits and underscores. The login role is tenant_SLUG. The
     embedded server's home keeps its password; for another server (--dsn) it is printed, once.
+
+    With --kms URI its KEK is in a KMS of its own, as with `wardkey kms use URI --tenant SLUG`.
     """
     from .. import tenants
 
-    if name and len(slugs) > 1:
-        raise click.UsageError("--name goes with a single SLUG")
+    if (name or uri) and len(slugs) > 1:
+        raise click.UsageError("--name and --kms go with a single SLUG")
+    if uri and mode == "derived":
+        raise click.UsageError("derived keys have no KEK of their own: --kms goes with --mode envelope")
+    if not uri and any(options.values()):
+        raise click.UsageError("options for a KMS go with --kms URI")
     made: list[dict[str, Any]] = []
     passwords, remember = _remember(context)
-    with context.connect(autocommit=True) as connection, progress(context) as bar:
+    with (
+        context.connect(autocommit=True) as connection,
+        own_kms(context, make_choice(uri, options) if uri else None) as (tenant_id, keks),
+        progress(context) as bar,
+    ):
         for slug in bar.track(slugs, description="tenants"):
             with connection.transaction():
-                made.append(tenants.create(connection, slug, name, remember))
+                row = tenants.create(connection, slug, name, remember, mode=mode, tenant=tenant_id, keks=keks)
+            made.append(row)
             if slug in passwords:
-                made[-1]["password"] = passwords[slug]
+                row["password"] = passwords[slug]
             if not context.json:
-                bar.console.print(_created(made[-1]))
+                bar.console.print(_created(row))
     emit(context, made, lambda: None)
 
 
@@ -96,13 +119,16 @@ def resume(context: Context, slug: str) -> None:
 def drop(context: Context, slug: str, confirmed: str | None, force: bool) -> None:
     """Drop a tenant: its ward, its role and its keys. Refuses while there is data, unless forced."""
     from .. import tenants
+    from ..server import kms_choice
 
     _, remember = _remember(context)
     with context.connect() as connection:
-        tenants.find(connection, slug)
+        tenant_id = tenants.find(connection, slug)["id"]
         if (confirmed or _asked(slug)) != slug:
             fail("the slug was not repeated; nothing was dropped", f"wardkey tenant drop {slug} --yes {slug}")
         tenants.drop(connection, slug, force=force, remember=remember)
+    if context.home.exists:
+        kms_choice.forget(context.home, tenant_id)
     emit(context, {"slug": slug, "status": "dropped"}, lambda: click.echo(f"{slug} dropped"))
 
 
