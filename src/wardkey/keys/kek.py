@@ -62,11 +62,11 @@ class Keks:
 
     def disable(self, tenant: UUID, kek: KekRef) -> None:
         """Let nothing be wrapped or unwrapped under this version any more, for now."""
-        self._on(tenant, kek, "disable", Kms.disable_kek)
+        self._on(tenant, kek, "disable", lambda kms: kms.disable_kek(kek))
 
     def destroy(self, tenant: UUID, kek: KekRef) -> None:
         """Destroy this version. Refused for the current one."""
-        self._on(tenant, kek, "destroy", Kms.destroy_kek)
+        self._on(tenant, kek, "destroy", lambda kms: kms.destroy_kek(kek))
 
     def destroy_all(self, tenant: UUID) -> None:
         """Destroy every version of the tenant's KEK, and let no further one be made of that name.
@@ -86,14 +86,14 @@ class Keks:
             return [KekVersion(**version) for version in self._ask(tenant, "versions")["versions"]]
         return _patiently(lambda: kms.kek_versions(tenant))
 
-    def _on(self, tenant: UUID, kek: KekRef, action: str, method: Callable[[Kms, KekRef], None]) -> None:
+    def _on(self, tenant: UUID, kek: KekRef, action: str, call: Callable[[Kms], None]) -> None:
         """Ask whom the KEK is of: after a move, that is not whom the tenant's next one will be of."""
         known = filter(None, self._present_and_past(tenant))
         kms = next((kms for kms in known if kek.name.startswith(f"{kms.scheme}:")), None)
         if kms is None:
             self._ask(tenant, action, kek=kek.name, kek_version=kek.version)
         else:
-            _patiently(lambda: method(kms, kek))
+            _patiently(lambda: call(kms))
 
     def _present_and_past(self, tenant: UUID) -> list[Kms | None]:
         """Return where the tenant's KEK may be: its own KMS, the cell's, the cell's former ones."""
