@@ -14,20 +14,26 @@ alter default privileges for role ward_owner revoke execute on functions from pu
 alter function ward.login(text) owner to ward_owner;
 alter function ward.login_session(text) owner to ward_owner;
 alter function ward.renew_session() owner to ward_owner;
+alter function ward.renew_keys() owner to ward_owner;
+alter function ward.request_rotation(text) owner to ward_owner;
 
 grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
-  ward.login(text), ward.login_session(text), ward.renew_session(), ward.logout(),
+  ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
   ward.tenant_id(), ward.subject(), ward.role(),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
-  ward.upsert(regclass, jsonb)
+  ward.upsert(regclass, jsonb), ward.request_rotation(text)
 to ward_tenant;
 
 grant usage on schema ward_internal to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
+grant insert on ward_internal.rotation_requests, ward_internal.events to ward_owner;
+grant select (tenant_id, done_at) on ward_internal.rotation_requests to ward_owner;
+grant usage on sequence ward_internal.event_id to ward_owner;
 grant execute on function
-  ward.tenant_id(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
-  ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
+  ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
+  ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
+  ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.begin_write(text), ward_internal.is_running(xid),
   ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),
   ward_internal.canonical(timestamptz), ward_internal.canonical(interval),

@@ -5,4 +5,4 @@ Everything here but ``_host`` and ``entry`` runs without PostgreSQL. It imports 
 ``dataclasses`` alone costs 12 ms).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

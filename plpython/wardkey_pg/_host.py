@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import plpy
@@ -17,7 +17,7 @@ _R = TypeVar("_R")
 
 _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
 
-# Two stable, exported functions of the server, read directly because a call through SPI costs more than
+# Stable, exported functions of the server, called directly because a call through SPI costs more than
 # opening a value does, and because SQL cannot forge what they return: passing now() as an argument would let
 # it be chosen.
 _server = ctypes.PyDLL(None)
@@ -27,6 +27,9 @@ transaction_started.argtypes = ()  # type: ignore[attr-defined]
 _statement_started = _server.GetCurrentStatementStartTimestamp
 _statement_started.restype = ctypes.c_int64
 _statement_started.argtypes = ()
+_in_parallel_mode = _server.IsInParallelMode
+_in_parallel_mode.restype = ctypes.c_bool
+_in_parallel_mode.argtypes = ()
 _wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
 
 
@@ -60,6 +63,20 @@ class PostgresHost:
 
     def statement_time(self) -> float:
         return statement_started()
+
+    def in_parallel_plan(self) -> bool:
+        """Whether a query would fail because workers of a parallel plan are under way."""
+        return bool(_in_parallel_mode())
+
+    def change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int:
+        """Run what changes rows, made up for the occasion. Return how many."""
+        return int(plpy.prepare(sql, list(types)).execute(list(args)).nrows())
+
+    def fetch(self, sql: str, size: int) -> Iterator[list[Mapping[str, Any]]]:
+        """Yield the rows of a query that is made up for the occasion, ``size`` at a time."""
+        cursor = plpy.cursor(sql)
+        while rows := list(cursor.fetch(size)):
+            yield rows
 
 
 class _SqlError(plpy.Error):  # type: ignore[misc]

@@ -8,6 +8,7 @@ Invariants:
   looks the tenant's status and key epoch up again.
 * The tenant of the token is the tenant of ``session_user``. A transaction has one tenant.
 * An attempt to log in ends the context there was, also when it fails.
+* A value under a key that is newer than the context has the registry looked at again, once per key.
 * Past the token's expiry no further statement sees anything; one that began in time may end.
 """
 
@@ -19,12 +20,21 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
-from .errors import InvalidToken, KeeperUnavailable, TenantNotActive, TokenExpired, WrongTenant
+from .errors import (
+    InvalidToken,
+    KeeperUnavailable,
+    KeysChanged,
+    NoContext,
+    TenantNotActive,
+    TokenExpired,
+    WardError,
+    WrongTenant,
+)
 from .keeper import KeeperClient
 from .keyring import Keyring, Opener, Sealer, TenantKeys, WrappedKey
 from .tokens import Claims, Issuer, unverified_issuer, verify
 
-__all__ = ["Context", "Host", "Session"]
+__all__ = ["KEYS", "Context", "Host", "Session"]
 
 _STATE = """
 select t.status, t.key_epoch, i.generation
@@ -32,10 +42,16 @@ select t.status, t.key_epoch, i.generation
   left join ward_internal.issuers i on i.issuer = $2
  where t.id = $1 and t.login_role = session_user"""
 _ISSUER = "select document::text, generation from ward_internal.issuers where issuer = $1"
-_KEYS = """
-select version, state, kek, kek_version, wrapped, commitment
-  from ward_internal.tenant_keys
- where tenant_id = $1 and state in ('active', 'decrypt-only')"""
+KEYS = """
+select k.version, k.state, coalesce(m.kek, k.kek) as kek,
+       coalesce(m.kek_version, k.kek_version) as kek_version, coalesce(m.wrapped, k.wrapped) as wrapped,
+       k.commitment, m.version as master,
+       case when m.version is not null then k.wrapped end as salt
+  from ward_internal.tenant_keys k
+  left join ward_internal.tenant_keys m
+    on k.kek = 'master' and m.tenant_id = '00000000-0000-0000-0000-000000000000'
+   and m.version::text = k.kek_version
+ where k.tenant_id = $1 and k.state in ('active', 'decrypt-only')"""
 _SETTINGS = "select name, value from ward_internal.settings"
 
 _NEVER = -(2**63)  # no transaction starts then: the earliest timestamp is -infinity's neighbour in 4714 BC
@@ -53,6 +69,7 @@ class Host(Protocol):
     def check_interrupts(self) -> None: ...
     def transaction(self) -> int: ...
     def statement_time(self) -> float: ...
+    def in_parallel_plan(self) -> bool: ...
 
 
 class Context(NamedTuple):
@@ -146,14 +163,35 @@ class Session:
         if context is not None and lasting:
             self.login(context.token, lasting=True)
 
+    def look_again(self) -> TenantKeys:
+        """Return the context's keys as the registry has them now. Raises KeysChanged where it cannot ask."""
+        if self._host.in_parallel_plan():
+            raise KeysChanged
+        self._host.query("select ward.renew_keys()")  # reads the registry, which the tenant may not
+        if self._context is None:
+            raise NoContext
+        return self._context.keys
+
+    def renew_keys(self) -> None:
+        """Give the current context the registry's keys, beside those it had. Raises as ``login`` does."""
+        context = self._context
+        if context is None or self.stamp != self._host.transaction():
+            return
+        try:
+            keys, _ = self._tenant(context.claims)
+        except WardError:
+            self.logout()
+            raise
+        if keys is not context.keys:
+            keys.follow(context.keys)
+            self._begin(context._replace(keys=keys), self._lasting)
+
     def release(self, key: WrappedKey) -> bytes:
         """Have the keeper release a DEK of the current tenant on the current token."""
         context = self._context
         if context is None:
             raise KeeperUnavailable("no token to show to the keeper")
-        return self.keeper().release(
-            context.claims.tenant_id, key.version, key.kek, key.kek_version, key.wrapped, context.token
-        )
+        return self.keeper().release(context.claims.tenant_id, key, context.token)
 
     def keeper(self) -> KeeperClient:
         path = self._settings.get("keeper_socket")
@@ -208,7 +246,7 @@ class Session:
         keys = self._keyring.get(tenant, epoch, self._number("key_ttl", 300.0))
         if keys is None:
             self._load_settings()
-            rows_of_keys = self._host.query(_KEYS, ["uuid"], [tenant])
+            rows_of_keys = self._host.query(KEYS, ["uuid"], [tenant])
             keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys])
             self._keyring.put(keys)
         return keys, rows[0]["generation"]

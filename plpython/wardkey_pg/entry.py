@@ -13,6 +13,7 @@ from . import __version__
 from ._host import PostgresHost, boundary, transaction_started
 from .context import Context, Session
 from .errors import NoContext, RoleMayNotWrite, Unsupported, VersionMismatch, WrongTenant
+from .keyring import WrappedKey
 from .sealing import (
     make_seal,
     make_seal_bytes,
@@ -91,16 +92,43 @@ def _check_issuer(document: str) -> None:
         raise Unsupported(f"issuer document: {error}", "its members: \\df+ ward.add_issuer") from None
 
 
-def _provision_key(tenant: str) -> str:
-    version, kek, kek_version, wrapped, commitment = _session.keeper().provision(tenant)
+def _provision_key(tenant: str, version: int, kek: str | None, kek_version: str | None) -> str:
+    made = _session.keeper().provision(tenant, version, kek, kek_version)
+    return _json(kek=made[0], kek_version=made[1], wrapped=made[2], commitment=made[3])
+
+
+def _derive_key(
+    tenant: str, version: int, master: int, kek: str, kek_version: str, wrapped: bytes, commitment: bytes
+) -> str:
+    secret = WrappedKey(master, "active", kek, kek_version, wrapped, commitment)
+    salt, made = _session.keeper().derive(tenant, version, secret)
+    return _json(kek="master", kek_version=str(master), wrapped=salt, commitment=made)
+
+
+def _rewrap_key(
+    tenant: str,
+    version: int,
+    kek: str,
+    kek_version: str,
+    wrapped: bytes,
+    commitment: bytes,
+    to_kek: str | None,
+    to_kek_version: str | None,
+) -> str:
+    key = WrappedKey(version, "active", kek, kek_version, wrapped, commitment)
+    made = _session.keeper().rewrap(tenant, key, to_kek, to_kek_version)
+    return _json(kek=made[0], kek_version=made[1], wrapped=made[2])
+
+
+def _reseal(*args: Any) -> str:
+    from .resealing import reseal  # most backends never do
+
+    return reseal(_host, _session, *args)
+
+
+def _json(**members: str | bytes) -> str:
     return json.dumps(
-        {
-            "version": version,
-            "kek": kek,
-            "kek_version": kek_version,
-            "wrapped": "\\x" + wrapped.hex(),
-            "commitment": "\\x" + commitment.hex(),
-        }
+        {name: "\\x" + value.hex() if isinstance(value, bytes) else value for name, value in members.items()}
     )
 
 
@@ -115,6 +143,10 @@ _cold: dict[str, Callable[..., Any]] = {
     "begin_write": _begin_write,
     "check_issuer": _check_issuer,
     "provision_key": _provision_key,
+    "derive_key": _derive_key,
+    "rewrap_key": _rewrap_key,
+    "renew_keys": _session.renew_keys,
+    "reseal": _reseal,
 }
 _FUNCTIONS = {name: boundary(function) for name, function in _cold.items()}
 # The hot ones stand before the boundary and go through it only when there is something to say.

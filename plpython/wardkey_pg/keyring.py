@@ -21,10 +21,15 @@ Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to 
 
 _BATCH = 100
 _MOST_COLUMNS = 4096
+_MOST_UNKNOWN = 16
 
 
 class WrappedKey(NamedTuple):
-    """A row of ``ward_internal.tenant_keys``."""
+    """A row of ``ward_internal.tenant_keys``.
+
+    In mode ``derived``, ``master`` is the version of the master secret, of which kek, kek_version and
+    wrapped are then, and ``salt`` is the key's own.
+    """
 
     version: int
     state: str
@@ -32,6 +37,8 @@ class WrappedKey(NamedTuple):
     kek_version: str
     wrapped: bytes
     commitment: bytes
+    master: int | None = None
+    salt: bytes | None = None
 
 
 class TenantKeys:
@@ -52,6 +59,7 @@ class TenantKeys:
         self._active = next((key.version for key in keys if key.state == "active"), None)
         self._deks: dict[int, bytes] = {}
         self._columns: dict[tuple[bytes, int], ColumnKey] = {}
+        self._unknown: set[int] = set()
 
     def __repr__(self) -> str:
         return f"<TenantKeys of {self.tenant}>"
@@ -67,6 +75,25 @@ class TenantKeys:
     def opening(self, sealed: bytes, column: bytes, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
         """Return the key that opens ``sealed``. Raises OpenFailed, KeyUnknown, CommitmentMismatch."""
         return self._column(column, version_of(sealed), release)
+
+    def lacks(self, sealed: bytes) -> bool:
+        """Whether the registry may have got the key of ``sealed`` since these were read: not looked up yet.
+
+        Anybody may bring a value that names any version: that only so many are looked up bounds their cost.
+        """
+        version = version_of(sealed)
+        if version in self._wrapped or version in self._unknown or len(self._unknown) >= _MOST_UNKNOWN:
+            return False
+        self._unknown.add(version)
+        return True
+
+    def follow(self, former: TenantKeys) -> None:
+        """Go on opening what ``former`` opened: an older snapshot may hold values of a retired key."""
+        for version, key in former._wrapped.items():
+            mine = self._wrapped.setdefault(version, key)
+            if mine.commitment == key.commitment and version in former._deks:
+                self._deks[version] = former._deks[version]
+        self._unknown |= former._unknown
 
     def _column(self, column: bytes, version: int, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
         key = self._columns.get((column, version))

@@ -70,7 +70,8 @@ def open_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> b
         raise NoContext
     if len(column) != 16:
         raise OpenFailed
-    return context.keys.opening(sealed, column, session.release).open(sealed, row)
+    keys = session.look_again() if context.keys.lacks(sealed) else context.keys
+    return keys.opening(sealed, column, session.release).open(sealed, row)
 
 
 def open_text_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> str:

@@ -20,6 +20,12 @@ from wardkey_pg.entry import bind
 bind("@VERSION@", "renew_session")()
 $$;
 
+create or replace function ward_internal.renew_keys() returns void
+language plpython3u volatile parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+bind("@VERSION@", "renew_keys")()
+$$;
+
 create or replace function ward_internal.begin_write(p_tenant text) returns boolean
 language plpython3u stable strict parallel restricted security invoker as $$
 try:
@@ -67,6 +73,17 @@ $$;
 revoke execute on function ward.renew_session() from public;
 comment on function ward.renew_session() is
   'takes the context of ward.login_session over into this transaction, if the tenant is still active; called by itself';
+
+-- definer because the registry of tenants, keys and issuers is read
+create or replace function ward.renew_keys() returns void
+language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward_internal.renew_keys();  -- volatile: looks with a snapshot of its own
+end
+$$;
+revoke execute on function ward.renew_keys() from public;
+comment on function ward.renew_keys() is
+  'has the context read the tenant''s keys again, which were rotated after it began; called by itself';
 
 create or replace function ward.logout() returns void
 language plpython3u volatile parallel unsafe security invoker as $$

@@ -48,13 +48,23 @@ begin
   perform ward_internal.require_superuser();
   if p_name in ('keeper_timeout', 'key_ttl') and (p_value ~ '^[0-9]{1,5}(\.[0-9]{1,6})?$') is not true then
     perform ward_internal.fail('not_allowed', format('%s is a number of seconds', p_name), 'give a number from 0 to 86400');
+  elsif p_name in ('cryptoperiod', 'kek_cryptoperiod', 'grace') and (p_value ~ '^[0-9]{1,3}$'
+    and p_value::integer between case p_name when 'grace' then 0 else 1 end and 365) is not true
+  then
+    perform ward_internal.fail('not_allowed', format('%s is a number of days, at most 365', p_name),
+      'NIST SP 800-57 wants a data key replaced after a year at the latest');
+  elsif p_name = 'most_fields' and (p_value ~ '^[0-9]{1,10}$' and p_value::bigint between 1 and 4294967296) is not true then
+    perform ward_internal.fail('not_allowed', 'most_fields is a number from 1 to 2^32',
+      'random nonces are safe for so many values under one key (NIST SP 800-38D)');
   end if;
   insert into ward_internal.settings values (p_name, p_value)
     on conflict (name) do update set value = excluded.value;
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
-    'settings are keeper_socket (path), keeper_timeout (seconds) and key_ttl (seconds)');
+    'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields and grace');
 end
 $$;
 comment on function ward.set(text, text) is
-  'sets keeper_socket (path), keeper_timeout (seconds) or key_ttl (seconds a backend keeps a data key)';
+  'sets keeper_socket (path), keeper_timeout (seconds), key_ttl (seconds a backend keeps a data key); cryptoperiod and '
+  'kek_cryptoperiod (days after which a key is to be replaced, 365), most_fields (values sealed under one key, 2^31), grace '
+  '(days between retiring a key and destroying it, 30)';

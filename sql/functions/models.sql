@@ -277,7 +277,7 @@ begin
   perform ward_internal.set_row_security(v_parent);
   update ward_internal.models set relation = v_parent::regclass where id = v_model;
 
-  for v_tenant in select * from ward_internal.tenants loop
+  for v_tenant in select * from ward_internal.tenants where status not in ('shredding', 'shredded') loop
     perform ward_internal.create_leaf(v_model, v_tenant);
     perform ward_internal.create_leaf_foreign_keys(v_model, v_tenant);
     perform ward_internal.build_face(v_model, v_tenant);

@@ -9,19 +9,14 @@ begin
   select * into v_tenant from ward_internal.tenants where slug = p_slug for update;
   if not found then
     perform ward_internal.fail('unknown_tenant', 'no tenant has that slug', 'list them: select * from ward.tenants');
+  elsif v_tenant.status in ('shredding', 'shredded') then
+    perform ward_internal.fail('tenant_shredded', format('tenant %s was shredded', p_slug),
+      'its keys are gone for good; a new tenant needs another slug');
   end if;
   return v_tenant;
 end
 $$;
-comment on function ward_internal.tenant_of(text) is 'the tenant, locked until the transaction ends';
-
-create or replace function ward_internal.provision_key(p_tenant uuid) returns jsonb
-language plpython3u volatile strict parallel unsafe security invoker as $$
-from wardkey_pg.entry import bind
-return bind("@VERSION@", "provision_key")(p_tenant)
-$$;
-comment on function ward_internal.provision_key(uuid) is
-  'has the keeper make a KEK and a data key; only the wrapped key comes back';
+comment on function ward_internal.tenant_of(text) is 'the tenant, locked until the transaction ends. Errors: WK203, WK216';
 
 create or replace function ward_internal.set_up_role(p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -77,7 +72,10 @@ $$;
 comment on function ward_internal.set_up_ward(ward_internal.tenants) is
   'makes what the ward lacks: schema, leaves with their foreign keys, faces';
 
-create or replace function ward.create_tenant(p_slug text, p_name text default null) returns uuid
+create or replace function ward.create_tenant(
+  p_slug text, p_name text default null, p_mode text default 'envelope', p_id uuid default null,
+  p_kek text default null, p_kek_version text default null
+) returns uuid
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant ward_internal.tenants;
@@ -86,13 +84,19 @@ begin
   if p_slug is null or p_slug !~ '^[a-z][a-z0-9_]{0,47}$' then
     perform ward_internal.fail('invalid_slug', 'not a valid slug',
       'use a lower-case letter, then at most 47 lower-case letters, digits and underscores');
+  elsif (p_mode in ('envelope', 'derived')) is not true or p_id = ward_internal.master_id() then
+    perform ward_internal.fail('unsupported', 'no such mode of keys, or an id that is not a tenant''s',
+      'modes are envelope (a key of the tenant''s own, wrapped) and derived (from the master secret)');
+  elsif exists (select from ward_internal.tenants where slug = p_slug and status in ('shredding', 'shredded')) then
+    perform ward_internal.fail('tenant_shredded', format('tenant %s was shredded', p_slug), 'choose another slug');
   end if;
   begin
-    insert into ward_internal.tenants (slug, name, schema_name, login_role)
-      values (p_slug, coalesce(p_name, p_slug), 'tenant_' || p_slug, 'tenant_' || p_slug)
+    insert into ward_internal.tenants (id, slug, name, schema_name, login_role, key_mode)
+      values (coalesce(p_id, gen_random_uuid()), p_slug, coalesce(p_name, p_slug), 'tenant_' || p_slug, 'tenant_' || p_slug,
+        p_mode)
       returning * into v_tenant;
   exception when unique_violation then
-    perform ward_internal.fail('duplicate_tenant', 'there is already a tenant of that slug', 'choose another slug');
+    perform ward_internal.fail('duplicate_tenant', 'there is already a tenant of that slug or id', 'choose another');
   end;
   if exists (select from pg_roles where rolname = v_tenant.login_role)
     or exists (select from pg_namespace where nspname = v_tenant.schema_name)
@@ -101,19 +105,16 @@ begin
       'choose another slug; roles are shared by all databases of the cluster');
   end if;
 
-  insert into ward_internal.tenant_keys (tenant_id, version, state, kek, kek_version, wrapped, commitment, reason)
-    select v_tenant.id, k.version, 'active', k.kek, k.kek_version, k.wrapped, k.commitment, 'provisioned'
-    from jsonb_to_record(ward_internal.provision_key(v_tenant.id))
-      as k (version integer, kek text, kek_version text, wrapped bytea, commitment bytea);
-
+  perform ward_internal.add_key(v_tenant.id, p_mode, 1, 'provisioned', p_kek, p_kek_version);
   perform ward_internal.set_up_role(v_tenant);
   perform ward_internal.set_up_ward(v_tenant);
   return v_tenant.id;
 end
 $$;
-comment on function ward.create_tenant(text, text) is
+comment on function ward.create_tenant(text, text, text, uuid, text, text) is
   'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All or '
-  'nothing. Errors: WK201 slug, WK202 there already, WK102 keeper down';
+  'nothing. p_mode: envelope or derived. p_id, p_kek, p_kek_version: for a KEK that was made beforehand. Errors: WK201 slug, '
+  'WK202 there already, WK216 shredded, WK102 keeper down';
 
 create or replace function ward.repair_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -171,6 +172,9 @@ begin
     end loop;
   end if;
   execute format('drop schema if exists %I cascade', v_tenant.schema_name);
+  perform ward_internal.log_event(v_tenant.id, 'dropped');
+  delete from ward_internal.rotation_requests where tenant_id = v_tenant.id;
+  delete from ward_internal.rotations where tenant_id = v_tenant.id;
   delete from ward_internal.tenant_keys where tenant_id = v_tenant.id;
   delete from ward_internal.tenants where id = v_tenant.id;
   execute format('drop owned by %I', v_tenant.login_role);
@@ -182,7 +186,8 @@ comment on function ward.drop_tenant(text, text, boolean) is
   'shredding is what destroys keys for good';
 
 create or replace view ward.tenants as
-  select t.id, t.slug, t.name, t.schema_name, t.login_role, t.status, k.version as key_version, t.created_at
+  select t.id, t.slug, t.name, t.schema_name, t.login_role, t.status, k.version as key_version, t.created_at,
+    t.key_mode
   from ward_internal.tenants as t
   left join ward_internal.tenant_keys as k on k.tenant_id = t.id and k.state = 'active';
 comment on view ward.tenants is 'the tenants; for operators';

@@ -9,7 +9,8 @@
 create table ward_internal.settings (
   name text constraint settings_pkey primary key,
   value text not null,
-  constraint settings_known check (name in ('keeper_socket', 'keeper_timeout', 'key_ttl'))
+  constraint settings_known check (name in (
+    'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace'))
 );
 comment on table ward_internal.settings is
   'settings of the server; not GUCs, because a session could SET those and send its token to a keeper of its own';
@@ -23,8 +24,10 @@ create table ward_internal.tenants (
   status text not null default 'active',
   key_epoch integer not null default 1,
   created_at timestamptz not null default pg_catalog.clock_timestamp(),
+  key_mode text not null default 'envelope',
   constraint tenants_slug_form check (slug ~ '^[a-z][a-z0-9_]{0,47}$'),
-  constraint tenants_status_known check (status in ('active', 'suspended'))
+  constraint tenants_status_known check (status in ('active', 'suspended', 'shredding', 'shredded')),
+  constraint tenants_key_mode_known check (key_mode in ('envelope', 'derived'))
 );
 comment on column ward_internal.tenants.key_epoch is
   'raised by whatever makes keys or rights that backends hold stale; each login compares it';
@@ -35,16 +38,26 @@ create table ward_internal.tenant_keys (
   state text not null,
   kek text not null,
   kek_version text not null,
-  wrapped bytea not null,
+  wrapped bytea,
   commitment bytea not null,
   created_at timestamptz not null default pg_catalog.clock_timestamp(),
   reason text not null,
+  wrapped_at timestamptz not null default pg_catalog.clock_timestamp(),
+  replaced_at timestamptz,
+  retired_at timestamptz,
+  destroyed_at timestamptz,
+  fence text[],
   constraint tenant_keys_pkey primary key (tenant_id, version),
   constraint tenant_keys_version_positive check (version > 0),
   constraint tenant_keys_state_known check (state in ('active', 'decrypt-only', 'retired', 'destroyed')),
-  constraint tenant_keys_commitment_length check (pg_catalog.octet_length(commitment) = 32)
+  constraint tenant_keys_commitment_length check (pg_catalog.octet_length(commitment) = 32),
+  constraint tenant_keys_wrapped_until_destroyed check ((state = 'destroyed') = (wrapped is null))
 );
 create unique index tenant_keys_one_active on ward_internal.tenant_keys (tenant_id) where state = 'active';
+comment on column ward_internal.tenant_keys.kek is
+  '''master'' in mode derived: kek_version is then a version of the master secret, wrapped the salt of this key';
+comment on column ward_internal.tenant_keys.fence is
+  'virtual transactions that ran when the key had just left its former state: its next step waits until they are gone';
 
 create sequence ward_internal.issuer_generation;
 create table ward_internal.issuers (

@@ -38,8 +38,8 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
     query = f"""select proname from pg_proc p join pg_namespace n on n.oid = pronamespace
         where ({OURS}) and has_function_privilege('tenant_acme', p.oid, 'execute')"""
     assert {row[0] for row in calm.admin.execute(query).fetchall()} == {
-        "login", "login_session", "renew_session", "logout", "tenant_id", "subject", "role",
-        "unseal", "unseal_bytes", "upsert", "parse_array",
+        "login", "login_session", "renew_session", "renew_keys", "logout", "tenant_id", "subject",
+        "role", "request_rotation", "unseal", "unseal_bytes", "upsert", "parse_array",
     }  # fmt: skip
 
 

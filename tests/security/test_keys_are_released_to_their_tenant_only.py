@@ -25,10 +25,12 @@ def ask_as_the_server(wards: Wards, tenant: UUID, key_of: UUID, token: str) -> s
     version, kek, kek_version, wrapped = wards.admin.execute(KEY, [key_of]).fetchone()  # type: ignore[misc]
     code = f"""
         from wardkey_pg.keeper import KeeperClient
+        from wardkey_pg.keyring import WrappedKey
         from wardkey_pg.errors import WardError
         try:
             dek = KeeperClient({str(wards.database.cluster.home.keeper_socket)!r}, 3.0, lambda: None).release(
-                {str(tenant)!r}, {version}, {kek!r}, {kek_version!r}, {wrapped!r}, {token!r})
+                {str(tenant)!r},
+                WrappedKey({version}, "", {kek!r}, {kek_version!r}, {wrapped!r}, b""), {token!r})
             outcome = "released" if len(dek) == 32 else "nonsense"
         except WardError as error:
             outcome = error.sqlstate

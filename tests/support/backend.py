@@ -51,6 +51,7 @@ class Backend:
         self.issuers: dict[str, tuple[dict[str, Any], int]] = {ISSUER: (document(keys=[jwk("EdDSA")]), 1)}
         self.settings: dict[str, str] = {}
         self.queries: list[str] = []
+        self.parallel = False
         self.before_state: Callable[[], None] = lambda: None
         self._transaction = 1
         self._statement = clock.now
@@ -101,10 +102,13 @@ class Backend:
                 return []
             found, generation = self.issuers[args[0]]
             return [{"document": json.dumps(found), "generation": generation}]
-        if sql == context_module._KEYS:
+        if sql == context_module.KEYS:
             return list(self.keys[args[0]])
         if sql == context_module._SETTINGS:
             return [{"name": name, "value": value} for name, value in self.settings.items()]
+        if sql == "select ward.renew_keys()":
+            self.session.renew_keys()
+            return [{}]
         assert sql == "select ward.renew_session()"
         self.session.renew()
         return [{}]
@@ -117,6 +121,9 @@ class Backend:
 
     def statement_time(self) -> float:
         return self._statement
+
+    def in_parallel_plan(self) -> bool:
+        return self.parallel
 
 
 class SocketKeeper:

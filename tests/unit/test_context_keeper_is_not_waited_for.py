@@ -19,10 +19,12 @@ from wardkey_pg.errors import (
     WardError,
 )
 from wardkey_pg.keeper import MAX_FRAME, KeeperClient
+from wardkey_pg.keyring import WrappedKey
 
 from tests.support.backend import ACME, SocketKeeper, frame
 
 TIMEOUT = 0.4
+KEY = WrappedKey(1, "active", "k", "1", b"wrapped", b"")
 Answer = Callable[[dict[str, Any], socket.socket], bytes | None]
 
 
@@ -35,7 +37,7 @@ def nothing() -> None:
 
 
 def ask(path: str, interrupts: Callable[[], None] = nothing, timeout: float = TIMEOUT) -> bytes:
-    return KeeperClient(path, timeout, interrupts).release(ACME, 1, "k", "1", b"wrapped", "token")
+    return KeeperClient(path, timeout, interrupts).release(ACME, KEY, "token")
 
 
 def hang(_: dict[str, Any], connection: socket.socket) -> None:
@@ -182,7 +184,7 @@ def test_garbage_for_a_new_tenants_key_is_one_clear_error(garbage: dict[str, Any
     answer = {**whole, **garbage} if garbage else {"ok": True}
     refused = pytest.raises(KeeperUnavailable, match="not one")
     with SocketKeeper(lambda request, _: frame(answer)) as keeper, refused:
-        KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME)
+        KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME, 1, None, None)
 
 
 def test_a_good_answer_for_a_new_tenants_key() -> None:
@@ -195,9 +197,9 @@ def test_a_good_answer_for_a_new_tenants_key() -> None:
         "commitment": "eQ==",
     }
     with SocketKeeper(lambda request, _: frame(answer)) as keeper:
-        made = KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME)
-    assert made == (1, "k", "2", b"x", b"y")
-    assert keeper.requests == [{"op": "provision", "tenant": ACME}]
+        made = KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME, 1, None, None)
+    assert made == ("k", "2", b"x", b"y")
+    assert keeper.requests == [{"op": "provision", "tenant": ACME, "version": 1}]
 
 
 @pytest.mark.parametrize("cls", [KeyRefused, TokenExpired, OpenFailed, KeeperUnavailable])

@@ -19,7 +19,10 @@ _UNPINNED = {
     "ward_internal.renew_session": "as ward_internal.login",
     "ward_internal.begin_write": "no SQL; hot: once a row written",
     "ward_internal.check_issuer": "no SQL",
+    "ward_internal.renew_keys": "as ward_internal.login",
     "ward_internal.provision_key": "as ward_internal.login; the gate is ward.create_tenant",
+    "ward_internal.derive_key": "as ward_internal.provision_key",
+    "ward_internal.wrap_again": "as ward_internal.provision_key; the gate is ward_internal.rewrap_key",
     "ward_internal.seal": "no SQL; hot: once a field written",
     "ward_internal.seal_bytes": "as ward_internal.seal",
     "ward.unseal": "hot: once a field read; its one query is of wardkey_pg and names schemas",
@@ -32,14 +35,15 @@ _UNPINNED = {
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
     r"^(canonical|canonical_expression|face_checks|faces_are_behind|face_query|face_trigger_body|hidden_columns"
-    r"|hidden_functions|hidden_relations|leaf_name|model_columns|model_of|on_alter_table|on_drop|writer_name"
-    r"|open_to_public|parent_query|role|row_expression|seal_expression|sqlstate|subject|tenant_id"
-    r"|tenant_of|unseal_expression)$"
+    r"|hidden_functions|hidden_relations|key_rows|leaf_name|leaf_versions|master_id|model_columns|model_of"
+    r"|older_transactions|on_alter_table|on_drop|open_to_public|parent_query|role|row_expression"
+    r"|running_transactions|seal_expression|shredding_facts|sqlstate|subject|tenant_for_keys|tenant_id"
+    r"|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|begin|build|can|check|copy|create|drop|fail|follow|harden|is|login|logout|parse|protect|provision"
-    r"|rebuild|remove|renew|repair|require|resume|seal|set|share|suspend|unprotect|unseal|unshare"
-    r"|upsert)(_|$)"
+    r"^(add|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|is|log|login"
+    r"|logout|parse|pass|pause|protect|provision|readmit|rebuild|remove|renew|repair|request|require|reseal"
+    r"|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect|unseal|unshare|upsert|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
 _PUBLIC_PARAMETERS = {("ward.protect", "seal")}

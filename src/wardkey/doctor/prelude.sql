@@ -52,9 +52,9 @@ with leaf as (
   cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
   join outsider as o on o.oid = a.grantee
 ), tenant_function as (  -- what sql/privileges.sql grants to ward_tenant
-  select unnest(array['ward.login(text)', 'ward.login_session(text)', 'ward.renew_session()', 'ward.logout()',
+  select unnest(array['ward.login(text)', 'ward.login_session(text)', 'ward.renew_session()', 'ward.renew_keys()', 'ward.logout()',
     'ward.tenant_id()', 'ward.subject()', 'ward.role()', 'ward.unseal(bytea,bytea,bytea)', 'ward.parse_array(text)',
-    'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)']) as name
+    'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)', 'ward.request_rotation(text)']) as name
 ), definer as (  -- SECURITY DEFINER functions and the search_path they set
   select p.oid::regprocedure::text as name, s.path,
     format('alter function %s set search_path = pg_catalog, pg_temp;', p.oid::regprocedure) as pin

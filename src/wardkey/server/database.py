@@ -54,7 +54,9 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
     if installed != available:
         connection.execute("alter extension wardkey update")
         # Functions that make faces and set roles up may have changed; an update script may not touch wards.
-        connection.execute("select ward.repair_tenant(slug) from ward.tenants")
+        connection.execute(
+            "select ward.repair_tenant(slug) from ward.tenants where status not in ('shredding', 'shredded')"
+        )
         return f"extension wardkey updated from {installed} to {available}"
     if connection.execute("select 1 from ward_internal.open_to_public()").fetchone():
         connection.execute("select ward_internal.harden()")  # pg_upgrade leaves these behind

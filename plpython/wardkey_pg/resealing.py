@@ -1,0 +1,199 @@
+"""One batch of resealing: rows out of a leaf, their values through the keeper, and back into the leaf.
+
+To the keeper: per field column id (16 bytes) · row id · sealed value, the last two behind their lengths (4
+bytes, big-endian). From the keeper: per field, in the same order, length (4) · the value sealed under the
+active version; a length of 0: it does not open. Here nothing is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+from .context import KEYS, Host, Session
+from .envelope import header
+from .errors import KeeperUnavailable, KeyUnknown
+from .keyring import WrappedKey
+
+__all__ = ["reseal"]
+
+# ruff: noqa: S608 - leaf, columns and expressions come quoted from the registry
+
+_ROWS = 1000  # at a time
+_LARGE = 16_384  # bytes; larger values go one by one, so that memory is bounded
+_MOST_NAMED = 100
+
+
+class _Host(Host, Protocol):
+    def fetch(self, sql: str, size: int) -> Iterator[list[Mapping[str, Any]]]: ...
+    def change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int: ...
+
+
+def reseal(
+    host: _Host,
+    session: Session,
+    tenant: str,
+    leaf: str,
+    row: str,
+    key: str,
+    columns: Sequence[str],
+    ids: Sequence[str],
+    start: int,
+    end: int,
+) -> str:
+    """Move the rows in blocks ``start`` to before ``end``. Return counts as JSON."""
+    keys = [WrappedKey(**found) for found in host.query(KEYS, ["uuid"], [tenant])]
+    active = next((found.version for found in keys if found.state == "active"), None)
+    if active is None:
+        raise KeyUnknown("the tenant has no active key")
+    batch = _Batch(host, session, tenant, keys, active, leaf, columns, [UUID(text).bytes for text in ids])
+    where = (
+        f"from {leaf} as l where l.ctid >= '({start},0)' and l.ctid < '({end},0)'"
+        f" and ({' or '.join(map(batch.moves, columns))})"
+    )
+    large = " or ".join(f"octet_length(l.{name}) > {_LARGE} and {batch.moves(name)}" for name in columns)
+    values = ", ".join(
+        f"case when {batch.moves(name)} and octet_length(l.{name}) <= {_LARGE} then l.{name} end as c{place}"
+        for place, name in enumerate(columns)
+    )
+    query = f"select l.ctid::text as tid, {row} as row, coalesce({large}, false) as large, {values} {where}"
+    for rows in host.fetch(f"{query} for no key update skip locked", _ROWS):
+        batch.move([found for found in rows if not found["large"]])
+        for found in rows:
+            if found["large"]:
+                batch.move_large(found["tid"], found["row"])
+    named = batch.name_failures(key)
+    left = host.fetch(f"select count(*) as left {where}", 1)
+    skipped = next(left)[0]["left"] - len({tid for tid, _ in batch.failures})
+    counts = {"rows": batch.rows, "fields": batch.fields, "failed": len(batch.failures)}
+    return json.dumps({**counts, "skipped": max(skipped, 0), "named": named})
+
+
+class _Batch:
+    """What was moved so far. ``failures``: where a value stands that does not open, tid and column."""
+
+    def __init__(
+        self,
+        host: _Host,
+        session: Session,
+        tenant: str,
+        keys: Sequence[WrappedKey],
+        active: int,
+        leaf: str,
+        columns: Sequence[str],
+        ids: Sequence[bytes],
+    ) -> None:
+        self._host = host
+        self._keeper = session.keeper()
+        self._tenant = tenant
+        self._keys = keys
+        self._active = active
+        self._header = header(active)
+        self._leaf = leaf
+        self._columns = columns
+        self._ids = ids
+        self.rows = self.fields = 0
+        self.failures: list[tuple[str, str]] = []
+        setting = ", ".join(f"{name} = coalesce(v.c{place}, l.{name})" for place, name in enumerate(columns))
+        names = ", ".join(f"c{place}" for place in range(len(columns)))
+        places = ", ".join(f"${place + 2}" for place in range(len(columns)))
+        self._update = (
+            f"update {leaf} as l set {setting} from unnest($1::tid[], {places}) as v (tid, {names})"
+            " where l.ctid = v.tid"
+        )
+
+    def moves(self, column: str) -> str:
+        """Return the SQL condition that a column of row l is not under the active version."""
+        return f"substr(l.{column}, 1, 5) <> '\\x{self._header.hex()}'::bytea"
+
+    def move(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Move values that are at hand."""
+        parts: list[bytes] = []
+        sizes: list[int] = []
+        slots = [(f"c{place}", column) for place, column in enumerate(self._ids)]
+        for found in rows:
+            row = found["row"]
+            head = len(row).to_bytes(4, "big") + row
+            for slot, column in slots:
+                value = found[slot]
+                if value is not None:
+                    size = len(value)
+                    sizes.append(size)
+                    parts += (column, head, size.to_bytes(4, "big"), value)
+        if not sizes:
+            return
+        answers = self._parse(
+            self._keeper.reseal(self._tenant, self._active, self._keys, b"".join(parts)), sizes
+        )
+        tids: list[str] = []
+        moved: list[list[bytes | None]] = [[] for _ in slots]
+        for found in rows:
+            tid = found["tid"]
+            given = [None if found[slot] is None else next(answers) for slot, _ in slots]
+            for place, value in enumerate(given):
+                if value == b"":
+                    self.failures.append((tid, self._columns[place]))
+            count = len(given) - given.count(None) - given.count(b"")
+            if count:
+                tids.append(tid)
+                self.fields += count
+                for collected, value in zip(moved, given, strict=True):
+                    collected.append(value or None)
+        self._write(tids, moved)
+
+    def move_large(self, tid: str, row: bytes) -> None:
+        """Move a row that has large values, value by value through the keeper."""
+        moved: list[list[bytes | None]] = []
+        for column, identity in zip(self._columns, self._ids, strict=True):
+            query = f"select l.{column} as value from {self._leaf} as l where l.ctid = '{tid}'"
+            (found,) = next(self._host.fetch(f"{query} and {self.moves(column)}", 1), [{"value": None}])
+            value = found["value"]
+            if value is None:
+                moved.append([None])
+                continue
+            field = b"".join(
+                (identity, len(row).to_bytes(4, "big"), row, len(value).to_bytes(4, "big"), value)
+            )
+            answer = self._keeper.reseal(self._tenant, self._active, self._keys, field)
+            (sealed,) = self._parse(answer, [len(value)])
+            if not sealed:
+                self.failures.append((tid, column))
+            self.fields += bool(sealed)
+            moved.append([sealed or None])
+        if any(value for (value,) in moved):
+            self._write([tid], moved)
+
+    def name_failures(self, key: str) -> list[dict[str, Any]]:
+        """Return column and primary key of the first values that do not open."""
+        named = []
+        for tid, column in self.failures[:_MOST_NAMED]:
+            query = f"select {key}::text as key from {self._leaf} as l where l.ctid = '{tid}'"
+            for (found,) in self._host.fetch(query, 1):
+                named.append({"column": column, "row": json.loads(found["key"])})
+        return named
+
+    def _write(self, tids: list[str], moved: list[list[bytes | None]]) -> None:
+        if not tids:
+            return
+        types = ["text[]", *("bytea[]" for _ in moved)]
+        written = self._host.change(self._update, types, [tids, *moved])
+        if written != len(tids):  # they are locked: somebody took them away all the same
+            raise KeeperUnavailable("rows went away while they were resealed", "try again")
+        self.rows += written
+
+    def _parse(self, answer: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
+        """Yield a value for each that was sent: sealed as asked, of the same length, or empty."""
+        place, sealed_so = 0, self._header
+        values: list[bytes] = []
+        for size in sizes:
+            length = int.from_bytes(answer[place : place + 4], "big")
+            value = answer[place + 4 : place + 4 + length]
+            place += 4 + length
+            if length and (length != size or len(value) != size or value[:5] != sealed_so):
+                raise KeeperUnavailable("the keeper gave an answer that is not one")
+            values.append(value)
+        if place != len(answer):
+            raise KeeperUnavailable("the keeper gave an answer that is not one")
+        return iter(values)
