@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 
@@ -19,7 +20,8 @@ def key(version: int = 1, state: str = "active", age: int = 1, **more: object) -
 
 
 def actions(*keys: Key, **tenant: object) -> list[tuple[str, int | None]]:
-    return [(found.action, found.version) for found in due(TenantKeys("acme", keys, **tenant), POLICY, NOW)]
+    facts = TenantKeys(**{"id": UUID(int=10), "slug": "acme", "keys": keys, **tenant})
+    return [(found.action, found.version) for found in due(facts, POLICY, NOW)]
 
 
 def test_nothing_is_due_for_a_young_key():
@@ -37,7 +39,7 @@ def test_key_is_rotated_before_it_has_sealed_too_much(fields, rotated):
 
 
 def test_key_is_rotated_when_the_tenant_asks():
-    (found,) = due(TenantKeys("acme", [key()], request="a laptop is lost"), POLICY, NOW)
+    (found,) = due(TenantKeys(UUID(int=10), "acme", [key()], request="a laptop is lost"), POLICY, NOW)
     assert found == Due("rotate", "requested: a laptop is lost", 1)
 
 
@@ -79,3 +81,9 @@ def test_key_of_another_state_is_never_destroyed(state):
 
 def test_tenant_without_an_active_key_is_not_rotated():
     assert actions(key(1, "destroyed", age=999)) == []
+
+
+def test_derived_key_has_no_kek_of_its_own_and_the_master_no_rows():
+    old = key(age=400, kek="master")
+    assert actions(old, mode="derived") == [("rotate", 1)]
+    assert actions(old, slug=None) == [("rewrap", None)]

@@ -7,6 +7,7 @@ from wardkey.keys.rotation import (
     Batch,
     Facts,
     Failed,
+    Fence,
     Finished,
     Paused,
     Position,
@@ -74,3 +75,15 @@ def test_values_that_do_not_open_end_it():
 
 def test_refused_retirement_means_another_pass():
     assert next_step(ROTATED, PASSED.after_wait().another_pass()) == Reseal("a", 0)
+
+
+def test_transactions_that_run_are_noted_first_and_again_after_another_rotation():
+    unfenced = Facts(ROTATED.states, ROTATED.tables, fenced=False)
+    assert next_step(unfenced, Position()) == Fence()
+    assert next_step(unfenced, PASSED) == Fence()
+    assert next_step(ROTATED, PASSED.another_pass()) == Reseal("a", 0)
+
+
+def test_wait_is_short_again_when_something_moved():
+    position = Position(waits=9).after_batch("a", Batch(held=1, moved=5)).after_batch("b", Batch())
+    assert next_step(ROTATED, position) == Wait("other transactions hold rows", 0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 __all__ = ["Due", "Key", "Policy", "TenantKeys", "destroyable", "due", "kek_in_use_since"]
 
@@ -42,10 +43,16 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class TenantKeys:
-    """A tenant's keys. ``fields``: about how many are sealed. ``request``: the tenant's open one, if any."""
+    """A tenant's keys; those of the master secret have no slug.
 
-    slug: str
+    ``fields``: about how many are sealed. ``request``: the reason of the tenant's open request, if any.
+    """
+
+    id: UUID
+    slug: str | None
     keys: Sequence[Key]
+    mode: str = "envelope"
+    status: str = "active"
     fields: int = 0
     request: str | None = None
     paused: bool = False
@@ -68,8 +75,10 @@ def due(tenant: TenantKeys, policy: Policy, now: datetime) -> list[Due]:
     """Return what is due, in the order in which to do it: a new data key is then under a new KEK at once."""
     found: list[Due] = []
     active = tenant.active
-    if active and now - kek_in_use_since(tenant.keys) >= policy.kek_cryptoperiod:
+    if active and tenant.mode != "derived" and now - kek_in_use_since(tenant.keys) >= policy.kek_cryptoperiod:
         found.append(Due("rewrap", f"the KEK is older than {policy.kek_cryptoperiod.days} days"))
+    if tenant.slug is None:
+        return found
     if active and (reason := _why_rotate(tenant, active, policy, now)):
         found.append(Due("rotate", reason, active.version))
     elif not tenant.paused:

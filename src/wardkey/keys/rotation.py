@@ -3,15 +3,15 @@
 ``ward.rotate_key`` has made the new version already; what is left is to move every row to it and to retire
 the old ones::
 
-    pass over all tables, batch by batch ──▶ no older transaction left? ──▶ retire ──▶ finished
-        ▲                                        │ wait                       │ refused: rows refer to it
-        └────────────────────────────────────────┴────────────────────────────┘
+    fence ──▶ pass over all tables, batch by batch ──▶ no older transaction left? ──▶ retire ──▶ finished
+                   ▲                                        │ wait                       │ refused: rows
+                   └────────────────────────────────────────┴────────────────────────────┘ refer to it
 
 The registry holds all that must not be lost. A ``Position`` is only the worker's memory: one that starts
 anew, after a crash say, passes over all tables again, and rows that were resealed cost it a look each.
 
-A transaction that began before the new version was there for all (an *older* one) may still write under an
-old version, behind the worker's back. So a version is retired only when no older transaction is left, and
+A transaction that ran when the new version came (an *older* one) may still write under an old version, behind
+the worker's back. The fence notes which these are. A version is retired only when none of them is left, and
 only if no row refers to it then: ``ward.retire_keys`` looks for itself and refuses otherwise.
 """
 
@@ -24,6 +24,7 @@ __all__ = [
     "Batch",
     "Facts",
     "Failed",
+    "Fence",
     "Finished",
     "Paused",
     "Position",
@@ -43,13 +44,20 @@ class Facts:
     """What the database says of one tenant, read anew before each step.
 
     ``states``: version → active, decrypt-only, retired or destroyed. ``tables``: model tables with sealed
-    columns. ``older``: transactions that may still write under an old version.
+    columns. ``fenced``: it is noted which transactions ran when each decrypt-only version ceased to be
+    active; ``older``: how many of these are left.
     """
 
     states: Mapping[int, str]
     tables: tuple[str, ...]
+    fenced: bool = True
     paused: bool = False
     older: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Note which transactions run, then pass over all tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +98,17 @@ class Finished:
     """Every row is under the active version, and no other can be asked for."""
 
 
-Step = Reseal | Wait | Retire | Paused | Failed | Finished
+Step = Fence | Reseal | Wait | Retire | Paused | Failed | Finished
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What came of a Reseal. ``held``: rows somebody else had locked. ``next_block``: None at the end."""
+    """What came of a Reseal, in values. ``held``: rows that somebody else had locked.
 
+    ``next_block``: None at the end of the table.
+    """
+
+    moved: int = 0
     failed: int = 0
     held: int = 0
     next_block: int | None = None
@@ -115,9 +127,10 @@ class Position:
 
     def after_batch(self, table: str, batch: Batch) -> Position:
         failed, held = self.failed + batch.failed, self.held + batch.held
+        waits = 0 if batch.moved else self.waits
         if batch.next_block is None:
-            return Position(self.done | {table}, failed=failed, held=held, waits=self.waits)
-        return Position(self.done, table, batch.next_block, failed, held, self.waits)
+            return Position(self.done | {table}, failed=failed, held=held, waits=waits)
+        return Position(self.done, table, batch.next_block, failed, held, waits)
 
     def after_wait(self) -> Position:
         """Go on after a Wait: where rows were held, with another pass."""
@@ -125,16 +138,18 @@ class Position:
         return waited.another_pass() if self.held else waited
 
     def another_pass(self) -> Position:
-        """Begin again, because there are rows under an old version after all."""
+        """Begin again: there are, or may be, rows under an old version in tables that were passed."""
         return Position(waits=self.waits)
 
 
 def next_step(facts: Facts, position: Position) -> Step:
-    """Return what to do. After a refused Retire: ``position.another_pass()``."""
+    """Return what to do. After a Fence or a refused Retire: ``position.another_pass()``."""
     if "decrypt-only" not in facts.states.values():
         return Finished()
     if facts.paused:
         return Paused()
+    if not facts.fenced:
+        return Fence()
     left = [table for table in facts.tables if table not in position.done]
     if left:
         return Reseal(left[0], position.block if position.table == left[0] else 0)
