@@ -92,9 +92,11 @@ def _check_issuer(document: str) -> None:
         raise Unsupported(f"issuer document: {error}", "its members: \\df+ ward.add_issuer") from None
 
 
-def _provision_key(tenant: str, version: int, kek: str | None, kek_version: str | None) -> str:
+def _provision_key(
+    tenant: str, version: int = 1, kek: str | None = None, kek_version: str | None = None
+) -> str:
     made = _session.keeper().provision(tenant, version, kek, kek_version)
-    return _json(kek=made[0], kek_version=made[1], wrapped=made[2], commitment=made[3])
+    return _json(version=version, kek=made[0], kek_version=made[1], wrapped=made[2], commitment=made[3])
 
 
 def _derive_key(
@@ -126,7 +128,7 @@ def _reseal(*args: Any) -> str:
     return reseal(_host, _session, *args)
 
 
-def _json(**members: str | bytes) -> str:
+def _json(**members: str | bytes | int) -> str:
     return json.dumps(
         {name: "\\x" + value.hex() if isinstance(value, bytes) else value for name, value in members.items()}
     )

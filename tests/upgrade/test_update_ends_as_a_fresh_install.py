@@ -1,11 +1,11 @@
 """``alter extension wardkey update`` re-runs every replaceable object and all privileges, and loses nothing.
 
-The earlier version is today's, changed by ``conftest.aged``: until there is a release to come from, that
-makes a difference in every kind of object certain.
+The earlier version is the released one, whose install script is kept beside this file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import psycopg
@@ -16,7 +16,7 @@ from tests.support.catalog import catalog
 from tests.support.database import Database
 from tests.support.dumps import empty_database
 from tests.upgrade.conftest import Aged
-from wardkey import issuers, migrations
+from wardkey import issuers, migrations, tenants
 from wardkey.server import Cluster
 from wardkey.server.database import prepare_extension
 
@@ -52,7 +52,14 @@ def test_catalog_is_that_of_a_fresh_install(aged: Aged, updated: Database, fresh
         wanted, before = catalog(target), catalog(after)
         different = {kind for kind in wanted if before[kind] != wanted[kind]}
         # each kind that the earlier version differs in is one that this test would notice
-        assert {"members", "functions", "relations", "columns", "initial privileges"} <= different
+        assert {
+            "members",
+            "functions",
+            "relations",
+            "columns",
+            "constraints",
+            "initial privileges",
+        } <= different
         after.execute("alter extension wardkey update")
         assert catalog(after) == wanted
         after.execute("alter extension wardkey update")  # nothing to do
@@ -67,17 +74,26 @@ def test_wards_are_brought_along_and_data_opens(aged: Aged, updated: Database) -
         admin.execute("create schema clinic")
         admin.execute("create table clinic.patients (id int primary key, name text)")
         admin.execute("select ward.protect('clinic.patients', seal => '{name}')")
-        old = updated.new_tenant()
+        old = f"old{os.getpid()}"
         role = f"tenant_{old}"
+        admin.execute("select ward.create_tenant(%s)", [old])
+        admin.execute(f"alter role {role} password 'of the test'")
+    remember = tenants.passfile_keeper(updated.cluster.home.pgpass)
+    remember(role, "of the test")
     with updated.tenant(old, role="ADMIN") as ward:
         ward.execute("insert into patients values (1, 'Ada')")
     with updated.admin() as admin:
+        keys = admin.execute(
+            "select tenant_id, version, wrapped, created_at from ward_internal.tenant_keys"
+        ).fetchall()
         before = admin.execute(_FACE.format(role)).fetchone()
         said = prepare_extension(admin)
         assert said and aged.version in said and wardkey_pg.__version__ in said
         after = admin.execute(_FACE.format(role)).fetchone()
         assert before and after and "COST 7" in before[1] and "COST 7" not in after[1]
         assert prepare_extension(admin) is None
+        query = "select tenant_id, version, wrapped, wrapped_at from ward_internal.tenant_keys"
+        assert admin.execute(query).fetchall() == keys != []
         new = updated.new_tenant()
     with updated.tenant(old, role="ADMIN") as ward:
         ward.execute("insert into patients values (2, 'Bob')")
@@ -85,9 +101,13 @@ def test_wards_are_brought_along_and_data_opens(aged: Aged, updated: Database) -
     with updated.tenant(new, role="ADMIN") as ward:
         ward.execute("insert into patients values (1, 'Eve')")
     with updated.admin() as admin:
-        admin.execute("select ward.suspend_tenant(%s)", [old])  # as of today's body: raises the key epoch
-        epoch = admin.execute("select key_epoch from ward_internal.tenants where slug = %s", [old]).fetchone()
-        assert epoch == (2,)
+        admin.execute("select ward.rotate_key(%s, 'first')", [old])
+        admin.execute("select ward_internal.reseal(%s, (select id from ward.models), 0, 100)", [old])
+        assert admin.execute("select ward.retire_keys(%s)", [old]).fetchone() == ([1],)
+    with updated.tenant(old, role="ADMIN") as ward:
+        assert ward.execute("select name from patients order by id").fetchall() == [("Ada",), ("Bob",)]
+    with updated.admin() as admin:
+        admin.execute("select ward.suspend_tenant(%s)", [old])
     with updated.tenant(old) as ward, pytest.raises(psycopg.Error) as refused:
         ward.execute("select ward.login(%s)", [updated.token(old)])
     assert refused.value.sqlstate == "WK005"
