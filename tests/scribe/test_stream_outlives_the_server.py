@@ -70,7 +70,7 @@ def test_shutdown_does_not_wait_for_confirmation(server, crashing):
         except StreamLost:
             lost.set()
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     started = time.monotonic()
     server.stop()

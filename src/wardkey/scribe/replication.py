@@ -28,7 +28,7 @@ import select
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -46,7 +46,6 @@ _KEEPALIVE: Final = struct.Struct(">cQQ?")  # tag, end of what was sent, time, a
 _STATUS: Final = struct.Struct(">cQQQQ?")  # tag, written, flushed, applied, time, answer at once
 _EPOCH: Final = 946_684_800  # 2000-01-01 UTC in Unix time
 _PING_AFTER: Final = 10.0
-_CLOSING: Final = 2.0
 
 # The text form of a value depends on these; whoever set them otherwise for role or database is outvoted.
 _OPTIONS: Final = (
@@ -143,18 +142,7 @@ class Stream:
             self._send_status(flushed=self._confirmed)
 
     def close(self) -> None:
-        """End the stream; the slot is free when this returns, or once a large transaction has been sent."""
-        if self._connection.closed:
-            return
-        deadline = time.monotonic() + _CLOSING
-        with suppress(psycopg.Error, StreamError):
-            self._pgconn.put_copy_end()
-            self._flush()
-            while (size := self._pgconn.get_copy_data(1)[0]) >= 0 and time.monotonic() < deadline:
-                if size == 0:
-                    self._read(deadline - time.monotonic())
-            if size < 0:
-                self._result(deadline)
+        """End the stream. The slot is free when the server has seen that, some milliseconds later."""
         self._connection.close()
 
     def _check(self, slot: str, publication: str, after: int | None) -> int:
