@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import click
 
 from ._context import Context, pass_context
-from ._output import FAILED, emit, fail, note, table
+from ._output import FAILED, details, emit, fail, note, table
 
 if TYPE_CHECKING:
     from ..keys.kek import Keks
@@ -237,6 +237,20 @@ def _used(context: Context, facts: dict[str, Any]) -> None:
 
 
 def _show(rows: list[dict[str, Any]], counts: dict[str, int] | None) -> None:
-    table(rows, ("for", "kms", "credential", "managed_with", "admin_credential"))
+    for row in rows:
+        if row["kms"] == "local:":
+            manages = "the keeper"
+        else:
+            manages = f"{row['managed_with']}" if row["managed_with"] else "the keeper, with its credential"
+        details(
+            {
+                row["for"]: row["kms"],
+                "  credential": row["credential"],
+                "  KEKs made by": manages,
+                "  its credential": row["admin_credential"],
+            }
+        )
     if counts:
-        click.echo("data keys: " + ", ".join(f"{number} under {scheme}" for scheme, number in counts.items()))
+        click.echo(
+            "data keys: " + ", ".join(f"{number} under {scheme}:" for scheme, number in counts.items())
+        )

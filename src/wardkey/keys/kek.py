@@ -74,10 +74,10 @@ class Keks:
         KMSes that the tenant's KEK may have been in before are asked too.
         """
         asked = self._present_and_past(tenant)
-        if None in asked:
-            self._ask(tenant, "destroy_all")
         for kms in filter(None, asked):
             _patiently(lambda: kms.destroy_all(tenant))  # noqa: B023 - called at once
+        if None in asked:
+            self._ask(tenant, "destroy_all")
 
     def versions(self, tenant: UUID) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first."""

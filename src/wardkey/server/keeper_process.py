@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import sys
@@ -22,7 +21,6 @@ __all__ = ["KeeperProcess"]
 
 _MODULE = "wardkey.keeper"
 _START_SECONDS = 15.0
-_REASON = re.compile(r"keeper: cannot start: (.*)\n")
 
 
 class KeeperProcess:
@@ -60,8 +58,8 @@ class KeeperProcess:
             time.sleep(0.03)
         with self._home.keeper_log.open("rb") as log:
             log.seek(said)
-            reasons = _REASON.findall(log.read().decode(errors="replace"))
-        reason = f": {reasons[-1]}" if reasons else ""
+            lines = log.read().decode(errors="replace").split("keeper: cannot start: ")[-1].splitlines()
+        reason = f": {lines[-1]}" if lines else ""
         raise ServerError(f"the keeper does not start{reason}", f"see the end of {self._home.keeper_log}")
 
     def stop(self) -> None:

@@ -1,0 +1,105 @@
+"""An embedded server with each KMS, as a user has it: chosen, checked, written to, restarted, read again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from wardkey_pg.errors import KeyRefused
+
+from tests.support.kms_servers import KmsServer, choice_of
+from wardkey.keeper import client
+from wardkey.keys.kek import Keks
+from wardkey.server import Home
+from wardkey.server.processes import OsUser
+
+from .benches import Bench, Pkcs11Bench
+
+
+@pytest.fixture(params=["vault", "gcpkms", "awskms", "pkcs11"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    made: Bench = request.getfixturevalue(f"{request.param}_bench")
+    return made
+
+
+@pytest.fixture
+def home(new_home: Callable[[], Home]) -> Home:
+    return new_home()
+
+
+@pytest.fixture
+def server(home: Home, bench: Bench) -> KmsServer:
+    """Started with its KMS from the first."""
+    server = KmsServer(home.path)
+    home.make_directories()
+    bench.give_to(home.keeper_user().uid)
+    variables = {"SOFTHSM2_CONF": os.environ["SOFTHSM2_CONF"]} if isinstance(bench, Pkcs11Bench) else {}
+    server("kms", "use", *choice_of(bench, variables))
+    server.start()
+    return server
+
+
+def test_rows_outlive_a_restart_and_the_keeper_is_not_root(
+    server: KmsServer, home: Home, bench: Bench
+) -> None:
+    server("tenant", "create", "acme", "globex")
+    for slug in ("acme", "globex"):
+        server.write(slug, f"of {slug}")
+    assert [kek.partition(":")[0] for kek in server.keks("acme")] == [bench.scheme]
+    rows = server.check()
+    assert [(row["tenant"], row["keeper"], row["orchestrator"]) for row in rows] == [
+        ("acme", "ok", "ok"),
+        ("globex", "ok", "ok"),
+    ]
+    server.restart()
+    assert server.read("acme") == ["of acme"] and server.read("globex") == ["of globex"]
+    pid = server.json("status")["keeper"]["pid"]
+    user = OsUser.named("wardkey") if os.geteuid() == 0 else OsUser.current()
+    assert user is not None
+    assert f"Uid:\t{user.uid}\t{user.uid}\t{user.uid}" in Path(f"/proc/{pid}/status").read_text()
+    status = server.json("keeper", "status")
+    assert status["provider"] == bench.scheme
+    for secret in bench.secrets():
+        for log in home.log.iterdir():
+            assert secret not in log.read_text()
+
+
+def test_a_new_kek_version_is_made_by_the_orchestrator_and_no_row_is_touched(
+    server: KmsServer, home: Home, bench: Bench
+) -> None:
+    server("tenant", "create", "acme")
+    server.write("acme", "kept")
+    before = server.sql("select xmin, ctid from tenant_acme.notes_sealed")
+    old = server.sql("select kek_version from ward.keys where slug = 'acme'")
+    server("keys", "rewrap", "acme")
+    new = server.sql("select kek_version from ward.keys where slug = 'acme'")
+    assert new != old
+    server.restart()
+    assert server.read("acme") == ["kept"]
+    assert server.sql("select xmin, ctid from tenant_acme.notes_sealed") == before
+    tenant = UUID(server.sql("select id from ward.tenants where slug = 'acme'"))
+    states = {v.version: v.state for v in Keks(home.orchestrator, home.keeper_socket).versions(tenant)}
+    assert states[new] == "enabled" and states[old] != "enabled"
+
+
+@pytest.mark.parametrize("bench", ["vault", "gcpkms"], indirect=True)
+def test_the_keepers_credential_manages_no_kek(server: KmsServer, home: Home, bench: Bench) -> None:
+    keks, tenant = Keks(home.orchestrator, home.keeper_socket), uuid4()
+
+    def keeper_may_not(action: str) -> None:
+        with pytest.raises(KeyRefused, match="allow"):
+            client.ask(home.keeper_socket, {"op": "kek", "tenant": str(tenant), "action": action})
+
+    keeper_may_not("create")
+    assert keks.versions(tenant) == []
+    first = keks.create(tenant)
+    keeper_may_not("rotate")
+    assert [(v.version, v.state) for v in keks.versions(tenant)] == [(first.version, "enabled")]
+    client.ask(home.keeper_socket, {"op": "tombstone", "tenant": str(tenant), "name": "gone"})
+    keeper_may_not("destroy_all")
+    assert keks.rotate(tenant) != first
+    keks.destroy_all(tenant)
+    assert "enabled" not in [v.state for v in keks.versions(tenant)]

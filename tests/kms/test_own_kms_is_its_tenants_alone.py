@@ -1,0 +1,142 @@
+"""A tenant that brings its own KMS to a cell that keeps keys locally: moved there, alone with its trouble."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.kms_servers import KmsServer, choice_of
+from tests.support.openbao import OpenBao
+from wardkey.server import Home
+from wardkey.server.kms_choice import sides
+
+from .benches import VaultBench
+
+
+@pytest.fixture
+def bao(openbao: OpenBao, tmp_path: Path) -> VaultBench:
+    """The tenant's own."""
+    return VaultBench(tmp_path, openbao)
+
+
+@pytest.fixture
+def home(new_home: Callable[[], Home]) -> Home:
+    return new_home()
+
+
+@pytest.fixture
+def server(home: Home, bao: VaultBench) -> Iterator[KmsServer]:
+    """Tenant acme is with the cell's KMS, own with its OpenBao."""
+    server = KmsServer(home.path)
+    server.start()
+    server("tenant", "create", "acme")
+    uri, *options = choice_of(bao)
+    server("tenant", "create", "own", "--kms", uri, *options)
+    for slug in ("acme", "own"):
+        server.write(slug, f"of {slug}")
+    yield server
+    bao.server.unseal()
+
+
+def test_its_trouble_touches_nobody_else(server: KmsServer, bao: VaultBench) -> None:
+    assert [kek.partition(":")[0] for kek in server.keks("own") + server.keks("acme")] == ["vault", "local"]
+    server.restart()
+    assert server.read("own") == ["of own"] and server.read("acme") == ["of acme"]
+    bao.server.seal()
+    server.restart()  # an own KMS that is away does not keep the cell from starting
+    began = time.monotonic()
+    assert "WK102" in server.try_to_read("own", code=3).stderr
+    failed = time.monotonic()
+    assert server.read("acme") == ["of acme"]
+    assert time.monotonic() - failed < max(2.0, failed - began)
+    server("tenant", "create", "later")
+    server.write("later", "of later")
+    rows = {
+        row["tenant"]: (row["keeper"] == "ok", row["orchestrator"] == "ok") for row in server.check(code=1)
+    }
+    assert rows == {"acme": (True, True), "later": (True, True), "own": (False, False)}
+    bao.server.unseal()
+    assert server.read("own") == ["of own"]
+
+
+def test_a_tenant_moves_to_its_own_kms_by_rewrap(server: KmsServer, bao: VaultBench) -> None:
+    uri, *options = choice_of(bao)
+    before = server.sql("select xmin, ctid from tenant_acme.notes_sealed")
+    server("kms", "use", uri, "--tenant", "acme", *options)
+    assert server.read("acme") == ["of acme"]  # not moved yet: its key is where it was
+    server.restart()
+    assert server.read("acme") == ["of acme"]
+    server("keys", "rewrap", "acme")
+    (kek,) = server.keks("acme")
+    assert kek.startswith("vault:")
+    assert server.sql("select xmin, ctid from tenant_acme.notes_sealed") == before
+    server.restart()
+    assert server.read("acme") == ["of acme"]
+    bao.server.seal()
+    server.restart()
+    assert server.try_to_read("acme", code=3).stderr
+    bao.server.unseal()
+    assert server.read("acme") == ["of acme"]
+    assert server.check("acme")[0]["orchestrator"] == "ok"
+
+
+def test_a_cell_moves_to_another_kms_by_rewrap(server: KmsServer, home: Home, bao: VaultBench) -> None:
+    uri, *options = choice_of(bao)
+    said = server("kms", "use", uri, *options).stdout
+    assert "wardkey keys rewrap --all" in said
+    assert sides(home)[0].read().former == ("local:",)
+    server.restart()
+    assert server.read("acme") == ["of acme"]
+    server("tenant", "create", "new")
+    assert server.keks("new")[0].startswith("vault:")
+    server("keys", "rewrap", "--all")
+    assert server.keks("acme")[0].startswith("vault:")
+    server("kms", "use", uri)  # nothing is wrapped under what was before: it is forgotten
+    assert sides(home)[0].read().former == ()
+    server.restart()
+    assert server.read("acme") == ["of acme"] and server.read("own") == ["of own"]
+
+
+def test_a_tenant_that_is_not_made_leaves_no_kms_and_no_kek(
+    server: KmsServer, home: Home, bao: VaultBench
+) -> None:
+    uri, *options = choice_of(bao)
+    before = [side.read() for side in sides(home)], bao.server.ask("LIST", "transit/keys")["data"]["keys"]
+    server("tenant", "create", "acme", "--kms", uri, *options, code=1)  # there is one
+    after = [side.read() for side in sides(home)], bao.server.ask("LIST", "transit/keys")["data"]["keys"]
+    assert after == before
+    assert [len(list((side.directory / "tenants").iterdir())) for side in sides(home)] == [1, 1]
+
+
+def test_dropping_it_takes_its_credentials_along(server: KmsServer, home: Home) -> None:
+    server("tenant", "drop", "own", "--yes", "own", "--force")
+    for side in sides(home):
+        assert side.read().tenants == {} and list((side.directory / "tenants").iterdir()) == []
+    server.restart()
+    assert server.read("acme") == ["of acme"]
+
+
+def test_derived_keys_are_the_cells(server: KmsServer, bao: VaultBench) -> None:
+    server("tenant", "create", "derived", "--mode", "derived")
+    server.write("derived", "of derived")
+    server.restart()
+    assert server.read("derived") == ["of derived"]
+    assert server.check()[0]["tenant"] == "master"
+    server("tenant", "create", "x", "--mode", "derived", "--kms", bao.uri, code=2)
+
+
+def test_derived_keys_with_a_master_only_the_orchestrator_can_make(
+    server: KmsServer, home: Home, bao: VaultBench
+) -> None:
+    uri, *options = choice_of(bao)
+    server("kms", "use", uri, *options)
+    server("tenant", "create", "derived", "--mode", "derived")
+    server.write("derived", "of derived")
+    server.restart()
+    assert server.read("derived") == ["of derived"]
+    rows = json.loads(server("--json", "kms", "check").stdout)
+    assert rows[0]["kek"].startswith("vault:") and rows[0]["orchestrator"] == "ok"
