@@ -1,0 +1,71 @@
+"""Which entry is the first that is not as it was sealed, or comes twice."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+__all__ = ["Difference", "Ids", "first_difference"]
+
+
+class Difference(NamedTuple):
+    """``place``: of the entry found, from 0. ``number``: how many were deleted; where a moved one belongs."""
+
+    kind: Literal["edited", "deleted", "inserted", "reordered", "duplicate"]
+    place: int
+    number: int = 0
+
+
+def first_difference(found: Sequence[bytes], sealed: Sequence[bytes]) -> Difference | None:
+    """Compare a block of entries with what was sealed, and say how the first that differs came about."""
+    pairs = enumerate(zip(found, sealed, strict=False))
+    index = next((index for index, (this, due) in pairs if this != due), min(len(found), len(sealed)))
+    if index == len(found):
+        return Difference("deleted", index, len(sealed) - index) if index < len(sealed) else None
+    this, elsewhere = found[index], _index(sealed, found[index], index + 1)
+    due_comes = index < len(sealed) and sealed[index] in found[index + 1 :]
+    if this in found[:index]:
+        return Difference("duplicate", index)
+    if elsewhere and due_comes:
+        return Difference("reordered", index, elsewhere)
+    if elsewhere:
+        return Difference("deleted", index, elsewhere - index)
+    if due_comes or index == len(sealed):
+        return Difference("inserted", index)
+    return Difference("edited", index)
+
+
+def _index(hashes: Sequence[bytes], wanted: bytes, start: int) -> int:
+    """Return where ``wanted`` is, at ``start`` (1 or more) or behind; 0: nowhere."""
+    return next((index for index in range(start, len(hashes)) if hashes[index] == wanted), 0)
+
+
+class Ids:
+    """The ids of the entries seen, in their order, in 8 bytes each; 0 for an entry that has none."""
+
+    _SLICE = 1_000_000  # ids in a set at a time
+
+    def __init__(self) -> None:
+        self._ids = array("Q")
+        self.append = self._ids.append
+        self.index_of = self._ids.index
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, place: int) -> int:
+        return self._ids[place]
+
+    def first_repeated(self) -> int | None:
+        """Return the first place of an id that was seen before."""
+        slices, found = len(self._ids) // self._SLICE + 1, len(self._ids)
+        for remainder in range(slices):
+            seen: set[int] = set()
+            for place, number in enumerate(self._ids):
+                if number and number % slices == remainder:
+                    if number in seen:
+                        found = min(found, place)
+                        break
+                    seen.add(number)
+        return found if found < len(self._ids) else None

@@ -1,0 +1,54 @@
+"""What ``verify`` finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .checkpoint import Checkpoint
+from .exportfile import Header
+
+__all__ = ["Defect", "Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """The first thing that is wrong. ``position``: of the entry in the tenant's log, from 0; ``entry``: its
+    id.
+
+    ``kind``, of entries: edited · deleted · inserted · reordered · duplicate · malformed (sealed, but not of
+    the form) · foreign (of another tenant) · altered (some between two checkpoints: which, the file cannot
+    tell); of checkpoints: missing · swapped · forged · wrong key · broken chain · fork (not what was known);
+    of the file: not an export · truncated · trailing · cut tail · damaged (a line that is no entry).
+    """
+
+    kind: str
+    message: str
+    line: int
+    position: int | None = None
+    entry: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found. ``defect`` alone says that a file is bad; what else is here may be worth a look."""
+
+    defect: Defect | None = None
+    header: Header | None = None
+    entries: int = 0
+    unsealed: int = 0  # entries that no checkpoint covers yet
+    checkpoints: int = 0
+    newest: Checkpoint | None = None  # the file shows the log as of this one
+    signers: set[bytes] = field(default_factory=set)  # fingerprints of the keys
+    trusted: bool = False  # the reader named the keys
+    known: bool | None = None  # the log continues the known checkpoint; None: the file cannot tell
+    complete_from: bool = False  # no entry at or after ``from`` (or: at all) is missing ahead of the first
+    complete_to: bool = (
+        False  # none before ``to`` (or: up to the newest checkpoint) is missing behind the last
+    )
+    backdated: int = 0  # entries of a time before one that was already settled
+    first_backdated: int | None = None  # position
+    ahead: int = 0  # checkpoints that seal an entry of a later time than their own: a clock was set back
+
+    @property
+    def ok(self) -> bool:
+        return self.defect is None
