@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -11,13 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from wardkey_pg.errors import BY_SQLSTATE
+
 from wardkey.issuers import EmbeddedIssuer
 from wardkey.keeper import client
+from wardkey.keeper.protocol import frame
 from wardkey.keeper.trust import write_documents
 
 ACME = "0b6f0000-0000-4000-8000-00000000000a"
@@ -104,6 +108,22 @@ class Keeper:
         kept = {name: made[name] for name in ("version", "kek", "kek_version", "wrapped")}
         return {"op": "release", "tenant": tenant, "token": self.token(tenant), **kept}
 
+    def key(self, tenant: str = ACME, version: int = 1) -> dict[str, Any]:
+        """Return a new version of the tenant's key as the registry keeps it, with its commitment."""
+        return self.ask(op="provision", tenant=tenant, version=version)
+
+    def dek(self, key: dict[str, Any], tenant: str = ACME) -> bytes:
+        kept = {name: value for name, value in key.items() if name != "commitment"}
+        answer = self.ask(op="release", tenant=tenant, token=self.token(tenant), **kept)
+        return base64.b64decode(answer["dek"])
+
+    def reseal(
+        self, keys: Sequence[dict[str, Any]], fields: bytes, to: int = 2, tenant: str = ACME
+    ) -> list[bytes]:
+        """Return the fields resealed. Raises what the keeper refuses with."""
+        with self.connect(timeout=120) as connection:
+            return reseal_over(connection, keys, fields, to, tenant)
+
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.directory / "release.log").read_text().splitlines()]
 
@@ -124,6 +144,43 @@ class Keeper:
         connection.settimeout(timeout)
         connection.connect(str(self.socket))
         return connection
+
+
+def reseal_over(
+    connection: socket.socket, keys: Sequence[dict[str, Any]], fields: bytes, to: int = 2, tenant: str = ACME
+) -> list[bytes]:
+    request = {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys), "length": len(fields)}
+    connection.sendall(frame(request) + fields)
+    answer = client.receive(connection)
+    assert answer is not None
+    if not answer["ok"]:
+        raise BY_SQLSTATE[answer["sqlstate"]](answer["message"], answer["hint"])
+    resealed = receive_exactly(connection, answer["length"])
+    return list(split(resealed))
+
+
+def receive_exactly(connection: socket.socket, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        piece = connection.recv(min(length - len(data), 1 << 20))
+        assert piece, "the keeper hung up"
+        data += piece
+    return bytes(data)
+
+
+def field(column: bytes, row: bytes, sealed: bytes) -> bytes:
+    """Return a field as it is sent to be resealed."""
+    return column + len(row).to_bytes(4, "big") + row + len(sealed).to_bytes(4, "big") + sealed
+
+
+def split(resealed: bytes) -> Iterator[bytes]:
+    """Yield the values of an answer to fields."""
+    position = 0
+    while position < len(resealed):
+        length = int.from_bytes(resealed[position : position + 4], "big")
+        position += 4 + length
+        yield resealed[position - length : position]
+    assert position == len(resealed)
 
 
 def stranger_asks(keeper: Keeper, request: dict[str, Any], uid: int = 65534) -> dict[str, Any] | None:

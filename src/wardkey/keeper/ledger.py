@@ -158,7 +158,10 @@ def _parse(line: bytes) -> Entry | None:
         if not isinstance(members, dict) or members.keys() != _MEMBERS:
             return None
         datetime.fromisoformat(members["time"])
-        entry = Entry(members["time"], UUID(members["tenant"]), members["version"], members["name"])
+        version, name = members["version"], members["name"]
+        if not isinstance(name, str) or type(version) not in (int, type(None)):
+            return None
+        entry = Entry(members["time"], UUID(members["tenant"]), version, name)
     except (ValueError, TypeError, AttributeError):
         return None
     return entry if _line(entry) == line + b"\n" else None

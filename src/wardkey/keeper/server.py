@@ -197,11 +197,9 @@ async def _rest(reader: asyncio.StreamReader, first: bytes) -> bytes:
 
 
 async def _read(reader: asyncio.StreamReader, length: int) -> bytearray:
-    data, position = bytearray(length), 0
-    while position < length:
-        piece = await _piece(reader, length - position)
-        data[position : position + len(piece)] = piece
-        position += len(piece)
+    data = bytearray()  # not of its length at once: it may be announced and never come
+    while len(data) < length:
+        data += await _piece(reader, length - len(data))
     return data
 
 
@@ -211,7 +209,7 @@ async def _skip(reader: asyncio.StreamReader, length: int) -> None:
 
 
 async def _piece(reader: asyncio.StreamReader, most: int) -> bytes:
-    piece = await reader.read(min(most, PIECE))
+    piece = await asyncio.wait_for(reader.read(min(most, PIECE)), FRAME_SECONDS)
     if not piece:
         raise EOFError
     return piece
