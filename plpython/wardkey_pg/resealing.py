@@ -48,7 +48,8 @@ def reseal(
     active = next((found.version for found in keys if found.state == "active"), None)
     if active is None:
         raise KeyUnknown("the tenant has no active key")
-    batch = _Batch(host, session, tenant, keys, active, leaf, columns, [UUID(text).bytes for text in ids])
+    identities = [UUID(text).bytes for text in ids]
+    batch = _Batch(host, session, tenant, keys, active, leaf, key, columns, identities)
     where = (
         f"from {leaf} as l where l.ctid >= '({start},0)' and l.ctid < '({end},0)'"
         f" and ({' or '.join(map(batch.moves, columns))})"
@@ -64,15 +65,14 @@ def reseal(
         for found in rows:
             if found["large"]:
                 batch.move_large(found["tid"], found["row"])
-    named = batch.name_failures(key)
     left = host.fetch(f"select count(*) as left {where}", 1)
-    skipped = next(left)[0]["left"] - len({tid for tid, _ in batch.failures})
-    counts = {"rows": batch.rows, "fields": batch.fields, "failed": len(batch.failures)}
-    return json.dumps({**counts, "skipped": max(skipped, 0), "named": named})
+    skipped = next(left)[0]["left"] - len(batch.failing)
+    counts = {"rows": batch.rows, "fields": batch.fields, "failed": batch.failed}
+    return json.dumps({**counts, "skipped": max(skipped, 0), "named": batch.named})
 
 
 class _Batch:
-    """What was moved so far. ``failures``: where a value stands that does not open, tid and column."""
+    """What was moved so far. ``failing``: ids of rows with values that do not open; ``named``: the first."""
 
     def __init__(
         self,
@@ -82,6 +82,7 @@ class _Batch:
         keys: Sequence[WrappedKey],
         active: int,
         leaf: str,
+        key: str,
         columns: Sequence[str],
         ids: Sequence[bytes],
     ) -> None:
@@ -92,10 +93,12 @@ class _Batch:
         self._active = active
         self._header = header(active)
         self._leaf = leaf
+        self._key = key
         self._columns = columns
         self._ids = ids
-        self.rows = self.fields = 0
-        self.failures: list[tuple[str, str]] = []
+        self.rows = self.fields = self.failed = 0
+        self.failing: set[bytes] = set()
+        self.named: list[dict[str, Any]] = []
         setting = ", ".join(f"{name} = coalesce(v.c{place}, l.{name})" for place, name in enumerate(columns))
         names = ", ".join(f"c{place}" for place in range(len(columns)))
         places = ", ".join(f"${place + 2}" for place in range(len(columns)))
@@ -134,7 +137,7 @@ class _Batch:
             given = [None if found[slot] is None else next(answers) for slot, _ in slots]
             for place, value in enumerate(given):
                 if value == b"":
-                    self.failures.append((tid, self._columns[place]))
+                    self._fail(tid, found["row"], self._columns[place])
             count = len(given) - given.count(None) - given.count(b"")
             if count:
                 tids.append(tid)
@@ -159,20 +162,20 @@ class _Batch:
             answer = self._keeper.reseal(self._tenant, self._active, self._keys, field)
             (sealed,) = self._parse(answer, [len(value)])
             if not sealed:
-                self.failures.append((tid, column))
+                self._fail(tid, row, column)
             self.fields += bool(sealed)
             moved.append([sealed or None])
         if any(value for (value,) in moved):
             self._write([tid], moved)
 
-    def name_failures(self, key: str) -> list[dict[str, Any]]:
-        """Return column and primary key of the first values that do not open."""
-        named = []
-        for tid, column in self.failures[:_MOST_NAMED]:
-            query = f"select {key}::text as key from {self._leaf} as l where l.ctid = '{tid}'"
+    def _fail(self, tid: str, row: bytes, column: str) -> None:
+        """Note a value that does not open, before its row gets another tid; the first ones by name."""
+        self.failed += 1
+        self.failing.add(row)
+        if len(self.named) < _MOST_NAMED:
+            query = f"select {self._key}::text as key from {self._leaf} as l where l.ctid = '{tid}'"
             for (found,) in self._host.fetch(query, 1):
-                named.append({"column": column, "row": json.loads(found["key"])})
-        return named
+                self.named.append({"column": column, "row": json.loads(found["key"])})
 
     def _write(self, tids: list[str], moved: list[list[bytes | None]]) -> None:
         if not tids:
