@@ -23,12 +23,16 @@ __all__ = ["Checked", "check", "schemes_in_use"]
 
 Connection = psycopg.Connection[Any]
 OK = "ok"
+TO_MOVE = "not moved yet: wardkey keys rewrap"
 _MASTER = "master"
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What one key's owner finds. ``keeper`` and ``orchestrator`` are ``ok`` or what went wrong."""
+    """What one key's owner finds. ``keeper`` and ``orchestrator`` are ``ok`` or what went wrong.
+
+    A KEK that the tenant's present KMS does not know is in one from before, where it can be used.
+    """
 
     tenant: str
     kek: str
@@ -37,7 +41,7 @@ class Checked:
 
     @property
     def ok(self) -> bool:
-        return self.keeper == self.orchestrator == OK
+        return self.keeper == OK and self.orchestrator in (OK, TO_MOVE)
 
 
 def schemes_in_use(connection: Connection) -> dict[str, int]:
@@ -88,8 +92,6 @@ def _orchestrator(keks: Keks, tenant: UUID) -> str:
         known = keks.versions(tenant)
     except WardError as error:
         return error.message
-    return (
-        OK
-        if any(version.state == "enabled" for version in known)
-        else "the KMS has no enabled version of its KEK"
-    )
+    if known and all(version.state != "enabled" for version in known):
+        return "no version of the KEK is enabled"
+    return OK if known else TO_MOVE

@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "Wait",
     "next_step",
+    "wait",
 ]
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
@@ -154,13 +155,14 @@ def next_step(facts: Facts, position: Position) -> Step:
     if left:
         return Reseal(left[0], position.block if position.table == left[0] else 0)
     if position.held:
-        return _wait("other transactions hold rows", position)
+        return wait("other transactions hold rows", position)
     if facts.older:
-        return _wait("transactions from before the rotation are still running", position)
+        return wait("transactions from before the rotation are still running", position)
     if position.failed:
         return Failed(position.failed)
     return Retire()
 
 
-def _wait(reason: str, position: Position) -> Wait:
+def wait(reason: str, position: Position) -> Wait:
+    """Return a wait, longer from time to time."""
     return Wait(reason, min(FIRST_WAIT * 2**position.waits, LONGEST_WAIT))

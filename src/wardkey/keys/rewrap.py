@@ -1,0 +1,274 @@
+"""KEK rotation: a new KEK version at the KMS, data keys wrapped anew under it, the old version disabled.
+
+No row of data is touched. Per tenant::
+
+    the current KEK version wraps a key of the tenant? ── yes ──▶ rotate the KEK
+        │ no: an interrupted run made it, or the KMS itself          │
+        └──────────────▶ rewrap every key that is left ◀─────────────┘
+                                     │ commit
+                         disable the versions that wrap nothing any more
+
+So nothing is rotated twice, wherever a run was interrupted. A run is an event, ``rewrap started``; one of
+the same scope that did not finish within the last day is gone on with, and leaves alone what it did already.
+
+Several tenants share a transaction, as many as take half a second: a flush to disk for each would take
+longer than its wrapping. A tenant whose KMS makes trouble is reported, and the others go on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from ..errors import KeyRefused, RotationRunning, WardError, from_psycopg
+from ..kms import KekRef
+from .kek import Keks
+from .policy import TenantKeys
+from .registry import Connection
+
+__all__ = [
+    "Result",
+    "Run",
+    "begin",
+    "disable_unused",
+    "finish",
+    "keks_in_use",
+    "lock_tenant",
+    "log_kek",
+    "rewrap",
+]
+
+WORKERS = 4
+TRANSACTION_SECONDS = 0.5
+_GO_ON = "1 day"
+_LOCK = "select pg_try_advisory_lock(hashtext('wardkey'), hashtext('rewrap'))"
+_UNLOCK = "select pg_advisory_unlock(hashtext('wardkey'), hashtext('rewrap'))"
+
+_LIVE = """
+select version, kek, kek_version, wrapped_at from ward_internal.tenant_keys
+ where tenant_id = %s and state <> 'destroyed' and kek <> 'master' order by version"""
+_UNFINISHED = """
+select detail ->> 'run', at from ward_internal.events as s
+ where kind = 'rewrap started' and detail ->> 'scope' = %s and at > clock_timestamp() - %s::interval
+   and not exists (select from ward_internal.events as f
+                    where f.kind = 'rewrap finished' and f.detail ->> 'run' = s.detail ->> 'run')
+ order by at desc limit 1"""
+_STARTED = """
+select ward_internal.log_event(ward_internal.master_id(), 'rewrap started',
+  jsonb_build_object('run', gen_random_uuid(), 'scope', %s::text, 'tenants', %s::integer))"""
+_FINISHED = """
+select ward_internal.log_event(ward_internal.master_id(), 'rewrap finished',
+  jsonb_build_object('run', %s::text))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``continued``: an interrupted run that is gone on with, since ``started_at``."""
+
+    id: str
+    started_at: datetime
+    continued: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one tenant. ``keys``: how many were wrapped anew; ``trouble``: why it was not done."""
+
+    tenant: TenantKeys
+    kek: KekRef | None = None
+    keys: int = 0
+    disabled: tuple[KekRef, ...] = ()
+    trouble: WardError | None = None
+
+
+@contextmanager
+def begin(connection: Connection, scope: str, tenants: int) -> Iterator[Run]:
+    """Begin a run, or go on with one of the same ``scope``. One at a time: raises RotationRunning.
+
+    ``connection`` is an autocommitting one, and stays open meanwhile.
+    """
+    if connection.execute(_LOCK).fetchone() != (True,):
+        raise RotationRunning("somebody else rewraps keys at the moment", "try again when that is done")
+    try:
+        interrupted = connection.execute(_UNFINISHED, [scope, _GO_ON]).fetchone()
+        if interrupted is None:
+            connection.execute(_STARTED, [scope, tenants])
+        found: Any = interrupted or connection.execute(_UNFINISHED, [scope, _GO_ON]).fetchone()
+        yield Run(found[0], found[1], interrupted is not None)
+    finally:
+        if not connection.closed:
+            connection.execute(_UNLOCK)
+
+
+def finish(connection: Connection, run: Run) -> None:
+    """Say that the run is over, so that the next one begins anew."""
+    connection.execute(_FINISHED, [run.id])
+
+
+def rewrap(
+    connect: Callable[[], Connection],
+    keks: Keks,
+    tenants: Sequence[TenantKeys],
+    run: Run,
+    report: Callable[[Result], None],
+    stop: threading.Event,
+) -> None:
+    """Rewrap ``tenants`` over a few connections of their own; ``report`` is called with each tenant's result.
+
+    Returns early when ``stop`` is set. Raises psycopg.Error when the database goes away.
+    """
+    queue = iter(tenants)
+    lock = threading.Lock()
+
+    def take() -> TenantKeys | None:
+        with lock:
+            return None if stop.is_set() else next(queue, None)
+
+    def tell(results: list[Result]) -> None:
+        with lock:
+            for result in results:
+                report(result)
+
+    def work() -> None:
+        try:
+            with connect() as connection:
+                _work(connection, keks, run, take, tell)
+        except BaseException:
+            stop.set()  # the others would fail as well, each in its turn
+            raise
+
+    workers = min(WORKERS, len(tenants))
+    with ThreadPoolExecutor(max(workers, 1), thread_name_prefix="rewrap") as pool:
+        for done in [pool.submit(work) for _ in range(workers)]:
+            done.result()
+
+
+def _work(
+    connection: Connection,
+    keks: Keks,
+    run: Run,
+    take: Callable[[], TenantKeys | None],
+    tell: Callable[[list[Result]], None],
+) -> None:
+    tenant = take()
+    while tenant is not None:
+        until = time.monotonic() + TRANSACTION_SECONDS
+        batch: list[tuple[Result, set[KekRef] | None]] = []
+        with connection.transaction():
+            while tenant is not None:
+                batch.append(_rewrap_one(connection, keks, run, tenant))
+                tenant = take() if time.monotonic() < until else None
+        with connection.transaction():
+            tell([_disable_old(connection, keks, result, old) for result, old in batch])
+        tenant = take()
+
+
+def _rewrap_one(
+    connection: Connection, keks: Keks, run: Run, tenant: TenantKeys
+) -> tuple[Result, set[KekRef] | None]:
+    """Return the result and the KEK versions left behind; None: those that an interrupted run left."""
+    try:
+        with connection.transaction():
+            lock_tenant(connection, tenant.id)
+            keys = connection.execute(_LIVE, [tenant.id]).fetchall()
+            used = {KekRef(kek, version) for _, kek, version, _ in keys}
+            if not keys or (run.continued and all(at >= run.started_at for *_, at in keys)):
+                # Done before the interruption, but for disabling perhaps.
+                return Result(tenant, next(iter(used), None)), None if keys else set()
+            kek = keks.create(tenant.id)
+            if kek in used:
+                kek = keks.rotate(tenant.id)
+                log_kek(connection, tenant.id, "kek rotated", kek)
+            for version, *_ in keys:
+                connection.execute(
+                    "select ward_internal.rewrap_key(%s, %s, %s, %s)",
+                    [tenant.id, version, kek.name, kek.version],
+                )
+            return Result(tenant, kek, len(keys)), used - {kek}
+    except psycopg.Error as error:
+        if connection.broken:
+            raise
+        return Result(tenant, trouble=from_psycopg(error)), set()
+    except WardError as error:
+        return Result(tenant, trouble=error), set()
+
+
+def _disable_old(connection: Connection, keks: Keks, result: Result, old: set[KekRef] | None) -> Result:
+    """Disable the versions left behind; ``old`` is None where nobody remembers which."""
+    if result.trouble or old == set():
+        return result
+    try:
+        try:
+            disabled = disable_unused(connection, keks, result.tenant.id, old)
+        except KeyRefused:  # Vault wants older ones to be disabled first, which a crash may have left
+            disabled = disable_unused(connection, keks, result.tenant.id)
+    except WardError as error:
+        return Result(result.tenant, result.kek, result.keys, trouble=error)
+    return Result(result.tenant, result.kek, result.keys, disabled)
+
+
+def disable_unused(
+    connection: Connection, keks: Keks, tenant: UUID, old: set[KekRef] | None = None
+) -> tuple[KekRef, ...]:
+    """Disable those of ``old``, or all, that wrap no key of the tenant, and return them.
+
+    That takes a transaction, which locks the tenant: nobody else can come to use one of them meanwhile. A KEK
+    of another name than those in use is left alone: where the tenant was before it moved to another KMS, it
+    is the current one, which cannot be disabled.
+    """
+    with connection.transaction():
+        lock_tenant(connection, tenant)
+        used = keks_in_use(connection, tenant)
+        old = _enabled(keks, tenant, used) if old is None else old
+        names = {kek.name for kek in used}
+        disabled = tuple(sorted((kek for kek in old - used if kek.name in names), key=_age))
+        for kek in disabled:
+            keks.disable(tenant, kek)
+            log_kek(connection, tenant, "kek disabled", kek)
+    return disabled
+
+
+def keks_in_use(connection: Connection, tenant: UUID) -> set[KekRef]:
+    """Return the KEK versions that wrap a key of the tenant which is not destroyed."""
+    found = connection.execute(_LIVE, [tenant]).fetchall()
+    return {KekRef(kek, version) for _, kek, version, _ in found}
+
+
+def _enabled(keks: Keks, tenant: UUID, used: set[KekRef]) -> set[KekRef]:
+    """Return the enabled versions of the KEK in use but the current one, as the KMS knows them."""
+    if not used:
+        return set()
+    current = keks.create(tenant)
+    if any(kek.name != current.name for kek in used):
+        return set()
+    found = [version.version for version in keks.versions(tenant) if version.state == "enabled"]
+    return {KekRef(current.name, version) for version in found if version != current.version}
+
+
+def _age(kek: KekRef) -> tuple[int, str]:
+    """Sort oldest first: most KMSes number their versions."""
+    return (int(kek.version) if kek.version.isdigit() else 0, kek.version)
+
+
+def lock_tenant(connection: Connection, tenant: UUID) -> None:
+    """Keep others from making keys of this tenant until the transaction ends; the master has no row."""
+    connection.execute("select from ward_internal.tenants where id = %s for no key update", [tenant])
+    if tenant.int == 0:
+        connection.execute("lock table ward_internal.tenant_keys in share row exclusive mode")
+
+
+def log_kek(connection: Connection, tenant: UUID, kind: str, kek: KekRef) -> None:
+    detail = "jsonb_build_object('kek', %s::text, 'kek_version', %s::text)"
+    connection.execute(
+        f"select ward_internal.log_event(%s, %s, {detail})",
+        [tenant, kind, kek.name, kek.version],
+    )
