@@ -49,7 +49,7 @@ def test_its_trouble_touches_nobody_else(server: KmsServer, bao: VaultBench) -> 
     bao.server.seal()
     server.restart()  # an own KMS that is away does not keep the cell from starting
     began = time.monotonic()
-    assert "WK102" in server.try_to_read("own", code=3).stderr
+    assert "does not answer" in server.try_to_read("own", code=1).stderr
     failed = time.monotonic()
     assert server.read("acme") == ["of acme"]
     assert time.monotonic() - failed < max(2.0, failed - began)
@@ -78,7 +78,7 @@ def test_a_tenant_moves_to_its_own_kms_by_rewrap(server: KmsServer, bao: VaultBe
     assert server.read("acme") == ["of acme"]
     bao.server.seal()
     server.restart()
-    assert server.try_to_read("acme", code=3).stderr
+    assert "does not answer" in server.try_to_read("acme", code=1).stderr
     bao.server.unseal()
     assert server.read("acme") == ["of acme"]
     assert server.check("acme")[0]["orchestrator"] == "ok"

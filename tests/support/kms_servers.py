@@ -39,9 +39,8 @@ class KmsServer(Wardkey):
 
     def try_to_read(self, slug: str, code: int) -> subprocess.CompletedProcess[str]:
         query = "select text from notes order by id"
-        return self(
-            "psql", "--tenant", slug, "--subject", "me", "-v", "ON_ERROR_STOP=1", "-Atc", query, code=code
-        )
+        quiet = ("-v", "ON_ERROR_STOP=1", "-v", "SHOW_CONTEXT=never")
+        return self("psql", "--tenant", slug, "--subject", "me", *quiet, "-Atc", query, code=code)
 
     def sql(self, query: str) -> str:
         return self("psql", "-v", "ON_ERROR_STOP=1", "-Atc", query).stdout.strip()
