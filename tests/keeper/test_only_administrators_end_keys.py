@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from wardkey_pg.errors import KeeperUnavailable, KeyDestroyed, KeyRefused
 
+from tests.kms.test_keeper_releases_keys_of_every_kms import WATCHED
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root, stranger_asks
 
 BACKEND, OPERATOR = 65533, 65532
@@ -36,7 +37,7 @@ def shared(new_keeper: Keeper) -> Keeper:
     for path in (keeper.directory, *keeper.directory.rglob("*")):
         os.chown(path, 65534, 65534)
     options = ("--run-as", "65534:65534", "--allow-uid", "0", str(BACKEND), "--admin-uid", str(OPERATOR))
-    keeper.start(*options)
+    keeper.start(*options, program=("-c", WATCHED))
     keeper.socket.chmod(0o666)
     return keeper
 
@@ -67,6 +68,7 @@ def test_an_administrator_may(shared: Keeper, uid: int) -> None:
     answer = stranger_asks(shared, {"op": "shred", "tenant": GLOBEX, "name": "globex"}, uid=1)
     assert answer and answer["ok"] is False
     assert shared.status()["ledger"] == 2
+    assert "IMPORT" not in shared.errors and "OPEN" not in shared.errors, shared.errors
 
 
 def test_keks_live_and_end(keeper: Keeper) -> None:
