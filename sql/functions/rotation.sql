@@ -51,10 +51,12 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   select null, p.owner, p.prepared, p.gid
   from pg_prepared_xacts as p
   where p.database = current_database() and exists (
-    select from pg_locks as l
+    select from pg_locks as own
+    join pg_locks as l on l.virtualtransaction = own.virtualtransaction and l.locktype = 'relation' and l.pid is null
     join pg_class as c on c.oid = l.relation
-    join ward_internal.tenants as t on t.schema_name::text::regnamespace = c.relnamespace
-    where l.locktype = 'relation' and l.virtualtransaction = '-1/' || p.transaction and t.id = p_tenant)
+    join pg_namespace as n on n.oid = c.relnamespace
+    join ward_internal.tenants as t on t.schema_name = n.nspname
+    where own.locktype = 'transactionid' and own.transactionid = p.transaction and own.pid is null and t.id = p_tenant)
 $$;
 comment on function ward_internal.older_transactions(uuid) is
   'transactions that may still write or read under a key that is to be retired or destroyed, prepared ones by name';
@@ -79,7 +81,7 @@ $$;
 create or replace function ward_internal.pass_writers(p_leaf text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  perform set_config('lock_timeout', '500ms', true);
+  perform set_config('lock_timeout', '100ms', true);
   execute format('lock table %s in share row exclusive mode', p_leaf);
   raise exception using errcode = 'WK000', message = 'no writer is left';
 exception
