@@ -9,6 +9,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -19,7 +20,9 @@ from tests.support.database import Database, clone
 from tests.support.tokens import document
 from wardkey.doctor import Check, Problem, Server, checks, keeper, versions
 from wardkey.doctor.settings import LOG_SETTINGS
+from wardkey.kms.configured import Configuration, write
 from wardkey.server import Cluster, Home
+from wardkey.server.kms_choice import Choice, forget, use
 from wardkey.server.processes import clean_environment, run
 
 ALL = {check.name: check for theme in checks().values() for check in theme}
@@ -138,6 +141,39 @@ def test_keeper_directory_that_others_open(cluster: Cluster, ill: Database) -> N
         assert look("keeper-private", ill, cluster.home) == ()
     finally:
         directory.chmod(0o700)
+
+
+def test_kms_file_that_others_may_change(cluster: Cluster, ill: Database) -> None:
+    path = cluster.home.orchestrator / "kms.json"
+    assert look("kms-files", ill, cluster.home) == ()
+    write(cluster.home.orchestrator, Configuration())
+    try:
+        assert look("kms-files", ill, cluster.home) == ()
+        path.chmod(0o666)
+        (problem,) = look("kms-files", ill, cluster.home)
+        assert problem.object == str(path)
+        (problem,) = look("keeper-private", ill, cluster.home)
+        assert problem.mend is not None
+        subprocess.run(problem.mend, shell=True, check=True)
+        assert look("kms-files", ill, cluster.home) == look("keeper-private", ill, cluster.home) == ()
+    finally:
+        path.unlink()
+
+
+def test_keeper_whose_credential_manages_keks(cluster: Cluster, ill: Database, tmp_path: Path) -> None:
+    """For one tenant, so that the cell goes on as it is."""
+    tenant, (mine, other) = uuid4(), (tmp_path / "mine", tmp_path / "other")
+    for file in (mine, other):
+        file.write_text(json.dumps({"role_id": file.name, "secret_id": "s"}))
+    uri = "vault://127.0.0.1:1/transit?tls=off"
+    try:
+        for admin, found in ((None, "no credential"), (mine, "orchestrator's credential too"), (other, None)):
+            use(cluster.home, Choice(uri, credential=mine, admin_credential=admin), tenant)
+            problems = look("kms-credentials", ill, cluster.home)
+            assert [found in problem.found for problem in problems] == ([True] if found else [])
+    finally:
+        forget(cluster.home, tenant)
+    assert look("kms-credentials", ill, cluster.home) == ()
 
 
 def test_keeper_that_does_not_answer(cluster: Cluster, ill: Database, tmp_path: Path) -> None:

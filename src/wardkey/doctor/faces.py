@@ -23,7 +23,9 @@ order by 1"""
 
 
 def _altered(server: Server) -> Iterator[Problem]:
-    schema = server.value("select schema_name from ward_internal.tenants order by created_at limit 1")
+    schema = server.value(
+        "select schema_name from ward_internal.tenants where status <> 'shredded' order by created_at limit 1"
+    )
     models = server.rows("select id from ward_internal.models order by id") if schema else []
     for (model,) in models:
         with server.connection.transaction(force_rollback=True):

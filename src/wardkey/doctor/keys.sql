@@ -1,4 +1,4 @@
--- Every tenant has exactly one key that seals.
+-- Every tenant has exactly one key that seals, none is older than it may be, and what is destroyed is gone.
 
 -- active-key (fail): every tenant has one active key
 select t.slug, format('has %s active keys', count(k.version) filter (where k.state = 'active')),
@@ -6,8 +6,8 @@ select t.slug, format('has %s active keys', count(k.version) filter (where k.sta
     then 'restore its rows of ward_internal.tenant_keys from a backup'
     else format('update ward_internal.tenant_keys set state = ''active'' where tenant_id = %L and version = %s;', t.id,
       max(k.version) filter (where k.state = 'decrypt-only')) end
-from ward_internal.tenants as t left join ward_internal.tenant_keys as k on k.tenant_id = t.id
-group by t.id having count(k.version) filter (where k.state = 'active') <> 1 order by 1;
+from tenant as t left join ward_internal.tenant_keys as k on k.tenant_id = t.id
+group by t.id, t.slug having count(k.version) filter (where k.state = 'active') <> 1 order by 1;
 
 -- one-active-key (fail): the registry cannot hold two active keys of a tenant
 select 'ward_internal.tenant_keys', 'the unique index over active keys is missing or invalid',
@@ -23,9 +23,73 @@ where not exists (
 select string_agg(distinct t.slug, ', ' order by t.slug), format('share %s', k.kek),
   'restore the rows of ward_internal.tenant_keys from a backup'
 from ward_internal.tenant_keys as k join ward_internal.tenants as t on t.id = k.tenant_id
+where k.kek <> 'master'
 group by k.kek having count(distinct k.tenant_id) > 1 order by 1;
 
--- key-age (info): no active key is older than a year
-select t.slug, format('its key %s is of %s', k.version, k.created_at::date), null
+-- masters-there (fail): what derived keys are derived from is there
+select t.slug, format('its key %s derives from master secret %s, which is not there', k.version, k.kek_version),
+  'restore the rows of ward_internal.tenant_keys from a backup'
 from ward_internal.tenant_keys as k join ward_internal.tenants as t on t.id = k.tenant_id
-where k.state = 'active' and k.created_at < now() - interval '1 year' order by 1;
+where k.kek = 'master' and k.state <> 'destroyed' and not exists (
+  select from ward_internal.tenant_keys as m
+  where m.tenant_id = ward_internal.master_id() and m.version::text = k.kek_version and m.state <> 'destroyed')
+order by 1, k.version;
+
+-- key-age (warn): no key seals for longer than the cryptoperiod
+select t.slug, format('its key %s is of %s', k.version, k.created_at::date), format('wardkey keys rotate %s', t.slug)
+from ward_internal.tenant_keys as k join tenant as t on t.id = k.tenant_id
+where k.state = 'active' and k.created_at < now() - make_interval(days => coalesce(
+  (select value::integer from ward_internal.settings where name = 'cryptoperiod'), 365))
+order by 1;
+
+-- kek-age (warn): no key encryption key is used for longer than its cryptoperiod
+select coalesce(t.slug, 'master'), format('is under version %s of its KEK since %s', k.kek_version, min(u.wrapped_at)::date),
+  format('wardkey keys rewrap %s', coalesce(t.slug, '--master'))
+from ward_internal.tenant_keys as k
+join ward_internal.tenant_keys as u using (tenant_id, kek, kek_version)
+left join ward_internal.tenants as t on t.id = k.tenant_id
+where k.state = 'active' and k.kek <> 'master'
+group by t.slug, k.tenant_id, k.kek_version having min(u.wrapped_at) < now() - make_interval(days => coalesce(
+  (select value::integer from ward_internal.settings where name = 'kek_cryptoperiod'), 365))
+order by 1;
+
+-- rotations-finished (warn): rotations are finished within a week, and begun within a day
+select t.slug, case
+    when r.paused then format('the rotation to version %s is paused since before %s', r.version, r.started_at::date)
+    when r.fenced_at is null then format('nobody began to reseal rows for version %s of %s', r.version, r.started_at::date)
+    else format('the rotation to version %s goes on since %s', r.version, r.started_at::date) end,
+  format('wardkey keys %s %s', case when r.paused then 'resume' else 'reseal' end, t.slug)
+from ward_internal.rotations as r join tenant as t on t.id = r.tenant_id
+where r.finished_at is null
+  and r.started_at < now() - case when r.fenced_at is null and not r.paused then interval '1 day' else interval '7 days' end
+order by 1;
+
+-- destroyed-keys-gone (fail): the registry cannot keep a wrapped key that is destroyed
+select 'ward_internal.tenant_keys', 'the constraint over destroyed keys is missing',
+  'update ward_internal.tenant_keys set wrapped = null where state = ''destroyed''; '
+  'alter table ward_internal.tenant_keys add constraint tenant_keys_wrapped_until_destroyed '
+  'check ((state = ''destroyed'') = (wrapped is null));'
+where not exists (
+  select from pg_constraint
+  where conrelid = 'ward_internal.tenant_keys'::regclass and conname = 'tenant_keys_wrapped_until_destroyed' and convalidated);
+
+-- shredded-gone (fail): a shredded tenant has no ward, no role and no key
+select t.slug, concat_ws(', ', 'still has ' || case when n.oid is not null then 'its schema' end,
+    'still has ' || case when r.oid is not null then 'its role' end, 'still has ' || case when k.there then 'keys' end),
+  concat(format('drop schema if exists %I cascade; ', t.schema_name),
+    case when r.oid is not null then format('drop owned by %1$I; drop role %1$I; ', t.login_role) end,
+    format('update ward_internal.tenant_keys set state = ''destroyed'', wrapped = null, destroyed_at = now() '
+      'where tenant_id = %L and wrapped is not null;', t.id))
+from ward_internal.tenants as t
+left join pg_namespace as n on n.nspname = t.schema_name
+left join pg_roles as r on r.rolname = t.login_role
+cross join lateral (select exists (
+  select from ward_internal.tenant_keys where tenant_id = t.id and wrapped is not null)) as k (there)
+where t.status = 'shredded' and (n.oid is not null or r.oid is not null or k.there)
+order by 1;
+
+-- shredding-finished (warn): what is to be shredded is shredded within a day
+select t.slug, format('its shredding began on %s and is not finished', s.begun_at::date),
+  format('wardkey tenant shred %s --confirm %s', t.slug, s.code)
+from ward_internal.shreddings as s join tenant as t on t.id = s.tenant_id
+where s.finished_at is null and s.begun_at < now() - interval '1 day' order by 1;

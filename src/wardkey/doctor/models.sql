@@ -61,7 +61,7 @@ order by 1;
 -- triggers-unchanged (fail): every face's trigger does what wardkey makes it do
 select w.writer::text, 'is not the function that wardkey makes', format('select ward.repair_tenant(%L);', w.slug)
 from ward as w
-join ward_internal.tenants as t on t.id = w.tenant_id
+join tenant as t on t.id = w.tenant_id
 join pg_proc as p on p.oid = w.writer
 where p.prosrc <> ward_internal.face_trigger_body(w.model_id, t) order by 1;
 

@@ -1,13 +1,15 @@
 -- What the checks look at, as tables; each check is a query below this one and selects object, what was found, and the
 -- statement or command that mends it (null where nothing does). No row: the invariant holds.
-with leaf as (
+with tenant as (  -- those that have a ward
+  select * from ward_internal.tenants where status <> 'shredded'
+), leaf as (
   select i.inhrelid as oid, m.id as model_id, m.relation as parent, t.id as tenant_id, t.slug,
     pg_get_expr(c.relpartbound, c.oid) as bound
   from ward_internal.models as m
   join pg_inherits as i on i.inhparent = m.relation
   join pg_class as c on c.oid = i.inhrelid
   join pg_namespace as n on n.oid = c.relnamespace
-  left join ward_internal.tenants as t on t.schema_name = n.nspname
+  left join tenant as t on t.schema_name = n.nspname
 ), guarded as (  -- parents and leaves
   select m.relation::oid as oid from ward_internal.models as m join pg_class as c on c.oid = m.relation
   union
@@ -16,7 +18,7 @@ with leaf as (
   select t.id as tenant_id, t.slug, t.schema_name, t.login_role, m.id as model_id, m.face, m.relation,
     c.oid, c.relowner, c.relacl,
     to_regprocedure(format('%I.%I()', t.schema_name, ward_internal.writer_name(m.face, t.schema_name))) as writer
-  from ward_internal.tenants as t
+  from tenant as t
   cross join ward_internal.models as m
   left join pg_namespace as n on n.nspname = t.schema_name
   left join pg_class as c on c.relnamespace = n.oid and c.relname = m.face and c.relkind = 'v'
@@ -26,7 +28,7 @@ with leaf as (
   select oid, rolname, null from pg_roles where rolname = 'ward_tenant'
   union all
   select r.oid, quote_ident(r.rolname), t.schema_name
-  from pg_roles as r join ward_internal.tenants as t on t.login_role = r.rolname
+  from pg_roles as r join tenant as t on t.login_role = r.rolname
 ), privilege as (  -- privileges on tables, views, sequences and their columns
   select g.*, g.oid::regclass::text as relation,
     format('%s has %s%s', who, privilege_type, coalesce(' on column ' || quote_ident(attname), '')) as found,
@@ -44,7 +46,7 @@ with leaf as (
 ), executable as (  -- functions that tenants may execute
   select p.oid, p.oid::regprocedure::text as name, p.proowner, p.prosecdef, n.nspname, o.name as who,
     p.pronamespace in ('ward'::regnamespace, 'ward_internal'::regnamespace)
-      or n.nspname in (select schema_name from ward_internal.tenants) as ours,
+      or n.nspname in (select schema_name from tenant) as ours,
     format('%s may execute it', o.name) as found,
     format('revoke execute on function %s from %s;', p.oid::regprocedure, o.name) as revoke
   from pg_proc as p
@@ -79,7 +81,7 @@ with leaf as (
 ), role_setting as (  -- the settings that tenants' login roles have, in all databases (0) and in this one
   select t.slug, t.schema_name, t.login_role, s.setdatabase, split_part(c.line, '=', 1) as name,
     substr(c.line, strpos(c.line, '=') + 1) as value
-  from ward_internal.tenants as t
+  from tenant as t
   join pg_roles as r on r.rolname = t.login_role
   join pg_db_role_setting as s on s.setrole = r.oid
     and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))
@@ -92,8 +94,8 @@ with leaf as (
   from pg_roles
 ), membership as (
   select m.rolname as member, m.rolsuper as by_superuser, g.rolname as role, a.admin_option,
-    g.rolname in (select login_role from ward_internal.tenants) as of_tenant,
-    m.rolname in (select login_role from ward_internal.tenants) as by_tenant,
+    g.rolname in (select login_role from tenant) as of_tenant,
+    m.rolname in (select login_role from tenant) as by_tenant,
     format('is a member of %I%s', g.rolname, case when a.admin_option then ', with admin option' else '' end) as found,
     format('revoke %I from %I;', g.rolname, m.rolname) as revoke
   from pg_auth_members as a join pg_roles as m on m.oid = a.member join pg_roles as g on g.oid = a.roleid

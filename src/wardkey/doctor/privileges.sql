@@ -6,8 +6,13 @@ from privilege
 where (oid in (select oid from guarded)
     or relnamespace in ('ward'::regnamespace, 'ward_internal'::regnamespace, 'ward_model'::regnamespace))
   and grantee <> relowner
-  and not (who = 'ward_owner' and privilege_type = 'SELECT' and attname is null and not is_grantable and relation in (
-    'ward_internal.tenants', 'ward_internal.tenant_keys', 'ward_internal.issuers', 'ward_internal.settings'))
+  and not (who = 'ward_owner' and not is_grantable
+    and (relation, privilege_type, coalesce(attname, '')) in (
+      ('ward_internal.tenants', 'SELECT', ''), ('ward_internal.tenant_keys', 'SELECT', ''),
+      ('ward_internal.issuers', 'SELECT', ''), ('ward_internal.settings', 'SELECT', ''),
+      ('ward_internal.rotation_requests', 'INSERT', ''), ('ward_internal.events', 'INSERT', ''),
+      ('ward_internal.rotation_requests', 'SELECT', 'tenant_id'), ('ward_internal.rotation_requests', 'SELECT', 'done_at'),
+      ('ward_internal.event_id', 'USAGE', '')))
 order by 1, 2;
 
 -- faces-closed (fail): a face's only user is its tenant's login role, to read and write rows
@@ -32,7 +37,7 @@ select quote_ident(n.nspname), format('%s has %s', o.name, a.privilege_type),
   format('revoke %s on schema %I from %s;', a.privilege_type, n.nspname, o.name)
 from pg_namespace as n cross join aclexplode(n.nspacl) as a join outsider as o on o.oid = a.grantee
 where a.privilege_type = 'CREATE' or n.nspname in ('ward_internal', 'ward_model')
-  or exists (select from ward_internal.tenants as t
+  or exists (select from tenant as t
     where t.schema_name = n.nspname and t.schema_name is distinct from o.schema_name)
 order by 1, 2;
 

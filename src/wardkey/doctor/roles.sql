@@ -17,12 +17,12 @@ select member::text, found, revoke from membership where member in ('ward_owner'
 select t.login_role::text, coalesce('has ' || array_to_string(p.powers || case when not p.rolcanlogin then 'NOLOGIN' end
     || case when not p.rolinherit then 'NOINHERIT' end, ', '), 'is missing'),
   format('select ward.repair_tenant(%L);', t.slug)
-from ward_internal.tenants as t left join power as p on p.rolname = t.login_role
+from tenant as t left join power as p on p.rolname = t.login_role
 where p.oid is null or not p.rolcanlogin or not p.rolinherit or p.powers <> '{}' order by 1;
 
 -- tenant-roles-in-ward-tenant (fail): tenants' login roles are members of ward_tenant
 select t.login_role::text, 'is no member of ward_tenant', format('grant ward_tenant to %I;', t.login_role)
-from ward_internal.tenants as t join pg_roles as r on r.rolname = t.login_role
+from tenant as t join pg_roles as r on r.rolname = t.login_role
 where not exists (select from membership where member = t.login_role and role = 'ward_tenant') order by 1;
 
 -- tenant-roles-in-nothing-else (fail): tenants' login roles are in no other role, and cannot let others into ward_tenant
@@ -39,7 +39,7 @@ where of_tenant and not by_tenant and not by_superuser order by 1, 2;
 select t.login_role::text,
   format('owns %s object(s), such as %s', count(*), min(pg_describe_object(d.classid, d.objid, d.objsubid))),
   format('reassign owned by %I to current_user;', t.login_role)
-from ward_internal.tenants as t
+from tenant as t
 join pg_roles as r on r.rolname = t.login_role
 join pg_shdepend as d on d.refclassid = 'pg_authid'::regclass and d.refobjid = r.oid and d.deptype = 'o'
   and d.dbid = (select oid from pg_database where datname = current_database())
@@ -58,7 +58,7 @@ from (
   select 'function', p.oid::regprocedure::text, p.proowner from ward as w join pg_proc as p on p.oid = w.writer
   union all
   select 'schema', quote_ident(n.nspname), n.nspowner
-  from ward_internal.tenants as t join pg_namespace as n on n.nspname = t.schema_name
+  from tenant as t join pg_namespace as n on n.nspname = t.schema_name
   union all
   select 'function', p.oid::regprocedure::text, p.proowner
   from pg_proc as p where p.pronamespace = 'ward'::regnamespace and p.prosecdef
@@ -67,7 +67,7 @@ where pg_get_userbyid(o.owner) <> 'ward_owner' order by 1;
 
 -- tenant-log-settings (fail): tenants' login roles have the settings that keep their statements out of the server's log
 select t.login_role::text, format('%s is not %s', w.name, w.value), format('select ward.repair_tenant(%L);', t.slug)
-from ward_internal.tenants as t
+from tenant as t
 cross join tenant_setting as w
 where not exists (
   select from role_setting as s

@@ -36,5 +36,5 @@ where l.polname not in (select name from policy) order by 1, 2;
 select rolname::text, 'has BYPASSRLS', format('alter role %I nobypassrls;', rolname)
 from pg_roles
 where rolbypassrls and not rolsuper
-  and rolname not in (select login_role from ward_internal.tenants union all values ('ward_owner'), ('ward_tenant'))
+  and rolname not in (select login_role from tenant union all values ('ward_owner'), ('ward_tenant'))
 order by 1;
