@@ -50,9 +50,10 @@ class LocalKms(Kms):
     def __init__(self, uri: str, directory: Path) -> None:
         if uri != "local:":
             raise KmsConfigurationError("the local KMS takes no address; write: local:")
-        self._keks = directory / "kek"
+        self._keks, self._locks = directory / "kek", directory / "kek.lock"
         try:
-            self._keks.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for needed in (self._keks, self._locks):
+                needed.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._root = AESGCM(self._root_key(directory / "root.key"))
         except OSError as error:
             raise KmsConfigurationError(f"the local key store cannot be used: {error}") from error
@@ -61,7 +62,7 @@ class LocalKms(Kms):
         return f"LocalKms({str(self._keks.parent)!r})"
 
     def create_kek(self, tenant: UUID) -> KekRef:
-        with self._writing():
+        with self._writing(tenant):
             document = self._read(tenant)
             if document is None:
                 document = {"format": _FORMAT, "active": None, "keys": {}}
@@ -69,7 +70,7 @@ class LocalKms(Kms):
         return _current(tenant, document)
 
     def rotate_kek(self, tenant: UUID) -> KekRef:
-        with self._writing():
+        with self._writing(tenant):
             document = self._read(tenant)
             if document is None:
                 raise KmsDenied("the local KMS has no such KEK")
@@ -78,21 +79,21 @@ class LocalKms(Kms):
         return _current(tenant, document)
 
     def disable_kek(self, kek: KekRef) -> None:
-        with self._writing():
+        with self._writing(_tenant_of(kek)):
             document = self._replaced(kek)
             if document is not None:
                 document["keys"][kek.version]["disabled"] = True
                 self._write(_tenant_of(kek), document)
 
     def destroy_kek(self, kek: KekRef) -> None:
-        with self._writing():
+        with self._writing(_tenant_of(kek)):
             document = self._replaced(kek)
             if document is not None:
                 _destroy(document["keys"][kek.version])
                 self._write(_tenant_of(kek), document)
 
     def destroy_all(self, tenant: UUID) -> None:
-        with self._writing():
+        with self._writing(tenant):
             document = self._read(tenant)
             if document is None or document["active"] is None:
                 return
@@ -181,12 +182,16 @@ class LocalKms(Kms):
             raise KmsUnavailable("the local key store cannot be written") from None
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Be the only one who reads and writes: a lost update would be a lost key."""
+    def _writing(self, tenant: UUID) -> Iterator[None]:
+        """Be the only one who reads and writes this tenant's file: a lost update would be a lost key.
+
+        One lock for all would let a thousand tenants wait for each other's flushes to disk.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            descriptor = os.open(self._keks, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(self._locks / tenant.hex[-1], flags, 0o600)
         except OSError:
-            raise KmsUnavailable("the local key store cannot be read") from None
+            raise KmsUnavailable("the local key store cannot be written") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
