@@ -23,6 +23,7 @@ BENCHES = (
     "memory",
     "provisioning",
     "lookup_1000_tenants",
+    "audit_verify",
 )
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.audit.logs import OTHER, TENANT, Log, make_entry, moment
 from wardkey.audit import canonical, entry
-from wardkey.audit.blame import first_difference
+from wardkey.audit.blame import Ids, first_difference
 from wardkey.audit.checkpoint import Signed, fingerprint
 from wardkey.audit.merkle import leaf_hash
 from wardkey.audit.report import Defect, Report
@@ -223,6 +223,30 @@ def test_entries_under_no_checkpoint_are_not_taken_for_sealed() -> None:
         assert _defect(_resealed(lines)).kind == "missing"
 
 
+def test_a_checkpoint_that_covers_more_than_the_file_has_is_the_last() -> None:
+    """Only the last can be checked against the hashes at the end of the file."""
+    lines = _lines(_LOG.export(0, 12))
+    forged = replace(_LOG.checkpoints[2].checkpoint, root=bytes(32))
+    signed = [Signed(this, _KEY.sign(b"wardkey/1 audit checkpoint\n" + this.encode())) for this in (forged,)]
+    after = replace(_LOG.checkpoints[3].checkpoint, previous=forged.digest())
+    signed.append(Signed(after, _KEY.sign(b"wardkey/1 audit checkpoint\n" + after.encode())))
+    end = json.loads(lines[-1])["end"] | {
+        "right": [x.hex() for x in _LOG.range(12, 23).hashes],
+        "checkpoints": 4,
+    }
+    both = [canonical.encode(this.document()) for this in signed]
+    assert _defect(_file([*lines[:-2], *both, canonical.encode({"end": end})])).kind == "deleted"
+    defect = _defect(_EXPORT.replace(b'"right":[]', b'"right":["%s"]' % (b"00" * 32)))
+    assert defect.kind == "damaged"
+
+
+def test_a_part_begins_with_a_checkpoint_that_covers_it() -> None:
+    assert _verify(_export_from(8, _LOG.checkpoints[2])).ok
+    lines = _lines(_LOG.export(8, 20))
+    early = canonical.encode(_LOG.checkpoints[0].document())
+    assert _defect(_file([lines[0], early, *lines[1:]])).kind == "swapped"
+
+
 def test_swapped_checkpoints_are_named() -> None:
     lines = _lines()
     i, j = _line_of_checkpoint(2), _line_of_checkpoint(3)
@@ -305,6 +329,11 @@ def test_what_belongs_to_another_tenant_is_named() -> None:
     other.entries = list(_LOG.entries[:20])
     other.seal(moment(20))
     assert _defect(_with_checkpoint(3, other.checkpoints[-1])).kind == "swapped"
+    same = replace(_LOG.checkpoints[2].checkpoint, tenant=OTHER)
+    signed = Signed(same, _KEY.sign(b"wardkey/1 audit checkpoint\n" + same.encode()))
+    for data in (_with_checkpoint(3, signed), _export_from(8, signed)):
+        defect = _defect(data)
+        assert defect.kind == "swapped" and "of another tenant" in defect.message
     assert _defect(_EXPORT.replace(TENANT.encode(), OTHER.encode(), 1)).kind == "foreign"
     assert _defect(_EXPORT, known=replace(_LOG.checkpoints[0].checkpoint, tenant=OTHER)).kind == "foreign"
 
@@ -363,7 +392,14 @@ def test_entries_not_sealed_yet_are_counted_and_not_vouched_for() -> None:
     assert _defect(_file([*lines[:-2], foreign, lines[-1]])).kind == "foreign"
     assert _defect(_file([*lines[:-2], lines[-2] + b"}", lines[-1]])).kind == "malformed"
     assert _defect(_file([*lines[:-2], lines[-1]])).kind == "cut tail"
-    assert _defect(_file([*lines[:-1], _LOG.entries[0], lines[-1]])).kind == "damaged"
+    for line in (_LOG.entries[0], _lines()[_line_of_checkpoint(4)]):
+        defect = _defect(_file([*lines[:-1], line, lines[-1]]))
+        assert defect.kind == "damaged" and "stands behind unsealed ones" in defect.message
+    assert _defect(_file([*lines[:-2], lines[-2][:-1] + b"]", lines[-1]])).kind == "malformed"
+    assert (
+        _defect(_file([*lines[:-2], lines[-2].replace(b"unsealed", b"unsealer"), lines[-1]])).kind
+        == "malformed"
+    )
     plain = [line.removeprefix(b'{"unsealed":').removesuffix(b"}") for line in lines[-3:-1]]
     defect = _defect(_resealed([*lines[:-3], *plain, b'{"leaves":""}', lines[-1]]))
     assert (defect.kind, defect.position) == ("missing", 23)
@@ -464,3 +500,13 @@ def test_the_first_difference_is_where_it_was_made(numbers: list[int], chance: r
     assert less is not None and less == ("deleted", place, 1)
     other = first_difference([*sealed[:place], b"new", *sealed[place + 1 :]], sealed)
     assert other is not None and other[:2] == ("edited", place)
+
+
+@given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 50))
+def test_the_first_id_that_comes_twice_is_found(numbers: list[int], bucket: int) -> None:
+    ids = Ids()
+    ids._BUCKET = bucket  # type: ignore[misc]
+    for number in numbers:
+        ids.append(number)
+    twice = [place for place, number in enumerate(numbers) if number and number in numbers[:place]]
+    assert ids.first_repeated() == (twice[0] if twice else None)

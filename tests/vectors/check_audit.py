@@ -61,7 +61,8 @@ def pieces(begin: int, end: int) -> list[tuple[int, int]]:
 
 def check_signature(line: dict[str, object], keys: list[bytes]) -> None:
     checkpoint = line["checkpoint"]
-    assert isinstance(checkpoint, dict)
+    if not isinstance(checkpoint, dict) or checkpoint["format"] != 1:
+        raise ValueError("not a checkpoint of format 1")
     key = next(key for key in keys if sha256(key).hex() == checkpoint["key"])
     signature = base64.b64decode(str(line["signature"]))
     message = b"wardkey/1 audit checkpoint\n" + canonical(checkpoint)
@@ -77,6 +78,8 @@ def check_export(data: bytes) -> str:
     if [canonical(document) for document in documents] != lines:
         raise ValueError("a line is not in canonical form")
     header, end = documents[0]["wardkey audit export"], documents[-1]["end"]
+    if header["format"] != 1:
+        raise ValueError("not an export of format 1")
     keys = [base64.b64decode(key) for key in header["keys"]]
     first = position = header["first"]
     known = dict(zip(pieces(0, first), map(bytes.fromhex, header["left"]), strict=True))
@@ -87,7 +90,12 @@ def check_export(data: bytes) -> str:
         elif "unsealed" in document:
             unsealed += 1
         elif "leaves" not in document:
-            if unsealed or document["tenant"] != header["tenant"] or document["id"] in ids:
+            if (
+                unsealed
+                or document["format"] != 1
+                or document["tenant"] != header["tenant"]
+                or document["id"] in ids
+            ):
                 raise ValueError(f"the entry at position {position} does not belong there")
             ids.add(document["id"])
             known[position, position + 1] = leaf(line)
@@ -134,6 +142,8 @@ def check_proof(data: bytes) -> str:
         or proof["entry"]["tenant"] != checkpoint["tenant"]
     ):
         raise ValueError("not a proof")
+    if proof["format"] != 1 or proof["entry"]["format"] != 1:
+        raise ValueError("not a proof of format 1")
     check_signature(proof, [base64.b64decode(proof["key"])])
     known = {(position, position + 1): leaf(canonical(proof["entry"]))}
     begin, end, siblings = 0, checkpoint["size"], []

@@ -31,7 +31,7 @@ def verify(
 
     ``keys``: fingerprints (32 bytes) of the keys that may sign; None: any, and the report names them.
     ``known``: a checkpoint of this log that was verified before; it need not be in the file.
-    Memory: 2,000 leaf hashes, and 8 bytes an entry (to find an id that comes twice), whatever the file holds.
+    Memory: a line, 2,000 leaf hashes, and 16 bytes an entry to find an id that comes twice.
     """
     reader = _Reader(keys, known)
     try:
