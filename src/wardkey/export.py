@@ -41,7 +41,7 @@ from wardkey_pg import __version__
 from . import tenants
 from ._files import sync_directory
 from .declared import Table, finishing_sql, read_tables, schema_sql
-from .errors import NotAllowed, WrongTenant
+from .errors import NotAllowed, TenantShredded, WrongTenant
 
 __all__ = ["Source", "export_clear", "export_sealed"]
 
@@ -84,20 +84,22 @@ class Source:
     done: Callable[[str, int], None] = lambda face, rows: None
 
 
-def export_clear(source: Source, ward: Connection, token: Callable[[], str], target: Path) -> list[Facts]:
+def export_clear(
+    source: Source, connect: Callable[[str], Connection], token: Callable[[], str], target: Path
+) -> list[Facts]:
     """Write the tenant's rows in the clear, as they are at one moment, into the new directory ``target``.
 
-    ``ward``: a connection of the tenant's login role, autocommit. ``token`` returns a token of an ADMIN of
+    ``connect`` connects as the tenant's login role, autocommit. ``token`` returns a token of an ADMIN of
     the tenant, asked for again before each table. Returns what the manifest says of each table.
     Raises NotAllowed for another role, ContextError, SealError, psycopg.Error, OSError.
     """
-    tenant = tenants.find(source.admin, source.slug)
-    ward.isolation_level, ward.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
-    with _made_whole(target) as directory, ward.transaction():
+    tenant = _tenant(source)
+    with connect(tenant["login_role"]) as ward, _made_whole(target) as directory:
+        ward.execute("begin isolation level repeatable read, read only")
         subject = _log_in(ward, token, tenant["id"])
         ward.execute(_FORMS)
         tables, enums = _declared(source.admin, tenant["schema_name"])
-        _record(source, tenant, "export-began", subject, {"sealed": False})
+        _record(source, tenant, "export begun", subject, {"sealed": False})
         written = []
         for number, table in enumerate(tables):
             if number:
@@ -119,9 +121,9 @@ def export_sealed(source: Source, target: Path) -> list[Facts]:
     Raises psycopg.Error, OSError.
     """
     admin = source.admin
-    tenant = tenants.find(admin, source.slug)
+    tenant = _tenant(source)
     with _made_whole(target) as directory:
-        _record(source, tenant, "export-began", source.operator, {"sealed": True})
+        _record(source, tenant, "export begun", source.operator, {"sealed": True})
         with admin.transaction():
             admin.execute("set transaction isolation level repeatable read, read only")
             admin.execute(_FORMS)
@@ -137,6 +139,13 @@ def export_sealed(source: Source, target: Path) -> list[Facts]:
         about = {"sealed": True, "rules": _RULES, "keys": keys, "tables": written}
         _finish(source, tenant, source.operator, directory, about)
     return written
+
+
+def _tenant(source: Source) -> Facts:
+    tenant = tenants.find(source.admin, source.slug)
+    if tenant["status"] in ("shredding", "shredded"):
+        raise TenantShredded(f"tenant {source.slug} was shredded", "nothing of it is left to export")
+    return tenant
 
 
 def _log_in(ward: Connection, token: Callable[[], str], tenant: UUID) -> str:

@@ -200,7 +200,7 @@ def test_it_is_recorded_by_whom_and_how_much(ward: Database, exported: Path) -> 
             [ward.tenant_id("acme")],
         ).fetchall()
     manifest = json.loads((exported / "manifest.json").read_text())
-    assert [kind for kind, _ in events] == ["export-began", "exported"]
+    assert [kind for kind, _ in events] == ["export begun", "exported"]
     assert {detail["by"] for _, detail in events} == {manifest["exported_by"]}
     assert events[1][1]["manifest_sha256"] == digest and events[1][1]["rows"]["patients"] == 2
     assert "Ada" not in str(events)

@@ -14,6 +14,7 @@ from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from tests.support.database import Database
+from wardkey import tenants
 from wardkey.server import Cluster
 
 _numbers = count(1)
@@ -48,6 +49,16 @@ def dump(database: Database, file: Path, *options: str) -> Path:
 def restore(database: Database, file: Path, *options: str) -> None:
     """Restore without a single error."""
     run(database.cluster, "pg_restore", "--exit-on-error", f"--dbname={database.dsn()}", *options, str(file))
+
+
+def bring_back(database: Database, file: Path, slug: str) -> None:
+    """Restore a backup from before a tenant was shredded: its role first, then each ward is put right."""
+    with database.admin() as admin:
+        admin.execute(sql.SQL("create role {}").format(sql.Identifier(f"tenant_{slug}")))
+    restore(database, file)
+    with database.admin() as admin:
+        admin.execute("select ward.repair_tenant(slug) from ward.tenants where status = 'active'")
+        tenants.set_password(admin, slug, tenants.passfile_keeper(database.cluster.home.pgpass))
 
 
 def run(cluster: Cluster, program: str, *arguments: str) -> str:

@@ -10,7 +10,7 @@ import click
 from ._context import Context, pass_context
 from ._output import emit, fail, progress, table
 from .kms import choice_options, make_choice, own_kms
-from .tenant_leaving import export
+from .tenant_leaving import check_certificate, export, shred
 
 if TYPE_CHECKING:
     from ..tenants import Remember
@@ -26,7 +26,8 @@ def tenant() -> None:
     """
 
 
-tenant.add_command(export)
+for command in (export, shred, check_certificate):
+    tenant.add_command(command)
 
 
 @tenant.command("create")

@@ -1,22 +1,28 @@
-"""``wardkey tenant export``: what a tenant takes along when it leaves."""
+"""``wardkey tenant export``, ``shred`` and ``check-certificate``: how a tenant leaves."""
 
 from __future__ import annotations
 
+import base64
 import os
 import pwd
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import UUID
 
 import click
 
+from .._files import write_atomically
 from ._context import Context, pass_context
-from ._output import emit, fail, note, table
+from ._output import details, emit, fail, note, table
 
 if TYPE_CHECKING:
     import psycopg
 
+    from ..certificate import Certificate
+
+MAX_CERTIFICATE = 4 * 1024 * 1024
 _COLUMNS = ("table", "rows", "bytes", "file")
 
 
@@ -51,9 +57,75 @@ def export(context: Context, slug: str, target: Path, sealed: bool, token_file: 
             tables = export_sealed(source, target)
         else:
             token = _token(context, admin, slug, token_file)
-            with _connect_as_tenant(context, admin, slug) as ward:
-                tables = export_clear(source, ward, token, target)
+            tables = export_clear(source, lambda role: _connect_as(context, role), token, target)
     emit(context, {"directory": target, "tables": tables}, lambda: _show(target, tables))
+
+
+@click.command("shred")
+@click.argument("slug")
+@click.option("--confirm", "code", metavar="CODE", help="The code that the first step printed.")
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the certificate into FILE instead of printing it.",
+)
+@pass_context
+def shred(context: Context, slug: str, code: str | None, certificate: Path | None) -> None:
+    """Destroy a tenant's keys and its ward, for good, in every backup too.
+
+    First `wardkey tenant shred SLUG`: it changes nothing, and says what will go and the code that confirms
+    it. Then the same with --confirm CODE: the certificate of destruction is printed. Whatever interrupts it,
+    run it again; when all is done, it prints the certificate again.
+    """
+    from .. import shredding
+    from ..keys.kek import Keks
+
+    home = context.home
+    with context.connect(autocommit=True) as connection:
+        proof = shredding.finished(connection, slug)
+        if proof is None:
+            keks = Keks(home.orchestrator, home.keeper_socket)
+            if code is None:
+                facts = shredding.what_goes(connection, slug, keks)
+                return emit(context, facts, lambda: _show_what_goes(facts))
+            say = lambda text: note(context, text)  # noqa: E731
+            proof = shredding.shred(connection, keks, home.keeper_socket, slug, code, operator(), say)
+    _forget(context, proof)
+    if certificate is not None:
+        write_atomically(certificate, proof.to_bytes())
+    else:
+        click.echo(proof.to_bytes(), nl=False)
+    return None
+
+
+@click.command("check-certificate")
+@click.argument("file", type=click.File("rb"))
+@click.option("--public-key", metavar="KEY", help="In base64: whose signature it is to be.")
+@pass_context
+def check_certificate(context: Context, file: BinaryIO, public_key: str | None) -> None:
+    """Check a certificate of destruction; needs no server.
+
+    FILE must be as it was printed, to the byte. Without --public-key the signature is checked with the key
+    that is in FILE: compare that with the keeper's own, which `wardkey keeper status` shows.
+    """
+    from ..certificate import BadCertificate, Certificate, fingerprint
+
+    try:
+        trusted = None if public_key is None else base64.b64decode(public_key, validate=True)
+    except ValueError:
+        raise click.UsageError("--public-key is not base64") from None
+    try:
+        proof = Certificate.parse(file.read(MAX_CERTIFICATE))
+        proof.verify(trusted)
+    except BadCertificate as error:
+        fail(
+            f"{file.name}: {error}",
+            "ask whoever keeps the tenant's records for the certificate as it was printed",
+        )
+    shown = base64.b64encode(proof.public_key).decode()
+    facts = {**proof.statement, "public_key": shown, "signed_by_given_key": trusted is not None}
+    emit(context, facts, lambda: _show_certificate(facts, fingerprint(proof.public_key)))
 
 
 def operator() -> str:
@@ -77,20 +149,69 @@ def _token(
     return lambda: signer.sign_token(tenant, operator(), "ADMIN")
 
 
-def _connect_as_tenant(
-    context: Context, admin: psycopg.Connection[Any], slug: str
-) -> psycopg.Connection[tuple[Any, ...]]:
+def _connect_as(context: Context, role: str) -> psycopg.Connection[tuple[Any, ...]]:
     import psycopg
     from psycopg.conninfo import make_conninfo
 
-    from .. import tenants
-
-    role = str(tenants.find(admin, slug)["login_role"])
     if context.dsn is None:
         dsn = context.cluster.dsn(user=role)
     else:
         dsn = make_conninfo(context.dsn, user=role, password=None)
     return psycopg.connect(dsn, autocommit=True, application_name="wardkey", connect_timeout=10)
+
+
+def _forget(context: Context, proof: Certificate) -> None:
+    """Forget the password of the login role, and the tenant's own KMS with its credentials."""
+    if context.dsn is None:
+        from ..tenants import passfile_keeper
+
+        passfile_keeper(context.home.pgpass)(proof.statement["ward"]["login_role"], None)
+    if context.home.exists:
+        from ..server import kms_choice
+
+        kms_choice.forget(context.home, UUID(proof.statement["tenant"]["id"]))
+
+
+def _show_what_goes(facts: dict[str, Any]) -> None:
+    slug, begun = facts["slug"], facts["begun_at"]
+    rows = sum(table["rows"] for table in facts["tables"])
+    click.echo(f"Shredding {slug} ({facts['name']}, tenant {facts['tenant']}) destroys for good:\n")
+    table(facts["tables"], ("table", "rows"), empty="no tables")
+    table(facts["keys"], ("version", "state", "kek", "kek_version", "created_at"), empty="no keys")
+    table(facts["keks"], ("version", "state", "created_at"), empty="no KEK that the KMS knows of")
+    click.echo(
+        f"{rows:,} rows, schema {facts['schema']} and login role {facts['login_role']} are dropped; its"
+    )
+    click.echo("connections end. No backup of it can be read any more. Its events and a certificate stay.")
+    for line in facts["remains"]:
+        click.echo(f"But: {line}.")
+    click.echo(f"\nIt began at {begun}; go on with:" if begun else "\nNothing has been done yet. To do it:")
+    click.echo(f"  wardkey tenant shred {slug} --confirm {facts['code']}")
+    if not begun:
+        click.echo(f"To keep its data first: wardkey tenant export {slug} --to DIR")
+
+
+def _show_certificate(facts: dict[str, Any], print_of_key: str) -> None:
+    tenant = facts["tenant"]
+    click.echo(f"intact: {facts['what']} of tenant {tenant['slug']} ({tenant['id']})")
+    details(
+        {
+            "certified at": facts["certified_at"],
+            "operator": facts["operator"],
+            "rows": f"{sum(each['rows'] for each in facts['ward']['tables']):,}",
+            "data keys": [each["version"] for each in facts["data_keys"]],
+            "KEKs": [
+                f"{each['kek'] or ''} {each['version']}: {each['state']}".strip() for each in facts["keks"]
+            ],
+            "remains": facts["remains"] or "nothing",
+            "public key": facts["public_key"],
+            "fingerprint": print_of_key,
+        }
+    )
+    if not facts["signed_by_given_key"]:
+        click.echo(
+            "Whose key that is, it cannot say itself: compare it with the keeper's, or give --public-key."
+        )
 
 
 def _show(target: Path, tables: list[dict[str, Any]]) -> None:
