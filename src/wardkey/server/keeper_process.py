@@ -21,6 +21,7 @@ __all__ = ["KeeperProcess"]
 
 _MODULE = "wardkey.keeper"
 _START_SECONDS = 15.0
+_MISSES = 5  # looks in a row: a process in the middle of an exec has no arguments to be known by
 
 
 class KeeperProcess:
@@ -50,11 +51,13 @@ class KeeperProcess:
         self.stop()
         said = self._home.keeper_log.stat().st_size
         self._launch()
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and (running := find(self._is_ours)):
-            if self.ask_status():
+        deadline, missed = time.monotonic() + _START_SECONDS, 0
+        while time.monotonic() < deadline and missed < _MISSES:
+            running = find(self._is_ours)
+            if running and self.ask_status():
                 self._remember(running[0])
                 return True
+            missed = 0 if running else missed + 1
             time.sleep(0.03)
         with self._home.keeper_log.open("rb") as log:
             log.seek(said)
