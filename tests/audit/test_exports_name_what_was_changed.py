@@ -78,6 +78,14 @@ def _resealed(lines: list[bytes]) -> bytes:
     return _file(made)
 
 
+def _export_from(first: int, *checkpoints: Signed) -> bytes:
+    """Return the part up to position 19, with these checkpoints at its end and no other."""
+    lines = _lines(_LOG.export(first, 20))
+    kept = [line for line in lines[:-1] if not line.startswith(b'{"c')]
+    more = [canonical.encode(signed.document()) for signed in checkpoints]
+    return _resealed([*kept, *more, lines[-1]])
+
+
 def test_an_untouched_export_is_sound() -> None:
     report = _verify(_EXPORT, keys={fingerprint(_LOG.public_key)}, known=_LOG.checkpoints[1].checkpoint)
     assert report.ok and report.trusted and report.known
