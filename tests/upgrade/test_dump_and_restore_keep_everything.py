@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.database import Database
 from tests.support.dumps import dump, empty_database, restore, run
+from tests.support.rotations import reseal, retire, rotate, versions
 from wardkey.cli import main
 from wardkey.server import Cluster
 
@@ -87,12 +88,51 @@ def test_restored_database_works(
 
 
 def test_restored_registry_is_the_same(full: Database, elsewhere: Database, tmp_path: Path) -> None:
+    with full.admin() as admin, full.tenant("acme", role="ADMIN") as ward:
+        ward.execute("select ward.request_rotation('a reason')")
+        begin = "select ward_internal.begin_shredding(%s, ward_internal.shredding_facts(%s) ->> 'code')"
+        admin.execute(begin, ["globex", "globex"])
     restore(elsewhere, dump(full, tmp_path / "all"))
     tables = ("settings", "tenants", "tenant_keys", "issuers", "models", "sealed_columns", "shares")
+    tables += ("rotation_requests", "events", "shreddings")
     for table in tables:
         query = f"select to_jsonb(t) from ward_internal.{table} as t order by to_jsonb(t)::text"
         with full.admin() as there, elsewhere.admin() as here:
             assert here.execute(query).fetchall() == there.execute(query).fetchall() != []
+
+
+def test_a_rotation_goes_on_after_a_restore(full: Database, elsewhere: Database, tmp_path: Path) -> None:
+    """Dumped in its middle; then a dump from before it is restored over its end."""
+    before = _rows(full, "acme")
+    old = dump(full, tmp_path / "old", "--data-only", "--table=tenant_acme.patients_sealed")
+    with full.admin() as admin:
+        rotate(admin)
+        model = admin.execute("select id from ward.models where face = 'visits'").fetchone()
+        assert model
+        admin.execute("select ward_internal.reseal('acme', %s, 0, 100)", model)
+        assert versions(admin) == {1: 4, 2: 2}
+    restore(elsewhere, dump(full, tmp_path / "middle"))
+    _repair(elsewhere)
+    assert _rows(elsewhere, "acme") == before
+    with elsewhere.admin() as admin:
+        reseal(admin)
+        assert retire(admin) == [1]
+        assert _rows(elsewhere, "acme") == before
+        admin.execute("set session_replication_role = replica; delete from tenant_acme.patients_sealed")
+        restore(elsewhere, old, "--data-only", "--disable-triggers")
+        with pytest.raises(psycopg.Error) as failed:
+            _rows(elsewhere, "acme")
+        assert failed.value.sqlstate == "WK104"
+        with pytest.raises(psycopg.Error) as failed:
+            admin.execute("select ward.destroy_key('acme', 1, true)")
+        assert failed.value.sqlstate == "WK214"
+        admin.execute("select ward.readmit_key('acme', 1, 'restored')")
+        assert _rows(elsewhere, "acme") == before
+        reseal(admin)
+        assert retire(admin) == [1]
+    assert _rows(elsewhere, "acme") == before
+    with elsewhere.tenant("acme", role="ADMIN") as ward:
+        ward.execute("insert into patients (name) values ('Eve')")
 
 
 def test_restored_database_follows_its_models(full: Database, elsewhere: Database, tmp_path: Path) -> None:
