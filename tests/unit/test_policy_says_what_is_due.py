@@ -65,8 +65,14 @@ def test_rewrap_comes_before_rotation_so_that_the_new_key_is_under_the_new_kek()
 
 def test_interrupted_resealing_is_gone_on_with_unless_paused():
     keys = key(1, "decrypt-only", age=9), key(2, "decrypt-only", age=5), key(3)
-    assert actions(*keys) == [("reseal", 2)]
+    assert actions(*keys) == [("reseal", None)]
     assert actions(*keys, paused=True) == []
+
+
+def test_rotation_is_finished_before_another_is_begun():
+    assert actions(key(1, "decrypt-only", wrapped_at=NOW), key(2, age=500, wrapped_at=NOW)) == [
+        ("reseal", None)
+    ]
 
 
 @pytest.mark.parametrize(("days", "destroyed"), [(29, []), (30, [("destroy", 1)])])
@@ -83,7 +89,11 @@ def test_tenant_without_an_active_key_is_not_rotated():
     assert actions(key(1, "destroyed", age=999)) == []
 
 
-def test_derived_key_has_no_kek_of_its_own_and_the_master_no_rows():
-    old = key(age=400, kek="master")
-    assert actions(old, mode="derived") == [("rotate", 1)]
-    assert actions(old, slug=None) == [("rewrap", None)]
+def test_derived_key_has_no_kek_of_its_own():
+    assert actions(key(age=400, kek="master"), mode="derived") == [("rotate", 1)]
+
+
+def test_master_secret_has_no_rows_to_reseal():
+    keys = key(1, "decrypt-only", age=500), key(2, age=400)
+    assert actions(*keys, slug=None, mode="master") == [("rewrap", None), ("rotate", 2)]
+    assert actions(key(1, "decrypt-only"), key(2), slug=None, mode="master") == []

@@ -61,6 +61,11 @@ class TenantKeys:
     def active(self) -> Key | None:
         return next((key for key in self.keys if key.state == "active"), None)
 
+    @property
+    def is_rotating(self) -> bool:
+        """Whether rows may be under a former version, which is then not retired yet."""
+        return self.slug is not None and any(key.state == "decrypt-only" for key in self.keys)
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -77,16 +82,11 @@ def due(tenant: TenantKeys, policy: Policy, now: datetime) -> list[Due]:
     active = tenant.active
     if active and tenant.mode != "derived" and now - kek_in_use_since(tenant.keys) >= policy.kek_cryptoperiod:
         found.append(Due("rewrap", f"the KEK is older than {policy.kek_cryptoperiod.days} days"))
-    if tenant.slug is None:
-        return found
-    if active and (reason := _why_rotate(tenant, active, policy, now)):
+    if tenant.is_rotating:
+        if not tenant.paused:
+            found.append(Due("reseal", "a rotation is not finished"))
+    elif active and (reason := _why_rotate(tenant, active, policy, now)):
         found.append(Due("rotate", reason, active.version))
-    elif not tenant.paused:
-        found += [
-            Due("reseal", f"rows may be under version {key.version}", key.version)
-            for key in tenant.keys
-            if key.state == "decrypt-only"
-        ][-1:]
     found += [
         Due("destroy", f"retired for {policy.grace.days} days", key.version)
         for key in destroyable(tenant.keys, policy, now)

@@ -20,6 +20,7 @@ __all__ = [
     "Connection",
     "Ward",
     "keeper_socket",
+    "keks_to_destroy",
     "read_keys",
     "read_policy",
     "read_tenants",
@@ -94,6 +95,18 @@ def read_policy(connection: Connection) -> Policy:
         int(found.get("most_fields", default.most_fields)),
         days("grace", default.grace),
     )
+
+
+_DISABLED = """
+select distinct d.tenant_id from ward_internal.events as d
+ where d.kind = 'kek disabled' and d.at <= clock_timestamp() - %s
+   and not exists (select from ward_internal.events as e where e.tenant_id = d.tenant_id
+                    and e.kind = 'kek destroyed' and e.detail @> d.detail)"""
+
+
+def keks_to_destroy(connection: Connection, policy: Policy) -> set[UUID]:
+    """Return the tenants with KEK versions that have wrapped nothing for the grace."""
+    return {tenant for (tenant,) in connection.execute(_DISABLED, [policy.grace]).fetchall()}
 
 
 def keeper_socket(connection: Connection) -> Path:

@@ -50,7 +50,7 @@ class Throttle:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a pass has come. ``rows`` and ``fields`` are those this worker moved in all its passes."""
+    """How far a pass has come. ``rows`` and ``fields`` are those this worker moved in ``seconds``."""
 
     slug: str
     table: str
@@ -58,6 +58,7 @@ class Progress:
     of_blocks: int
     rows: int
     fields: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,9 @@ class _Worker:
         done = sum(blocks for model, (_, blocks) in ward.leaves.items() if model in position.done)
         within = position.block if position.table == table else 0
         of_blocks = sum(blocks for _, blocks in ward.leaves.values())
-        return Progress(self._slug, ward.leaves[table][0], done + within, of_blocks, self._rows, self._fields)
+        seconds = time.monotonic() - self._began
+        face = ward.leaves[table][0]
+        return Progress(self._slug, face, done + within, of_blocks, self._rows, self._fields, seconds)
 
     def _retire(self) -> Outcome | None:
         try:
