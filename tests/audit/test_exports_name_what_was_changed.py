@@ -244,6 +244,9 @@ def test_a_checkpoint_that_covers_more_than_the_file_has_is_the_last() -> None:
     }
     both = [canonical.encode(this.document()) for this in signed]
     assert _defect(_file([*lines[:-2], *both, canonical.encode({"end": end})])).kind == "deleted"
+    header, *entries, leaves, checkpoint, last = _lines(Log.of(9).export())
+    early = _file([header, *entries[:5], b'{"leaves":""}', checkpoint, *entries[5:], leaves, last])
+    assert _defect(_resealed(_lines(early))).kind == "deleted"
     defect = _defect(_EXPORT.replace(b'"right":[]', b'"right":["%s"]' % (b"00" * 32)))
     assert defect.kind == "damaged"
 
