@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -24,7 +24,6 @@ ORCHESTRATOR = "wardkey-orchestrator"
 
 _CONFIGURATION = """
 storage "raft" {{ path = "{base}/data" node_id = "one" performance_multiplier = 1 }}
-seal "static" {{ current_key_id = "test" current_key = "file://{base}/seal.key" }}
 listener "tcp" {{ address = "127.0.0.1:{port}" tls_disable = true }}
 listener "tcp" {{
   address = "127.0.0.1:{tls_port}" tls_cert_file = "{base}/certificate.pem" tls_key_file = "{base}/key.pem"
@@ -46,7 +45,6 @@ class OpenBao:
     def __init__(self) -> None:
         self._base = Path(tempfile.mkdtemp(prefix="wkbao"))
         (self._base / "data").mkdir()
-        (self._base / "seal.key").write_bytes(os.urandom(32))
         self.port, tls_port, cluster_port = free_port(), free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.uri = f"vault://{self.address}/transit?tls=off"
@@ -61,15 +59,15 @@ class OpenBao:
             )
         )
         self._process: subprocess.Popen[bytes] | None = None
-        self._root = self._recovery_key = ""
+        self._root = self._unseal_key = ""
         self._ids: dict[str, dict[str, str]] = {}
         self._prepare()
 
     def _prepare(self) -> None:
         self._launch()
-        made = self.ask("PUT", "sys/init", {"recovery_shares": 1, "recovery_threshold": 1})
-        self._root, self._recovery_key = made["root_token"], made["recovery_keys"][0]
-        self._wait(200)
+        made = self.ask("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+        self._root, self._unseal_key = made["root_token"], made["keys"][0]
+        self.unseal()
         self.ask("POST", "sys/mounts/transit", {"type": "transit"})
         self.ask("POST", "sys/auth/approle", {"type": "approle"})
         self.ask("PUT", f"sys/policies/acl/{ORCHESTRATOR}", {"policy": _ORCHESTRATOR_POLICY})
@@ -111,8 +109,12 @@ class OpenBao:
         self._wait(503)
 
     def unseal(self) -> None:
-        requests.put(f"http://{self.address}/v1/sys/unseal", json={"key": self._recovery_key}, timeout=10)
+        requests.put(f"http://{self.address}/v1/sys/unseal", json={"key": self._unseal_key}, timeout=10)
         self._wait(200)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         assert self._process
@@ -121,7 +123,7 @@ class OpenBao:
 
     def restart(self) -> None:
         self._launch()
-        self._wait(200)
+        self.unseal()
 
     def remove(self) -> None:
         self.kill()

@@ -160,7 +160,7 @@ class Pkcs11Kms(Kms):
     def wrap(self, kek: KekRef, dek: bytes, aad: bytes) -> bytes:
         nonce = os.urandom(_NONCE_LENGTH)
         with self._opened() as session:
-            sealed = _key(session, kek).encrypt(dek, **_aes_gcm(nonce, aad))
+            sealed = self._key(session, kek).encrypt(dek, **_aes_gcm(nonce, aad))
         return bytes((_FORMAT,)) + nonce + bytes(sealed)
 
     def unwrap(self, kek: KekRef, wrapped: bytes, aad: bytes) -> bytes:
@@ -168,11 +168,21 @@ class Pkcs11Kms(Kms):
             raise KmsDenied("the wrapped key is not one of a PKCS#11 token")
         nonce, sealed = wrapped[1 : 1 + _NONCE_LENGTH], wrapped[1 + _NONCE_LENGTH :]
         with self._opened() as session:
-            key = _key(session, kek)
+            key = self._key(session, kek)
             try:
                 return bytes(key.decrypt(sealed, **_aes_gcm(nonce, aad)))
             except (errors.GeneralError, errors.FunctionFailed):  # modules say so of a wrong tag
                 raise KmsDenied("the wrapped key does not open under this KEK and tenant") from None
+
+    def _key(self, session: Any, kek: KekRef) -> Any:
+        wanted = {**_KEK, Attribute.LABEL: _label_of(kek), Attribute.ID: kek.version.encode()}
+        found = list(session.get_objects(wanted))
+        if len(found) != 1:
+            self._session = None  # of a token that was away, sessions may stay empty when it is back
+            raise KmsDenied("the PKCS#11 token has no such KEK")
+        if not _is_enabled(found[0]):
+            raise KmsDenied("this version of the KEK is disabled")
+        return found[0]
 
     @contextmanager
     def _replaced(self, kek: KekRef) -> Iterator[Any]:
@@ -207,7 +217,11 @@ class Pkcs11Kms(Kms):
     def _log_in(self) -> Any:
         if self._pin_is_wrong:
             raise errors.PinIncorrect
-        token = self._library.get_token(**self._wanted)
+        try:
+            token = self._library.get_token(**self._wanted)
+        except errors.PKCS11Error:  # many modules find a token that was away only when they are started anew
+            self._library.reinitialize()
+            token = self._library.get_token(**self._wanted)
         try:
             return token.open(user_pin=self._pin)
         except errors.UserAlreadyLoggedIn:  # a login is the process's, for all its sessions
@@ -245,16 +259,6 @@ def _label_of(kek: KekRef) -> str:
     if scheme != Pkcs11Kms.scheme or not _LABEL.fullmatch(label) or not _VERSION.fullmatch(kek.version):
         raise KmsDenied("the KEK is not one of a PKCS#11 token")
     return label
-
-
-def _key(session: Any, kek: KekRef) -> Any:
-    wanted = {**_KEK, Attribute.LABEL: _label_of(kek), Attribute.ID: kek.version.encode()}
-    found = list(session.get_objects(wanted))
-    if len(found) != 1:
-        raise KmsDenied("the PKCS#11 token has no such KEK")
-    if not _is_enabled(found[0]):
-        raise KmsDenied("this version of the KEK is disabled")
-    return found[0]
 
 
 def _is_enabled(key: Any) -> bool:
