@@ -1,4 +1,4 @@
--- Keys get a life: states with their times, rotations, requests, events, shreddings.
+-- Keys get a life: states with their times, rotations, requests, events, shreddings. What happens gets a log.
 
 alter table ward_internal.settings drop constraint settings_known;
 alter table ward_internal.settings add constraint settings_known check (name in (
@@ -85,3 +85,99 @@ select pg_catalog.pg_extension_config_dump('ward_internal.rotation_requests', ''
 select pg_catalog.pg_extension_config_dump('ward_internal.event_id', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.events', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.shreddings', '');
+
+-- The audit log.
+
+create schema ward_archive;
+comment on schema ward_archive is 'wardkey: audit logs of tenants that are gone';
+
+create sequence ward_internal.audit_id;
+
+create table ward_internal.audit_log (
+  tenant_id uuid not null,
+  id bigint not null default pg_catalog.nextval('ward_internal.audit_id'),
+  at timestamptz not null default pg_catalog.clock_timestamp(),
+  transaction xid8,
+  statement bigint,
+  model_id uuid,
+  kind "char" not null,
+  journalled boolean not null default false,
+  context bytea,
+  operation text not null,
+  row_id text,
+  columns text,
+  old jsonb,
+  new jsonb,
+  detail jsonb,
+  subject text,
+  role text,
+  purpose text,
+  database_role text,
+  address text,
+  application text,
+  constraint audit_log_kind_known check (kind in ('w', 'r', 'e')),
+  constraint audit_log_operation_form check (operation ~ '^[a-z_]+$'),
+  constraint audit_log_context_length check (pg_catalog.octet_length(context) = 16)
+) partition by list (tenant_id);
+comment on table ward_internal.audit_log is
+  'one entry per row written, per statement and row read, per event. Entries are never changed; sealed values in them are as '
+  'they were stored';
+comment on column ward_internal.audit_log.id is 'unique in the whole database; not the order of the log, which audit_batches has';
+comment on column ward_internal.audit_log.statement is 'when the client''s statement began, microseconds since 2000-01-01 UTC';
+comment on column ward_internal.audit_log.kind is 'w write, r read, e event';
+comment on column ward_internal.audit_log.journalled is
+  'came through the journal (see wardkey_pg/journal.py) and was inserted by the scribe, not by the transaction itself';
+comment on column ward_internal.audit_log.context is
+  'which login: subject, role, purpose, database role, address and application are those of the entry with operation login '
+  'and this context; they stand here only where there is no context';
+comment on column ward_internal.audit_log.row_id is
+  'the primary key as text: 17, a uuid; a JSON array if it has several columns. Of an update: before it';
+comment on column ward_internal.audit_log.columns is 'columns read or changed, quoted as in SQL, comma-separated';
+
+create table ward_internal.audit_batches (
+  tenant_id uuid not null,
+  first_position bigint not null,
+  ids bigint[] not null,
+  leaf_hashes bytea not null,
+  lsn pg_lsn not null,
+  at timestamptz not null default pg_catalog.clock_timestamp(),
+  constraint audit_batches_pkey primary key (tenant_id, first_position),
+  constraint audit_batches_hash_per_entry check (pg_catalog.octet_length(leaf_hashes) = 32 * pg_catalog.cardinality(ids))
+);
+comment on table ward_internal.audit_batches is
+  'the order of a tenant''s entries and their leaf hashes, 32 bytes each: from first_position on, as the scribe sealed them';
+
+create table ward_internal.audit_trees (
+  tenant_id uuid constraint audit_trees_pkey primary key,
+  size bigint not null,
+  frontier bytea not null
+);
+comment on table ward_internal.audit_trees is
+  'each tenant''s Merkle tree as far as it goes: frontier is the hashes of its full subtrees, 32 bytes each, largest first';
+
+create table ward_internal.audit_checkpoints (
+  tenant_id uuid not null,
+  size bigint not null,
+  checkpoint text not null,
+  signature bytea not null,
+  key bytea not null,
+  constraint audit_checkpoints_pkey primary key (tenant_id, size)
+);
+comment on table ward_internal.audit_checkpoints is 'signed roots; checkpoint is the very text that was signed, key the public key';
+
+create table ward_internal.scribe_state (
+  one boolean constraint scribe_state_pkey primary key default true,
+  system_identifier text not null,
+  slot name not null,
+  lsn pg_lsn not null,
+  at timestamptz not null default pg_catalog.clock_timestamp(),
+  detail jsonb not null default '{}',
+  constraint scribe_state_one_row check (one)
+);
+comment on table ward_internal.scribe_state is 'how far the scribe has come: what ends at or before lsn is in the log and sealed';
+
+select pg_catalog.pg_extension_config_dump('ward_internal.audit_id', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.audit_batches', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.audit_trees', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.audit_checkpoints', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.scribe_state', '');
