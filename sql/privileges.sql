@@ -27,8 +27,8 @@ to ward_tenant;
 
 grant usage on schema ward_internal to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
-grant insert on ward_internal.rotation_requests, ward_internal.events to ward_owner;
-grant select (tenant_id, done_at) on ward_internal.rotation_requests to ward_owner;
+grant select, insert on ward_internal.rotation_requests to ward_owner;
+grant insert on ward_internal.events to ward_owner;
 grant usage on sequence ward_internal.event_id to ward_owner;
 grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),

@@ -83,9 +83,9 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 begin
   perform set_config('lock_timeout', '100ms', true);
   execute format('lock table %s in share row exclusive mode', p_leaf);
-  raise exception using errcode = 'WK000', message = 'no writer is left';
+  raise exception using errcode = 'transaction_rollback', message = 'no writer is left';
 exception
-  when sqlstate 'WK000' then null;  -- undoes lock and setting: whoever waited behind it goes on
+  when transaction_rollback then null;  -- undoes lock and setting: whoever waited behind it goes on
   when lock_not_available then
     perform ward_internal.fail('key_in_use', format('a transaction that wrote to %s does not end', p_leaf),
       'wait for it; prepared transactions too: select * from pg_prepared_xacts');
@@ -325,8 +325,7 @@ declare
   v_tenant uuid := ward.tenant_id();
 begin
   if v_tenant is null then
-    raise exception using errcode = 'WK001', message = 'no tenant context in this transaction',
-      hint = 'call ward.login(token) first, in the same transaction';
+    perform ward_internal.begin_write('');  -- says so: WK001
   elsif ward.role() <> 'ADMIN' then
     perform ward_internal.fail('not_allowed', 'only an ADMIN may ask for a rotation', 'use a token of that role');
   end if;

@@ -322,7 +322,7 @@ def test_a_backend_killed_in_the_middle(preparing: Database) -> None:
         assert row
         moved = admin.execute("select fields from ward_internal.reseal('acme', %s, 0, 4)", row).fetchone()
         counted = versions(admin)
-    keeper = preparing.cluster.keeper.process
+    keeper, watcher = preparing.cluster.keeper.process, preparing.admin()
     assert keeper and moved and moved[0] > 0
     for number in (signal.SIGINT, signal.SIGKILL):
         os.kill(keeper.pid, signal.SIGSTOP)
@@ -337,6 +337,9 @@ def test_a_backend_killed_in_the_middle(preparing: Database) -> None:
             assert (failed.value.sqlstate == "57014") == (number == signal.SIGINT)
         finally:
             os.kill(keeper.pid, signal.SIGCONT)
+    with pytest.raises(psycopg.OperationalError):
+        while True:  # the server ends whoever is connected, and recovers
+            watcher.execute("select pg_sleep(0.05)")
     for _ in range(600):
         try:
             preparing.admin().close()
