@@ -68,6 +68,11 @@ def test_held_rows_are_passed_over_again():
     assert next_step(ROTATED, position.after_wait()) == Reseal("a", 0)
 
 
+def test_values_that_do_not_open_are_counted_in_a_pass_of_their_own():
+    position = Position().after_batch("a", Batch(moved=9, failed=2)).after_batch("b", Batch())
+    assert next_step(ROTATED, position) == Fence()
+
+
 def test_values_that_do_not_open_end_it():
     position = Position().after_batch("a", Batch(failed=2)).after_batch("b", Batch(failed=1))
     assert next_step(ROTATED, position) == Failed(3)

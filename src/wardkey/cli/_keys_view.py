@@ -73,7 +73,7 @@ def show_status(facts: dict[str, Any]) -> None:
     """Print what ``wardkey keys status`` found."""
     versions, rotation = facts["versions"], facts["rotation"]
     shown = ("slug", "status", "mode", "kek", "kek_version", "kek_age_days", "fields", "request", "due")
-    details({name: facts[name] or None for name in shown})
+    details({name: None if facts[name] == [] else facts[name] for name in shown})
     if rotation:
         state = "paused" if rotation["paused"] else "under way"
         ended = rotation["finished_at"]

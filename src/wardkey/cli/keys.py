@@ -203,21 +203,36 @@ def retire(context: Context, slugs: tuple[str, ...], every: bool) -> int:
 @click.option("--due", is_flag=True, help="What is retired, and KEK versions disabled, for the grace.")
 @click.option("--master", is_flag=True, help="A version of the master secret.")
 @_version
-@click.option("--now", is_flag=True, help="Before the grace is over, and its unused KEK versions with it.")
+@click.option("--now", is_flag=True, help="Before the grace is over.")
+@click.option(
+    "--old-keks",
+    is_flag=True,
+    help="With --now: KEK versions, too, that now wrap nothing but keys in backups.",
+)
 @pass_context
 def destroy(
-    context: Context, slug: str | None, due: bool, master: bool, version: int | None, now: bool
+    context: Context,
+    slug: str | None,
+    due: bool,
+    master: bool,
+    version: int | None,
+    now: bool,
+    old_keks: bool,
 ) -> int:
-    """Destroy retired keys: what was sealed under them, in backups too, cannot be opened again."""
+    """Destroy retired keys: what was sealed under them, in backups too, cannot be opened again.
+
+    A KEK version that rewrapping left behind is destroyed after the same grace: backups from before, whatever
+    data keys they need, cannot be opened any more then.
+    """
     _one_of(SLUG=slug, due=due, master=master)
-    if (version is None) != due or (now and due):
-        raise click.UsageError("name a --version, or use --due")
+    if (version is None) != due or (now and due) or (old_keks and not now):
+        raise click.UsageError("name a --version, with --now and --old-keks if so, or use --due")
     with open_job(context) as job:
         if version is None:
             job.do_what_is_due("destroy")
         for tenant in [] if due else job.orchestrator.tenants([slug] if slug else [], master=master):
             if version is not None and job.destroy(tenant, version, now=now):
-                job.destroy_keks(tenant, now=now)
+                job.destroy_keks(tenant, now=old_keks)
         return job.end()
 
 

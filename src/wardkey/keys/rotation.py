@@ -117,21 +117,27 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where the worker is in its pass, and how often it had to wait since something moved."""
+    """Where the worker is in its pass, what it met there, and its waits since it last moved a value."""
 
     done: frozenset[str] = frozenset()
     table: str | None = None
     block: int = 0
+    moved: int = 0
     failed: int = 0
     held: int = 0
     waits: int = 0
 
     def after_batch(self, table: str, batch: Batch) -> Position:
-        failed, held = self.failed + batch.failed, self.held + batch.held
-        waits = 0 if batch.moved else self.waits
+        met = replace(
+            self,
+            moved=self.moved + batch.moved,
+            failed=self.failed + batch.failed,
+            held=self.held + batch.held,
+            waits=0 if batch.moved else self.waits,
+        )
         if batch.next_block is None:
-            return Position(self.done | {table}, failed=failed, held=held, waits=waits)
-        return Position(self.done, table, batch.next_block, failed, held, waits)
+            return replace(met, done=self.done | {table}, table=None, block=0)
+        return replace(met, table=table, block=batch.next_block)
 
     def after_wait(self) -> Position:
         """Go on after a Wait: where rows were held, with another pass."""
@@ -144,7 +150,7 @@ class Position:
 
 
 def next_step(facts: Facts, position: Position) -> Step:
-    """Return what to do. After a Fence or a refused Retire: ``position.another_pass()``."""
+    """Return what to do. After a Fence and a refused Retire: ``position.another_pass()``."""
     if "decrypt-only" not in facts.states.values():
         return Finished()
     if facts.paused:
@@ -159,7 +165,8 @@ def next_step(facts: Facts, position: Position) -> Step:
     if facts.older:
         return wait("transactions from before the rotation are still running", position)
     if position.failed:
-        return Failed(position.failed)
+        # A row of which other values were moved went to another place, where it failed again: count anew.
+        return Fence() if position.moved else Failed(position.failed)
     return Retire()
 
 
