@@ -11,7 +11,7 @@ where (oid in (select oid from guarded)
       ('ward_internal.tenants', 'SELECT', ''), ('ward_internal.tenant_keys', 'SELECT', ''),
       ('ward_internal.issuers', 'SELECT', ''), ('ward_internal.settings', 'SELECT', ''),
       ('ward_internal.rotation_requests', 'INSERT', ''), ('ward_internal.events', 'INSERT', ''),
-      ('ward_internal.rotation_requests', 'SELECT', 'tenant_id'), ('ward_internal.rotation_requests', 'SELECT', 'done_at'),
+      ('ward_internal.rotation_requests', 'SELECT', ''),
       ('ward_internal.event_id', 'USAGE', '')))
 order by 1, 2;
 
