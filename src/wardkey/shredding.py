@@ -38,6 +38,11 @@ Facts = dict[str, Any]
 
 _ENDING = 10_000  # milliseconds that a connection is given to end
 _DERIVED = "master"  # stands for the KEK of a key that was derived
+_KEPT_ON_DISK = {
+    "local": "the keeper's directory",
+    "vault": "the Vault's storage",
+    "pkcs11": "the token, where it allows any,",
+}
 
 
 def what_goes(connection: Connection, slug: str, keks: Keks) -> Facts:
@@ -55,7 +60,7 @@ def what_goes(connection: Connection, slug: str, keks: Keks) -> Facts:
     return {
         **facts,
         "keks": reported,
-        "remains": _remains(facts, said),
+        "remains": _remains(facts, said, _schemes(connection, facts)),
         "begun_at": _begun_at(connection, tenant),
     }
 
@@ -109,7 +114,7 @@ def shred(
         "key_mode": facts["mode"],
         "data_keys": facts["keys"],
         "keks": _keks(facts, said),
-        "remains": _remains(facts, said),
+        "remains": _remains(facts, said, _schemes(connection, facts)),
         "begun_at": _begun_at(connection, tenant),
         "keys_refused_since": refused["time"],
         "certified_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -192,7 +197,14 @@ def _times(report: KekVersion | None) -> Facts:
     return {name: _moment(seconds) for name, seconds in times.items() if seconds is not None}
 
 
-def _remains(facts: Facts, said: list[KekVersion]) -> list[str]:
+def _schemes(connection: Connection, facts: Facts) -> set[str]:
+    """Return the schemes of the KMSes that the tenant's KEK is or was in: backups may be of those times."""
+    query = "select detail ->> 'from' from ward_internal.events where tenant_id = %s and kind = 'rewrapped'"
+    former = [row[0] for row in connection.execute(query, [facts["tenant"]]).fetchall()]
+    return {kek.partition(":")[0] for kek in (*former, *(key["kek"] for key in facts["keys"]))}
+
+
+def _remains(facts: Facts, said: list[KekVersion], schemes: set[str]) -> list[str]:
     """Say what is not yet, or not by this, beyond reach."""
     remains = [
         f"KEK version {version.version} is scheduled for destruction"
@@ -206,11 +218,12 @@ def _remains(facts: Facts, said: list[KekVersion]) -> list[str]:
             "the data keys were derived from the cell's master secret, which other tenants still need: "
             "whoever has it and a backup can derive them, until its version is destroyed too"
         )
-    elif any(key["kek"].startswith("local:") for key in facts["keys"]):
-        remains.append(
-            "copies of the keeper's directory made before have the KEK: until they are deleted, a keeper run "
-            "on one opens a backup of the database"
-        )
+    for scheme, storage in _KEPT_ON_DISK.items():
+        if scheme in schemes:
+            remains.append(
+                f"copies of {storage} made before have the KEK: until they are deleted, whoever restores one "
+                "beside a backup of the database opens it"
+            )
     return remains
 
 

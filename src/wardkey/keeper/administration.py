@@ -62,7 +62,8 @@ class Administration:
         if request.action == "destroy_all":
             self._check_shredded(tenant, "the KEK of a tenant that is not shredded is not destroyed")
             for provider in present:
-                await _manage(provider, lambda kms: kms.destroy_all(tenant))
+                if self._providers.name_of(provider) not in request.managed:
+                    await _manage(provider, lambda kms: kms.destroy_all(tenant))
             return {}
         versions = await _manage(present[0], lambda kms: kms.kek_versions(tenant))
         return {

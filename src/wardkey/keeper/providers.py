@@ -159,6 +159,10 @@ class Providers:
             *former,
         ]
 
+    def name_of(self, provider: Provider) -> str:
+        """Return ``own`` for one that a tenant brings, else its scheme, of which the cell has one each."""
+        return provider.scheme if provider.directory == self._directory else "own"
+
     async def ask(self, providers: Sequence[Provider], call: Callable[[Kms], _T]) -> _T:
         """Ask the first; when it denies, the next. Raises KeyRefused, KeeperUnavailable."""
         for provider in providers:
@@ -173,8 +177,13 @@ class Providers:
         raise KeyRefused("the key management service refused the key", "see the keeper's log")
 
     def named(self, tenant: UUID, kek: str) -> list[Provider]:
-        """Return where this KEK of the tenant may be, by the scheme that its name begins with."""
+        """Return where this KEK may be, by the scheme that its name begins with: nowhere if not the tenant's.
+
+        Else a DEK could be wrapped under the KEK of another tenant, and had by whoever may use that one.
+        """
         scheme = kek.partition(":")[0]
+        if str(tenant) not in kek:  # each provider names KEKs by their tenant
+            return []
         return [provider for provider in self.of(tenant) if provider.scheme == scheme]
 
     def close(self) -> None:

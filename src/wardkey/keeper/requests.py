@@ -108,11 +108,16 @@ class Reseal:
 
 @dataclass(frozen=True, slots=True)
 class Kek:
-    """Asks for something to be done with a tenant's KEK. ``kek``: to disable and destroy a version."""
+    """Asks for something to be done with a tenant's KEK.
+
+    ``kek``: to disable and destroy a version. ``managed``: the KMSes that destroy_all leaves to who asks,
+    ``own`` for the tenant's own, others by their scheme.
+    """
 
     tenant: UUID
     action: str
     kek: KekRef | None = None
+    managed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,7 @@ _MEMBERS: Mapping[str, frozenset[str]] = {
     "derive": frozenset(("tenant", "master")) | _KEY,
     "rewrap": frozenset(("tenant", "commitment", "to_kek", "to_kek_version")) | _KEY,
     "reseal": frozenset(("tenant", "to", "keys", "length")),
-    "kek": frozenset(("tenant", "action", "kek", "kek_version")),
+    "kek": frozenset(("tenant", "action", "kek", "kek_version", "managed")),
     "tombstone": frozenset(("tenant", "name", "version")),
     "shred": frozenset(("tenant", "name")),
     "certify": frozenset(("tenant", "statement")),
@@ -233,7 +238,12 @@ def _kek_action(message: Mapping[str, Any], tenant: UUID) -> Kek:
         raise Unsupported(f"action must be one of {', '.join(_ACTIONS)}")
     if (kek is not None) != (action in ("disable", "destroy")):
         raise Unsupported("disable and destroy name a KEK and its version, other actions do not")
-    return Kek(tenant, action, kek)
+    managed = message.get("managed", [])
+    if not isinstance(managed, list) or not all(isinstance(name, str) for name in managed):
+        raise Unsupported("managed must be a list of names")
+    if managed and action != "destroy_all":
+        raise Unsupported("only destroy_all leaves out what is managed otherwise")
+    return Kek(tenant, action, kek, frozenset(managed))
 
 
 def _kek(message: Mapping[str, Any], name: str = "kek") -> KekRef:

@@ -73,11 +73,13 @@ class Keks:
 
         KMSes that the tenant's KEK may have been in before are asked too.
         """
-        asked = self._present_and_past(tenant)
-        for kms in filter(None, asked):
-            _patiently(lambda: kms.destroy_all(tenant))  # noqa: B023 - called at once
-        if None in asked:
-            self._ask(tenant, "destroy_all")
+        asked, managed = self._present_and_past(tenant), []
+        for place, kms in enumerate(asked):
+            if kms is not None:
+                _patiently(lambda: kms.destroy_all(tenant))  # noqa: B023 - called at once
+                managed.append("own" if tenant in self._configuration.tenants and place == 0 else kms.scheme)
+        if None in asked:  # the keeper's credential may not do in the others what was just done there
+            self._ask(tenant, "destroy_all", managed=managed)
 
     def versions(self, tenant: UUID) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first."""

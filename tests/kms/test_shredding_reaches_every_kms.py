@@ -1,0 +1,125 @@
+"""A shredded tenant's KEK ends in whichever KMS it is, and the certificate has what that KMS says of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.support.dumps import run
+from tests.support.kms_servers import KmsServer, choice_of
+from wardkey.certificate import Certificate
+from wardkey.keys.kek import Keks
+from wardkey.server import Cluster, Home
+from wardkey.server.kms_choice import sides
+
+from .benches import Bench, Pkcs11Bench, VaultBench
+
+_GONE = "destruction accepted, not reported any more"
+_STATES = {"vault": _GONE, "pkcs11": _GONE, "gcpkms": "scheduled", "awskms": "scheduled"}
+
+
+@pytest.fixture
+def home(new_home: Callable[[], Home]) -> Home:
+    return new_home()
+
+
+def _shred(server: KmsServer, slug: str) -> Certificate:
+    code = server.json("tenant", "shred", slug)["code"]
+    return Certificate.parse(server("tenant", "shred", slug, "--confirm", code).stdout.encode())
+
+
+def _bring_back(server: KmsServer, home: Home, backup: Path, slug: str) -> None:
+    """Put the backup in the place of the database."""
+    run(Cluster(home), "dropdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "--force", "wardkey")
+    run(Cluster(home), "createdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "wardkey")
+    server("psql", "-qc", f"create role tenant_{slug}")
+    run(Cluster(home), "pg_restore", "--exit-on-error", f"--dbname={Cluster(home).dsn()}", str(backup))
+    server("psql", "-qc", "select ward.repair_tenant(slug) from ward.tenants")
+    server("tenant", "reset-password", slug)
+
+
+@pytest.mark.parametrize("scheme", _STATES)
+def test_backup_stays_shut_with_and_without_the_ledger(
+    request: pytest.FixtureRequest, home: Home, scheme: str, tmp_path: Path
+) -> None:
+    bench: Bench = request.getfixturevalue(f"{scheme}_bench")
+    server = KmsServer(home.path)
+    home.make_directories()
+    bench.give_to(home.keeper_user().uid)
+    variables = {"SOFTHSM2_CONF": os.environ["SOFTHSM2_CONF"]} if isinstance(bench, Pkcs11Bench) else {}
+    server("kms", "use", *choice_of(bench, variables))
+    server.start()
+    server("tenant", "create", "gone", "stays")
+    for slug in ("gone", "stays"):
+        server.write(slug, f"of {slug}")
+    run(Cluster(home), "pg_dump", "-Fc", f"--file={tmp_path / 'backup'}", Cluster(home).dsn())
+
+    certificate = _shred(server, "gone")
+    assert [(kek["kek"].split(":")[0], kek["state"]) for kek in certificate.statement["keks"]] == [
+        (scheme, _STATES[scheme])
+    ]
+    remains = " ".join(certificate.statement["remains"])
+    assert ("bring it back" in remains) == (_STATES[scheme] == "scheduled")
+    if _STATES[scheme] == "scheduled":
+        assert certificate.statement["keks"][0]["destroyed_at"] > certificate.statement["certified_at"]
+    assert server.read("stays") == ["of stays"]
+
+    _bring_back(server, home, tmp_path / "backup", "gone")
+    assert server.read("stays") == ["of stays"]
+    assert "tenant gone was shredded on" in server.try_to_read("gone", code=1).stderr
+    server("down")
+    (home.keeper / "ledger.jsonl").unlink()
+    server("up")
+    assert server.read("stays") == ["of stays"]
+    refused = server.try_to_read("gone", code=1).stderr
+    assert "shredded" not in refused and "refused" in refused
+
+
+def test_a_tenants_own_kms_and_the_cells_both_forget_it(home: Home, vault_bench: VaultBench) -> None:
+    """It moved from the one to the other: its KEK is in both, its credential in the home."""
+    server = KmsServer(home.path)
+    server.start()
+    server("tenant", "create", "own")
+    server.write("own", "of own")
+    uri, *options = choice_of(vault_bench)
+    server("kms", "use", uri, "--tenant", "own", *options)
+    tenant = server.sql("select id from ward.tenants where slug = 'own'")
+    kek = Keks(home.orchestrator, home.keeper_socket).create(UUID(tenant))
+    query = f"select ward_internal.rewrap_key('{tenant}', 1, '{kek.name}', '{kek.version}')"
+    assert server.sql(query) == "t"
+    assert len(list(home.keeper.glob(f"tenants/{tenant}"))) == 1
+    certificate = _shred(server, "own")
+    assert [kek["state"] for kek in certificate.statement["keks"]] == [_GONE]
+    assert ["keeper's directory" in text for text in certificate.statement["remains"]] == [True, False]
+    assert '"state": "enabled"' not in (home.keeper / "kek" / f"{tenant}.json").read_text()
+    for side in sides(home):
+        assert side.read().tenants == {}
+    assert list(home.keeper.glob(f"tenants/{tenant}")) == []
+
+
+def test_while_the_kms_is_away_nothing_is_certified_and_a_rerun_ends_well(
+    home: Home, vault_bench: VaultBench
+) -> None:
+    server = KmsServer(home.path)
+    server.start()
+    uri, *options = choice_of(vault_bench)
+    server("tenant", "create", "own", "--kms", uri, *options)
+    server("tenant", "create", "acme")
+    for slug in ("own", "acme"):
+        server.write(slug, f"of {slug}")
+    code = server.json("tenant", "shred", "own")["code"]
+    vault_bench.server.seal()
+    try:
+        refused = server("tenant", "shred", "own", "--confirm", code, code=1)
+        assert refused.stdout == "" and "does not answer" in refused.stderr
+        assert "not permitted to log in" in server.try_to_read("own", code=3).stderr
+        assert server.read("acme") == ["of acme"]
+    finally:
+        vault_bench.server.unseal()
+    done = server("tenant", "shred", "own", "--confirm", code)
+    Certificate.parse(done.stdout.encode()).verify()
+    assert server.sql("select status from ward.tenants where slug = 'own'") == "shredded"
