@@ -20,7 +20,7 @@ _COLUMNS = ("slug", "name", "status", "login_role", "key_version", "created_at")
 
 @click.group()
 def tenant() -> None:
-    """Create, list, suspend, resume and drop tenants.
+    """Create, list, suspend, resume, export, shred and drop tenants.
 
     A tenant has a ward: a schema of its own, a login role, and a data key that seals its protected columns.
     """
