@@ -1,4 +1,4 @@
-"""A rotation moves every row while others read, write and hold locks; the old version goes when nothing needs it."""
+"""A rotation moves every row while others read, write and hold locks; the old version goes when it can."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def test_pause_ends_the_worker_and_resume_lets_the_next_one_go_on(ward):
 
 def test_value_that_does_not_open_is_named_and_keeps_its_key(ward):
     ward.query(
-        "update tenant_{slug}.patients_sealed set ssn = overlay(ssn placing '\\x00'::bytea from octet_length(ssn))"
-        " where id = 4 returning id"
+        "update tenant_{slug}.patients_sealed"
+        " set ssn = overlay(ssn placing '\\x00'::bytea from octet_length(ssn)) where id = 4 returning id"
     )
     ward.rotate()
     outcome = ward.reseal()
@@ -193,7 +193,7 @@ def test_of_two_workers_one_works(new_ward):
 
     def work() -> None:
         with ward.database.admin() as connection:
-            throttle, stop = Throttle(rate=1000), threading.Event()
+            throttle, stop = Throttle(rate=2000), threading.Event()
             outcomes.append(run.reseal(connection, ward.slug, throttle, stop, watch=lambda _: started.set()))
 
     worker = threading.Thread(target=work)

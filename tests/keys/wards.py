@@ -6,8 +6,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
-
 from tests.support.database import Connection, Database
 from wardkey.keys import run
 from wardkey.keys.run import Outcome, Throttle
@@ -87,12 +85,3 @@ class Ward:
 def make_ward(database: Database, rows: int = 0) -> Ward:
     ward = Ward(database, database.new_tenant())
     return ward.fill(rows) if rows else ward
-
-
-def ended(connection: Connection) -> bool:
-    """Whether the connection's backend is gone."""
-    try:
-        connection.execute("select")
-    except psycopg.OperationalError:
-        return True
-    return False
