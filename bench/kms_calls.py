@@ -6,21 +6,14 @@ it all the time.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 from _common import Figure, Server, Tenant, main
+from _kms import keeper
 
-from wardkey.errors import KeeperUnavailable
 from wardkey.keeper import client
-from wardkey.server import Cluster
 
 TENANTS, BACKENDS = 5, 20
 TTL = 8.0
@@ -32,7 +25,11 @@ def run(server: Server) -> list[Figure]:
     tenants = [database.tenant(number) for number in range(1, TENANTS + 1)]
     for tenant in tenants:
         tenant.load(20)
-    with _keeper(server.cluster) as socket, database.admin() as admin, ThreadPoolExecutor(BACKENDS) as pool:
+    with (
+        keeper(server.cluster, "--ttl", str(TTL)) as socket,
+        database.admin() as admin,
+        ThreadPoolExecutor(BACKENDS) as pool,
+    ):
         admin.execute("select ward.set('key_ttl', %s)", [str(BACKEND_TTL)])
         stop, ready = threading.Event(), threading.Barrier(BACKENDS + 1)
         readers = [pool.submit(_read, tenants[n % TENANTS], ready, stop) for n in range(BACKENDS)]
@@ -66,45 +63,6 @@ def _read(tenant: Tenant, ready: threading.Barrier, stop: threading.Event) -> in
             reads += 1
             time.sleep(0.02)
     return reads
-
-
-@contextmanager
-def _keeper(cluster: Cluster) -> Iterator[Path]:
-    """Run a keeper of this TTL in place of the home's; yield its socket."""
-    home, socket = cluster.home, cluster.home.keeper_socket
-    command = [
-        sys.executable,
-        "-m",
-        "wardkey.keeper",
-        "--directory",
-        str(home.keeper),
-        "--socket",
-        str(socket),
-    ]
-    command += [
-        "--ttl",
-        str(TTL),
-        "--allow-uid",
-        str(home.server_user().uid),
-        "--allow-uid",
-        str(os.getuid()),
-    ]
-    if os.getuid() == 0:
-        command += ["--run-as", f"{home.keeper_user().uid}:{home.server_user().gid}"]
-    cluster.keeper.stop()
-    with subprocess.Popen(command) as process:
-        try:
-            for _ in range(500):
-                try:
-                    client.status(socket)
-                    break
-                except KeeperUnavailable:
-                    time.sleep(0.01)
-            yield socket
-        finally:
-            process.terminate()
-            process.wait()
-            cluster.keeper.start()
 
 
 if __name__ == "__main__":
