@@ -45,10 +45,11 @@ def write_atomically(
     sync_directory(path.parent)
 
 
-def read_guarded(path: Path, *, secret: bool) -> bytes:
+def read_guarded(path: Path, *, secret: bool, limit: int | None = MAX_LENGTH) -> bytes:
     """Read a file that only its owner may change and, when ``secret``, only its owner may read.
 
-    Its owner must be this process's user or root; for root, also the owner of its directory.
+    No more than ``limit`` bytes of it are read. Its owner must be this process's user or root; for root, also
+    the owner of its directory.
     Raises UnsafeFileError, FileNotFoundError, OSError.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,7 +64,7 @@ def read_guarded(path: Path, *, secret: bool) -> bytes:
             raise UnsafeFileError(f"{path} belongs to another user; mend it with: chown")
         if found.st_mode & (0o077 if secret else 0o022):
             raise UnsafeFileError(f"{path} is open to other users; mend it with: chmod 600")
-        return file.read(MAX_LENGTH)
+        return file.read(limit)
 
 
 def sync_directory(directory: Path) -> None:

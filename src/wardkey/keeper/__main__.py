@@ -23,6 +23,7 @@ from wardkey_pg.jwk import import_algorithms
 
 from wardkey.kms import KmsConfigurationError, configured
 
+from .checkpoints import CHECKPOINTS_FILE, Checkpoints, CheckpointsError
 from .hardening import become, harden
 from .journal import ReleaseLog
 from .ledger import LEDGER_FILE, Ledger, LedgerError
@@ -54,13 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lock = _lock(directory)
         providers = Providers(directory, _report, options.kms)
         ledger = Ledger(directory / LEDGER_FILE, _report)
+        signing = SigningKey(directory / "signing.key")
+        checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, _report)
         listening = bind(path, options.socket_group)
-    except (StartError, SocketError, KmsConfigurationError, LedgerError, OSError) as error:
+    except (StartError, SocketError, KmsConfigurationError, LedgerError, CheckpointsError, OSError) as error:
         _report(f"cannot start: {error}")
         return 1
     mine = path.lstat().st_ino
     try:
-        asyncio.run(_serve(options, directory, providers, ledger, listening))
+        asyncio.run(_serve(options, directory, providers, ledger, signing, checkpoints, listening))
     finally:
         with suppress(OSError):
             if path.lstat().st_ino == mine:
@@ -75,6 +78,8 @@ async def _serve(
     directory: Path,
     providers: Providers,
     ledger: Ledger,
+    signing: SigningKey,
+    checkpoints: Checkpoints,
     listening: socket.socket,
 ) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -90,13 +95,15 @@ async def _serve(
         providers,
         trust,
         ledger,
-        SigningKey(directory / "signing.key"),
+        signing,
         log,
+        checkpoints,
         administrators=frozenset((*options.admin_uid, os.geteuid(), 0)),
+        scribes=frozenset(options.scribe_uid),
         ttl=options.ttl,
         report=_report,
     )
-    allowed = frozenset((*options.allow_uid, *options.admin_uid, os.geteuid()))
+    allowed = frozenset((*options.allow_uid, *options.admin_uid, *options.scribe_uid, os.geteuid()))
     _report(f"ready at {options.socket}, process {os.getpid()}, KMS {providers.cell.scheme}")
     try:
         await SocketServer(service, allowed, _report).run(listening, stop)
@@ -125,6 +132,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         help="users who may also shred, certify, and end KEKs, besides its own and root",
+    )
+    parser.add_argument(
+        "--scribe-uid",
+        type=int,
+        action="extend",
+        nargs="+",
+        default=[],
+        help="users who may also have checkpoints of audit logs signed, besides administrators",
     )
     parser.add_argument(
         "--run-as",

@@ -15,7 +15,7 @@ from .keys import Keys
 from .ledger import Ledger
 from .protocol import to_base64
 from .providers import Provider, Providers
-from .requests import MASTER_TENANT, Certify, Kek, Tombstone
+from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Tombstone
 from .signing import SigningKey
 
 __all__ = ["Administration", "is_for_administrators"]
@@ -28,6 +28,8 @@ def is_for_administrators(request: object) -> bool:
     match request:
         case Tombstone() | Certify():
             return True
+        case Checkpoint(readmit=readmit):
+            return readmit
         case Kek(action=action):
             return action in ("disable", "destroy", "destroy_all")
     return False

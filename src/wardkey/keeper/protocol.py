@@ -30,6 +30,12 @@ version, and ``"salt": base64`` come with them::
         → {"ok": true, "time": text}
     {"op": "certify", "tenant": uuid, "statement": text}
         → {"ok": true, "signature": base64, "public_key": base64}
+    {"op": "checkpoint", "tenant": uuid, "statement": text}
+        → {"ok": true, "signature": base64, "public_key": base64}
+    {"op": "checkpoint", "tenant": uuid}
+        → {"ok": true, "public_key": base64, "number": n, "size": n, "digest": hex}
+    {"op": "checkpoint", "tenant": uuid, "readmit": true}
+        → {"ok": true}
     {"op": "status"}
         → {"ok": true, "version": text, "pid": n, "started_at": Unix seconds, "cached_keys": n,
            "kms_calls": n, "kms_calls_by_provider": {"local": n}, "releases": n, "refusals": n,
@@ -39,7 +45,7 @@ version, and ``"salt": base64`` come with them::
 
 Of ``provision``, version (1) and KEK (the tenant's current one, made if missing) may be left out, of
 ``rewrap`` to_kek and to_kek_version (the same). The nil uuid stands for the master secret of mode
-``derived``.
+``derived``; of ``checkpoint`` for the platform's log, of which there is one for each database: "log": text.
 """
 
 from __future__ import annotations

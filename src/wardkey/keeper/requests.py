@@ -22,6 +22,7 @@ __all__ = [
     "MASTER_TENANT",
     "MAX_FIELDS",
     "Certify",
+    "Checkpoint",
     "Derive",
     "Kek",
     "Provision",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 MASTER_TENANT = UUID(bytes=MASTER)
+PLATFORM = UUID(int=0)  # whose log has what is of no tenant
 MAX_FIELDS = 512 * 1024 * 1024  # bytes of one reseal
 _MAX_NAME = 1024
 _ACTIONS = ("create", "rotate", "disable", "destroy", "destroy_all", "versions")
@@ -138,11 +140,25 @@ class Certify:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Asks for the signature of a checkpoint; without ``statement``, for the key and what was signed last.
+
+    ``log`` tells the platform's logs of several databases apart. ``readmit``: the database was restored, the
+    next checkpoint may be any.
+    """
+
+    tenant: UUID
+    statement: str | None = None
+    log: str = ""
+    readmit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Asks how the keeper does."""
 
 
-Request = Release | Provision | Derive | Rewrap | Reseal | Kek | Tombstone | Certify | Status
+Request = Release | Provision | Derive | Rewrap | Reseal | Kek | Tombstone | Certify | Checkpoint | Status
 
 _KEY = frozenset(("version", "kek", "kek_version", "wrapped"))
 _DERIVED = frozenset(("master", "salt"))
@@ -156,6 +172,7 @@ _MEMBERS: Mapping[str, frozenset[str]] = {
     "tombstone": frozenset(("tenant", "name", "version")),
     "shred": frozenset(("tenant", "name")),
     "certify": frozenset(("tenant", "statement")),
+    "checkpoint": frozenset(("tenant", "statement", "log", "readmit")),
     "status": frozenset(),
 }
 _OF_KEYS = frozenset(("commitment",)) | _KEY | _DERIVED
@@ -202,6 +219,8 @@ def _parse(op: str, message: Mapping[str, Any], tenant: UUID) -> Request:
             return _kek_action(message, tenant)
         case "certify":
             return Certify(tenant, _text(message, "statement"))
+        case "checkpoint":
+            return _checkpoint(message, tenant)
     version_or_none = _version(message) if "version" in message else None
     return Tombstone(tenant, _name(message, "name"), version_or_none)
 
@@ -244,6 +263,16 @@ def _kek_action(message: Mapping[str, Any], tenant: UUID) -> Kek:
     if managed and action != "destroy_all":
         raise Unsupported("only destroy_all leaves out what is managed otherwise")
     return Kek(tenant, action, kek, frozenset(managed))
+
+
+def _checkpoint(message: Mapping[str, Any], tenant: UUID) -> Checkpoint:
+    log = _name(message, "log") if "log" in message else ""
+    if bool(log) != (tenant == PLATFORM):
+        raise Unsupported("the platform's log is told apart by a name, a tenant's log has none")
+    if message.get("readmit", True) is not True or ("readmit" in message and "statement" in message):
+        raise Unsupported("readmit stands alone, and is true")
+    statement = _text(message, "statement") if "statement" in message else None
+    return Checkpoint(tenant, statement, log, "readmit" in message)
 
 
 def _kek(message: Mapping[str, Any], name: str = "kek") -> KekRef:

@@ -22,6 +22,7 @@ from wardkey_pg.errors import KeeperUnavailable, KeyRefused, WardError
 from wardkey_pg.tokens import Claims
 
 from .administration import Administration, is_for_administrators
+from .checkpoints import Checkpoints
 from .journal import Peer, ReleaseLog
 from .keys import Keys
 from .ledger import Ledger
@@ -30,6 +31,7 @@ from .providers import Providers
 from .requests import (
     MASTER_TENANT,
     Certify,
+    Checkpoint,
     Derive,
     Kek,
     Provision,
@@ -48,7 +50,7 @@ from .trust import TrustedIssuers
 __all__ = ["Service"]
 
 ADMINISTRATION_SECONDS = 30.0  # for what a KMS may need several calls
-MOST_RESEALERS = 1024  # that are remembered as logged
+MOST_NOTED = 16_384  # who reseals or seals for which tenant, remembered as logged
 
 _T = TypeVar("_T")
 
@@ -68,7 +70,9 @@ class _Line:
 class Service:
     """Answers requests. ``deadline`` is how many seconds one may take, ``ttl`` how many a key is kept.
 
-    ``administrators``: uids that may ask for what destroys keys, or for the keeper's signature.
+    ``administrators``: uids that may ask for what destroys keys, or for the keeper's signature. ``scribes``:
+    uids besides them that may ask for signatures of checkpoints. The database server's is not one of them:
+    whoever has taken that over can change the log, and should not have the change signed.
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class Service:
         ledger: Ledger,
         signing: SigningKey,
         log: ReleaseLog,
+        checkpoints: Checkpoints,
         *,
         administrators: frozenset[int] = frozenset(),
+        scribes: frozenset[int] = frozenset(),
         ttl: float = 300,
         deadline: float = 5,
         report: Callable[[str], None],
@@ -88,13 +94,15 @@ class Service:
         self._trust = trust
         self._ledger = ledger
         self._log = log
+        self._checkpoints = checkpoints
         self._administrators = administrators
+        self._scribes = scribes
         self._deadline = deadline
         self._report = report
         self._keys = Keys(providers, ledger, ttl)
         self._administration = Administration(providers, self._keys, ledger, signing)
         self._resealing = ThreadPoolExecutor(1, thread_name_prefix="reseal")
-        self._resealers: set[tuple[Peer, UUID, int]] = set()
+        self._noted: set[tuple[Peer, UUID, int]] = set()
         self._started_at = time.time()
         self._releases = self._refusals = 0
 
@@ -103,6 +111,12 @@ class Service:
         if isinstance(request, Status):
             return self._status()
         line = _line(request, peer)
+        if isinstance(request, Checkpoint) and not request.readmit:
+            # many and always the same: refusals are in the log, and the first of each peer
+            known = (peer, request.tenant, 0)
+            answered = await self._logged(line, self._answered(request, line), quietly=known in self._noted)
+            self._note(known)
+            return answered
         return await self._logged(line, self._answered(request, line))
 
     async def unlock(self, request: Reseal, peer: Peer) -> dict[int, bytes]:
@@ -112,10 +126,8 @@ class Service:
         """
         line = _line(request, peer)
         known = (peer, request.tenant, request.to)
-        deks = await self._logged(line, self._committed(request), quietly=known in self._resealers)
-        if len(self._resealers) >= MOST_RESEALERS:
-            self._resealers.clear()
-        self._resealers.add(known)
+        deks = await self._logged(line, self._committed(request), quietly=known in self._noted)
+        self._note(known)
         return deks
 
     async def reseal(self, request: Reseal, deks: dict[int, bytes], fields: bytearray) -> memoryview:
@@ -167,6 +179,11 @@ class Service:
                 "this operating system user may not administer keys",
                 "start the keeper with --admin-uid for it",
             )
+        if isinstance(request, Checkpoint) and line.peer.uid not in self._administrators | self._scribes:
+            raise KeyRefused(
+                "this operating system user may not have checkpoints signed",
+                "start the keeper with --scribe-uid for it",
+            )
         match request:
             case Release():
                 return await self._release(request, line)
@@ -184,7 +201,27 @@ class Service:
                 return await self._administration.tombstone(request)
             case Certify():
                 return self._administration.certify(request)
+            case Checkpoint():
+                return await asyncio.to_thread(self._checkpoint, request)
         raise TypeError(type(request).__name__)
+
+    def _checkpoint(self, request: Checkpoint) -> dict[str, Any]:
+        tenant, log = request.tenant, request.log
+        if request.readmit:
+            self._checkpoints.readmit(tenant, log)
+            return {}
+        public_key = to_base64(self._checkpoints.public_key())
+        if request.statement is not None:
+            signature = self._checkpoints.sign(tenant, log, request.statement)
+            return {"signature": to_base64(signature), "public_key": public_key}
+        last = self._checkpoints.last(tenant, log)
+        number, size, digest = (last.number, last.size, last.digest) if last else (0, 0, "")
+        return {"public_key": public_key, "number": number, "size": size, "digest": digest}
+
+    def _note(self, known: tuple[Peer, UUID, int]) -> None:
+        if len(self._noted) >= MOST_NOTED:
+            self._noted.clear()
+        self._noted.add(known)
 
     async def _release(self, request: Release, line: _Line) -> dict[str, Any]:
         if not request.token:
@@ -272,6 +309,8 @@ def _line(request: Request, peer: Peer) -> _Line:
             return _Line("shred" if version is None else "tombstone", "done", peer, tenant, version)
         case Certify(tenant):
             return _Line("certify", "signed", peer, tenant)
+        case Checkpoint(tenant, readmit=readmit):
+            return _Line("checkpoint", "readmitted" if readmit else "signed", peer, tenant)
     raise TypeError(type(request).__name__)
 
 

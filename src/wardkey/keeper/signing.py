@@ -1,4 +1,4 @@
-"""The keeper's signing key, which vouches for certificates of destruction.
+"""The keeper's signing key, which vouches for certificates of destruction and checkpoints of audit logs.
 
 ``signing.key`` in its directory, mode 0600: the 32 bytes of an Ed25519 private key (RFC 8032), made when it
 is first needed.
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from wardkey_pg.errors import KeeperUnavailable
 
 from wardkey._files import read_guarded, write_atomically
+from wardkey.audit import checkpoint
 
 __all__ = ["CERTIFICATE", "SigningKey"]
 
@@ -35,6 +36,14 @@ class SigningKey:
         """
         key = self._load(make=True)
         return key.sign(CERTIFICATE + statement.encode("utf-8")), key.public_key().public_bytes_raw()
+
+    def sign_checkpoint(self, statement: str) -> bytes:
+        """Return the signature of a checkpoint of an audit log. Raises KeeperUnavailable."""
+        return self._load(make=True).sign(checkpoint.PREFIX + statement.encode("utf-8"))
+
+    def made(self) -> bytes:
+        """Return the public key, made if there is none. Raises KeeperUnavailable."""
+        return self._load(make=True).public_key().public_bytes_raw()
 
     def public_key(self) -> bytes | None:
         """Return the public key (32 bytes), None when there is none yet. Raises KeeperUnavailable."""

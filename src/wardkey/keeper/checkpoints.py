@@ -1,0 +1,195 @@
+"""What the keeper has signed of each tenant's audit log, so that it signs no second history.
+
+``checkpoints.jsonl`` in its directory has a line of JSON for each checkpoint signed, of which the last of a
+tenant counts::
+
+    {"tenant": uuid, "log": text, "number": 7, "size": 4711, "digest": hex, "at": time}
+
+The line is on the disk before the signature leaves. The nil uuid, the platform, has a log in each database:
+``log`` says whose. A tenant has one wherever it is, and no ``log``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from uuid import UUID
+
+from wardkey_pg.errors import KeeperUnavailable, KeyRefused, Unsupported
+
+from wardkey._files import read_guarded, write_atomically
+from wardkey.audit.canonical import NotCanonical
+from wardkey.audit.checkpoint import Checkpoint, fingerprint
+
+from .signing import SigningKey
+
+__all__ = ["CHECKPOINTS_FILE", "Checkpoints", "CheckpointsError"]
+
+CHECKPOINTS_FILE = "checkpoints.jsonl"
+_SPARE = 10_000  # lines that no longer count before the file is written anew
+_FORK = (
+    "if the database was restored from a backup, let the log go on from there: wardkey scribe readmit; "
+    "otherwise somebody took entries away or keeps a second log"
+)
+
+
+class CheckpointsError(Exception):
+    """What was signed cannot be known; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The last checkpoint signed of a log. ``number`` 0: it may begin anywhere, once."""
+
+    tenant: str
+    log: str
+    number: int
+    size: int
+    digest: str
+    at: str
+
+    def line(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+
+
+class Checkpoints:
+    """Reads ``path``. Raises CheckpointsError, OSError. Methods may be called in threads."""
+
+    def __init__(self, path: Path, signing: SigningKey, report: Callable[[str], None]) -> None:
+        self._path = path
+        self._signing = signing
+        self._report = report
+        self._writing = Lock()
+        self._last: dict[tuple[str, str], Signed] = {}
+        self._lines = 0
+        try:
+            data = read_guarded(path, secret=False, limit=None)
+        except FileNotFoundError:
+            return
+        whole = data.rfind(b"\n") + 1
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            self._take(number, line)
+        if whole < len(data):
+            report(f"the end of {path} was cut off: a crash left it half written, signed for nobody")
+        self._rewrite()
+
+    def last(self, tenant: UUID, log: str) -> Signed | None:
+        """Return what was signed last of this log."""
+        return self._last.get((str(tenant), log))
+
+    def public_key(self) -> bytes:
+        """Return the key that signs, made if there is none. Raises KeeperUnavailable."""
+        return self._signing.made()
+
+    def sign(self, tenant: UUID, log: str, statement: str) -> bytes:
+        """Return the signature of a checkpoint, its canonical text, if it goes on from the last one.
+
+        The same one may be asked for again. Raises Unsupported, KeyRefused, KeeperUnavailable.
+        """
+        try:
+            checkpoint = Checkpoint.decode(statement.encode("utf-8"))
+        except NotCanonical as error:
+            raise Unsupported(f"the statement is no checkpoint: it {error}") from None
+        if checkpoint.tenant != str(tenant):
+            raise Unsupported("the checkpoint is of another tenant than the request")
+        if checkpoint.key != fingerprint(self.public_key()):
+            raise KeyRefused(
+                "the checkpoint names another key than the one this keeper signs with",
+                "ask for the key again, and make the checkpoint anew",
+            )
+        with self._writing:
+            last = self._last.get((checkpoint.tenant, log))
+            if last is None or last.digest != checkpoint.digest().hex():
+                _check(last, checkpoint)
+                signed = Signed(
+                    checkpoint.tenant,
+                    log,
+                    checkpoint.number,
+                    checkpoint.size,
+                    checkpoint.digest().hex(),
+                    checkpoint.at,
+                )
+                self._append(signed)
+            return self._signing.sign_checkpoint(statement)
+
+    def readmit(self, tenant: UUID, log: str) -> None:
+        """Let the log's next checkpoint be any: its database was restored. Raises KeeperUnavailable."""
+        with self._writing:
+            if last := self._last.get((str(tenant), log)):
+                self._append(Signed(last.tenant, log, 0, 0, "", last.at))
+
+    def _take(self, number: int, line: bytes) -> None:
+        try:
+            signed = Signed(**json.loads(line))
+            UUID(signed.tenant)
+            if (
+                type(signed.number) is not int
+                or type(signed.size) is not int
+                or signed.line() != line + b"\n"
+            ):
+                raise ValueError
+        except (ValueError, TypeError, AttributeError):
+            raise CheckpointsError(
+                f"line {number} of {self._path} is damaged; restore the file from its backup"
+            ) from None
+        self._last[signed.tenant, signed.log] = signed
+
+    def _append(self, signed: Signed) -> None:
+        known = signed.tenant, signed.log
+        before = self._last.get(known)
+        self._last[known] = signed
+        try:
+            if self._lines > 2 * len(self._last) + _SPARE or not self._path.exists():
+                self._rewrite()
+                return
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._path, flags)
+            try:
+                length = os.fstat(descriptor).st_size
+                try:
+                    if os.write(descriptor, signed.line()) != len(signed.line()):
+                        raise OSError("it is full")
+                    os.fsync(descriptor)
+                except OSError:
+                    os.ftruncate(descriptor, length)
+                    raise
+            finally:
+                os.close(descriptor)
+            self._lines += 1
+            return
+        except OSError as error:
+            self._report(f"no checkpoint is signed, {self._path.name} cannot be written: {error}")
+        if before is None:
+            del self._last[known]
+        else:
+            self._last[known] = before
+        raise KeeperUnavailable("the keeper cannot remember the checkpoint", "free space on its disk")
+
+    def _rewrite(self) -> None:
+        write_atomically(self._path, b"".join(signed.line() for signed in self._last.values()))
+        self._lines = len(self._last)
+
+
+def _check(last: Signed | None, this: Checkpoint) -> None:
+    """Raise KeyRefused unless ``this`` goes on from what was signed last."""
+    if last is None or last.number == 0:
+        return
+    if this.number <= last.number:
+        raise KeyRefused(
+            f"checkpoint {this.number} of {this.size} entries is refused: checkpoint {last.number} of "
+            f"{last.size} entries has been signed, and is another one",
+            _FORK,
+        )
+    if this.number != last.number + 1 or this.previous.hex() != last.digest:
+        raise KeyRefused(
+            f"checkpoint {this.number} does not go on from checkpoint {last.number}, the last one signed",
+            _FORK,
+        )
+    if this.size < last.size or this.at < last.at:
+        raise KeyRefused(
+            f"checkpoint {this.number} has fewer entries than checkpoint {last.number}, or is older", _FORK
+        )
