@@ -3,6 +3,7 @@
 =============  ==================================================================================
 canonical      the one way to write a JSON value
 entry          one entry, its canonical bytes and its leaf hash
+row            a row of the database's audit_log as an entry
 merkle         the tree over a tenant's entries (RFC 6962), its pieces and proofs
 checkpoint     what is signed: a tree's size and root, in a chain
 exportfile     the file that ``wardkey audit export`` writes

@@ -40,6 +40,7 @@ __all__ = [
     "Signed",
     "check_next",
     "fingerprint",
+    "following",
     "sign",
     "verify_chain",
 ]
@@ -163,7 +164,7 @@ class Signed:
         return True
 
 
-def sign(
+def following(
     previous: Checkpoint | None,
     *,
     tenant: str,
@@ -171,14 +172,11 @@ def sign(
     root: bytes,
     at: str,
     public_key: bytes,
-    signer: Callable[[bytes], bytes],
     settled: str | None = None,
-) -> Signed:
-    """Return the checkpoint after ``previous``, signed.
+) -> Checkpoint:
+    """Return the checkpoint after ``previous``. Raises BrokenChain.
 
-    ``signer`` gets ``PREFIX`` and the canonical bytes, and returns an Ed25519 signature (64 bytes) of them.
-    A clock that was set back stands still here until it has caught up. Raises BrokenChain; ValueError where
-    the signature is not that of ``public_key``.
+    A clock that was set back stands still here until it has caught up.
     """
     if previous is not None:
         at = max(at, previous.at)
@@ -195,6 +193,22 @@ def sign(
         settled=settled,
     )
     check_next(previous, checkpoint)
+    return checkpoint
+
+
+def sign(
+    previous: Checkpoint | None,
+    *,
+    public_key: bytes,
+    signer: Callable[[bytes], bytes],
+    **members: Any,
+) -> Signed:
+    """Return the checkpoint after ``previous``, of the members that ``following`` takes, signed.
+
+    ``signer`` gets ``PREFIX`` and the canonical bytes, and returns an Ed25519 signature (64 bytes) of them.
+    Raises BrokenChain; ValueError where the signature is not that of ``public_key``.
+    """
+    checkpoint = following(previous, public_key=public_key, **members)
     signed = Signed(checkpoint, signer(PREFIX + checkpoint.encode()))
     if not signed.verified_by(public_key):
         raise ValueError("the signature of the checkpoint is not of the key that was to sign it")

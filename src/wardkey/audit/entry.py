@@ -12,8 +12,8 @@ out, there is no null::
     context        which login: 16 bytes in hexadecimal
     subject, role, purpose, database_role, address, application     who, for what, from where: text
     transaction    xid8 as decimal digits
-    statement      which statement of its transaction: an integer
-    table, row     text
+    statement      which of a login's statements: when it began, microseconds since 2000-01-01 UTC, an integer
+    table, row     text; table is the model's uuid, which stays when a table is renamed
     columns        a list of names
     old, new       row images: JSON *text* in a string, so that nobody re-formats a number in it
     detail         what else an event says: JSON text in a string, for the same reason
@@ -40,7 +40,7 @@ TIME = (
     r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3])(?::[0-5][0-9]){2}\.[0-9]{6}Z"
 )
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_INTEGER = r"(?:0|[1-9][0-9]{0,14})"
+_INTEGER = r"(?:0|[1-9][0-9]{0,14}|[1-8][0-9]{15})"  # exact in any JSON reader: below 2^53
 
 _REQUIRED = {
     "format": str(FORMAT),
