@@ -16,30 +16,12 @@ import psycopg
 import pytest
 
 from tests.support.cli import Wardkey
-from tests.support.database import Database, clone, make_template
-from tests.support.homes import make_directory, throw_away
+from tests.support.database import Database
 from wardkey.errors import WardError
-from wardkey.server import Cluster, Home
 
 from .wards import Ward, make_ward
 
 ROWS = 4000
-
-
-@pytest.fixture(scope="module")
-def own_database(cluster: Cluster) -> Iterator[Database]:
-    directory = make_directory(cluster.home.python)
-    try:
-        own = Cluster(Home(directory / "home"))
-        own.start()
-        with clone(own, make_template(own)) as database:
-            with database.admin() as connection:
-                # A sequence copied with its database gives numbers again after a crash before a checkpoint.
-                connection.execute("checkpoint")
-            yield database
-            own.start()
-    finally:
-        throw_away(directory)
 
 
 @pytest.fixture
