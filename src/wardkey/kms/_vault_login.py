@@ -124,13 +124,15 @@ def request(
         )
     except requests.RequestException:
         raise KmsUnavailable("Vault cannot be reached") from None
-    except (hvac.exceptions.VaultError, ValueError):
+    except (hvac.exceptions.VaultError, ValueError, RecursionError):
         raise KmsUnavailable("Vault answered something that is not its protocol") from None
     if isinstance(answer, dict):
         return answer
-    status = answer.status_code
+    status = getattr(answer, "status_code", 200)
     if status == 204:
         return {}
+    if status < 300:  # a web page or the like: of whoever answers in Vault's place
+        raise KmsUnavailable("Vault answered something that is not its protocol")
     if status == 500:
         raise FailedError("Vault cannot answer now (HTTP status 500)")
     if status in _PASSING:

@@ -50,6 +50,7 @@ from google.cloud.kms_v1.services.key_management_service.transports import (
 from google.iam.v1 import iam_policy_pb2, options_pb2
 from google.oauth2 import service_account
 
+from ._http import BoundedAdapter
 from ._settings import ca_bundle, parse_uri, read_credential
 from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
@@ -350,7 +351,8 @@ def _over_grpc(endpoint: str, credentials: Any, bundle: Path | None) -> KeyManag
 
 def _over_rest(endpoint: str, credentials: Any, bundle: Path | None) -> KeyManagementServiceRestTransport:
     transport = KeyManagementServiceRestTransport(host=endpoint, credentials=credentials)
-    session = transport._session  # the transport has no other way to say these two
+    session = transport._session  # the transport has no other way to say these three
+    session.mount("https://", BoundedAdapter())
     session.verify = str(bundle) if bundle else True
     session.trust_env = False  # no ~/.netrc, no proxy
     return transport

@@ -42,6 +42,7 @@ from uuid import UUID
 import hvac
 import requests
 
+from ._http import BoundedAdapter
 from ._settings import ca_bundle, is_loopback, parse_uri
 from ._vault_login import MOUNT, TIMEOUT, FailedError, ForbiddenError, Login, MissingError, request
 from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
@@ -66,6 +67,8 @@ class VaultKms(Kms):
         self._keeper = options.get("keeper")
         session = requests.Session()
         session.trust_env = False  # no ~/.netrc, no proxy, no other certificates
+        session.mount("http://", BoundedAdapter())
+        session.mount("https://", BoundedAdapter())
         verify = ca_bundle(directory / "vault-ca.pem")
         session.verify = str(verify) if verify else True
         # An empty token keeps the client from looking for one itself.
