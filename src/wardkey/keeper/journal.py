@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -41,7 +42,10 @@ class ReleaseLog:
         sqlstate: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Write one line. ``claims`` are verified ones; ``reason`` is a constant text. Raises OSError."""
+        """Write one line, whole or not at all. ``claims`` are verified ones; ``reason`` is a constant text.
+
+        Raises OSError.
+        """
         line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "op": op,
@@ -61,6 +65,9 @@ class ReleaseLog:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(self._path, flags, 0o600)
         try:
-            os.write(descriptor, data)
+            written = os.write(descriptor, data)
+            if written != len(data):  # the disk is full: half a line accounts for nothing
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
