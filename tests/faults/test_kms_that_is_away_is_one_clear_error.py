@@ -91,7 +91,7 @@ def test_warm_goes_on_until_the_ttl_then_nothing_opens_then_all_is_well(outage: 
         for connection in (warm, cold):
             told = fails(connection, "WK102")
             assert "key management service does not answer" in told and "keeper's log" in told
-            fails(connection, "WK102", query="insert into patients (id, ssn) values (2, '1')")
+            fails(connection, "WK102", query="insert into patients (id, name, ssn) values (2, 'x', '1')")
             assert connection.execute("select city from patients").fetchall() == [("Ogden",)]
         outage.end()
         assert recovers(warm) == recovers(cold) == SECRET

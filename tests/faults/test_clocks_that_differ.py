@@ -1,0 +1,111 @@
+"""Clocks of issuer, database and keeper differ: some seconds are forgiven, minutes are not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.database import Connection
+from tests.support.sqlstate import refused
+
+from .cells import SECRET, Cell, fails, read, recovers
+
+FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+
+
+@contextmanager
+def clock_off(seconds: int) -> Iterator[None]:
+    """Give processes that are started now a clock that is off."""
+    if FAKETIME is None:
+        pytest.skip("needs libfaketime: apt-get install libfaketime")
+    settings = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME": f"{seconds:+d}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name in settings:
+            del os.environ[name]
+
+
+def login(cell: Cell, slug: str, token: str) -> Connection:
+    connection = psycopg.connect(cell.database.dsn(f"tenant_{slug}"), autocommit=True)
+    try:
+        connection.execute("select ward.login_session(%s)", [token])
+    except psycopg.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@pytest.mark.parametrize("off", [-30, 30])
+def test_half_a_minute_of_the_issuer_is_forgiven(
+    local_cell: Cell, off: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slug = local_cell.new_tenant()
+    with login(local_cell, slug, _issued(local_cell, slug, off, monkeypatch)) as connection:
+        assert read(connection) == SECRET
+
+
+@pytest.mark.parametrize(("off", "sqlstate"), [(-300, "WK003"), (300, "WK002")])
+def test_five_minutes_of_the_issuer_are_not(
+    local_cell: Cell, off: int, sqlstate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token of two minutes is over by then, or not valid yet."""
+    slug = local_cell.new_tenant()
+    token = _issued(local_cell, slug, off, monkeypatch)
+    with refused(sqlstate):
+        login(local_cell, slug, token)
+    key = {name: value for name, value in local_cell.key(slug).items() if name != "commitment"}
+    with pytest.raises(Exception, match="token") as caught:
+        local_cell.keeper.ask(op="release", tenant=str(local_cell.id(slug)), token=token, **key)
+    assert caught.value.sqlstate == sqlstate  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("off", [-30, 30])
+def test_half_a_minute_between_database_and_keeper_is_forgiven(local_cell: Cell, off: int) -> None:
+    slug = local_cell.new_tenant()
+    _restart(local_cell, off)
+    with local_cell.connect(slug) as connection:
+        assert read(connection) == SECRET
+
+
+@pytest.mark.parametrize(("off", "sqlstate"), [(-300, "WK002"), (1200, "WK003")])
+def test_a_keeper_of_another_time_refuses_and_the_database_says_so(
+    local_cell: Cell, off: int, sqlstate: str
+) -> None:
+    """The database believes the token, the keeper does not: nothing opens."""
+    slug = local_cell.new_tenant()
+    _restart(local_cell, off)
+    with local_cell.connect(slug) as connection:
+        told = fails(connection, sqlstate)
+        assert "token" in told and SECRET not in told
+        assert connection.execute("select city from patients").fetchall() == [("Ogden",)]
+        local_cell.keeper.stop(signal.SIGTERM)
+        local_cell.start()
+        assert recovers(connection) == SECRET
+
+
+def _restart(cell: Cell, off: int) -> None:
+    cell.keeper.stop()
+    with clock_off(off):
+        cell.start()
+
+
+def _issued(cell: Cell, slug: str, off: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a token of two minutes by an issuer whose clock is off."""
+    import time
+
+    now = time.time
+    with monkeypatch.context() as patched:
+        patched.setattr("time.time", lambda: now() + off)
+        return cell.issuer.sign_token(cell.id(slug), "dr.grey", "ADMIN", 120)
