@@ -47,3 +47,19 @@ def test_completion_offers_commands():
         check=False,
     )
     assert "plain,tenant" in done.stdout
+
+
+def _groups(group, path=()):
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield (*path, name)
+            yield from _groups(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", [(), *_groups(cli)], ids=" ".join)
+def test_no_line_of_help_is_cut_short(path):
+    done = subprocess.run(
+        [sys.executable, "-m", "wardkey", *path, "--help"], capture_output=True, text=True, check=True
+    )
+    assert not [line for line in done.stdout.splitlines() if line.endswith("...") and "Usage:" not in line]

@@ -20,7 +20,7 @@ def keeper() -> None:
 @click.option("--socket", metavar="PATH", type=click.Path(path_type=Path), help="Of another keeper.")
 @pass_context
 def status(context: Context, socket: Path | None) -> None:
-    """Say how the keeper does: since when it runs, keys it holds, what it released and refused."""
+    """Say how the keeper does: since when, keys held and released."""
     from ..errors import KeeperUnavailable
     from ..keeper import client
 

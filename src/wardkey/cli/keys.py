@@ -70,7 +70,7 @@ def keys() -> None:
 @keys.command("list")
 @pass_context
 def list_(context: Context) -> None:
-    """List tenants with the versions and ages of their keys and what is due."""
+    """List tenants, versions and ages of their keys, what is due."""
     with open_orchestrator(context) as orchestrator:
         tenants = orchestrator.tenants(master=True)
         rows = [tenant_facts(tenant, orchestrator.due(tenant)) for tenant in tenants]
@@ -82,7 +82,7 @@ def list_(context: Context) -> None:
 @click.option("--count", is_flag=True, help="Count the values under each version, by reading all rows.")
 @pass_context
 def status(context: Context, slug: str, count: bool) -> None:
-    """Show a tenant's versions with states and ages, its rotation, and what is due."""
+    """Show a tenant's keys, its rotation, and what is due."""
     with open_orchestrator(context) as orchestrator:
         (tenant,) = orchestrator.tenants([slug])
         facts = tenant_facts(tenant, orchestrator.due(tenant))
@@ -140,7 +140,7 @@ def rotate(
 @_resealing
 @pass_context
 def reseal(context: Context, slugs: tuple[str, ...], every: bool, rate: int | None, patience: float) -> int:
-    """Go on with rotations: move rows to the active version, then retire the others."""
+    """Go on with rotations: move rows, then retire old versions."""
     _one_of(SLUG=slugs, every=every)
     with open_job(context, rate=rate, patience=patience) as job:
         tenants = job.orchestrator.tenants(slugs or None)
@@ -160,7 +160,7 @@ def pause(context: Context, slug: str) -> None:
 @_slug
 @pass_context
 def resume(context: Context, slug: str) -> None:
-    """Let a paused rotation go on; rows are moved by `wardkey keys reseal`."""
+    """Let a paused rotation go on; then: wardkey keys reseal."""
     _call(context, slug, "resumed", "select ward.resume_rotation(%s)", slug)
 
 
@@ -171,9 +171,10 @@ def resume(context: Context, slug: str) -> None:
 @click.option("--master", is_flag=True, help="The master secret of mode derived.")
 @pass_context
 def rewrap(context: Context, slugs: tuple[str, ...], every: bool, due: bool, master: bool) -> int:
-    """Rotate KEKs: new versions in the KMS, data keys rewrapped, old versions disabled.
+    """Rotate KEKs: new versions in the KMS, data keys rewrapped.
 
-    No row is touched. It also takes keys along to another KMS, after `wardkey kms use`.
+    Old versions are disabled. No row is touched. It also takes keys along to another KMS, after `wardkey kms
+    use`.
     """
     _one_of(SLUG=slugs, every=every, due=due, master=master)
     with open_job(context) as job:
@@ -189,7 +190,7 @@ def rewrap(context: Context, slugs: tuple[str, ...], every: bool, due: bool, mas
 @_all
 @pass_context
 def retire(context: Context, slugs: tuple[str, ...], every: bool) -> int:
-    """Retire versions to which no row refers; resealing does this at its end."""
+    """Retire versions no row refers to; resealing ends with it."""
     _one_of(SLUG=slugs, every=every)
     with open_job(context) as job:
         for tenant in job.orchestrator.tenants(slugs or None):
@@ -219,7 +220,9 @@ def destroy(
     now: bool,
     old_keks: bool,
 ) -> int:
-    """Destroy retired keys: what was sealed under them, in backups too, cannot be opened again.
+    """Destroy retired keys: what they sealed is gone for good.
+
+    Backups that need them cannot be opened any more either.
 
     A KEK version that rewrapping left behind is destroyed after the same grace: backups from before, whatever
     data keys they need, cannot be opened any more then.
@@ -242,7 +245,10 @@ def destroy(
 @click.option("--reason", metavar="TEXT", required=True, help="For the record.")
 @pass_context
 def readmit(context: Context, slug: str, version: int | None, reason: str) -> None:
-    """Let a retired version open values again, after old rows were restored; reseal them then."""
+    """Let a retired version open values again: rows were restored.
+
+    Reseal them then.
+    """
     if version is None:
         raise click.UsageError("which --version?")
     _call(

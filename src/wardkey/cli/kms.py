@@ -114,7 +114,7 @@ def kms() -> None:
 @choice_options
 @pass_context
 def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> None:
-    """Use the KMS at URI for all tenants without one of their own, or for one tenant.
+    """Use the KMS at URI: for the cell, or for one tenant.
 
     URI: gcpkms://projects/P/locations/L, vault://HOST:PORT/MOUNT, awskms://REGION, local: or
     pkcs11:token=LABEL?module-path=FILE. Keys stay where they are wrapped, and readable, until
@@ -133,7 +133,7 @@ def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> No
 @kms.command("show")
 @pass_context
 def show(context: Context) -> None:
-    """Show which KMS is used for whom, who manages KEKs there, and where the credentials are."""
+    """Show the KMSes in use, and where their credentials are."""
     from ..server.kms_choice import THROUGH_KEEPER, credential_files, sides
 
     if not context.home.keeper.exists():
@@ -175,7 +175,9 @@ def show(context: Context) -> None:
 @click.argument("slug", metavar="[SLUG]", required=False)
 @pass_context
 def check(context: Context, slug: str | None) -> int:
-    """Try each tenant's key: can the keeper use its KEK, can the orchestrator manage it. Changes nothing.
+    """Try each tenant's key; changes nothing.
+
+    Can the keeper use its KEK, can the orchestrator manage it?
 
     Exit code 1 when something cannot be done.
     """

@@ -24,7 +24,10 @@ def table() -> None:
 @click.option("--seal", metavar="COLUMNS", default="", help="Columns to encrypt: name,ssn,dob")
 @pass_context
 def protect(context: Context, name: str, seal: str) -> None:
-    """Make an empty table a model table: every tenant gets one of its own, with these columns sealed."""
+    """Make an empty table a model table, with sealed columns.
+
+    Every tenant gets one of its own.
+    """
     columns = [column.strip() for column in seal.split(",") if column.strip()]
     with context.connect() as connection:
         connection.execute("select ward.protect(%s::regclass, %s::text[])", [name, columns])
@@ -38,7 +41,10 @@ def protect(context: Context, name: str, seal: str) -> None:
 @click.argument("name", metavar="TABLE")
 @pass_context
 def share(context: Context, name: str) -> None:
-    """Let every tenant read a table that is no tenant's: code systems, calendars."""
+    """Let every tenant read a table that is no tenant's.
+
+    Code systems, say, or calendars.
+    """
     with context.connect() as connection:
         connection.execute("select ward.share(%s::regclass)", [name])
     emit(context, {"table": name, "shared": True}, lambda: click.echo(f"{name} shared, read-only"))

@@ -96,7 +96,10 @@ def list_(context: Context) -> None:
 @click.argument("slug")
 @pass_context
 def suspend(context: Context, slug: str) -> None:
-    """Refuse a tenant every login, from its next transaction on."""
+    """Refuse a tenant every login, from now on.
+
+    A transaction that runs goes on to its end.
+    """
     with context.connect() as connection:
         connection.execute("select ward.suspend_tenant(%s)", [slug])
     emit(context, {"slug": slug, "status": "suspended"}, lambda: click.echo(f"{slug} suspended"))

@@ -40,7 +40,9 @@ _COLUMNS = ("table", "rows", "bytes", "file")
 )
 @pass_context
 def export(context: Context, slug: str, target: Path, sealed: bool, token_file: Path | None) -> None:
-    """Write a tenant's data into a new directory, which only you can read.
+    """Write a tenant's data into a new directory.
+
+    Only you can read it.
 
     In the clear, as the tenant's ADMIN reads it: a CSV per table, the tables as they were declared, and a
     manifest. Without a token the embedded issuer signs one for you. DIR is there when all of it is.
@@ -72,7 +74,7 @@ def export(context: Context, slug: str, target: Path, sealed: bool, token_file: 
 )
 @pass_context
 def shred(context: Context, slug: str, code: str | None, certificate: Path | None) -> None:
-    """Destroy a tenant's keys and its ward, for good, in every backup too.
+    """Destroy a tenant's keys and its ward for good.
 
     First `wardkey tenant shred SLUG`: it changes nothing, and says what will go and the code that confirms
     it. Then the same with --confirm CODE: the certificate of destruction is printed. Whatever interrupts it,
