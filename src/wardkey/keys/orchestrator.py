@@ -54,9 +54,13 @@ class Orchestrator:
         self._connect = connect
         self._stop = stop
         self.connection = connect()
-        self._socket = registry.keeper_socket(self.connection)
-        self._keks = Keks(directory, self._socket)
-        self.policy: Policy = registry.read_policy(self.connection)
+        try:
+            self._socket = registry.keeper_socket(self.connection)
+            self._keks = Keks(directory, self._socket)
+            self.policy: Policy = registry.read_policy(self.connection)
+        except BaseException:
+            self.connection.close()
+            raise
 
     def __enter__(self) -> Orchestrator:
         return self

@@ -57,11 +57,13 @@ _LIVE = """
 select version, kek, kek_version, wrapped_at from ward_internal.tenant_keys
  where tenant_id = %s and state <> 'destroyed' and kek <> 'master' order by version"""
 _UNFINISHED = """
-select detail ->> 'run', at from ward_internal.events as s
- where kind = 'rewrap started' and detail ->> 'scope' = %s and at > clock_timestamp() - %s::interval
+select s.detail ->> 'run', s.at from ward_internal.events as s
+ where s.tenant_id = ward_internal.master_id() and s.kind = 'rewrap started'
+   and s.detail ->> 'scope' = %s and s.at > clock_timestamp() - %s::interval
    and not exists (select from ward_internal.events as f
-                    where f.kind = 'rewrap finished' and f.detail ->> 'run' = s.detail ->> 'run')
- order by at desc limit 1"""
+                    where f.tenant_id = s.tenant_id and f.kind = 'rewrap finished'
+                      and f.detail ->> 'run' = s.detail ->> 'run')
+ order by s.at desc limit 1"""
 _STARTED = """
 select ward_internal.log_event(ward_internal.master_id(), 'rewrap started',
   jsonb_build_object('run', gen_random_uuid(), 'scope', %s::text, 'tenants', %s::integer))"""
