@@ -25,6 +25,9 @@ BENCHES = (
     "memory",
     "provisioning",
     "lookup_1000_tenants",
+    "rewrap",
+    "resealing",
+    "during_resealing",
     "audit_verify",
 )
 
