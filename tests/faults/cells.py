@@ -23,7 +23,7 @@ from wardkey.kms import configured
 
 SECRET = "999-77-4321"
 READ = "select ssn from patients where id = 1"
-KEY_TTL, KEEPER_TTL, TIMEOUT = 0.4, 0.8, 1.5
+KEY_TTL, KEEPER_TTL, TIMEOUT = 0.25, 0.5, 1.2
 """Seconds that a backend and the keeper keep a key, and that a backend waits for the keeper."""
 MARGIN = 0.5
 """Seconds that a busy machine may add to a deadline."""

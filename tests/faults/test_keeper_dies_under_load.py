@@ -16,7 +16,7 @@ from tests.support.database import Database
 
 from .cells import SECRET, Cell, read, recovers, running
 
-TENANTS, ROUNDS, PAUSE = 3, 2, 0.6
+TENANTS, ROUNDS, PAUSE = 3, 2, 0.4
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def test_of_keeper_and_kms_killed_again_and_again(vault_cell: Cell, vault_bench:
             cell.start()
             time.sleep(PAUSE)
             vault_bench.server.kill()
-            time.sleep(PAUSE + 1)
+            time.sleep(PAUSE + 0.5)
             vault_bench.server.restart()
         before = load.done.copy()
-        time.sleep(2.5)
+        time.sleep(2)
         recovered = {slug for slug in slugs if load.done[slug] > before[slug] + 10}
         seen = load.errors.copy()
-        time.sleep(1)
+        time.sleep(0.7)
         assert load.errors == seen, "errors after all was well again"
     assert recovered == set(slugs)
     assert set(load.errors) == {"WK102"}, load.errors

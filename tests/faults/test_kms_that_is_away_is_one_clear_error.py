@@ -86,7 +86,7 @@ def test_warm_goes_on_until_the_ttl_then_nothing_opens_then_all_is_well(outage: 
             warm_reads += 1
             assert at - away < KEEPER_TTL + KEY_TTL + MARGIN, "a key outlived its time"
             time.sleep(0.02)
-        assert warm_reads > 5
+        assert warm_reads > 3
         ending.join()
         for connection in (warm, cold):
             told = fails(connection, "WK102")

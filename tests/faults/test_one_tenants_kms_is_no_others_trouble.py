@@ -6,9 +6,12 @@ import signal
 import statistics
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
+from wardkey_pg.errors import KeeperUnavailable
 
 from tests.kms.benches import LocalBench, VaultBench
 from tests.support.database import Database
@@ -16,8 +19,9 @@ from tests.support.openbao import OpenBao
 
 from .cells import SECRET, TIMEOUT, Cell, fails, read, recovers, running
 
-WAITING = 12  # backends: more than the tenant's KMS gets threads
-READS = 40
+BACKENDS, ASKING = 6, 20
+"""Who waits for the hanging KMS. Backends share one call for their key; each of the others has its own."""
+READS = 30
 
 
 @pytest.fixture
@@ -35,7 +39,8 @@ def test_cold_reads_of_others_take_as_long_as_before(
         calm = _cold_reads(cell, other)
         cell.forget()
         stop = threading.Event()
-        patients = [threading.Thread(target=_insist, args=[cell, own, stop]) for _ in range(WAITING)]
+        patients = [threading.Thread(target=_insist, args=[cell, own, stop]) for _ in range(BACKENDS)]
+        patients += [threading.Thread(target=_provision, args=[cell, own, stop]) for _ in range(ASKING)]
         own_bench.server.send(signal.SIGSTOP)
         try:
             for thread in patients:
@@ -48,9 +53,9 @@ def test_cold_reads_of_others_take_as_long_as_before(
             assert all(thread.is_alive() for thread in patients)
         finally:
             stop.set()
+            own_bench.server.send(signal.SIGCONT)
             for thread in patients:
                 thread.join()
-            own_bench.server.send(signal.SIGCONT)
         print(f"median cold read {calm[0]:.4f} s, with the other's KMS hanging {troubled[0]:.4f} s")
         assert troubled[0] < 3 * calm[0] + 0.05, "others wait"
         assert troubled[1] < TIMEOUT / 2 and created < TIMEOUT
@@ -87,7 +92,16 @@ def _cold_reads(cell: Cell, slug: str) -> tuple[float, float]:
     return statistics.median(seconds), max(seconds)
 
 
+def _provision(cell: Cell, slug: str, stop: threading.Event) -> None:
+    key, tenant = cell.key(slug), str(cell.id(slug))
+    kek = {"kek": key["kek"], "kek_version": key["kek_version"]}
+    while not stop.is_set():
+        with suppress(KeeperUnavailable):
+            cell.keeper.ask(op="provision", tenant=tenant, version=2, **kek)
+
+
 def _insist(cell: Cell, slug: str, stop: threading.Event) -> None:
     with cell.connect(slug) as connection:
         while not stop.is_set():
-            fails(connection, "WK102")
+            with suppress(psycopg.Error):
+                read(connection)
