@@ -16,6 +16,7 @@ from wardkey_pg.errors import KeeperUnavailable, KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX
 from wardkey.issuers import EmbeddedIssuer
+from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keeper.ledger import Ledger
 from wardkey.keeper.providers import Providers
@@ -58,7 +59,10 @@ class Bench:
         report = self.reports.append
         providers = Providers(directory, report, open_=lambda uri, directory: self.kms)
         ledger, signing = Ledger(directory / "ledger.jsonl", report), SigningKey(directory / "signing.key")
-        self.service = Service(providers, trust, ledger, signing, log, deadline=deadline, report=report)
+        checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, report)
+        self.service = Service(
+            providers, trust, ledger, signing, log, checkpoints, deadline=deadline, report=report
+        )
 
     async def provision(self, tenant: str = ACME) -> Release:
         made = await self.service.answer(Provision(UUID(tenant)), PEER)
