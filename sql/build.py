@@ -17,6 +17,8 @@ _FUNCTIONS = (
     "context",
     "sealing",
     "model_columns",
+    "audit",
+    "audit_writes",
     "faces",
     "models",
     "unprotect",

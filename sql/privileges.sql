@@ -3,7 +3,7 @@
 --   gates           called by faces or by other functions as ward_owner
 --   administration  superusers only
 
-revoke all on schema ward, ward_internal, ward_model from public;
+revoke all on schema ward, ward_internal, ward_model, ward_archive from public;
 revoke execute on all functions in schema ward, ward_internal from public;
 revoke all on all tables in schema ward, ward_internal from public;
 revoke all on all sequences in schema ward, ward_internal from public;
@@ -25,11 +25,10 @@ grant execute on function
   ward.upsert(regclass, jsonb), ward.request_rotation(text)
 to ward_tenant;
 
-grant usage on schema ward_internal to ward_owner;
+grant usage on schema ward_internal, ward_archive to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
 grant select, insert on ward_internal.rotation_requests to ward_owner;
-grant insert on ward_internal.events to ward_owner;
-grant usage on sequence ward_internal.event_id to ward_owner;
+grant usage on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
@@ -40,7 +39,12 @@ grant execute on function
   ward_internal.canonical(real), ward_internal.canonical(double precision)
 to ward_owner;
 
-grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running
+grant execute on function
+  ward_internal.audit_context(text), ward_internal.audit_leaf(uuid), ward_internal.make_audit_partition(uuid, timestamptz),
+  ward_internal.log_event(uuid, text, jsonb), ward_internal.statement_start()
+to ward_owner;
+
+grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running, entries
 
 do $$
 begin

@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -73,11 +74,15 @@ class Host(Protocol):
 
 
 class Context(NamedTuple):
-    """Verified claims, the tenant's keys, and the token, which the keeper wants to see itself."""
+    """Verified claims, the tenant's keys, and the token, which the keeper wants to see itself.
+
+    ``login``: 16 random bytes by which the audit log's entries name it.
+    """
 
     claims: Claims
     keys: TenantKeys
     token: str
+    login: bytes
 
     def __repr__(self) -> str:
         return f"<Context of {self.claims.tenant_id}>"
@@ -96,6 +101,7 @@ class Session:
         "_issuers",
         "_keyring",
         "_lasting",
+        "_logins",
         "_settings",
         "_verified",
         "openers",
@@ -108,6 +114,7 @@ class Session:
         self._keyring = Keyring()
         self._issuers: dict[str, tuple[int, Issuer]] = {}
         self._verified: OrderedDict[bytes, tuple[int, Claims]] = OrderedDict()
+        self._logins: OrderedDict[bytes, bytes] = OrderedDict()
         self._settings: dict[str, str] = {}
         self.logout()
 
@@ -127,7 +134,7 @@ class Session:
             digest, claims, generation = self._verify(token)
             if current != generation:
                 raise InvalidToken("token is not valid: its issuer is being changed")
-        self._begin(Context(claims, keys, token), lasting)
+        self._begin(Context(claims, keys, token, self._login(digest)), lasting)
 
     def logout(self) -> None:
         self._context: Context | None = None
@@ -162,6 +169,13 @@ class Session:
         self.logout()
         if context is not None and lasting:
             self.login(context.token, lasting=True)
+
+    def context_of(self, tenant: str) -> bytes | None:
+        """Return what the audit log's entries call the context of this transaction, if it is the tenant's."""
+        context = self._context
+        if context is None or self.stamp != self._host.transaction() or context.claims.tenant_id != tenant:
+            return None
+        return context.login
 
     def look_again(self) -> TenantKeys:
         """Return the context's keys as the registry has them now. Raises KeysChanged where it cannot ask."""
@@ -220,6 +234,14 @@ class Session:
         if len(self._verified) > _MOST_TOKENS:
             self._verified.popitem(last=False)
         return digest, claims, generation
+
+    def _login(self, digest: bytes) -> bytes:
+        """Return the id of the login with this token: the same while this backend knows it."""
+        identity = self._logins.pop(digest, None) or os.urandom(16)
+        self._logins[digest] = identity
+        if len(self._logins) > _MOST_TOKENS:
+            self._logins.popitem(last=False)
+        return identity
 
     def _issuer(self, name: str) -> tuple[int, Issuer]:
         import json

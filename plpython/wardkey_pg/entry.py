@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from hmac import compare_digest
@@ -27,8 +28,15 @@ from .tokens import Issuer
 
 __all__ = ["bind"]
 
+_MONTH = """
+select ward_internal.make_audit_partition($1) as made,
+       date_part('epoch', (date_trunc('month', clock_timestamp() at time zone 'UTC') + interval '1 month')
+         at time zone 'UTC') as until"""
+
 _host = PostgresHost()
 _session = Session(_host)
+_resealing = False  # nobody's change of a row: the audit log's triggers ask
+_months: dict[str, float] = {}  # by tenant, until when its log is known to have a partition, in unix seconds
 _mark = ""  # of the session's login, kept in a setting too: what resets the session ends its context
 
 
@@ -125,7 +133,28 @@ def _rewrap_key(
 def _reseal(*args: Any) -> str:
     from .resealing import reseal  # most backends never do
 
-    return reseal(_host, _session, *args)
+    global _resealing
+    _resealing = True
+    try:
+        return reseal(_host, _session, *args)
+    finally:
+        _resealing = False
+
+
+def _audit_context(tenant: str) -> bytes | None:
+    """Return the id of the context under which a row of ``tenant`` is changed, empty while resealing."""
+    if _resealing:
+        return b""
+    if time.time() >= _months.get(tenant, 0.0):
+        _make_month(tenant)
+    return _session.context_of(tenant)
+
+
+def _make_month(tenant: str) -> None:
+    """See to it that the tenant's log has a partition for now. One just made may go with its transaction."""
+    (row,) = _host.query(_MONTH, ["uuid"], [tenant])
+    if not row["made"]:
+        _months[tenant] = row["until"]
 
 
 def _json(**members: str | bytes | int) -> str:
@@ -149,6 +178,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "rewrap_key": _rewrap_key,
     "renew_keys": _session.renew_keys,
     "reseal": _reseal,
+    "audit_context": _audit_context,
 }
 _FUNCTIONS = {name: boundary(function) for name, function in _cold.items()}
 # The hot ones stand before the boundary and go through it only when there is something to say.

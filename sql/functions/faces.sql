@@ -308,7 +308,8 @@ begin
     execute format('create trigger %I instead of insert or update or delete on %s for each row execute function %s()',
       v_face_name || '_write', v_face, v_writer);
   end if;
+  perform ward_internal.build_audit_trigger(p_model, p_tenant);
 end
 $$;
 comment on function ward_internal.build_face(uuid, ward_internal.tenants) is
-  'makes or remakes the view and its trigger in one ward; the trigger''s function is a definer: a tenant may not touch the leaf';
+  'makes or remakes the view and its trigger in one ward, and sees to the audit triggers of the leaf; the trigger''s function is a definer: a tenant may not touch the leaf';

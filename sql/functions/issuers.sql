@@ -8,6 +8,9 @@ begin
   insert into ward_internal.issuers (issuer, document) values (p_document ->> 'issuer', p_document)
     on conflict (issuer) do update set
       document = excluded.document, generation = nextval('ward_internal.issuer_generation');
+  perform ward_internal.log_event(ward_internal.master_id(), 'issuer added', jsonb_build_object(
+    'issuer', p_document -> 'issuer', 'audience', p_document -> 'audience',
+    'keys', (select jsonb_agg(key -> 'kid') from jsonb_array_elements(p_document -> 'keys') as key)));
 end
 $$;
 comment on function ward.add_issuer(jsonb) is
@@ -28,6 +31,7 @@ begin
   if not found then
     perform ward_internal.fail('unknown_object', 'no such issuer', 'list them: select * from ward.issuers');
   end if;
+  perform ward_internal.log_event(ward_internal.master_id(), 'issuer removed', jsonb_build_object('issuer', p_issuer));
 end
 $$;
 comment on function ward.remove_issuer(text) is 'refuses the issuer''s tokens from the next login on';
@@ -59,6 +63,7 @@ begin
   end if;
   insert into ward_internal.settings values (p_name, p_value)
     on conflict (name) do update set value = excluded.value;
+  perform ward_internal.log_event(ward_internal.master_id(), 'set', jsonb_build_object('name', p_name, 'value', p_value));
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
     'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields and grace');

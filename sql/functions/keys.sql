@@ -1,15 +1,7 @@
 -- The keys of tenants: made by the keeper, kept wrapped. A version is active, then decrypt-only, retired, destroyed; one
--- is active. What moves a key on to its next state writes a row of events in the same transaction.
+-- is active. What moves a key on to its next state writes an event into the audit log, in the same transaction.
 --
 -- Lock order: tenants, tenant_keys, rotations. Changes of one tenant's keys exclude each other by its row of tenants.
-
-create or replace function ward_internal.log_event(p_tenant uuid, p_kind text, p_detail jsonb default '{}') returns void
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  insert into ward_internal.events (tenant_id, slug, kind, actor, detail) values (p_tenant,
-    (select slug from ward_internal.tenants where id = p_tenant), p_kind, session_user, jsonb_strip_nulls(p_detail))
-$$;
-comment on function ward_internal.log_event(uuid, text, jsonb) is
-  'writes a row of events; the detail may hold names, numbers and reasons, no plaintext and no key, wrapped or not';
 
 create or replace function ward_internal.check_reason(p_reason text) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -228,7 +220,3 @@ create or replace view ward.rotations as
   from ward_internal.rotations as r
   join ward_internal.tenants as t on t.id = r.tenant_id;
 comment on view ward.rotations is 'rotations of data keys and how far rows were resealed; finished_at is null while it goes on';
-
-create or replace view ward.events as
-  select id, at, slug, kind, actor, detail, tenant_id from ward_internal.events;
-comment on view ward.events is 'what was done in the life of keys, one row a step';

@@ -87,6 +87,10 @@ begin
     perform ward_internal.fail('unsupported', format('there is already a face called %I', v_class.relname),
       'rename the table: every face has the name of its table, in one schema per tenant');
   end if;
+  if v_class.relname ~ '^audit_log(_|$)' then
+    perform ward_internal.fail('unsupported', format('%I is what the audit log of each ward is called', v_class.relname),
+      'rename the table');
+  end if;
   if length(v_class.relname) > 50 then
     perform ward_internal.fail('unsupported', format('the name of %s is too long', p_table), 'use at most 50 characters');
   end if;
@@ -228,7 +232,9 @@ begin
 end
 $$;
 
-create or replace function ward.protect(p_table regclass, seal text[] default '{}') returns void
+create or replace function ward.protect(
+  p_table regclass, seal text[] default '{}', audit text default 'row', audit_reason text default null
+) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_model uuid := gen_random_uuid();
@@ -247,7 +253,8 @@ begin
   if seal is null or array_position(seal, null) is not null then
     perform ward_internal.fail('unknown_object', 'a column to seal is NULL', 'name the columns of the table that are to be sealed');
   end if;
-  lock table ward_internal.tenants in share mode;
+  perform ward_internal.check_audit_level(audit, audit_reason);
+  lock table ward_internal.tenants in share row exclusive mode;
   lock table ward_internal.models in share row exclusive mode;
   perform ward_internal.check_declared_table(p_table, seal);
   execute format('lock table %s in access exclusive mode', p_table);
@@ -268,7 +275,8 @@ begin
   execute format('alter table ward_model.%I rename to %I', v_class.relname,
     left(v_schema || '__' || v_class.relname, 63));
   execute format('alter table %s owner to ward_owner', p_table);
-  insert into ward_internal.models (id, relation, shape, face) values (v_model, p_table, p_table, v_class.relname);
+  insert into ward_internal.models (id, relation, shape, face, audit, audit_reason)
+    values (v_model, p_table, p_table, v_class.relname, audit, audit_reason);
   insert into ward_internal.sealed_columns (model_id, name) select v_model, unnest(seal);
 
   execute ward_internal.parent_query(v_model, v_parent);
@@ -282,14 +290,18 @@ begin
     perform ward_internal.create_leaf_foreign_keys(v_model, v_tenant);
     perform ward_internal.build_face(v_model, v_tenant);
   end loop;
+  update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the columns
+  perform ward_internal.log_event(ward_internal.master_id(), 'protected', jsonb_build_object('table', v_parent,
+    'model', v_model, 'sealed', seal, 'audit', audit, 'reason', audit_reason));
 exception when unique_violation then
   perform ward_internal.fail('unsupported', format('%s names a column twice', p_table), 'name each column to seal once');
 end
 $$;
-comment on function ward.protect(regclass, text[]) is
+comment on function ward.protect(regclass, text[], text, text) is
   'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a face. '
   'Needs a primary key. UNIQUE and indexes over sealed columns, triggers, rules and exclusion constraints are refused. '
-  'Later tables reference it through its shape in schema ward_model';
+  'Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with audit_reason: see '
+  'ward.set_audit';
 
 create or replace function ward.share(p_table regclass) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -307,6 +319,7 @@ begin
   insert into ward_internal.shares values (p_table) on conflict do nothing;
   execute format('grant usage on schema %s to ward_tenant', v_class.relnamespace::regnamespace);
   execute format('grant select on %s to ward_tenant', p_table);
+  perform ward_internal.log_event(ward_internal.master_id(), 'shared', jsonb_build_object('table', p_table::text));
 end
 $$;
 comment on function ward.share(regclass) is 'lets every tenant read the table; what is neither shared nor protected, none sees';
@@ -344,6 +357,9 @@ begin
   perform ward_internal.check_sealed_column(v_shape, p_column);
   insert into ward_internal.sealed_columns (model_id, name) values (v_model, p_column);
   execute format('alter table %s add column %I bytea', p_table, p_column);  -- the event trigger remakes the faces
+  update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the column
+  perform ward_internal.log_event(ward_internal.master_id(), 'column sealed',
+    jsonb_build_object('table', p_table::text, 'column', p_column));
 end
 $$;
 comment on function ward.add_sealed_column(regclass, name, text, text) is
@@ -356,6 +372,8 @@ create or replace view ward.models as
     (select coalesce(array_agg(s.name order by s.name), '{}') from ward_internal.sealed_columns as s where s.model_id = m.id)
       as sealed,
     m.shape,
-    m.id
+    m.id,
+    m.audit,
+    m.audit_reason
   from ward_internal.models as m;
-comment on view ward.models is 'the protected tables and which of their columns are sealed';
+comment on view ward.models is 'the protected tables, which of their columns are sealed, and how reading them is journalled';

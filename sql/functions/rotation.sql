@@ -333,9 +333,7 @@ begin
   insert into ward_internal.rotation_requests (tenant_id, reason, requested_by) values (v_tenant, p_reason, ward.subject())
     on conflict (tenant_id) where done_at is null do nothing;
   if found then
-    insert into ward_internal.events (tenant_id, slug, kind, actor, detail)
-      select id, slug, 'requested', ward.subject(), jsonb_build_object('reason', p_reason)
-      from ward_internal.tenants where id = v_tenant;
+    perform ward_internal.log_event(v_tenant, 'requested', jsonb_build_object('reason', p_reason));
   end if;
 end
 $$;

@@ -46,6 +46,14 @@ $$;
 comment on function ward_internal.set_up_role(ward_internal.tenants) is
   'makes the tenant''s login role, or puts its attributes and settings right; leaves its password alone';
 
+create or replace function ward_internal.set_up_schema(p_tenant ward_internal.tenants) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  execute format('create schema if not exists %I authorization ward_owner', p_tenant.schema_name);
+  execute format('grant usage on schema %I to %I', p_tenant.schema_name, p_tenant.login_role);
+end
+$$;
+
 create or replace function ward_internal.set_up_ward(p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -53,8 +61,13 @@ declare
   v_new uuid[] := '{}';
 begin
   lock table ward_internal.models in share mode;
-  execute format('create schema if not exists %I authorization ward_owner', p_tenant.schema_name);
-  execute format('grant usage on schema %I to %I', p_tenant.schema_name, p_tenant.login_role);
+  perform ward_internal.set_up_schema(p_tenant);
+  if to_regclass(ward_internal.audit_leaf(p_tenant.id)) is null then  -- all its months: a dump of the ward may be restored
+    perform ward_internal.make_audit_partition(p_tenant.id, month)
+      from generate_series(p_tenant.created_at, clock_timestamp(), interval '1 month') as month;
+  end if;
+  perform ward_internal.make_audit_partition(p_tenant.id);
+  perform ward_internal.build_audit_writer(p_tenant);
   for v_model in select id from ward_internal.models order by relation loop
     if to_regclass(ward_internal.leaf_name(v_model, p_tenant.schema_name)) is null then
       perform ward_internal.create_leaf(v_model, p_tenant);
@@ -70,7 +83,7 @@ begin
 end
 $$;
 comment on function ward_internal.set_up_ward(ward_internal.tenants) is
-  'makes what the ward lacks: schema, leaves with their foreign keys, faces';
+  'makes what the ward lacks: schema, audit log, leaves with their foreign keys, faces';
 
 create or replace function ward.create_tenant(
   p_slug text, p_name text default null, p_mode text default 'envelope', p_id uuid default null,
@@ -105,8 +118,9 @@ begin
       'choose another slug; roles are shared by all databases of the cluster');
   end if;
 
-  perform ward_internal.add_key(v_tenant.id, p_mode, 1, 'provisioned', p_kek, p_kek_version);
   perform ward_internal.set_up_role(v_tenant);
+  perform ward_internal.set_up_schema(v_tenant);  -- where events are logged; tables later: they lock what all wards share
+  perform ward_internal.add_key(v_tenant.id, p_mode, 1, 'provisioned', p_kek, p_kek_version);
   perform ward_internal.set_up_ward(v_tenant);
   return v_tenant.id;
 end
@@ -123,6 +137,7 @@ declare
 begin
   perform ward_internal.set_up_role(v_tenant);
   perform ward_internal.set_up_ward(v_tenant);
+  perform ward_internal.log_event(v_tenant.id, 'repaired');
 end
 $$;
 comment on function ward.repair_tenant(text) is
@@ -136,6 +151,9 @@ declare
 begin
   update ward_internal.tenants set status = 'suspended', key_epoch = key_epoch + 1
     where id = v_tenant.id and status <> 'suspended';
+  if found then
+    perform ward_internal.log_event(v_tenant.id, 'suspended');
+  end if;
 end
 $$;
 comment on function ward.suspend_tenant(text) is 'refuses the tenant every login from its next transaction on';
@@ -147,6 +165,9 @@ declare
 begin
   update ward_internal.tenants set status = 'active', key_epoch = key_epoch + 1
     where id = v_tenant.id and status <> 'active';
+  if found then
+    perform ward_internal.log_event(v_tenant.id, 'resumed');
+  end if;
 end
 $$;
 comment on function ward.resume_tenant(text) is 'undoes ward.suspend_tenant';
@@ -171,8 +192,9 @@ begin
       end if;
     end loop;
   end if;
+  perform ward_internal.archive_audit_log(v_tenant.id);
   execute format('drop schema if exists %I cascade', v_tenant.schema_name);
-  perform ward_internal.log_event(v_tenant.id, 'dropped');
+  perform ward_internal.log_event(v_tenant.id, 'dropped', jsonb_build_object('slug', p_slug));
   delete from ward_internal.rotation_requests where tenant_id = v_tenant.id;
   delete from ward_internal.rotations where tenant_id = v_tenant.id;
   delete from ward_internal.tenant_keys where tenant_id = v_tenant.id;
@@ -182,8 +204,8 @@ begin
 end
 $$;
 comment on function ward.drop_tenant(text, text, boolean) is
-  'drops the ward, its role and its wrapped keys; refuses while there is data unless forced. A backup still holds both: '
-  'shredding is what destroys keys for good';
+  'drops the ward, its role and its wrapped keys; refuses while there is data unless forced. Its audit log stays, in schema '
+  'ward_archive. A backup still holds data and keys: shredding is what destroys keys for good';
 
 create or replace view ward.tenants as
   select t.id, t.slug, t.name, t.schema_name, t.login_role, t.status, k.version as key_version, t.created_at,

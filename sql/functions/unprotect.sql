@@ -38,6 +38,8 @@ begin
   execute format('alter table %s rename to %I', v_model.shape, v_class.relname);
   execute format('alter table %s set schema %s', v_model.shape, v_class.relnamespace::regnamespace);
   execute format('alter table %s owner to current_user', v_model.shape);
+  perform ward_internal.log_event(ward_internal.master_id(), 'unprotected',
+    jsonb_build_object('table', v_model.shape::text, 'model', v_model.id));
 end
 $$;
 comment on function ward.unprotect(regclass) is
@@ -63,6 +65,7 @@ begin
       'list them: wardkey table list');
   end if;
   execute format('revoke all on %s from ward_tenant', p_table);
+  perform ward_internal.log_event(ward_internal.master_id(), 'unshared', jsonb_build_object('table', p_table::text));
 end
 $$;
 comment on function ward.unshare(regclass) is

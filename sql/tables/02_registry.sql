@@ -71,8 +71,13 @@ create table ward_internal.models (
   id uuid constraint models_pkey primary key default pg_catalog.gen_random_uuid(),
   relation regclass not null constraint models_relation_key unique,
   shape regclass not null constraint models_shape_key unique,
-  face name not null constraint models_face_key unique
+  face name not null constraint models_face_key unique,
+  audit text not null default 'row',
+  audit_reason text,
+  constraint models_audit_known check (audit in ('row', 'statement', 'off')),
+  constraint models_audit_off_has_reason check (audit <> 'off' or audit_reason is not null)
 );
+comment on column ward_internal.models.audit is 'whether each row read is journalled, each statement that reads, or nothing; writes always are';
 comment on column ward_internal.models.relation is 'the partitioned table; has a leaf per tenant';
 comment on column ward_internal.models.shape is 'the table as it was declared, empty, in schema ward_model';
 comment on column ward_internal.models.face is 'what the view in each ward is called; stays when the table is renamed';

@@ -1,4 +1,4 @@
--- The life of keys: what was asked for, what was done, and one row in events for each step.
+-- The life of keys: what was asked for and what was done; each step is an event of the audit log too.
 --
 -- The master secret of mode derived is kept as the keys of tenant 00000000-0000-0000-0000-000000000000, which has no row
 -- in tenants. No row here holds a secret.
@@ -35,19 +35,6 @@ create table ward_internal.rotation_requests (
 );
 create unique index rotation_requests_one_open on ward_internal.rotation_requests (tenant_id) where done_at is null;
 
-create sequence ward_internal.event_id;
-create table ward_internal.events (
-  id bigint constraint events_pkey primary key default pg_catalog.nextval('ward_internal.event_id'),
-  at timestamptz not null default pg_catalog.clock_timestamp(),
-  tenant_id uuid not null,
-  slug text,
-  kind text not null,
-  actor text not null,
-  detail jsonb not null default '{}',
-  constraint events_kind_form check (kind ~ '^[a-z]+( [a-z]+)*$')
-);
-create index events_of_tenant on ward_internal.events (tenant_id, id);
-
 create table ward_internal.shreddings (
   tenant_id uuid constraint shreddings_pkey primary key,
   code text not null,
@@ -59,6 +46,4 @@ create table ward_internal.shreddings (
 
 select pg_catalog.pg_extension_config_dump('ward_internal.rotations', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.rotation_requests', '');
-select pg_catalog.pg_extension_config_dump('ward_internal.event_id', '');
-select pg_catalog.pg_extension_config_dump('ward_internal.events', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.shreddings', '');

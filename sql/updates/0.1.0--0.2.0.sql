@@ -24,8 +24,16 @@ comment on column ward_internal.tenant_keys.kek is
 comment on column ward_internal.tenant_keys.fence is
   'virtual transactions that ran when the key had just left its former state: its next step waits until they are gone';
 
+alter table ward_internal.models
+  add column audit text not null default 'row',
+  add column audit_reason text,
+  add constraint models_audit_known check (audit in ('row', 'statement', 'off')),
+  add constraint models_audit_off_has_reason check (audit <> 'off' or audit_reason is not null);
+comment on column ward_internal.models.audit is 'whether each row read is journalled, each statement that reads, or nothing; writes always are';
+
 -- replaced by functions of other parameters
 drop function ward.create_tenant(text, text);
+drop function ward.protect(regclass, text[]);
 drop function ward_internal.provision_key(uuid);
 
 create table ward_internal.rotations (
@@ -58,19 +66,6 @@ create table ward_internal.rotation_requests (
 );
 create unique index rotation_requests_one_open on ward_internal.rotation_requests (tenant_id) where done_at is null;
 
-create sequence ward_internal.event_id;
-create table ward_internal.events (
-  id bigint constraint events_pkey primary key default pg_catalog.nextval('ward_internal.event_id'),
-  at timestamptz not null default pg_catalog.clock_timestamp(),
-  tenant_id uuid not null,
-  slug text,
-  kind text not null,
-  actor text not null,
-  detail jsonb not null default '{}',
-  constraint events_kind_form check (kind ~ '^[a-z]+( [a-z]+)*$')
-);
-create index events_of_tenant on ward_internal.events (tenant_id, id);
-
 create table ward_internal.shreddings (
   tenant_id uuid constraint shreddings_pkey primary key,
   code text not null,
@@ -82,8 +77,6 @@ create table ward_internal.shreddings (
 
 select pg_catalog.pg_extension_config_dump('ward_internal.rotations', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.rotation_requests', '');
-select pg_catalog.pg_extension_config_dump('ward_internal.event_id', '');
-select pg_catalog.pg_extension_config_dump('ward_internal.events', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.shreddings', '');
 
 -- The audit log.

@@ -47,6 +47,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         " security definer set search_path = pg_catalog, pg_temp as 'begin return new; end'",
         set(),
     ),
+    "writes-audited": (f"alter table {LEAF} enable trigger ward_audit", set()),
     "models-followed": ("alter event trigger ward_follow_models enable replica", set()),
     "row-security-enabled": (f"alter table {LEAF} disable row level security", set()),
     "row-security-forced": ("alter table clinic.patients no force row level security", set()),

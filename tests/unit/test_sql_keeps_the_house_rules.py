@@ -18,6 +18,7 @@ _UNPINNED = {
     "ward_internal.login_session": "as ward_internal.login",
     "ward_internal.renew_session": "as ward_internal.login",
     "ward_internal.begin_write": "no SQL; hot: once a row written",
+    "ward_internal.audit_context": "hot: once a row written; the path is pinned by the trigger that calls it",
     "ward_internal.check_issuer": "no SQL",
     "ward_internal.renew_keys": "as ward_internal.login",
     "ward_internal.provision_key": "as ward_internal.login; the gate is ward.create_tenant",
@@ -34,20 +35,21 @@ _UNPINNED = {
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
-    r"^(canonical|canonical_expression|face_checks|faces_are_behind|face_query|face_trigger_body|hidden_columns"
-    r"|hidden_functions|hidden_relations|key_rows|leaf_name|leaf_versions|master_id|model_columns|model_of"
-    r"|older_transactions|on_alter_table|on_drop|open_to_public|parent_query|role|row_expression"
-    r"|running_transactions|seal_expression|shredding_facts|sqlstate|subject|tenant_for_keys|tenant_id"
-    r"|tenant_of|unseal_expression|writer_name)$"
+    r"^(audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
+    r"|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
+    r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop"
+    r"|open_to_public|parent_query|role|row_expression|running_transactions|seal_expression|shredding_facts"
+    r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|is|log|login"
-    r"|logout|parse|pass|pause|protect|provision|readmit|rebuild|remove|renew|repair|request|require|reseal"
-    r"|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect|unseal|unshare|upsert|wrap)(_|$)"
+    r"^(add|archive|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|is"
+    r"|log|login|logout|make|parse|pass|pause|protect|provision|readmit|rebuild|remove|renew|repair|request"
+    r"|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect|unseal|unshare|upsert"
+    r"|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
-_PUBLIC_PARAMETERS = {("ward.protect", "seal")}
-_STABLE_NAMES = re.compile(r"^(tenant_id|subject|role|unseal|unseal_bytes|begin_write)$")
+_PUBLIC_PARAMETERS = {("ward.protect", "seal"), ("ward.protect", "audit"), ("ward.protect", "audit_reason")}
+_STABLE_NAMES = re.compile(r"^(tenant_id|subject|role|unseal|unseal_bytes|begin_write|audit_context)$")
 
 
 def each(test: Any) -> Any:

@@ -76,3 +76,11 @@ from (values
 left join pg_event_trigger as e on e.evtname = w.name
 where e.evtenabled is distinct from 'A'
 order by 1;
+
+-- writes-audited (fail): every change of a row of a leaf is logged, whatever session_replication_role says
+select w.leaf, coalesce(format('its trigger %I is not ALWAYS', t.tgname), format('lacks trigger %I', e.name)),
+  format('select ward.repair_tenant(%L);', w.slug)
+from (select oid::regclass::text as leaf, oid, slug from leaf where slug is not null) as w
+cross join (values ('ward_audit'), ('ward_audit_truncate')) as e (name)
+left join pg_trigger as t on t.tgrelid = w.oid and t.tgname = e.name
+where t.tgenabled is distinct from 'A' order by 1, 2;

@@ -10,9 +10,9 @@ where (oid in (select oid from guarded)
     and (relation, privilege_type, coalesce(attname, '')) in (
       ('ward_internal.tenants', 'SELECT', ''), ('ward_internal.tenant_keys', 'SELECT', ''),
       ('ward_internal.issuers', 'SELECT', ''), ('ward_internal.settings', 'SELECT', ''),
-      ('ward_internal.rotation_requests', 'INSERT', ''), ('ward_internal.events', 'INSERT', ''),
-      ('ward_internal.rotation_requests', 'SELECT', ''),
-      ('ward_internal.event_id', 'USAGE', '')))
+      ('ward_internal.rotation_requests', 'INSERT', ''), ('ward_internal.rotation_requests', 'SELECT', ''),
+      ('ward_internal.models', 'SELECT', ''), ('ward_internal.sealed_columns', 'SELECT', ''),
+      ('ward_internal.audit_id', 'USAGE', '')))
 order by 1, 2;
 
 -- faces-closed (fail): a face's only user is its tenant's login role, to read and write rows
