@@ -10,6 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.scribe.scribes import Scribe
+from tests.support.database import Database
+from tests.support.keepers import Keeper
 from wardkey.scribe.pgoutput import Event, Message
 from wardkey.scribe.replication import Stream
 
@@ -103,3 +106,14 @@ def journal(cluster) -> Iterator[Journal]:
         journal.drop_slot()
         journal.connection.close()
         connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def scribe(database: Database) -> Iterator[Scribe]:
+    """A scribe with a keeper of its own; it is not started yet."""
+    keeper = Keeper().start()
+    scribe = Scribe(database, keeper)
+    yield scribe
+    print(scribe.errors)
+    scribe.remove()
+    keeper.remove()

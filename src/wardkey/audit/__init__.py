@@ -3,7 +3,8 @@
 =============  ==================================================================================
 canonical      the one way to write a JSON value
 entry          one entry, its canonical bytes and its leaf hash
-row            a row of the database's audit_log as an entry
+source         the database's tables: rows as entries, in the order they were sealed
+exporter       from there to a file
 merkle         the tree over a tenant's entries (RFC 6962), its pieces and proofs
 checkpoint     what is signed: a tree's size and root, in a chain
 exportfile     the file that ``wardkey audit export`` writes

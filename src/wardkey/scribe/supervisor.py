@@ -1,0 +1,214 @@
+"""The scribe as a whole: starts, begins anew what was lost, goes on after any trouble, and says how it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamError, StreamLost, WardError, from_psycopg
+from . import slot as slots
+from .drain import Drain, Superseded
+from .entries import Turn
+from .replication import Stream, lsn_text
+from .seal import Sealer
+from .slot import PUBLICATION, Facts, State
+
+__all__ = ["Scribe"]
+
+_PIECE: Final = 10_000  # unsealed rows that are sealed at a time
+_LONGEST: Final = 10.0  # seconds between tries
+_OPTIONS: Final = (
+    "-c search_path=pg_catalog -c timezone=UTC -c datestyle=ISO,YMD -c bytea_output=hex "
+    "-c synchronous_commit=on -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
+)
+
+Connection = psycopg.Connection[Any]
+
+
+class Scribe:
+    """``dsn``: of a superuser. ``status``: a file to tell in how things are. ``disk``: where the WAL lies.
+
+    ``patience``: seconds that a slot which another scribe reads is waited for.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        keeper: Path,
+        *,
+        slot: str = slots.SLOT,
+        report: Callable[[str], None],
+        status: Path | None = None,
+        disk: Path | None = None,
+        patience: float = 10.0,
+    ) -> None:
+        self._dsn = make_conninfo(dsn, client_encoding="UTF8", connect_timeout=10)
+        self._keeper, self._slot, self._report = keeper, slot, report
+        self._status, self._disk, self._patience = status, disk, patience
+        self._stopped = False
+        self._lost: str | None = None  # why the slot has to be made anew
+        self._sealer: Sealer | None = None
+        self._said: dict[str, Any] = {}
+        self._entries = 0
+        self._warned: list[str] = []
+
+    def stop(self) -> None:
+        """Have ``run`` store what it has, have it signed, and return."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Work until ``stop``. Raises SlotInUse when another scribe does, StreamError for a wrong slot."""
+        wait, refused_since = 0.5, time.monotonic()
+        while not self._stopped:
+            entries = self._entries
+            try:
+                self._session()
+                continue
+            except (SlotMissing, SlotMoved) as error:
+                trouble = self._lost = error.message
+            except SlotInUse as error:
+                if time.monotonic() - refused_since > self._patience:
+                    raise
+                trouble = error.message
+            except (StreamLost, Superseded) as error:
+                trouble = error.message
+            except StreamError:
+                raise
+            except WardError as error:
+                trouble = error.message
+            except psycopg.Error as error:
+                trouble = from_psycopg(error).message
+            if self._said.get("trouble") != trouble:
+                self._report(trouble)
+            self._say(state="waiting", trouble=trouble)
+            if entries != self._entries:
+                wait, refused_since = 0.5, time.monotonic()
+            until = time.monotonic() + (0.2 if self._lost else wait)
+            wait = min(2 * wait, _LONGEST)
+            while not self._stopped and time.monotonic() < until:
+                time.sleep(0.05)
+        self._say(state="stopped", pid=None)
+
+    def _session(self) -> None:
+        """Work over one set of connections."""
+        with self._connect() as connection, self._connect(autocommit=True) as observer:
+            state, system = State.read(observer), _system(observer)
+            if lost := self._lost or _why_anew(observer, state, system, self._slot):
+                state = self._begin(connection, observer, state, system, lost)
+                self._lost = None
+            if state is None:
+                raise Superseded("the position of the scribe is gone")
+            with Stream(self._dsn, self._slot, PUBLICATION, after=state.lsn) as stream:
+                sealer = self._sealer = self._new_sealer(connection, system)
+                self._report(f"at work in database {connection.info.dbname}, from {lsn_text(state.lsn)}")
+                drain = Drain(connection, observer, stream, sealer, state, tell=self._look)
+                try:
+                    drain.work(lambda: self._stopped)
+                finally:
+                    self._entries += drain.entries
+
+    def _begin(
+        self, connection: Connection, observer: Connection, state: State | None, system: str, why: str
+    ) -> State:
+        """Make the slot anew, seal what came before it, and say in the log that something may be missing."""
+        if state != State.read(observer):
+            raise Superseded("another scribe was at work meanwhile")
+        self._say(state="beginning", trouble=why)
+        slots.publish(observer)
+        with slots.made_anew(self._dsn, self._slot) as (lsn, snapshot):
+            connection.execute("set transaction isolation level repeatable read")
+            connection.execute(f"set transaction snapshot '{snapshot}'")
+            moved = State(system, self._slot, lsn)
+            if not (state.replace(connection, moved) if state else moved.insert(connection)):
+                raise Superseded("another scribe was at work meanwhile")
+            sealer, turn, count = self._new_sealer(connection, system), Turn(), 0
+            months: set[tuple[str, str]] = set()
+            for row in slots.unsealed(connection):
+                turn.stored(row)
+                count += 1
+                if len(turn) >= _PIECE:
+                    sealer.seal(turn.write(connection, months), lsn)
+            detail = {"why": why, "to": lsn_text(lsn), "sealed": count}
+            if state:
+                detail["from"] = lsn_text(state.lsn)
+            turn.event("journal_gap" if state else "journal_begins", detail)
+            sealer.seal(turn.write(connection, months), lsn)
+            sealer.save()
+            connection.commit()
+        try:  # from now on nobody reads without this slot
+            observer.execute("select ward.set('audit_slot', %s)", [self._slot])
+        except psycopg.Error as error:
+            self._report(
+                f"audit_slot is not set, reads go on without the slot: {from_psycopg(error).message}"
+            )
+        self._report(f"slot {self._slot} made at {lsn_text(lsn)}, {count} entries sealed: {why}")
+        return moved
+
+    def _new_sealer(self, connection: Connection, system: str) -> Sealer:
+        return Sealer(connection, self._keeper, f"{system}/{connection.info.dbname}", self._report)
+
+    def _connect(self, *, autocommit: bool = False) -> Connection:
+        return psycopg.connect(
+            self._dsn,
+            autocommit=autocommit,
+            options=_OPTIONS,
+            fallback_application_name="wardkey scribe",
+            keepalives_idle=30,
+        )
+
+    def _look(self, facts: Facts, drain: Drain) -> None:
+        """Write down how things are, and warn."""
+        warnings = facts.warnings(self._disk)
+        for text in warnings:
+            if text.split(" ", 1)[1] not in {before.split(" ", 1)[1] for before in self._warned}:
+                self._report(f"warning: {text}")
+        self._warned = warnings
+        sealer = self._sealer
+        self._say(
+            state="running",
+            trouble=sealer.trouble if sealer else None,
+            warnings=warnings,
+            lsn=lsn_text(drain.lsn),
+            bytes_behind=facts.behind,
+            bytes_kept=facts.kept,
+            entries=self._entries + drain.entries,
+            without_checkpoint=sealer.behind if sealer else 0,
+            checkpoints_waiting=sealer.waiting if sealer else 0,
+        )
+
+    def _say(self, **facts: Any) -> None:
+        self._said |= facts | {"at": datetime.now(UTC).isoformat(timespec="seconds"), "slot": self._slot}
+        if self._status is None:
+            return
+        draft = self._status.with_name(f".{self._status.name}")
+        try:
+            draft.write_text(json.dumps(self._said, indent=2) + "\n")
+            draft.replace(self._status)
+        except OSError as error:
+            self._report(f"{self._status} cannot be written: {error.strerror}")
+            self._status = None
+
+
+def _system(connection: Connection) -> str:
+    row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _why_anew(connection: Connection, state: State | None, system: str, slot: str) -> str | None:
+    """Return why the slot has to be made anew, as far as that is known before it is read."""
+    if state is None:
+        return "the log begins"
+    if state.system != system:
+        return "the database was restored on another server"
+    if state.slot != slot:
+        return f"the slot was {state.slot} before"
+    if not slots.is_published(connection):
+        return "the publication was changed"
+    return None
