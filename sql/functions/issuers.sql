@@ -66,10 +66,10 @@ begin
   perform ward_internal.log_event(ward_internal.master_id(), 'set', jsonb_build_object('name', p_name, 'value', p_value));
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
-    'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields and grace');
+    'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields, grace and audit_slot');
 end
 $$;
 comment on function ward.set(text, text) is
   'sets keeper_socket (path), keeper_timeout (seconds), key_ttl (seconds a backend keeps a data key); cryptoperiod and '
   'kek_cryptoperiod (days after which a key is to be replaced, 365), most_fields (values sealed under one key, 2^31), grace '
-  '(days between retiring a key and destroying it, 30)';
+  '(days between retiring a key and destroying it, 30), audit_slot (the scribe''s; without it nobody logs in)';

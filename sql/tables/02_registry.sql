@@ -10,7 +10,8 @@ create table ward_internal.settings (
   name text constraint settings_pkey primary key,
   value text not null,
   constraint settings_known check (name in (
-    'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace'))
+    'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace',
+    'audit_slot'))
 );
 comment on table ward_internal.settings is
   'settings of the server; not GUCs, because a session could SET those and send its token to a keeper of its own';

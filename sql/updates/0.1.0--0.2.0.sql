@@ -2,7 +2,8 @@
 
 alter table ward_internal.settings drop constraint settings_known;
 alter table ward_internal.settings add constraint settings_known check (name in (
-  'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace'));
+  'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace',
+  'audit_slot'));
 
 alter table ward_internal.tenants
   drop constraint tenants_status_known,
@@ -154,9 +155,19 @@ create table ward_internal.audit_checkpoints (
   checkpoint text not null,
   signature bytea not null,
   key bytea not null,
+  frontier bytea not null,
   constraint audit_checkpoints_pkey primary key (tenant_id, size)
 );
-comment on table ward_internal.audit_checkpoints is 'signed roots; checkpoint is the very text that was signed, key the public key';
+comment on table ward_internal.audit_checkpoints is
+  'signed roots; checkpoint is the very text that was signed, key the public key, frontier the tree''s as in audit_trees';
+
+create table ward_internal.audit_unsigned (
+  tenant_id uuid constraint audit_unsigned_pkey primary key,
+  checkpoint text not null,
+  frontier bytea not null
+);
+comment on table ward_internal.audit_unsigned is
+  'the next checkpoint of a tenant, stored before the keeper is asked to sign it, so that after a crash it is asked for the same';
 
 create table ward_internal.scribe_state (
   one boolean constraint scribe_state_pkey primary key default true,
@@ -173,4 +184,5 @@ select pg_catalog.pg_extension_config_dump('ward_internal.audit_id', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_batches', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_trees', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_checkpoints', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.audit_unsigned', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.scribe_state', '');
