@@ -18,12 +18,13 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Embedded server": {
-        "up": ("server", "Start the private PostgreSQL and the keeper, made first if missing."),
-        "down": ("server", "Stop PostgreSQL and the keeper; the data stays."),
+        "up": ("server", "Start the private PostgreSQL, the keeper and the scribe, made first if missing."),
+        "down": ("server", "Stop PostgreSQL, the keeper and the scribe; the data stays."),
         "status": ("server", "Say what runs, where, and for how long."),
-        "logs": ("server", "Show the logs of PostgreSQL and the keeper."),
+        "logs": ("server", "Show the logs of PostgreSQL, keeper and scribe."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),
         "keeper": ("keeper", "Ask the keeper, the process that releases keys."),
+        "scribe": ("scribe", "Run and ask the scribe, the process that seals the audit log."),
         "kms": ("kms", "Choose, show and check the KMS of the embedded server."),
     },
     "Database": {

@@ -22,7 +22,7 @@ ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 @choice_options
 @pass_context
 def up(context: Context, /, uri: str | None, **options: Any) -> None:
-    """Start the private PostgreSQL and the keeper, made first if missing.
+    """Start the private PostgreSQL, the keeper and the scribe, made first if missing.
 
     Running it again does no harm: it starts what does not run and repairs what a crash left.
     """
@@ -39,7 +39,7 @@ def up(context: Context, /, uri: str | None, **options: Any) -> None:
 @click.command()
 @pass_context
 def down(context: Context) -> None:
-    """Stop PostgreSQL and the keeper; the data stays."""
+    """Stop PostgreSQL, the keeper and the scribe; the data stays."""
     stopped = context.cluster.stop()
     text = "stopped" if stopped else "nothing was running"
     emit(context, {"home": context.home.path, "stopped": stopped}, lambda: click.echo(text))
@@ -57,14 +57,15 @@ def status(context: Context) -> int:
 @click.command()
 @click.option("-n", "lines", type=click.IntRange(1), default=40, show_default=True, help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what comes.")
-@click.option("--only", type=click.Choice(["postgres", "keeper"]), help="One of the two logs.")
+@click.option("--only", type=click.Choice(["postgres", "keeper", "scribe"]), help="One of the logs.")
 @pass_context
 def logs(context: Context, lines: int, follow: bool, only: str | None) -> None:
-    """Show the logs of PostgreSQL and the keeper. They hold no data, parameter or key."""
+    """Show the logs of PostgreSQL, keeper and scribe. They hold no data, parameter or key."""
     import subprocess
 
     home = context.home
-    files = [file for file in (home.postgres_log, home.keeper_log) if only in (None, file.stem)]
+    every = (home.postgres_log, home.keeper_log, home.scribe_log)
+    files = [file for file in every if only in (None, file.stem)]
     if not home.exists:
         fail(f"there is no server in {home.path}", "make one: wardkey up", UNREACHABLE)
     follow_option = ["-F"] if follow else []
@@ -124,6 +125,7 @@ def _facts(status: Status) -> dict[str, Any]:
         "socket_directory": status.socket_directory,
         "postgres": {"pid": status.postgres_pid, "seconds": status.postgres_seconds},
         "keeper": {"pid": status.keeper_pid, "seconds": status.keeper_seconds, **(status.keeper or {})},
+        "scribe": {**(status.scribe or {}), "pid": status.scribe_pid, "seconds": status.scribe_seconds},
     }
 
 
@@ -135,8 +137,12 @@ def _show(status: Status) -> None:
     for name, pid, seconds in (
         ("PostgreSQL", status.postgres_pid, status.postgres_seconds),
         ("keeper", status.keeper_pid, status.keeper_seconds),
+        ("scribe", status.scribe_pid, status.scribe_seconds),
     ):
         click.echo(f"{name:<12}{_running(pid, seconds)}")
+    for trouble in (*(status.scribe or {}).get("warnings", ()), (status.scribe or {}).get("trouble")):
+        if trouble:
+            click.echo(f"            {trouble}")
     click.echo(f"listens     127.0.0.1:{status.port} and {status.socket_directory}")
     if status.dsn:
         click.echo(f"DSN         {status.dsn}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -55,7 +56,7 @@ class Scribe:
         self._stopped = False
         self._lost: str | None = None  # why the slot has to be made anew
         self._sealer: Sealer | None = None
-        self._said: dict[str, Any] = {}
+        self._said: dict[str, Any] = {"pid": os.getpid()}
         self._entries = 0
         self._warned: list[str] = []
 

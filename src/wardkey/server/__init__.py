@@ -1,4 +1,4 @@
-"""The embedded server: a private PostgreSQL with the extension, and the keeper, in one state directory.
+"""The embedded server: a private PostgreSQL with the extension, keeper and scribe, in one state directory.
 
 ``Cluster(Home.locate()).start()`` makes what is missing, mends what a crash left, starts what does not
 run; calling it again does nothing. ``stop()`` leaves no process.

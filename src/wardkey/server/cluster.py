@@ -1,4 +1,4 @@
-"""PostgreSQL, keeper and extension of one home as one thing: start, stop, status, DSN."""
+"""PostgreSQL, keeper, scribe and extension of one home as one thing: start, stop, status, DSN."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from . import database, pythonpath
 from .home import Config, Home
 from .keeper_process import KeeperProcess
 from .postgres import Postgres
+from .scribe_process import ScribeProcess
 from .software import Software
 
 __all__ = ["Cluster", "Status"]
@@ -31,11 +32,14 @@ class Status:
     keeper_pid: int | None
     keeper_seconds: float | None
     keeper: dict[str, Any] | None
+    scribe_pid: int | None
+    scribe_seconds: float | None
+    scribe: dict[str, Any] | None
     dsn: str | None
 
     @property
     def running(self) -> bool:
-        return self.postgres_pid is not None and self.keeper_pid is not None
+        return None not in (self.postgres_pid, self.keeper_pid, self.scribe_pid)
 
 
 class Cluster:
@@ -51,6 +55,7 @@ class Cluster:
         self.home = home
         self.keeper = KeeperProcess(home)
         self.postgres = Postgres(home, settings or {})
+        self.scribe = ScribeProcess(home)
         self._say = say or (lambda text: None)
 
     def init(self) -> Config:
@@ -68,14 +73,18 @@ class Cluster:
                 config = self.postgres.start(software, config)
                 self._say(f"PostgreSQL {software.major} started on 127.0.0.1:{config.port}")
             database.prepare(self, self._say)
+            if self.scribe.start(self.dsn()):
+                self._say("scribe started")
         return self.status()
 
     def stop(self) -> bool:
-        """Stop PostgreSQL, then the keeper, and everything they left; True when something ran."""
+        """Stop the scribe, PostgreSQL, then the keeper, and everything they left; True when something ran."""
         if not self.home.exists:
             return False
         with self.home.locked():
-            ran = self.postgres.postmaster is not None or self.keeper.process is not None
+            parts = (self.postgres.postmaster, self.keeper.process, self.scribe.process)
+            ran = any(part is not None for part in parts)
+            self.scribe.stop()
             self.postgres.stop()
             self.keeper.stop()
         return ran
@@ -93,6 +102,7 @@ class Cluster:
         config = self.home.config()
         postmaster = self.postgres.postmaster if config else None
         keeper = self.keeper.process if config else None
+        scribe = self.scribe.process if config else None
         return Status(
             home=self.home.path,
             made=config is not None,
@@ -103,6 +113,9 @@ class Cluster:
             keeper_pid=keeper.pid if keeper else None,
             keeper_seconds=keeper.seconds_up if keeper else None,
             keeper=self.keeper.ask_status() if keeper else None,
+            scribe_pid=scribe.pid if scribe else None,
+            scribe_seconds=scribe.seconds_up if scribe else None,
+            scribe=self.scribe.status() if scribe else None,
             dsn=self.dsn() if postmaster else None,
         )
 

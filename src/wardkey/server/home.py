@@ -2,14 +2,14 @@
 
 ::
 
-    config.json   id, port, programs        run/        .s.PGSQL.PORT, keeper.sock, keeper.pid
-    log/          postgres.log, keeper.log  postgres/   data; 0700, OS user of the server
+    config.json   id, port, programs        run/        .s.PGSQL.PORT, keeper.sock, keeper.pid, scribe.json
+    log/          of each process           postgres/   data; 0700, OS user of the server
     python/       PYTHONPATH of the server  keeper/     0700, OS user of the keeper
     issuer/       0700, operator: key.pem   pgpass      0600, operator: a line per tenant login role
     orchestrator/ 0700, operator: kms.json and the credentials that manage KEKs, out of the keeper's reach
 
-Root runs the server as OS user ``postgres`` and the keeper as ``wardkey``, so that neither can read the
-other's directory. Anybody else runs both as himself.
+Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, the scribe as ``wardkey-scribe``:
+none can read another's directory. Anybody else runs all as himself.
 """
 
 from __future__ import annotations
@@ -118,6 +118,14 @@ class Home:
         return self.log / "keeper.log"
 
     @property
+    def scribe_log(self) -> Path:
+        return self.log / "scribe.log"
+
+    @property
+    def scribe_status(self) -> Path:
+        return self.run / "scribe.json"
+
+    @property
     def exists(self) -> bool:
         return self.config_file.exists()
 
@@ -150,10 +158,11 @@ class Home:
 
     def keeper_user(self) -> OsUser:
         """The OS user the keeper runs as; made when missing."""
-        if os.geteuid() == 0 and OsUser.named("wardkey") is None:
-            create = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
-            run([*create, "--shell", "/usr/sbin/nologin", "wardkey"], "cannot make OS user wardkey")
-        return _service_user("wardkey")
+        return _own_user("wardkey")
+
+    def scribe_user(self) -> OsUser:
+        """The OS user the scribe runs as; made when missing."""
+        return _own_user("wardkey-scribe")
 
     def make_directories(self) -> None:
         """Make what is missing, and set owners and modes of all of it."""
@@ -173,7 +182,11 @@ class Home:
         _directory(self.keeper, keeper.uid, keeper.gid, 0o700)
         for directory in (self.issuer, self.orchestrator):
             _directory(directory, operator.uid, operator.gid, 0o700)
-        for file, owner in ((self.postgres_log, server), (self.keeper_log, operator)):
+        for file, owner in (
+            (self.postgres_log, server),
+            (self.keeper_log, operator),
+            (self.scribe_log, operator),
+        ):
             file.touch(0o640)
             os.chown(file, owner.uid, owner.gid)
 
@@ -197,6 +210,13 @@ class Home:
         with (self.path / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _own_user(name: str) -> OsUser:
+    if os.geteuid() == 0 and OsUser.named(name) is None:
+        create = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
+        run([*create, "--shell", "/usr/sbin/nologin", name], f"cannot make OS user {name}")
+    return _service_user(name)
 
 
 def _service_user(name: str) -> OsUser:

@@ -91,7 +91,7 @@ class KeeperProcess:
         command += ["--socket", str(home.keeper_socket)]
         for uid in sorted({server.uid, OsUser.current().uid}):
             command += ["--allow-uid", str(uid)]
-        command += ["--admin-uid", str(OsUser.current().uid)]
+        command += ["--admin-uid", str(OsUser.current().uid), "--scribe-uid", str(home.scribe_user().uid)]
         if os.geteuid() == 0:
             command += ["--run-as", f"{keeper.uid}:{server.gid}"]
         # The shell only opens the log: the keeper outlives us, and nothing of ours may stay open in it.

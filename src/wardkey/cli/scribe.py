@@ -1,0 +1,99 @@
+"""``wardkey scribe``: the process that seals the audit log. ``wardkey up`` starts it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._context import Context, pass_context
+from ._output import UNREACHABLE, details, emit, fail
+
+
+@click.group()
+def scribe() -> None:
+    """Run and ask the scribe, the process that seals the audit log."""
+
+
+@scribe.command("run")
+@click.option("--keeper", metavar="SOCKET", type=click.Path(path_type=Path), help="Of another keeper.")
+@click.option("--slot", metavar="NAME", help="Replication slot (default wardkey_audit).")
+@click.option(
+    "--status",
+    "status_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where to tell how it is.",
+)
+@pass_context
+def run(context: Context, keeper: Path | None, slot: str | None, status_file: Path | None) -> int:
+    """Work in the foreground until SIGTERM or Ctrl-C, for a server of your own.
+
+    Slot and publication are made when they are missing. One scribe works for a database; a second one is
+    refused.
+    """
+    from ..scribe.__main__ import main
+
+    arguments = ["--dsn", context.admin_dsn, "--keeper", str(keeper or context.home.keeper_socket)]
+    if slot:
+        arguments += ["--slot", slot]
+    if status_file:
+        arguments += ["--status", str(status_file)]
+    sys.stdout.flush()
+    return main(arguments)
+
+
+@scribe.command("status")
+@pass_context
+def status(context: Context) -> int:
+    """Say how far the scribe has come and what troubles it. Exit code 3: none is at work."""
+    from ..scribe import slot as slots
+    from ..scribe.replication import lsn_text
+
+    with context.connect(autocommit=True) as connection:
+        connection.execute("set search_path = pg_catalog, pg_temp")
+        state = slots.State.read(connection)
+        if state is None:
+            fail("no scribe has worked for this database yet", "start it with: wardkey up", UNREACHABLE)
+        slot = slots.facts(connection, state.slot)
+        row = connection.execute(
+            "select (select at from ward_internal.scribe_state), (select coalesce(sum(size), 0)::bigint from"
+            " ward_internal.audit_trees), (select count(*) from ward_internal.audit_unsigned)"
+        ).fetchone()
+    at, entries, waiting = row or (None, 0, 0)
+    facts: dict[str, Any] = {
+        "slot": state.slot,
+        "at_work": slot.active_pid is not None,
+        "position": lsn_text(state.lsn),
+        "stored_at": at,
+        "entries_sealed": entries,
+        "checkpoints_waiting": waiting,
+        "bytes_behind": slot.behind,
+        "wal_kept_bytes": slot.kept,
+        "warnings": slot.warnings(None if context.dsn else context.home.path),
+    }
+    if context.dsn is None and (said := context.cluster.scribe.status()):
+        facts |= {"trouble": said.get("trouble"), "pid": said.get("pid")}
+    emit(context, facts, lambda: details(facts))
+    return 0 if facts["at_work"] else UNREACHABLE
+
+
+@scribe.command("readmit")
+@click.argument("slug")
+@pass_context
+def readmit(context: Context, slug: str) -> None:
+    """After a restore: let the log of a tenant go on from an older checkpoint than the last one signed.
+
+    The keeper signs one history of each tenant's log. A database that comes back from a backup has lost the
+    end of it, and would begin a second one; this allows that, and the keeper's own log says so.
+    """
+    from .. import issuers
+    from ..keeper import client
+
+    with context.connect() as connection:
+        tenant = issuers.tenant_id(connection, slug)
+    client.ask(context.home.keeper_socket, {"op": "checkpoint", "tenant": str(tenant), "readmit": True})
+    text = f"the next checkpoint of tenant {slug} may be any"
+    emit(context, {"tenant": str(tenant), "readmitted": True}, lambda: click.echo(text))
