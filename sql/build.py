@@ -28,6 +28,7 @@ _FUNCTIONS = (
     "resealing",
     "shredding",
     "issuers",
+    "audit_questions",
     "upsert",
     "events",
     "hardening",

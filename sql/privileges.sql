@@ -16,6 +16,13 @@ alter function ward.login_session(text) owner to ward_owner;
 alter function ward.renew_session() owner to ward_owner;
 alter function ward.renew_keys() owner to ward_owner;
 alter function ward.request_rotation(text) owner to ward_owner;
+alter function ward.audit_entries(timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_acts_of(text, timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_refusals(timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_of_key(integer, timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_activity(timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) owner to ward_owner;
 
 grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
@@ -42,6 +49,24 @@ to ward_owner;
 grant execute on function
   ward_internal.audit_context(text), ward_internal.audit_leaf(uuid), ward_internal.make_audit_partition(uuid, timestamptz),
   ward_internal.log_event(uuid, text, jsonb), ward_internal.statement_start()
+to ward_owner;
+
+grant execute on function
+  ward.audit_entries(timestamptz, timestamptz), ward.audit_reads_of(text, text, timestamptz, timestamptz),
+  ward.audit_acts_of(text, timestamptz, timestamptz), ward.audit_refusals(timestamptz, timestamptz),
+  ward.audit_of_key(integer, timestamptz, timestamptz), ward.audit_activity(timestamptz, timestamptz),
+  ward.audit_anomalies(timestamptz, timestamptz, numeric)
+to ward_tenant;
+grant select on ward_internal.models to ward_owner;
+grant execute on function
+  ward_internal.audit_leaf(uuid), ward_internal.audit_reader(), ward_internal.audit_table(text),
+  ward_internal.audit_entries(uuid, timestamptz, timestamptz),
+  ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz),
+  ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz),
+  ward_internal.audit_refusals(uuid, timestamptz, timestamptz),
+  ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz),
+  ward_internal.audit_activity(uuid, timestamptz, timestamptz),
+  ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric)
 to ward_owner;
 
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running, entries

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["UnsafeFileError", "read_guarded", "sync_directory", "write_atomically"]
+__all__ = ["UnsafeFileError", "new_file", "read_guarded", "sync_directory", "write_atomically"]
 
 MAX_LENGTH = 4 * 1024 * 1024
 
@@ -74,3 +78,26 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream, mode 0600, whose content is ``path`` when the block has ended well; else nothing is.
+
+    Raises FileExistsError, OSError.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, "there is something already", str(path))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
+    try:
+        with os.fdopen(descriptor, "wb", buffering=1 << 20) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(temporary, path)  # refuses what has come there meanwhile
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)

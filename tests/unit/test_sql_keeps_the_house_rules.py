@@ -35,7 +35,8 @@ _UNPINNED = {
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
-    r"^(audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
+    r"^(audit_(activity|acts_of|anomalies|entries|of_key|reader|reads_of|refusals|table)"
+    r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop"
     r"|open_to_public|parent_query|role|row_expression|running_transactions|seal_expression|shredding_facts"

@@ -47,6 +47,8 @@ class Report:
     )
     backdated: int = 0  # entries of a time before one that was already settled
     first_backdated: int | None = None  # position
+    strays: int = 0  # unsealed entries of a time that was already settled: put in behind the scribe's back
+    first_stray: str | None = None  # id
     ahead: int = 0  # checkpoints that seal an entry of a later time than their own: a clock was set back
 
     @property

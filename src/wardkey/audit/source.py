@@ -115,12 +115,17 @@ class Log:
     def range(self, begin: int, end: int) -> Range:
         """Return the compact range of positions ``begin`` to before ``end``. Raises DamagedLog."""
         found = Range(begin)
-        for position, _, leaves in self._batches(begin, end):
-            for place in range(max(begin - position, 0), min(end - position, len(leaves) // 32)):
-                found.append(leaves[32 * place : 32 * place + 32])
+        for leaf in self.leaves(end, begin):
+            found.append(leaf)
         if found.end != max(begin, end):
             raise DamagedLog(f"the order of the log ends at position {found.end}, before {end}")
         return found
+
+    def leaves(self, end: int, begin: int = 0) -> Iterator[bytes]:
+        """Yield the leaf hashes of positions ``begin`` to before ``end``. Raises DamagedLog."""
+        for position, _, leaves in self._batches(begin, end):
+            for place in range(max(begin - position, 0), min(end - position, len(leaves) // 32)):
+                yield leaves[32 * place : 32 * place + 32]
 
     def sealed(self, begin: int, end: int | None) -> Iterator[Sealed]:
         """Yield what is there for positions ``begin`` to before ``end``, or all from ``begin`` on."""

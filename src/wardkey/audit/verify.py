@@ -182,6 +182,9 @@ class _Reader:
             self._stop("malformed", f"the unsealed entry in line {self.line} {error}")
         if members["tenant"] != self._header.tenant:
             self._stop("foreign", f"the unsealed entry in line {self.line} is of another tenant")
+        if members["at"] < self._settled:
+            self.report.strays += 1
+            self.report.first_stray = self.report.first_stray or members["id"]
         self.report.unsealed += 1
 
     def end(self, line: bytes) -> None:

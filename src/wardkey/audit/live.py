@@ -1,0 +1,96 @@
+"""The log in the database, verified as an export of it would be, and proofs out of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from .checkpoint import Checkpoint
+from .exporter import Period, export
+from .merkle import collect, inclusion_ranges
+from .prove import NotProven, Proof
+from .report import Defect, Report
+from .source import COLUMNS, DamagedLog, Log, bytes_of
+from .verify import verify
+
+__all__ = ["prove_live", "verify_live"]
+
+
+def verify_live(
+    connection: psycopg.Connection[Any],
+    tenant: UUID,
+    *,
+    keys: Collection[bytes] | None = None,
+    known: Checkpoint | None = None,
+) -> Report:
+    """Verify a tenant's whole log where it is; see ``verify``.
+
+    ``connection``: in a transaction, repeatable read. Raises psycopg.Error. Memory: as ``verify``; the export
+    goes through a pipe.
+    """
+    failures: list[BaseException] = []
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        # verify may find enough and leave: the pipe breaks, which is no failure
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb", buffering=1 << 16) as stream:
+            try:
+                export(connection, tenant, "", Period(), stream)
+            except BrokenPipeError:
+                raise
+            except Exception as error:
+                failures.append(error)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    try:
+        with os.fdopen(reading, "rb", buffering=1 << 16) as stream:
+            report = verify(stream, keys=keys, known=known)
+    finally:
+        writer.join()
+    for error in failures:
+        if not isinstance(error, DamagedLog):
+            raise error
+        if report.defect is None or report.defect.kind in ("truncated", "not an export"):
+            report.defect = Defect("damaged", str(error), 0)
+    if report.ok and report.strays:
+        message = f"entry {report.first_stray} was put in: it was never sealed, and the log is past its time"
+        report.defect = Defect("inserted", message, 0, entry=report.first_stray)
+    return report
+
+
+def prove_live(connection: psycopg.Connection[Any], tenant: UUID, identity: int) -> Proof:
+    """Return the proof of an entry, against the first checkpoint that covers it.
+
+    ``connection``: in a transaction, repeatable read. Raises NotProven, psycopg.Error.
+    """
+    log = Log(connection, tenant)
+    try:
+        position = log.position_of(identity)
+        if position is None:
+            raise NotProven(
+                f"entry {identity} is not sealed: there is none, or the scribe has yet to come to it"
+            )
+        covering = (pair for pair in log.checkpoints() if pair[0].checkpoint.size > position)
+        signed, key = next(covering, (None, b""))
+        if signed is None:
+            raise NotProven(f"no checkpoint covers entry {identity} yet; the scribe makes one within seconds")
+        size = signed.checkpoint.size
+        path = collect(inclusion_ranges(position, size), ((0, leaf) for leaf in log.leaves(size)))
+    except DamagedLog as error:
+        raise NotProven(f"the log does not hold together: {error}") from None
+    for row in connection.execute(
+        f"select {COLUMNS} from ward_internal.audit_log as e where e.tenant_id = %s and e.id = %s",  # noqa: S608
+        [tenant, identity],
+    ):
+        proof = Proof(bytes_of(row), position, signed, key, path)
+        with suppress(NotProven):
+            proof.check()
+            return proof
+    raise NotProven(f"entry {identity} is no longer what was sealed at position {position}")

@@ -1,0 +1,267 @@
+"""The commands of ``wardkey audit`` that answer a compliance officer: each asks a function of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import click
+
+from ._audit import report_facts, snapshot, tenant_id
+from ._context import Context, pass_context
+from ._output import console, details, emit, table
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from ..audit.exporter import Period
+
+__all__ = ["COMMANDS", "parse_period", "period", "record"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_tenant = click.option("--tenant", "slug", metavar="SLUG", required=True, help="Whose log.")
+
+
+def period(command: _F) -> _F:
+    """Give a command --from and --to."""
+    command = click.option("--to", "end", metavar="WHEN", help="Entries before it.")(command)
+    return click.option("--from", "begin", metavar="WHEN", help="Entries of that time and later.")(command)
+
+
+def parse_period(begin: str | None, end: str | None) -> Period:
+    from ..audit.exporter import Period
+    from ..keys.when import parse_moment
+
+    def parse(option: str, text: str | None) -> datetime | None:
+        try:
+            return None if text is None else parse_moment(text, datetime.now(UTC))
+        except ValueError as error:
+            raise click.UsageError(f"{option}: {error}") from None
+
+    found = Period(parse("--from", begin), parse("--to", end))
+    if found.begin and found.end and found.begin >= found.end:
+        raise click.UsageError("--from is to be before --to")
+    return found
+
+
+def record(connection: psycopg.Connection[Any], tenant: UUID, kind: str, asked: Period, form: str) -> None:
+    """Make an entry of the log about what was taken out of it, and by whom."""
+    from psycopg.types.json import Jsonb
+
+    from .tenant_leaving import operator
+
+    begin, end = asked.texts
+    detail = {"from": begin, "to": end, "format": form, "operator": operator()}
+    connection.execute("select ward_internal.log_event(%s, %s, %s)", [tenant, kind, Jsonb(detail)])
+
+
+def _ask(context: Context, slug: str, asked: Period, name: str, *values: object) -> list[dict[str, Any]]:
+    from psycopg.rows import dict_row
+
+    marks = ", ".join(["%s"] * (len(values) + 3))
+    with context.connect(autocommit=True) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        tenant = tenant_id(connection, slug)
+        connection.execute("set timezone = 'UTC'")
+        arguments = [tenant, *values, asked.begin, asked.end]
+        return cursor.execute(
+            f"select * from ward_internal.{name}({marks})",  # noqa: S608
+            arguments,
+        ).fetchall()
+
+
+def _show(context: Context, rows: list[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
+    for row in rows:
+        for name in ("day", "score", "usual", "spread"):
+            if name in row and context.json:
+                row[name] = str(row[name]) if name == "day" else float(row[name])
+    emit(context, rows, lambda: table([_readable(row) for row in rows], columns, empty=empty))
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for the terminal: seconds matter here, and control characters are nobody's to send."""
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, datetime):
+            shown[name] = f"{value:%Y-%m-%d %H:%M:%S}"
+        elif isinstance(value, dict):
+            shown[name] = printable(", ".join(f"{key}: {said}" for key, said in value.items()))
+        elif isinstance(value, list):
+            shown[name] = [printable(str(part)) for part in value]
+        else:
+            shown[name] = printable(value) if isinstance(value, str) else value
+    return shown
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with what could steer a terminal shown instead: tenants name applications."""
+    return "".join(part if part.isprintable() else f"\\x{ord(part):02x}" for part in text)
+
+
+@click.command("who-read")
+@click.argument("table_name", metavar="TABLE")
+@click.argument("row")
+@_tenant
+@period
+@pass_context
+def who_read(context: Context, /, slug: str, table_name: str, row: str, **bounds: str | None) -> None:
+    """Say who read a row, when, which columns and what for.
+
+    An accounting of disclosures (45 CFR 164.528), a line a statement: who-read patients 17. A key of
+    several columns is a JSON array. A line without a row: rows were read, this one may be among them.
+    """
+    rows = _ask(context, slug, parse_period(**bounds), "audit_reads_of", table_name, row)
+    columns = ("at", "subject", "role", "purpose", "columns", "row_id", "address", "application")
+    _show(context, rows, columns, "nobody read it")
+
+
+@click.command("did")
+@click.argument("subject")
+@_tenant
+@period
+@pass_context
+def did(context: Context, /, slug: str, subject: str, **bounds: str | None) -> None:
+    """Say what a person did.
+
+    SUBJECT is that of its tokens. A line a statement and table, with the ids of the first 20 rows.
+    """
+    rows = _ask(context, slug, parse_period(**bounds), "audit_acts_of", subject)
+    columns = ("at", "operation", "table_name", "rows", "row_ids", "columns", "purpose", "address")
+    _show(context, rows, columns, "nothing")
+
+
+@click.command("refused")
+@_tenant
+@period
+@pass_context
+def refused(context: Context, /, slug: str, **bounds: str | None) -> None:
+    """Say who was refused and why, and what was tampered with."""
+    rows = _ask(context, slug, parse_period(**bounds), "audit_refusals")
+    columns = ("at", "operation", "subject", "database_role", "address", "application", "detail")
+    _show(context, rows, columns, "nobody")
+
+
+@click.command("key")
+@click.argument("version", type=click.IntRange(1), required=False)
+@_tenant
+@period
+@pass_context
+def key(context: Context, /, slug: str, version: int | None, **bounds: str | None) -> None:
+    """Say what happened to a tenant's key.
+
+    Or to one VERSION: its life, and to whom it was released.
+    """
+    rows = _ask(context, slug, parse_period(**bounds), "audit_of_key", version)
+    _show(context, rows, ("at", "operation", "version", "who", "times", "until", "detail"), "nothing")
+
+
+def zone(command: _F) -> _F:
+    return click.option(
+        "--zone",
+        metavar="ZONE",
+        default="UTC",
+        show_default=True,
+        help="Hours of this time zone: Europe/Berlin.",
+    )(command)
+
+
+def parse_zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise click.UsageError(f"--zone: no time zone is called {printable(name)}") from None
+
+
+@click.command("activity")
+@_tenant
+@period
+@zone
+@pass_context
+def activity(context: Context, /, slug: str, zone: str, **bounds: str | None) -> None:
+    """Draw who is active at which hour of the day.
+
+    Rows read and written, and events.
+    """
+    from ..audit.questions import by_hour_of_day
+
+    hours = parse_zone(zone)
+    rows = _ask(context, slug, parse_period(**bounds), "audit_activity")
+    emit(context, rows, lambda: _draw(by_hour_of_day(rows, hours)))
+
+
+def _draw(people: dict[str, list[int]]) -> None:
+    from rich.text import Text
+
+    if not people:
+        click.echo("nobody")
+        return
+    most = max(max(hours) for hours in people.values()) or 1
+    width = min(max(len(printable(name)) for name in people), 30)
+    line = Text(" " * (width + 1) + "".join(f"{hour:<4}" for hour in range(0, 24, 2)) + "   all")
+    console().print(line)
+    for name, hours in people.items():
+        line = Text(f"{printable(name)[:width]:<{width}} ")
+        for count in hours:
+            shade = 0 if not count else 1 + round(3 * (count / most) ** 0.5)
+            line.append(" ░▒▓█"[shade] * 2, style=("", "cyan", "cyan", "blue", "bold magenta")[shade])
+        line.append(f"  {sum(hours):>6,}")
+        console().print(line)
+
+
+@click.command("anomalies")
+@_tenant
+@period
+@click.option(
+    "--score", type=click.FloatRange(1), default=5, show_default=True, help="How unusual it is to be."
+)
+@pass_context
+def anomalies(context: Context, /, slug: str, score: float, **bounds: str | None) -> None:
+    """Find days on which somebody read unusually much.
+
+    How many rows is compared with the median of its other days (within 90 days, at least 5), in units of
+    their median absolute deviation. Who has too few days is not judged.
+    """
+    asked = parse_period(**bounds)
+    rows = _ask(context, slug, asked, "audit_anomalies")
+    rows = [row for row in rows if row["score"] >= score]
+    _show(context, rows, ("subject", "day", "rows", "usual", "score", "explanation"), "nothing unusual")
+
+
+@click.command("report")
+@_tenant
+@period
+@zone
+@click.option(
+    "--html", "output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), required=True,
+    help="A new file.",
+)  # fmt: skip
+@pass_context
+def report(context: Context, /, slug: str, output: Path, zone: str, **bounds: str | None) -> None:
+    """Write a page of plots and tables, to read in a browser.
+
+    It loads nothing, runs nothing, and holds no value and no row's id. The log is verified for it.
+    Without --from it is about the last 30 days.
+    """
+    from .._files import new_file
+    from ..audit import questions
+    from ..audit.live import verify_live
+    from ..audit.page import render
+
+    hours = parse_zone(zone)
+    asked = parse_period(bounds["begin"] or "30d", bounds["end"])
+    with context.connect(autocommit=True) as connection:
+        tenant = tenant_id(connection, slug)
+        record(connection, tenant, "log reported", asked, "html")
+        with snapshot(connection):
+            facts = questions.gather(connection, tenant, slug, asked, hours)
+            facts.verified = report_facts(verify_live(connection, tenant))
+    with new_file(output) as stream:
+        stream.write(render(facts).encode())
+    told = {"file": output, "entries": facts.entries, "log_is_good": facts.verified["ok"]}
+    emit(context, told, lambda: details(told))
+
+
+COMMANDS = (who_read, did, refused, key, activity, anomalies, report)
