@@ -29,6 +29,7 @@ BENCHES = (
     "resealing",
     "during_resealing",
     "audit_verify",
+    "scribe",
 )
 
 
