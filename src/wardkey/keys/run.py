@@ -23,9 +23,10 @@ from .rotation import Batch, Position, next_step
 
 __all__ = ["Outcome", "Progress", "Throttle", "reseal"]
 
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.03
 """A writer may have to wait for a row as long as a batch takes."""
-MOST_BLOCKS = 4096
+MOST_BLOCKS = 256  # the next batch may be full of old values, whatever the last one found
+FEW_ROWS = 100  # the time of a batch that moved fewer is mostly not theirs
 LOCK_SECONDS = 3.0
 """The connection of a worker that was killed may live on for the batch it was in."""
 
@@ -40,7 +41,7 @@ class Throttle:
     """How long to rest after a batch: to keep to ``rate`` fields/s, else to work ``share`` of the time."""
 
     rate: float | None = None
-    share: float = 0.5
+    share: float = 0.25
 
     def rest(self, fields: int, seconds: float) -> float:
         if self.rate is not None:
@@ -176,7 +177,7 @@ class _Worker:
             self._moved = time.monotonic()
         self._position = self._position.after_batch(table, Batch(fields, failed, skipped, next_block))
         self._watch(self._progress(ward, table))
-        self._blocks = _adapted(self._blocks, seconds)
+        self._blocks = _adapted(self._blocks, rows, seconds)
         self._rest(self._throttle.rest(fields, seconds))
 
     def _progress(self, ward: Ward, table: str) -> Progress:
@@ -248,9 +249,10 @@ def _alone(connection: Connection, tenant: str, stop: threading.Event) -> Iterat
             connection.execute(_UNLOCK, [tenant])
 
 
-def _adapted(blocks: int, seconds: float) -> int:
+def _adapted(blocks: int, rows: int, seconds: float) -> int:
     """Return how many blocks the next batch takes, so that it lasts as long as it should."""
-    factor = min(max(BATCH_SECONDS / max(seconds, 1e-6), 0.25), 4.0)
+    least = 1.0 if rows < FEW_ROWS else 0.25  # smaller batches would not be quicker
+    factor = min(max(BATCH_SECONDS / max(seconds, 1e-6), least), 4.0)
     return min(max(int(blocks * factor), 1), MOST_BLOCKS)
 
 
