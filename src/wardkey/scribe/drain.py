@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import psycopg
 
-from ..errors import StreamError
+from ..errors import SlotMoved, StreamError
 from . import slot as slots
 from .entries import Turn
 from .pgoutput import Begin, Commit, Event, Insert, Message
@@ -74,6 +74,8 @@ class Drain:
         self._promises: list[tuple[int, str]] = []  # (position, what is settled once that is reached)
         self._asked: dict[str, int] = {}  # tenant → position up to which it wants a checkpoint
         self.entries = 0
+        self._asking: set[str] = set()
+        observer.add_notify_handler(lambda notice: self._asking.add(notice.payload))
         observer.execute(f"listen {CHANNEL}")
 
     def work(self, stopped: Callable[[], bool]) -> None:
@@ -189,8 +191,12 @@ class Drain:
         self._looked = now
         self._sealer.ask()  # what could not be signed before, or was stored by one that was killed
         self._look_at_clock()
-        for notice in self._observer.notifies(timeout=0):
-            self._asked[notice.payload] = self._wal_end()
+        if not slots.is_published(self._observer):
+            raise SlotMoved("the publication was changed")
+        if self._asking:
+            end = self._wal_end()
+            self._asked |= dict.fromkeys(self._asking, end)
+            self._asking.clear()
         if now - self._made_months >= _MONTHS:
             self._made_months = now
             self._observer.execute("select ward_internal.make_audit_partitions()")
