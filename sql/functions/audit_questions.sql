@@ -61,7 +61,7 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   left join unnest(e.columns) as c (name) on true
   where e.kind = 'read' and e.table_name = ward_internal.audit_table(p_table) and (e.row_id = p_row or e.row_id is null)
   group by e.context, e.statement, e.subject, e.role, e.purpose, e.row_id, e.database_role, e.address, e.application
-  order by 1
+  order by 1, min(e.id)
 $$;
 comment on function ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz) is
   'who read a row, when, which columns and what for: a line a statement. row_id is null where the table''s level is statement: '
@@ -80,7 +80,7 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   left join unnest(e.columns) as c (name) on true
   where e.subject = p_subject
   group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application, e.detail
-  order by 1
+  order by 1, min(e.id)
 $$;
 comment on function ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz) is
   'what a subject did: a line a statement and table, with how many rows and the ids of the first 20';

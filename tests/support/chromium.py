@@ -18,7 +18,7 @@ class Chromium:
     """One page of it.
 
     ``complaints``: what the browser said of the page: what its policy forbade, errors of scripts.
-    ``requests``: every address that it asked for.
+    ``requests``: every address that it asked for; what the policy forbade it did not.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,8 @@ class Chromium:
         command = f'exec "$0" "$@" 3<&{from_us[0]} 4>&{to_us[1]}'
         self._process = subprocess.Popen(
             [
-                "/bin/bash", "-c", command, binary, "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
+                "/bin/bash", "-c", command, binary, "--remote-debugging-pipe", "--no-sandbox",
+                "--disable-gpu",
                 "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND",
                 f"--user-data-dir={self._profile.name}",
             ],
@@ -46,7 +47,7 @@ class Chromium:
         self._number, self._rest = 0, b""
         self._session: str | None = None
         self.complaints: list[str] = []
-        self.requests: list[str] = []
+        self._requests: dict[str, str] = {}
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Log", "Runtime", "Network"):
@@ -64,6 +65,10 @@ class Chromium:
             self._process.wait(5)
         self._in.close()
         self._profile.cleanup()
+
+    @property
+    def requests(self) -> list[str]:
+        return list(self._requests.values())
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Ask for something and return the answer."""
@@ -123,4 +128,6 @@ class Chromium:
         elif event.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
             self.complaints.append(str(parameters))
         elif event.get("method") == "Network.requestWillBeSent":
-            self.requests.append(parameters["request"]["url"])
+            self._requests[parameters["requestId"]] = parameters["request"]["url"]
+        elif event.get("method") == "Network.loadingFailed" and parameters.get("blockedReason") == "csp":
+            del self._requests[parameters["requestId"]]

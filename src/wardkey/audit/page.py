@@ -76,7 +76,7 @@ def _tiles(facts: Facts) -> str:
         ("rows read", reads, False),
         ("rows written", writes, False),
         ("events", events, False),
-        ("people", len(facts.people), False),
+        ("people", sum(bool(person.roles) for person in facts.people), False),
         ("refusals", len(facts.refusals), bool(facts.refusals)),
         ("unusual days", len(facts.anomalies), bool(facts.anomalies)),
     )
@@ -101,7 +101,7 @@ def _verdict(facts: Facts) -> str:
     said = (
         f"<p><strong>Yes.</strong> All {found['entries']:,} sealed entries of the log are those that its"
         f" {found['checkpoints']:,} checkpoints sign, the newest of {escape(found['as_of'])}."
-        f" {found['unsealed']:,} newer ones wait for theirs.</p>"
+        f" Newer ones, not sealed yet: {found['unsealed']:,}.</p>"
         f"<p>Root <code>{escape(found['root'])}</code><br>"
         f"Signed by {keys}: compare it with the key you were given.</p><p>To check it yourself, without us:"
         f" <code>wardkey audit export --tenant {escape(facts.slug)} --output log.jsonl</code>, then"

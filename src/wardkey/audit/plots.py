@@ -44,7 +44,7 @@ def hours_plot(people: Mapping[str, Sequence[int]]) -> str:
     ) + _text(_WIDTH, 14, "all", "end")
     for number, (name, hours) in enumerate(people.items()):
         top = 22 + number * tall
-        parts += _text(left - 10, top + 16, _short(name, 26), "end", "name")
+        parts += _text(left - 10, top + 16, _short(name, 22), "end", "name")
         for hour, count in enumerate(hours):
             shade = f"{escape(name)}, {hour:02d}:00 to {hour:02d}:59: {count:,}"
             weight = 0.12 + 0.88 * (count / most) ** 0.5
@@ -78,10 +78,8 @@ def series_plot(days: Sequence[date], rows: Mapping[date, int], usual: float, fl
 
 
 def _svg(kind: str, height: int, label: str, parts: str) -> str:
-    return (
-        f'<svg class="{kind}" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}"'
-        f' xmlns="http://www.w3.org/2000/svg">{parts}</svg>'
-    )
+    box = f'viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}"'
+    return f'<div class="scroll"><svg class="{kind}" {box}>{parts}</svg></div>'
 
 
 def _axis(most: int, height: int) -> str:

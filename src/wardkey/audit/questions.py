@@ -18,9 +18,9 @@ __all__ = ["Facts", "Person", "by_hour_of_day", "gather"]
 _COUNTS = ("reads", "writes", "events")
 _TABLES = """
 select table_name, count(distinct (row_id, statement)) filter (where kind = 'read') as reads,
-       count(*) filter (where kind = 'write') as writes, count(distinct subject) as people,
+       count(distinct e.id) filter (where kind = 'write') as writes, count(distinct subject) as people,
        array_agg(distinct c.name order by c.name) filter (where kind = 'read') as columns
-  from ward_internal.audit_entries(%(tenant)s, %(begin)s, %(end)s)
+  from ward_internal.audit_entries(%(tenant)s, %(begin)s, %(end)s) as e
        left join unnest(columns) as c (name) on true
  where kind <> 'event' group by table_name order by 2 desc, 3 desc, 1"""
 _PER_DAY = """

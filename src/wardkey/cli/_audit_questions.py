@@ -32,13 +32,13 @@ def period(command: _F) -> _F:
     return click.option("--from", "begin", metavar="WHEN", help="Entries of that time and later.")(command)
 
 
-def parse_period(begin: str | None, end: str | None) -> Period:
+def parse_period(begin: str | None, end: str | None, zone: tzinfo = UTC) -> Period:
     from ..audit.exporter import Period
     from ..keys.when import parse_moment
 
     def parse(option: str, text: str | None) -> datetime | None:
         try:
-            return None if text is None else parse_moment(text, datetime.now(UTC))
+            return None if text is None else parse_moment(text, datetime.now(zone))
         except ValueError as error:
             raise click.UsageError(f"{option}: {error}") from None
 
@@ -113,7 +113,9 @@ def who_read(context: Context, /, slug: str, table_name: str, row: str, **bounds
     An accounting of disclosures (45 CFR 164.528), a line a statement: who-read patients 17. A key of
     several columns is a JSON array. A line without a row: rows were read, this one may be among them.
     """
-    rows = _ask(context, slug, parse_period(**bounds), "audit_reads_of", table_name, row)
+    rows = _ask(
+        context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_reads_of", table_name, row
+    )
     columns = ("at", "subject", "role", "purpose", "columns", "row_id", "address", "application")
     _show(context, rows, columns, "nobody read it")
 
@@ -128,7 +130,7 @@ def did(context: Context, /, slug: str, subject: str, **bounds: str | None) -> N
 
     SUBJECT is that of its tokens. A line a statement and table, with the ids of the first 20 rows.
     """
-    rows = _ask(context, slug, parse_period(**bounds), "audit_acts_of", subject)
+    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_acts_of", subject)
     columns = ("at", "operation", "table_name", "rows", "row_ids", "columns", "purpose", "address")
     _show(context, rows, columns, "nothing")
 
@@ -139,7 +141,7 @@ def did(context: Context, /, slug: str, subject: str, **bounds: str | None) -> N
 @pass_context
 def refused(context: Context, /, slug: str, **bounds: str | None) -> None:
     """Say who was refused and why, and what was tampered with."""
-    rows = _ask(context, slug, parse_period(**bounds), "audit_refusals")
+    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_refusals")
     columns = ("at", "operation", "subject", "database_role", "address", "application", "detail")
     _show(context, rows, columns, "nobody")
 
@@ -154,7 +156,7 @@ def key(context: Context, /, slug: str, version: int | None, **bounds: str | Non
 
     Or to one VERSION: its life, and to whom it was released.
     """
-    rows = _ask(context, slug, parse_period(**bounds), "audit_of_key", version)
+    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_of_key", version)
     _show(context, rows, ("at", "operation", "version", "who", "times", "until", "detail"), "nothing")
 
 
@@ -188,7 +190,7 @@ def activity(context: Context, /, slug: str, zone: str, **bounds: str | None) ->
     from ..audit.questions import by_hour_of_day
 
     hours = parse_zone(zone)
-    rows = _ask(context, slug, parse_period(**bounds), "audit_activity")
+    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"], hours), "audit_activity")
     emit(context, rows, lambda: _draw(by_hour_of_day(rows, hours)))
 
 
@@ -224,7 +226,7 @@ def anomalies(context: Context, /, slug: str, score: float, **bounds: str | None
     How many rows is compared with the median of its other days (within 90 days, at least 5), in units of
     their median absolute deviation. Who has too few days is not judged.
     """
-    asked = parse_period(**bounds)
+    asked = parse_period(bounds["begin"], bounds["end"])
     rows = _ask(context, slug, asked, "audit_anomalies")
     rows = [row for row in rows if row["score"] >= score]
     _show(context, rows, ("subject", "day", "rows", "usual", "score", "explanation"), "nothing unusual")
@@ -251,7 +253,7 @@ def report(context: Context, /, slug: str, output: Path, zone: str, **bounds: st
     from ..audit.page import render
 
     hours = parse_zone(zone)
-    asked = parse_period(bounds["begin"] or "30d", bounds["end"])
+    asked = parse_period(bounds["begin"] or "30d", bounds["end"], hours)
     with context.connect(autocommit=True) as connection:
         tenant = tenant_id(connection, slug)
         record(connection, tenant, "log reported", asked, "html")

@@ -51,7 +51,7 @@ def export(context: Context, /, slug: str, output: Path, form: str, **bounds: st
     from .._files import new_file
     from ..audit import exporter, flat
 
-    period = questions.parse_period(**bounds)
+    period = questions.parse_period(bounds["begin"], bounds["end"])
     _end_by_exception()
     with new_file(output) as stream, context.connect(autocommit=True) as connection:
         tenant = tenant_id(connection, slug)

@@ -1,0 +1,203 @@
+"""What a compliance officer asks: operators by command, of any tenant; an ADMIN in SQL, of its own log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.audit.databases import SCRIPT, SECRET, START, Filled, clinic_month
+from tests.support.cli import Wardkey
+from tests.support.database import Database, clone
+from wardkey.server import Cluster
+
+QUESTIONS = [
+    "audit_entries()",
+    "audit_reads_of('patients', '17')",
+    "audit_acts_of('dr.jones')",
+    "audit_refusals()",
+    "audit_of_key()",
+    "audit_activity()",
+    "audit_anomalies()",
+]
+
+
+@pytest.fixture(scope="module")
+def filled(cluster: Cluster, template: str) -> Iterator[tuple[Database, Filled]]:
+    with clone(cluster, template) as database, database.admin() as connection:
+        log = clinic_month(connection)
+        other = Filled(connection, "globex")
+        other.login("mallory")
+        other.read("mallory", "17", minute=1)
+        yield database, log
+
+
+@pytest.fixture
+def ask(filled: tuple[Database, Filled]) -> Any:
+    database, _ = filled
+    wardkey = Wardkey(database.cluster.home.path)
+    return lambda *words: wardkey.json("--dsn", database.dsn(), "audit", *words, "--tenant", "acme")
+
+
+@pytest.fixture
+def tell(filled: tuple[Database, Filled]) -> Any:
+    database, _ = filled
+    wardkey = Wardkey(database.cluster.home.path)
+    return lambda *words: wardkey("--dsn", database.dsn(), "audit", *words, "--tenant", "acme").stdout
+
+
+@pytest.mark.parametrize("table", ["patients", "clinic.patients"])
+def test_who_read_a_row(ask, table):
+    found = ask("who-read", table, "17")
+    assert [row["subject"] for row in found] == ["dr.jones"] * 16 + [SCRIPT] + ["dr.jones"] * 4
+    assert found[0]["at"] == "2026-03-02T10:52:00+00:00"
+    assert (found[0]["purpose"], found[0]["role"], found[0]["columns"]) == (
+        "treatment", "EVALUATOR", ["name", "ssn"],
+    )  # fmt: skip
+    assert found[16]["columns"] == ['name of "X"', "ssn"]
+    assert len(ask("who-read", table, "17", "--from", "2026-03-03", "--to", "2026-03-05")) == 2
+    assert ask("who-read", table, "no such row") == []
+
+
+def test_a_statement_that_may_have_read_the_row_is_told(filled):
+    """Where only statements are journalled, the accounting must not leave it out."""
+    database, log = filled
+    with database.admin() as connection:
+        connection.autocommit = False
+        filler = Filled.__new__(Filled)
+        filler.__dict__ = log.__dict__ | {"connection": connection}
+        context = log.contexts["nurse.kim", "VIEWER"]
+        filler.put("r", "read", 7, context=context, columns="name", row_id=None)
+        query = "select subject, row_id from ward_internal.audit_reads_of(%s, 'patients', '17', null, %s)"
+        found = connection.execute(query, [log.tenant, START.replace(hour=9)]).fetchall()
+        assert found == [("nurse.kim", None)]
+        connection.rollback()
+
+
+def test_what_a_person_did(ask):
+    found = ask("did", "dr.jones", "--to", "2026-03-03")
+    assert [row["operation"] for row in found] == [
+        "login",
+        "key_released",
+        *["read"] * 5,
+        "update",
+        *["read"] * 13,
+    ]
+    assert found[2]["rows"] == 1 and found[2]["row_ids"] == ["1"] and found[2]["table_name"] == "patients"
+    assert ask("did", "nobody") == []
+
+
+def test_who_was_refused(ask):
+    refusal, tampered = ask("refused")
+    assert (refusal["subject"], refusal["address"], refusal["detail"]) == (
+        None,
+        "203.0.113.9",
+        {"sqlstate": "WK003"},
+    )
+    assert (tampered["operation"], tampered["subject"]) == ("tampered", "dr.jones")
+
+
+def test_what_happened_to_a_key(ask):
+    steps = [(row["operation"], row["who"]) for row in ask("key")]
+    assert steps == [("provisioned", "postgres"), ("key_released", "dr.jones"), ("rotated", "postgres")]
+    assert [row["operation"] for row in ask("key", "2")] == ["rotated"]
+
+
+def test_anomalies_are_explained_and_the_steady_reader_is_none(ask):
+    (found,) = ask("anomalies")
+    assert (found["subject"], found["day"], found["rows"], found["usual"]) == (
+        "dr.jones",
+        "2026-03-15",
+        421,
+        20.0,
+    )
+    assert found["score"] > 100 and "2026-03-15" in found["explanation"]
+    assert ask("anomalies", "--score", "1000") == []
+    assert ask("anomalies", "--to", "2026-03-05") == [], "three days are no usual"
+
+
+def test_activity_is_drawn_for_the_terminal(ask, tell):
+    assert sum(row["reads"] for row in ask("activity")) == 1420
+    drawn = tell("activity")
+    assert "dr.jones" in drawn and "█" in drawn
+    lines = {line.split(" ")[0]: line for line in drawn.splitlines()}
+    assert lines["dr.jones"].index("█") == 31 + 2 * 2, "two in the morning, behind names of 30"
+    berlin = {line.split(" ")[0]: line for line in tell("activity", "--zone", "Europe/Berlin").splitlines()}
+    assert berlin["dr.jones"].index("█") == lines["dr.jones"].index("█") + 2
+
+
+def test_no_name_steers_the_terminal(filled, tell):
+    database, log = filled
+    with database.admin() as connection:
+        identity = connection.execute(
+            "insert into ward_internal.audit_log (tenant_id, at, kind, operation, database_role, application)"
+            " values (%s, %s, 'e', 'refusal', 'tenant_acme', %s) returning id",
+            [log.tenant, START, "\x1b]0;owned\x07"],
+        ).fetchone()
+        shown = tell("refused")
+        connection.execute("delete from ward_internal.audit_log where id = %s", identity)
+    assert "\x1b" not in shown and "\\x1b]0;owned\\x07" in shown
+
+
+@pytest.mark.parametrize(
+    "words", [("who-read", "patients", "17"), ("did", "dr.jones"), ("refused",), ("key",), ("anomalies",)]
+)
+def test_answers_hold_no_value(ask, tell, words):
+    assert SECRET not in json.dumps(ask(*words)) and SECRET not in tell(*words)
+
+
+def test_an_admin_asks_the_same_of_its_own_log(filled):
+    database, log = filled
+    with database.tenant("acme", subject="officer", role="ADMIN") as connection:
+
+        def ask(query: str) -> Any:
+            return connection.execute(query).fetchall()
+
+        assert len(ask("select * from ward.audit_reads_of('patients', '17')")) == 21
+        assert ask("select subject, rows from ward.audit_anomalies()") == [("dr.jones", 421)]
+        assert len(ask("select * from ward.audit_entries(p_to => '2026-04-01')")) == log.tree.end
+        assert ask("select count(*) from ward.audit_refusals() where operation = 'tampered'") == [(1,)]
+        assert ask("select sum(reads) from ward.audit_activity()") == [(1420,)]
+        assert [row[0] for row in ask("select operation from ward.audit_of_key(2)")] == ["rotated"]
+        assert ask("select count(*) from ward.audit_acts_of('mallory')") == [(0,)]
+
+
+def test_the_sealed_value_of_an_old_image_is_ciphertext(filled):
+    database, _ = filled
+    with database.tenant("acme", subject="officer", role="ADMIN") as connection:
+        query = "select distinct old ->> 'name' from ward.audit_entries() where kind = 'write'"
+        ((name,),) = connection.execute(query).fetchall()
+    assert name.startswith("\\x01")
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_nobody_else_is_answered(filled, question):
+    database, log = filled
+    for role in ("EVALUATOR", "VIEWER", "ANALYST"):
+        with (
+            database.tenant("acme", subject="x", role=role) as connection,
+            pytest.raises(psycopg.Error) as refused,
+        ):
+            connection.execute(f"select * from ward.{question}")
+        assert refused.value.sqlstate == "WK212"
+    with database.tenant("acme") as connection, pytest.raises(psycopg.Error) as refused:
+        connection.execute(f"select * from ward.{question}")
+    assert refused.value.sqlstate == "WK001"
+    with database.tenant("globex", subject="mallory", role="ADMIN") as connection:
+        found = str(connection.execute(f"select * from ward.{question}").fetchall())
+    assert "dr.jones" not in found and SECRET not in found
+
+
+def test_a_tenant_has_no_way_to_the_functions_that_name_a_tenant(filled):
+    database, log = filled
+    with database.tenant("globex", subject="mallory", role="ADMIN") as connection:
+        for query in (
+            f"select * from ward_internal.audit_entries('{log.tenant}', null, null)",
+            f"select * from ward_internal.audit_log where tenant_id = '{log.tenant}'",
+            "select * from tenant_acme.audit_log",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(query)
