@@ -35,6 +35,7 @@ to ward_tenant;
 grant usage on schema ward_internal, ward_archive to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
 grant select, insert on ward_internal.rotation_requests to ward_owner;
+grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
 grant usage on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
@@ -70,6 +71,8 @@ grant execute on function
 to ward_owner;
 
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running, entries
+grant select on pg_replication_slots to ward_owner;  -- login looks whether the journal's is there
+grant execute on function pg_get_replication_slots() to ward_owner;
 
 do $$
 begin

@@ -9,8 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 import plpy
 
 from .errors import BY_SQLSTATE, WardError
+from .journal import PREFIX
 
-__all__ = ["PostgresHost", "boundary", "statement_started", "transaction_started"]
+__all__ = ["PostgresHost", "boundary", "statement_started"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -21,25 +22,37 @@ _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
 # opening a value does, and because SQL cannot forge what they return: passing now() as an argument would let
 # it be chosen.
 _server = ctypes.PyDLL(None)
-transaction_started: Callable[[], int] = _server.GetCurrentTransactionStartTimestamp
-transaction_started.restype = ctypes.c_int64  # type: ignore[attr-defined]
-transaction_started.argtypes = ()  # type: ignore[attr-defined]
-_statement_started = _server.GetCurrentStatementStartTimestamp
-_statement_started.restype = ctypes.c_int64
-_statement_started.argtypes = ()
+_transaction_started = _server.GetCurrentTransactionStartTimestamp
+_transaction_started.restype = ctypes.c_int64
+_transaction_started.argtypes = ()
+statement_started: Callable[[], int] = _server.GetCurrentStatementStartTimestamp
+statement_started.restype = ctypes.c_int64  # type: ignore[attr-defined]
+statement_started.argtypes = ()  # type: ignore[attr-defined]
 _in_parallel_mode = _server.IsInParallelMode
 _in_parallel_mode.restype = ctypes.c_bool
 _in_parallel_mode.argtypes = ()
+_in_recovery = _server.RecoveryInProgress
+_in_recovery.restype = ctypes.c_bool
+_in_recovery.argtypes = ()
+# The last argument is of PostgreSQL 17 (flush at once); earlier ones do not look at it. Neither function can
+# raise an error of the server's, which would jump over Python: with no WAL to write into it goes down.
+_log_message = _server.LogLogicalMessage
+_log_message.restype = ctypes.c_uint64
+_log_message.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_bool, ctypes.c_bool)
+_flush_soon = _server.XLogSetAsyncXactLSN
+_flush_soon.restype = None
+_flush_soon.argtypes = (ctypes.c_uint64,)
+_PREFIX = PREFIX.encode()
+_CLIENT = """
+select session_user::pg_catalog.text as database_role,
+       pg_catalog.host(pg_catalog.inet_client_addr()) as address,
+       pg_catalog.current_setting('application_name') as application"""
+
 _wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
 
 
-def statement_started() -> float:
-    """Return when the client's statement began, in unix seconds of the wall clock."""
-    return float(_statement_started()) / 1e6 + _POSTGRES_EPOCH
-
-
 class PostgresHost:
-    """Queries with plans kept for the life of the backend."""
+    """Queries with plans kept for the life of the backend, and the journal."""
 
     def __init__(self) -> None:
         self._plans: dict[str, Any] = {}
@@ -59,10 +72,29 @@ class PostgresHost:
             plpy.execute("select 1")
 
     def transaction(self) -> int:
-        return transaction_started()
+        return int(_transaction_started())
 
     def statement_time(self) -> float:
+        return statement_started() / 1e6 + _POSTGRES_EPOCH
+
+    def statement_start(self) -> int:
         return statement_started()
+
+    def in_recovery(self) -> bool:
+        """Whether this server cannot write WAL: a standby."""
+        return bool(_in_recovery())
+
+    def journal(self, message: bytes) -> None:
+        """Write a message into the WAL, outside the transaction: on disk in a moment, after ROLLBACK too."""
+        _flush_soon(_log_message(_PREFIX, message, len(message), False, False))
+
+    def journal_later(self, message: bytes) -> None:
+        """The same without seeing to it that it goes to disk: with the next that does."""
+        _log_message(_PREFIX, message, len(message), False, False)
+
+    def client(self) -> Mapping[str, str | None]:
+        """Return database role, address, application of whoever is connected; nothing in a parallel plan."""
+        return {} if self.in_parallel_plan() else dict(self.query(_CLIENT)[0])
 
     def in_parallel_plan(self) -> bool:
         """Whether a query would fail because workers of a parallel plan are under way."""
@@ -92,13 +124,19 @@ _SqlError.__name__ = "wardkey"
 _SqlError.__module__ = "builtins"
 
 
-def boundary(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn what ``function`` raises into an SQL error with our text and nothing of the values at hand."""
+def boundary(
+    function: Callable[_P, _R], refused: Callable[[WardError], None] = lambda error: None
+) -> Callable[_P, _R]:
+    """Turn what ``function`` raises into an SQL error with our text and nothing of the values at hand.
+
+    ``refused`` hears of each refusal first, once: not of one that came out of a gate.
+    """
 
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(*args, **kwargs)
         except WardError as error:
+            refused(error)
             raise _SqlError(error) from None
         except plpy.SPIError as error:
             known = BY_SQLSTATE.get(_sqlstate(error))

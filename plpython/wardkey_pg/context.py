@@ -3,13 +3,16 @@
 Invariants:
 
 * A context ends with its transaction, whatever the client, the pooler or a savepoint does: it is stamped with
-  the transaction's start, and whoever asks compares.
+  the transaction's start, and whoever asks compares. What was opened in a statement is stamped with the
+  statement's start, which the hot paths compare: a later statement asks for the context anew.
 * A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction
   looks the tenant's status and key epoch up again.
 * The tenant of the token is the tenant of ``session_user``. A transaction has one tenant.
 * An attempt to log in ends the context there was, also when it fails.
 * A value under a key that is newer than the context has the registry looked at again, once per key.
 * Past the token's expiry no further statement sees anything; one that began in time may end.
+* No context without a journal: logins, refusals, releases of keys and reads are written into it as they
+  happen, and stay whatever becomes of the transaction.
 """
 
 from __future__ import annotations
@@ -20,25 +23,36 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
+from . import journal
+from .envelope import ColumnKey
 from .errors import (
+    AuditUnavailable,
+    CommitmentMismatch,
+    ContextError,
     InvalidToken,
     KeeperUnavailable,
+    KeyDestroyed,
+    KeyRefused,
     KeysChanged,
     NoContext,
+    OpenFailed,
     TenantNotActive,
     TokenExpired,
     WardError,
     WrongTenant,
 )
 from .keeper import KeeperClient
-from .keyring import Keyring, Opener, Sealer, TenantKeys, WrappedKey
+from .keyring import Keyring, Sealer, TenantKeys, WrappedKey
+from .reads import Column, Opener, Reads
 from .tokens import Claims, Issuer, unverified_issuer, verify
 
 __all__ = ["KEYS", "Context", "Host", "Session"]
 
 _STATE = """
-select t.status, t.key_epoch, i.generation
+select t.status, t.key_epoch, i.generation, current_setting('application_name') as application,
+       left(nullif(current_setting('ward.purpose', true), ''), 200) as purpose
   from ward_internal.tenants t
   left join ward_internal.issuers i on i.issuer = $2
  where t.id = $1 and t.login_role = session_user"""
@@ -53,11 +67,23 @@ select k.version, k.state, coalesce(m.kek, k.kek) as kek,
     on k.kek = 'master' and m.tenant_id = '00000000-0000-0000-0000-000000000000'
    and m.version::text = k.kek_version
  where k.tenant_id = $1 and k.state in ('active', 'decrypt-only')"""
+_COLUMNS = """
+select s.id, s.model_id, quote_ident(s.name) as name, m.audit as level,
+       (select string_agg(case a.atttypid when 'int2'::regtype then 'i' when 'int4'::regtype then 'i'
+            when 'int8'::regtype then 'i' when 'uuid'::regtype then 'u' else 't' end, '' order by place)
+          from pg_index as x, unnest(x.indkey) with ordinality as k (num, place), pg_attribute as a
+         where x.indrelid = m.shape and x.indisprimary and a.attrelid = m.shape and a.attnum = k.num) as form
+  from ward_internal.sealed_columns as s join ward_internal.models as m on m.id = s.model_id"""
 _SETTINGS = "select name, value from ward_internal.settings"
+_SLOT = """
+select 1 as found from pg_replication_slots
+ where slot_name = $1 and database = current_database() and wal_status is distinct from 'lost'"""
 
 _NEVER = -(2**63)  # no transaction starts then: the earliest timestamp is -infinity's neighbour in 4714 BC
 _MOST_TOKENS = 256
+_SLOT_FOR = 10.0  # seconds for which a slot that was found is taken to be there
 _MOST_SECONDS = 86_400.0
+_LONGEST_ROW = 1_000  # bytes of a row id in a report of tampering: anybody may call unseal with any
 _READ_ONLY_ROLES = frozenset({"VIEWER"})
 
 
@@ -68,6 +94,11 @@ class Host(Protocol):
         self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
     ) -> list[Mapping[str, Any]]: ...
     def check_interrupts(self) -> None: ...
+    def client(self) -> Mapping[str, str | None]: ...
+    def journal(self, message: bytes) -> None: ...
+    def journal_later(self, message: bytes) -> None: ...
+    def in_recovery(self) -> bool: ...
+    def statement_start(self) -> int: ...
     def transaction(self) -> int: ...
     def statement_time(self) -> float: ...
     def in_parallel_plan(self) -> bool: ...
@@ -93,16 +124,22 @@ class Context(NamedTuple):
 
 
 class Session:
-    """A backend's context. ``stamp``, ``openers`` and ``sealers`` are for the hot paths."""
+    """A backend's context. ``stamp``, ``openers`` and ``sealers`` are for the hot paths.
+
+    ``stamp`` is the start of the statement that ``openers`` are of.
+    """
 
     __slots__ = (
+        "_began",
         "_context",
         "_host",
         "_issuers",
         "_keyring",
         "_lasting",
         "_logins",
+        "_reads",
         "_settings",
+        "_slot_found",
         "_verified",
         "openers",
         "sealers",
@@ -114,32 +151,36 @@ class Session:
         self._keyring = Keyring()
         self._issuers: dict[str, tuple[int, Issuer]] = {}
         self._verified: OrderedDict[bytes, tuple[int, Claims]] = OrderedDict()
-        self._logins: OrderedDict[bytes, bytes] = OrderedDict()
+        self._logins: OrderedDict[tuple[bytes, str | None, str | None], bytes] = OrderedDict()
+        self._slot_found = float("-inf")
         self._settings: dict[str, str] = {}
         self.logout()
 
     def login(self, token: str, *, lasting: bool = False) -> None:
         """Make ``token``'s claims the context: of this transaction, or of the session if ``lasting``.
 
-        Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive.
+        Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive, AuditUnavailable.
         """
-        previous = self._context if self.stamp == self._host.transaction() else None
+        previous = self._context if self._began == self._host.transaction() else None
         self.logout()
         digest, claims, generation = self._verify(token)
         if previous is not None and previous.claims.tenant_id != claims.tenant_id:
             raise WrongTenant("this transaction already has another tenant's context")
-        keys, current = self._tenant(claims)
-        if current != generation:  # the issuer changed since this token was looked at
+        keys, state = self._tenant(claims)
+        if state["generation"] != generation:  # the issuer changed since this token was looked at
             self._verified.pop(digest, None)
             digest, claims, generation = self._verify(token)
-            if current != generation:
+            if state["generation"] != generation:
                 raise InvalidToken("token is not valid: its issuer is being changed")
-        self._begin(Context(claims, keys, token, self._login(digest)), lasting)
+        self._check_journal()
+        login = self._login(digest, claims, state["purpose"], state["application"])
+        self._begin(Context(claims, keys, token, login), lasting)
 
     def logout(self) -> None:
         self._context: Context | None = None
         self._lasting = False
-        self.stamp = _NEVER
+        self._began = self.stamp = _NEVER
+        self._reads: Reads | None = None
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
         self.sealers: dict[bytes, Sealer] = {}
 
@@ -148,7 +189,7 @@ class Session:
         context = self._context
         if context is None:
             return None
-        if self._host.transaction() != self.stamp:
+        if self._host.transaction() != self._began:
             if not self._lasting:
                 self.logout()
                 return None
@@ -173,9 +214,63 @@ class Session:
     def context_of(self, tenant: str) -> bytes | None:
         """Return what the audit log's entries call the context of this transaction, if it is the tenant's."""
         context = self._context
-        if context is None or self.stamp != self._host.transaction() or context.claims.tenant_id != tenant:
+        if context is None or self._began != self._host.transaction() or context.claims.tenant_id != tenant:
             return None
         return context.login
+
+    def opening(self, sealed: bytes, column: bytes) -> ColumnKey:
+        """Return the key that opens ``sealed``. Raises NoContext, OpenFailed or a keeper's error."""
+        context = self._context
+        if context is None:
+            raise NoContext
+        if len(column) != 16:
+            raise OpenFailed
+        keys = self.look_again() if context.keys.lacks(sealed) else context.keys
+        return keys.opening(sealed, column, self.release)
+
+    def reading(self) -> Reads:
+        """Return what the current statement has read. Raises NoContext, and as ``current`` does."""
+        statement = self._host.statement_start()
+        reads = self._reads
+        if reads is None or self.stamp != statement:
+            context = self.current()
+            if context is None:
+                raise NoContext
+            reads = context.keys.reads
+            if reads is None or reads.context != context.login:
+                tenant = UUID(context.claims.tenant_id).bytes
+                reads = Reads(self._host, tenant, context.login, context.keys.columns)
+                context.keys.reads = reads
+            reads.restart(statement)
+            self._reads = reads
+            self.openers = reads.openers
+            self.stamp = statement
+        return reads
+
+    def report(self, operation: str, detail: Mapping[str, Any]) -> None:
+        """Journal an event, of the context of this transaction or of whoever is connected."""
+        if self._host.in_recovery():
+            return
+        context = self._context if self._began == self._host.transaction() else None
+        tenant, login, texts = journal.NO_TENANT, journal.NO_CONTEXT, {}
+        if context is None:
+            texts = dict(self._host.client())
+        else:
+            tenant, login = UUID(context.claims.tenant_id).bytes, context.login
+        at = self._host.statement_start()
+        self._host.journal(journal.event(tenant, login, at, operation, texts, detail))
+
+    def report_refusal(self, error: WardError) -> None:
+        """Journal that somebody was refused; errors of other kinds are not."""
+        if isinstance(error, ContextError | KeyRefused | KeyDestroyed | CommitmentMismatch):
+            self.report("refusal", {"sqlstate": error.sqlstate, "reason": error.message})
+
+    def report_tampering(self, column: bytes, row: bytes) -> None:
+        """Journal that a value did not open: altered or moved, or something that never was one."""
+        known = self._context.keys.columns.get(column) if self._context else None
+        place = {"model": str(UUID(bytes=known.model)), "column": known.name} if known else {}
+        readable = journal.readable(known.form if known else "", row[:_LONGEST_ROW])
+        self.report("tampered", {"investigate": True, "row": readable, **place})
 
     def look_again(self) -> TenantKeys:
         """Return the context's keys as the registry has them now. Raises KeysChanged where it cannot ask."""
@@ -189,7 +284,7 @@ class Session:
     def renew_keys(self) -> None:
         """Give the current context the registry's keys, beside those it had. Raises as ``login`` does."""
         context = self._context
-        if context is None or self.stamp != self._host.transaction():
+        if context is None or self._began != self._host.transaction():
             return
         try:
             keys, _ = self._tenant(context.claims)
@@ -205,7 +300,9 @@ class Session:
         context = self._context
         if context is None:
             raise KeeperUnavailable("no token to show to the keeper")
-        return self.keeper().release(context.claims.tenant_id, key, context.token)
+        dek = self.keeper().release(context.claims.tenant_id, key, context.token)
+        self.report("key_released", {"version": key.version})
+        return dek
 
     def keeper(self) -> KeeperClient:
         path = self._settings.get("keeper_socket")
@@ -235,10 +332,37 @@ class Session:
             self._verified.popitem(last=False)
         return digest, claims, generation
 
-    def _login(self, digest: bytes) -> bytes:
-        """Return the id of the login with this token: the same while this backend knows it."""
-        identity = self._logins.pop(digest, None) or os.urandom(16)
-        self._logins[digest] = identity
+    def _check_journal(self) -> None:
+        """Raise AuditUnavailable where what is read could not be journalled, or nobody would take it out."""
+        if self._host.in_recovery():
+            raise AuditUnavailable
+        slot = self._settings.get("audit_slot")
+        if slot and time.monotonic() - self._slot_found > _SLOT_FOR:
+            if not self._host.query(_SLOT, ["text"], [slot]):
+                raise AuditUnavailable("the audit journal's replication slot is missing or was invalidated")
+            self._slot_found = time.monotonic()
+
+    def _login(self, digest: bytes, claims: Claims, stated: str | None, application: str | None) -> bytes:
+        """Return the id of the login with this token, which is journalled when it is new to this backend.
+
+        Each transaction of a pooled connection logs in: the same token, purpose and application are the same.
+        """
+        known = (digest, stated, application)
+        identity = self._logins.pop(known, None)
+        if identity is None:
+            identity = os.urandom(16)
+            texts = {
+                "subject": claims.subject,
+                "role": claims.role,
+                "purpose": claims.purpose or stated,
+                **self._host.client(),
+            }
+            detail = {"issuer": claims.issuer, "token_id": claims.token_id, "token_sha256": digest.hex()}
+            if stated and not claims.purpose:
+                detail["purpose"] = "stated"
+            at, tenant = self._host.statement_start(), UUID(claims.tenant_id).bytes
+            self._host.journal(journal.event(tenant, identity, at, "login", texts, detail))
+        self._logins[known] = identity
         if len(self._logins) > _MOST_TOKENS:
             self._logins.popitem(last=False)
         return identity
@@ -255,8 +379,8 @@ class Session:
             known = self._issuers[name] = (generation, Issuer.from_document(json.loads(rows[0]["document"])))
         return known
 
-    def _tenant(self, claims: Claims) -> tuple[TenantKeys, int | None]:
-        """Return the tenant's keys and the generation of the issuer, from the registry as it is now."""
+    def _tenant(self, claims: Claims) -> tuple[TenantKeys, Mapping[str, Any]]:
+        """Return the tenant's keys and its state, from the registry as it is now."""
         tenant = claims.tenant_id
         rows = self._host.query(_STATE, ["uuid", "text"], [tenant, claims.issuer])
         if not rows:
@@ -269,16 +393,24 @@ class Session:
         if keys is None:
             self._load_settings()
             rows_of_keys = self._host.query(KEYS, ["uuid"], [tenant])
-            keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys])
+            columns = {
+                UUID(row["id"]).bytes: Column(
+                    UUID(row["model_id"]).bytes, row["name"], row["level"], row["form"]
+                )
+                for row in self._host.query(_COLUMNS)
+            }
+            keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys], columns)
             self._keyring.put(keys)
-        return keys, rows[0]["generation"]
+        return keys, rows[0]
 
     def _begin(self, context: Context, lasting: bool) -> None:
         self._context = context
         self._lasting = lasting
-        self.openers = context.keys.openers
+        self._reads = None
+        self.openers = {}
         self.sealers = context.keys.sealers
-        self.stamp = self._host.transaction()
+        self.stamp = _NEVER
+        self._began = self._host.transaction()
 
     def _load_settings(self) -> None:
         self._settings = {row["name"]: row["value"] for row in self._host.query(_SETTINGS)}

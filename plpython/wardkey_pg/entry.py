@@ -11,7 +11,7 @@ from hmac import compare_digest
 from typing import Any
 
 from . import __version__
-from ._host import PostgresHost, boundary, transaction_started
+from ._host import PostgresHost, boundary, statement_started
 from .context import Context, Session
 from .errors import NoContext, RoleMayNotWrite, Unsupported, VersionMismatch, WrongTenant
 from .keyring import WrappedKey
@@ -180,13 +180,14 @@ _cold: dict[str, Callable[..., Any]] = {
     "reseal": _reseal,
     "audit_context": _audit_context,
 }
-_FUNCTIONS = {name: boundary(function) for name, function in _cold.items()}
+_refused = _session.report_refusal
+_FUNCTIONS = {name: boundary(function, _refused) for name, function in _cold.items()}
 # The hot ones stand before the boundary and go through it only when there is something to say.
-_FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session)))
-_FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session)))
+_FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session), _refused))
+_FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session), _refused))
 _FUNCTIONS["unseal"] = make_unseal(
-    _session, transaction_started, boundary(partial(open_text_slowly, _session))
+    _session, statement_started, boundary(partial(open_text_slowly, _session), _refused)
 )
 _FUNCTIONS["unseal_bytes"] = make_unseal_bytes(
-    _session, transaction_started, boundary(partial(open_slowly, _session))
+    _session, statement_started, boundary(partial(open_slowly, _session), _refused)
 )

@@ -4,7 +4,8 @@ WardError
 ├── ContextError      who is asking: WK001–WK006
 ├── SealError         values and their keys: WK101–WK107
 ├── AdministrationError  what a DBA asked for: WK201–WK216
-└── VersionMismatch   WK301
+├── VersionMismatch   WK301
+└── AuditUnavailable  WK401
 
 Messages are constants: no plaintext, key, token, claim or payload is ever part of one.
 """
@@ -185,6 +186,14 @@ class VersionMismatch(WardError):
     sqlstate = "WK301"
     default_message = "extension wardkey and Python module wardkey_pg are of different versions"
     default_hint = "run wardkey install, then: alter extension wardkey update"
+
+
+class AuditUnavailable(WardError):
+    sqlstate = "WK401"
+    default_message = "reads cannot be journalled on this server"
+    default_hint = (
+        "use the primary server; there the journal needs the scribe's replication slot: wardkey status"
+    )
 
 
 def _leaves(cls: type[WardError]) -> list[type[WardError]]:

@@ -32,10 +32,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-__all__ = ["NO_CONTEXT", "NO_TENANT", "PREFIX", "Event", "Malformed", "Read", "decode", "event", "read_head"]
+__all__ = [
+    "NO_CONTEXT",
+    "NO_MODEL",
+    "NO_TENANT",
+    "PREFIX",
+    "Event",
+    "Malformed",
+    "Read",
+    "decode",
+    "event",
+    "read_ends",
+    "readable",
+]
 
 PREFIX = "wardkey"
-NO_TENANT = NO_CONTEXT = bytes(16)
+NO_TENANT = NO_CONTEXT = NO_MODEL = bytes(16)
 
 _FORMAT = 1
 _HEAD = struct.Struct(">Bc16s16sq")
@@ -75,28 +87,13 @@ class Event(NamedTuple):
     detail: Mapping[str, Any] | None
 
 
-def read_head(
-    tenant: bytes,
-    context: bytes,
-    statement: int,
-    model: bytes,
-    form: str,
-    columns: Sequence[str],
-    *,
-    row: bool,
-) -> bytes:
-    """Return a message about rows read, up to the row id."""
+def read_ends(
+    tenant: bytes, context: bytes, model: bytes, form: str, columns: Sequence[str], *, row: bool
+) -> tuple[bytes, bytes]:
+    """Return what a message about rows read is before the time, and between time and row id."""
     names = _cut(",".join(columns).encode())
-    return b"".join(
-        (
-            _HEAD.pack(_FORMAT, b"r" if row else b"s", tenant, context, statement),
-            model,
-            bytes((len(form),)),
-            form.encode(),
-            len(names).to_bytes(2, "big"),
-            names,
-        )
-    )
+    head = _HEAD.pack(_FORMAT, b"r" if row else b"s", tenant, context, 0)[:-8]
+    return head, b"".join((model, bytes((len(form),)), form.encode(), len(names).to_bytes(2, "big"), names))
 
 
 def event(
@@ -135,11 +132,23 @@ def decode(message: bytes) -> Read | Event:
     if kind == b"s":
         if row:
             raise Malformed("has more than it should")
-        readable = None
+        row_text = None
     else:
-        readable = _readable(form, row) if form else f"\\x{row.hex()}"
+        row_text = _readable(form, row) if form else _hexadecimal(row)
     identity = UUID(bytes=model) if any(model) else None
-    return Read(UUID(bytes=tenant), login, time, identity, columns, readable)
+    return Read(UUID(bytes=tenant), login, time, identity, columns, row_text)
+
+
+def readable(form: str, row: bytes) -> str:
+    """Return a row id as people read it; in hexadecimal if it is of another form, or that is not known."""
+    try:
+        return _readable(form, row) if form else _hexadecimal(row)
+    except Malformed:
+        return _hexadecimal(row)
+
+
+def _hexadecimal(row: bytes) -> str:
+    return f"\\x{row.hex()}"
 
 
 def _parts(body: bytes) -> tuple[bytes, str, str, bytes]:

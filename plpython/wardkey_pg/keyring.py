@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hmac import compare_digest
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
-from .envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, header, version_of
+from .envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, version_of
 from .errors import CommitmentMismatch, KeyUnknown
+from .reads import Column, Reads
 
-__all__ = ["Keyring", "Opener", "Sealer", "TenantKeys", "WrappedKey", "nonce"]
+__all__ = ["Keyring", "Sealer", "TenantKeys", "WrappedKey", "nonce"]
 
 _Cipher = Callable[[bytes, bytes, bytes], bytes]
-Opener = tuple[_Cipher, bytes]  # decrypt, additional data up to the row id
 Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to the row id
 
 _BATCH = 100
@@ -44,15 +45,22 @@ class WrappedKey(NamedTuple):
 class TenantKeys:
     """One tenant's keys, released version by version when first needed, derived column by column.
 
-    ``openers`` maps (column id, header of the sealed value) to what the hot path of ``unseal`` needs and
-    nothing else; ``sealers`` maps a column id to what the hot path of ``seal`` needs.
+    ``sealers`` maps a column id to what the hot path of ``seal`` needs and nothing else; ``columns`` says
+    what the journal calls a column.
     """
 
-    def __init__(self, tenant: str, epoch: int, keys: Sequence[WrappedKey]) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        epoch: int,
+        keys: Sequence[WrappedKey],
+        columns: Mapping[bytes, Column] = MappingProxyType({}),
+    ) -> None:
         self.tenant = tenant
         self.epoch = epoch
+        self.columns = columns
+        self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
-        self.openers: dict[tuple[bytes, bytes], Opener] = {}
         self.sealers: dict[bytes, Sealer] = {}
         self._id = UUID(tenant).bytes
         self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
@@ -100,11 +108,9 @@ class TenantKeys:
         if key is None:
             if len(self._columns) >= _MOST_COLUMNS:  # anybody may ask for a column that does not exist
                 self._columns.clear()
-                self.openers.clear()
                 self.sealers.clear()
             key = ColumnKey(self._dek(version, release), self._id, version, column)
             self._columns[column, version] = key
-            self.openers[column, header(version)] = (key.decrypt, key.aad_prefix)
         return key
 
     def _dek(self, version: int, release: Callable[[WrappedKey], bytes]) -> bytes:

@@ -22,22 +22,27 @@ __all__ = [
 ]
 
 _Open = Callable[[bytes, bytes, bytes], bytes]
-_Transaction = Callable[[], int]
+_Statement = Callable[[], int]
 
 
-def make_unseal_bytes(session: Session, transaction: _Transaction, slow: _Open) -> _Open:
+def make_unseal_bytes(session: Session, statement: _Statement, slow: _Open) -> _Open:
     """Return ``unseal_bytes(sealed, column, row)``.
 
-    Its body is what every sealed field of every row costs: a comparison, a look-up, a call. Whatever does not
-    go that smoothly is left to ``slow``, which is ``open_slowly`` behind the boundary that makes SQL errors.
+    Its body is what every sealed field of every row costs: a comparison, a look-up, a call, and whether the
+    row is journalled; if not, it is before the plaintext is returned. Whatever does not go that smoothly is
+    left to ``slow``, which is ``open_slowly`` behind the boundary that makes SQL errors.
     """
 
     def unseal_bytes(sealed: bytes, column: bytes, row: bytes) -> bytes:
-        if transaction() == session.stamp:
+        if statement() == session.stamp:
             opener = session.openers.get((column, sealed[:5]))
             if opener is not None:
                 try:
-                    return opener[0](sealed[5:17], sealed[17:], opener[1] + row)
+                    plaintext = opener[0](sealed[5:17], sealed[17:], opener[1] + row)
+                    rows = opener[2]
+                    if rows is not None and row not in rows:
+                        opener[3](row)  # type: ignore[misc]  # where there are rows, there is what notes one
+                    return plaintext
                 except (InvalidTag, ValueError):
                     pass
         return slow(sealed, column, row)
@@ -46,16 +51,20 @@ def make_unseal_bytes(session: Session, transaction: _Transaction, slow: _Open) 
 
 
 def make_unseal(
-    session: Session, transaction: _Transaction, slow: Callable[[bytes, bytes, bytes], str]
+    session: Session, statement: _Statement, slow: Callable[[bytes, bytes, bytes], str]
 ) -> Callable[[bytes, bytes, bytes], str]:
     """Return ``unseal(sealed, column, row)``: the same, for text."""
 
     def unseal(sealed: bytes, column: bytes, row: bytes) -> str:
-        if transaction() == session.stamp:
+        if statement() == session.stamp:
             opener = session.openers.get((column, sealed[:5]))
             if opener is not None:
                 try:
-                    return opener[0](sealed[5:17], sealed[17:], opener[1] + row).decode()
+                    plaintext = opener[0](sealed[5:17], sealed[17:], opener[1] + row)
+                    rows = opener[2]
+                    if rows is not None and row not in rows:
+                        opener[3](row)  # type: ignore[misc]
+                    return plaintext.decode()
                 except (InvalidTag, ValueError):
                     pass
         return slow(sealed, column, row)
@@ -64,14 +73,22 @@ def make_unseal(
 
 
 def open_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> bytes:
-    """Open a value whose context or key is not at hand. Raises NoContext, OpenFailed or a keeper's error."""
-    context = session.current()
-    if context is None:
-        raise NoContext
-    if len(column) != 16:
-        raise OpenFailed
-    keys = session.look_again() if context.keys.lacks(sealed) else context.keys
-    return keys.opening(sealed, column, session.release).open(sealed, row)
+    """Open a value whose context or key is not at hand, or whose column is new to the statement; journal it.
+
+    Raises NoContext, OpenFailed or a keeper's error.
+    """
+    reads = session.reading()
+    key = reads.keys.get((column, sealed[:5]))  # the same columns are opened statement by statement
+    try:
+        if key is None:
+            key = session.opening(sealed, column)
+            reads = session.reading()  # another, if the registry's keys were looked at again
+        plaintext = key.open(sealed, row)
+    except OpenFailed:
+        session.report_tampering(column, row)
+        raise
+    reads.note(column, key, row)
+    return plaintext
 
 
 def open_text_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> str:

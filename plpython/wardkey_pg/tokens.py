@@ -42,6 +42,7 @@ class Claims(NamedTuple):
     """What a verified token says. Times are Unix seconds.
 
     ``expires_at`` is when the token stops being accepted: its exp plus the clock skew its issuer is allowed.
+    ``purpose``, the one claim that may be left out, is what the audit log says it was for.
     """
 
     issuer: str
@@ -51,6 +52,7 @@ class Claims(NamedTuple):
     expires_at: float
     issued_at: float
     token_id: str
+    purpose: str | None = None
 
 
 class Issuer(NamedTuple):
@@ -148,9 +150,12 @@ def _claims(payload: dict[str, Any], issuer: Issuer, now: float) -> Claims:
         raise InvalidToken("token is not valid: the tenant claim is missing or not a canonical uuid")
     if not isinstance(role, str) or role not in ROLES:
         raise InvalidToken("token is not valid: the role claim is missing or not one of the roles")
+    purpose = payload.get("purpose")
+    if purpose is not None and not _is_text(purpose):
+        raise InvalidToken("token is not valid: the purpose claim is malformed")
     if now >= expires + issuer.max_skew:
         raise TokenExpired
-    return Claims(issuer.issuer, subject, tenant, role, expires + issuer.max_skew, issued, token_id)
+    return Claims(issuer.issuer, subject, tenant, role, expires + issuer.max_skew, issued, token_id, purpose)
 
 
 def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:

@@ -28,7 +28,7 @@ declare
   v_writer text := ward_internal.audit_writer(p_tenant);
 begin
   execute format($sql$create or replace function %1$s() returns trigger
-    language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as %2$L $sql$, v_writer, format($body$
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as %2$L $sql$, v_writer, format($body$
 declare
   v_context bytea := ward_internal.audit_context(%1$L);
   v_old jsonb;
@@ -73,8 +73,8 @@ $body$, p_tenant.id, format('%I.audit_log', p_tenant.schema_name)));
 end
 $$;
 comment on function ward_internal.build_audit_writer(ward_internal.tenants) is
-  'makes the trigger function of the ward that writes an entry per row; runs as whoever changes the row: ward_owner, for the '
-  'faces, or a superuser';
+  'makes the trigger function of the ward that writes an entry per row; a definer: whoever may change a row of the leaf, by '
+  'whatever mistake, may not write the log';
 
 create or replace function ward_internal.build_audit_trigger(p_model uuid, p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

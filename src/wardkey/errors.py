@@ -11,6 +11,7 @@ WardError                  sqlstate, message, hint
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded
 ├── VersionMismatch        extension and Python module differ
+├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
 ├── ServerError            the embedded server
 │   └── NotRunning · Unreachable · MissingSoftware
@@ -28,6 +29,7 @@ from typing import Any
 from wardkey_pg.errors import (
     BY_SQLSTATE,
     AdministrationError,
+    AuditUnavailable,
     CommitmentMismatch,
     ContextError,
     DuplicateTenant,
@@ -65,6 +67,7 @@ from wardkey_pg.errors import (
 
 __all__ = [
     "AdministrationError",
+    "AuditUnavailable",
     "CommitmentMismatch",
     "ContextError",
     "DatabaseError",

@@ -14,6 +14,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from wardkey_pg import context as context_module
+from wardkey_pg import journal
 from wardkey_pg.context import Session
 from wardkey_pg.envelope import commitment
 
@@ -52,9 +53,16 @@ class Backend:
         self.settings: dict[str, str] = {}
         self.queries: list[str] = []
         self.parallel = False
+        self.standby = False
+        self.purpose: str | None = None
+        self.columns: list[dict[str, Any]] = []
+        self.slots: set[str] = set()
+        self.messages: list[bytes] = []
+        self.later: list[bytes] = []
         self.before_state: Callable[[], None] = lambda: None
         self._transaction = 1
         self._statement = clock.now
+        self._statements = 1
         self.add_tenant(ACME, "acme")
         self.add_tenant(GLOBEX, "globex")
         self.session = Session(self)
@@ -81,6 +89,11 @@ class Backend:
 
     def statement(self) -> None:
         self._statement = self.clock.now
+        self._statements += 1
+
+    def journalled(self) -> list[journal.Read | journal.Event]:
+        """What the session wrote into the journal, in order."""
+        return [journal.decode(message) for message in self.messages]
 
     def token(self, tenant: str = ACME, **changes: Any) -> str:
         now = int(self.clock.now)
@@ -96,7 +109,7 @@ class Backend:
             if tenant is None or tenant["login_role"] != self.user:
                 return []
             generation = self.issuers.get(args[1], (None, None))[1]
-            return [{**tenant, "generation": generation}]
+            return [{**tenant, "generation": generation, "application": "psql", "purpose": self.purpose}]
         if sql == context_module._ISSUER:
             if args[0] not in self.issuers:
                 return []
@@ -104,6 +117,10 @@ class Backend:
             return [{"document": json.dumps(found), "generation": generation}]
         if sql == context_module.KEYS:
             return list(self.keys[args[0]])
+        if sql == context_module._COLUMNS:
+            return list(self.columns)
+        if sql == context_module._SLOT:
+            return [{"found": 1}] if args[0] in self.slots else []
         if sql == context_module._SETTINGS:
             return [{"name": name, "value": value} for name, value in self.settings.items()]
         if sql == "select ward.renew_keys()":
@@ -122,8 +139,24 @@ class Backend:
     def statement_time(self) -> float:
         return self._statement
 
+    def statement_start(self) -> int:
+        return self._statements
+
     def in_parallel_plan(self) -> bool:
         return self.parallel
+
+    def in_recovery(self) -> bool:
+        return self.standby
+
+    def journal(self, message: bytes) -> None:
+        self.messages.append(message)
+
+    def journal_later(self, message: bytes) -> None:
+        self.messages.append(message)
+        self.later.append(message)
+
+    def client(self) -> Mapping[str, str | None]:
+        return {"database_role": self.user, "address": None, "application": "psql"}
 
 
 class SocketKeeper:

@@ -28,9 +28,11 @@ def test_it_lasts_for_its_transaction(backend: Backend) -> None:
 
 def test_it_ends_with_its_transaction(backend: Backend) -> None:
     backend.session.login(backend.token())
+    backend.session.reading()
     stamp = backend.session.stamp
+    assert stamp == backend.statement_start()
     backend.begin()
-    assert backend.session.stamp == stamp != backend.transaction()  # the hot path compares these
+    assert backend.session.stamp == stamp != backend.statement_start()  # the hot path compares these
     assert subject(backend) is None
     assert not backend.session.openers and not backend.session.sealers
 
@@ -40,7 +42,7 @@ def test_a_sessions_goes_on_in_the_next_transaction(backend: Backend) -> None:
     for _ in range(3):
         backend.begin()
         assert subject(backend) == "dr.grey"
-        assert backend.session.stamp == backend.transaction()
+        assert backend.session.stamp != backend.statement_start()  # what is opened next asks first
 
 
 def test_a_sessions_ends_at_logout(backend: Backend) -> None:

@@ -31,6 +31,13 @@ _KEYS = st.lists(
 )
 
 
+def _read_head(
+    tenant: bytes, context: bytes, at: int, model: bytes, form: str, names: list[str], *, row: bool
+) -> bytes:
+    before, behind = journal.read_ends(tenant, context, model, form, names, row=row)
+    return before + at.to_bytes(8, "big", signed=True) + behind
+
+
 def _row_id(key: list[tuple[str, object]]) -> bytes:
     parts = [_PARTS[letter][1](value) for letter, value in key]
     if len(parts) == 1:
@@ -43,7 +50,7 @@ def test_a_row_read_comes_out_as_it_went_in(
     tenant: UUID, context: bytes, at: int, model: UUID, names: list[str], key: list[tuple[str, object]]
 ) -> None:
     form = "".join(letter for letter, _ in key)
-    head = journal.read_head(tenant.bytes, context, at, model.bytes, form, names, row=True)
+    head = _read_head(tenant.bytes, context, at, model.bytes, form, names, row=True)
     values = [value if letter == "i" else str(value) for letter, value in key]
     read = journal.decode(head + _row_id(key))
     readable = str(values[0]) if len(values) == 1 else json.dumps(values, ensure_ascii=False)
@@ -52,7 +59,7 @@ def test_a_row_read_comes_out_as_it_went_in(
 
 @given(_IDS, _CONTEXTS, _TIMES, _IDS, _NAMES)
 def test_a_statement_has_no_row(tenant: UUID, context: bytes, at: int, model: UUID, names: list[str]) -> None:
-    head = journal.read_head(tenant.bytes, context, at, model.bytes, "i", names, row=False)
+    head = _read_head(tenant.bytes, context, at, model.bytes, "i", names, row=False)
     assert journal.decode(head) == Read(tenant, context, at, model, ",".join(names), None)
     with pytest.raises(Malformed):
         journal.decode(head + b"\0")
@@ -60,7 +67,7 @@ def test_a_statement_has_no_row(tenant: UUID, context: bytes, at: int, model: UU
 
 def test_a_column_not_known_is_named_by_its_id_and_the_row_in_hexadecimal() -> None:
     column = UUID(int=5)
-    head = journal.read_head(UUID(int=1).bytes, b"c" * 16, 7, bytes(16), "", [str(column)], row=True)
+    head = _read_head(UUID(int=1).bytes, b"c" * 16, 7, bytes(16), "", [str(column)], row=True)
     assert journal.decode(head + b"\x01\xff") == Read(UUID(int=1), b"c" * 16, 7, None, str(column), "\\x01ff")
 
 
@@ -107,7 +114,7 @@ def test_a_message_cut_short_is_malformed_or_of_another_row(
     tenant: UUID, names: list[str], key: list[tuple[str, object]], data: st.DataObject
 ) -> None:
     form = "".join(letter for letter, _ in key)
-    head = journal.read_head(tenant.bytes, b"c" * 16, 1, tenant.bytes, form, names, row=True)
+    head = _read_head(tenant.bytes, b"c" * 16, 1, tenant.bytes, form, names, row=True)
     whole = journal.decode(head + _row_id(key))
     cut = data.draw(st.integers(0, len(head) - 1))
     with pytest.raises(Malformed):
@@ -150,6 +157,6 @@ def test_another_format_or_type_is_malformed(head: bytes) -> None:
 
 def test_a_list_of_columns_that_is_too_long_is_cut_between_names() -> None:
     names = ["x" * 63] * 1600
-    head = journal.read_head(bytes(15) + b"1", bytes(16), 0, bytes(15) + b"1", "i", names, row=True)
+    head = _read_head(bytes(15) + b"1", bytes(16), 0, bytes(15) + b"1", "i", names, row=True)
     read = journal.decode(head + bytes(8))
     assert isinstance(read, Read) and set(read.columns.split(",")) == {"x" * 63}

@@ -1,0 +1,142 @@
+"""What the current statement has opened, so that each row is journalled once, before plaintext leaves.
+
+A message about a row names all columns of its table that the statement has opened by then. A column that is
+new to the statement makes all its rows new again: a row's messages name every column of it that was opened,
+and may name more. Rows are forgotten by the 50,000: a row may be named again, never left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from . import journal
+from .envelope import ColumnKey
+
+__all__ = ["Column", "Opener", "Reads"]
+
+_Cipher = Callable[[bytes, bytes, bytes], bytes]
+# decrypt, additional data up to the row id, rows that need no message (None: none does), what writes one
+Opener = tuple[_Cipher, bytes, set[bytes] | None, Callable[[bytes], None] | None]
+
+_MOST_ROWS = 50_000
+_FIRST = 32
+_MOST_HEADS = 256
+
+
+class Journal(Protocol):
+    def journal(self, message: bytes) -> None:
+        """Write a message that reaches the disk soon, whatever becomes of the transaction."""
+
+    def journal_later(self, message: bytes) -> None:
+        """Write a message that may stay in memory until a later one is to reach the disk."""
+
+
+class Column(NamedTuple):
+    """A sealed column: id of its model, name as SQL quotes it, level of its model, form of the row id."""
+
+    model: bytes
+    name: str
+    level: str
+    form: str
+
+
+class Reads:
+    """The reads of a context, statement by statement. ``openers`` is for the hot path of ``unseal``.
+
+    ``keys``: those that have opened something, by column id and header of the sealed value.
+
+    What a statement costs before its first row is a restart, what each of its columns costs is a message and
+    a few look-ups: pages are often twenty statements of one row.
+    """
+
+    __slots__ = ("_columns", "_journal", "_models", "_statement", "_tenant", "context", "keys", "openers")
+
+    def __init__(
+        self, journal: Journal, tenant: bytes, context: bytes, columns: Mapping[bytes, Column]
+    ) -> None:
+        self._journal = journal
+        self._tenant = tenant
+        self.context = context
+        self._columns = columns
+        self._statement = 0
+        self._models: dict[bytes, _Model] = {}
+        self.keys: dict[tuple[bytes, bytes], ColumnKey] = {}
+        self.openers: dict[tuple[bytes, bytes], Opener] = {}
+
+    def restart(self, statement: int) -> None:
+        """Begin a statement."""
+        self._statement = statement
+        self.openers.clear()
+        for model in self._models.values():
+            model.columns = ()
+            model.rows.clear()
+
+    def note(self, column: bytes, key: ColumnKey, row: bytes) -> None:
+        """Journal that ``column`` of ``row`` was opened, and let the hot path open the next ones."""
+        known = self._columns.get(column)
+        if known is None:  # newer than the context; what cannot be named is journalled all the same
+            known = Column(journal.NO_MODEL, str(UUID(bytes=column)), "row", "")
+        rows, note = None, None
+        if known.level != "off":
+            table = known.model if known.form else column
+            model = self._models.get(table)
+            if model is None:
+                model = self._models[table] = _Model(self._journal)
+            new = known.name not in model.columns
+            if new:
+                model.columns += (known.name,)
+                model.rows.clear()
+                self._name(model, known)
+            if known.level == "row":
+                rows, note = model.rows, model.note
+                if row not in rows:
+                    note(row)
+            elif new:
+                self._journal.journal(model.head)
+        place = (column, key.header)
+        self.keys[place] = key
+        self.openers[place] = (key.decrypt, key.aad_prefix, rows, note)
+
+    def _name(self, model: _Model, column: Column) -> None:
+        """Give ``model`` the head of messages about the columns it has now."""
+        ends = model.ends.get(model.columns)
+        if ends is None:
+            if len(model.ends) >= _MOST_HEADS:  # orders of columns are many
+                model.ends.clear()
+            ends = model.ends[model.columns] = journal.read_ends(
+                self._tenant,
+                self.context,
+                column.model,
+                column.form,
+                model.columns,
+                row=column.level == "row",
+            )
+        model.head = ends[0] + self._statement.to_bytes(8, "big", signed=True) + ends[1]
+
+
+class _Model:
+    """One table's rows in a statement: those of which a message names all ``columns``."""
+
+    __slots__ = ("_now", "_soon", "columns", "ends", "head", "rows")
+
+    def __init__(self, journal: Journal) -> None:
+        self._now = journal.journal
+        self._soon = journal.journal_later
+        self.columns: tuple[str, ...] = ()
+        self.ends: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+        self.rows: set[bytes] = set()
+        self.head = b""
+
+    def note(self, row: bytes) -> None:
+        """Write the message about ``row``. To disk at once with the first rows, then by the 32."""
+        rows = self.rows
+        count = len(rows)
+        if count < _FIRST or not count % _FIRST:
+            self._now(self.head + row)
+            if count >= _MOST_ROWS:
+                rows.clear()
+        else:
+            self._soon(self.head + row)
+        rows.add(row)
