@@ -175,7 +175,7 @@ def test_the_sealed_value_of_an_old_image_is_ciphertext(filled):
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_nobody_else_is_answered(filled, question):
-    database, log = filled
+    database, _ = filled
     for role in ("EVALUATOR", "VIEWER", "ANALYST"):
         with (
             database.tenant("acme", subject="x", role=role) as connection,
