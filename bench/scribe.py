@@ -8,6 +8,7 @@ WAL sender, which decodes what the scribe writes too.
 from __future__ import annotations
 
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,11 @@ from typing import Any
 from uuid import UUID
 
 from _common import Connection, Figure, Server, cpu_seconds, main
-from wardkey_pg import journal
 
 ENTRIES = 300_000
 ROWS = 20  # of a statement
 _SLOT = "audit_bench"
-_COLUMNS = ["name", "ssn", "birth_date", "phone"]
+_COLUMNS = b"name,ssn,birth_date,phone"
 _START = 800_000_000_000_000
 
 
@@ -56,17 +56,14 @@ def wait_for(connection: Connection, query: str, *values: Any) -> None:
 
 
 def emit(connection: Connection, tenant: UUID) -> None:
-    """Journal ENTRIES reads, of four columns each."""
+    """Journal ENTRIES reads, of four columns each (the format: wardkey_pg.journal)."""
     heads = [
-        journal.read_head(
-            tenant.bytes,
-            (number // 50).to_bytes(16, "big"),
-            _START + number * 20_000,
-            tenant.bytes,
-            "i",
-            _COLUMNS,
-            row=True,
+        struct.pack(
+            ">Bc16s16sq", 1, b"r", tenant.bytes, (number // 50).to_bytes(16), _START + number * 20_000
         )
+        + tenant.bytes
+        + struct.pack(">BcH", 1, b"i", len(_COLUMNS))
+        + _COLUMNS
         for number in range(ENTRIES // ROWS)
     ]
     connection.execute("create temporary table heads (number int primary key, head bytea)")

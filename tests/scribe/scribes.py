@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -33,8 +34,27 @@ def now() -> int:
 
 def read(tenant: UUID, row: int, columns: Sequence[str] = ("name",), statement: int | None = None) -> bytes:
     """Return the journal's message about a row that was read."""
-    head = journal.read_head(tenant.bytes, b"c" * 16, statement or now(), MODEL.bytes, "i", columns, row=True)
-    return head + row.to_bytes(8, "big", signed=True)
+    number = row.to_bytes(8, "big", signed=True)
+    return read_message(tenant, columns, number, statement=statement, context=b"c" * 16, model=MODEL)
+
+
+def read_message(
+    tenant: UUID,
+    columns: Sequence[str],
+    row: bytes | None,
+    *,
+    form: str = "i",
+    statement: int | None = None,
+    context: bytes = bytes(16),
+    model: UUID = PLATFORM,
+) -> bytes:
+    """Return a message as the journal's format says, made without its code."""
+    head = struct.pack(
+        ">Bc16s16sq", 1, b"s" if row is None else b"r", tenant.bytes, context, statement or now()
+    )
+    names = ",".join(columns).encode()
+    parts = (head, model.bytes, bytes([len(form)]), form.encode(), struct.pack(">H", len(names)), names)
+    return b"".join(parts) + (row or b"")
 
 
 def event(tenant: UUID, operation: str, at: int | None = None, **detail: Any) -> bytes:

@@ -32,7 +32,7 @@ _KEPT = {"fsync": "off", "autovacuum": "off"}  # of a kill, not of a power cut; 
 class Load(threading.Thread):
     """Journals reads and writes entries, of some of which the transaction is rolled back.
 
-    ``order``: what is to be in the log, in the order it went to the WAL; ``unsure``: what a kill came between.
+    ``reads`` and ``writes`` are to be in the log; ``unsure``: what a kill came between.
     """
 
     def __init__(self, scribe: Scribe, tenant: UUID, first: int) -> None:
