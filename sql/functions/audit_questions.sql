@@ -103,15 +103,16 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   select min(e.at), max(e.at), e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role), count(*),
     (array_agg(e.detail order by e.id))[1]
   from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-  where e.operation in ('provisioned', 'requested', 'rotated', 'rewrapped', 'unopened', 'paused', 'resumed', 'retired',
-      'destroyed', 'readmitted', 'shredding', 'shredded', 'key_released')
+  where e.operation in ('provisioned', 'requested', 'rotated', 'rewrapped', 'unopened', 'paused', 'suspended', 'resumed',
+      'retired', 'destroyed', 'readmitted', 'shredding', 'shredded', 'key_released')
     and (p_version is null or p_version::text in (e.detail ->> 'version', e.detail ->> 'from', e.detail ->> 'to'))
   group by e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role),
     case e.operation when 'key_released' then date_trunc('day', e.at, 'UTC')::text else e.id::text end
   order by 1
 $$;
 comment on function ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz) is
-  'what happened to the tenant''s key, or one version: its life step by step, releases a line a day and subject';
+  'what happened to the tenant''s key, or one version: its life step by step, releases a line a day and subject. While a tenant is '
+  'suspended its key is released to nobody';
 
 create or replace function ward_internal.audit_activity(p_tenant uuid, p_from timestamptz, p_to timestamptz)
 returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)

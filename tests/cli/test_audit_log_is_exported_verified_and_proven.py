@@ -279,6 +279,18 @@ def test_the_two_tenants_logs_do_not_meet(wardkey, on, log, admin, tmp_path):
     assert b"dr.jones" not in (tmp_path / "g").read_bytes()
 
 
+def test_no_file_steers_the_terminal(wardkey, on, log, tmp_path, admin):
+    identity = log.put("e", "login", 21, application="\x1b]0;owned\x07", context=bytes(16))
+    log.seal(22)
+    path, proof = tmp_path / "log", tmp_path / "proof"
+    wardkey(*on, "audit", "export", "--tenant", "acme", "--output", str(path))
+    wardkey(*on, "audit", "prove", str(identity), "--tenant", "acme", "--output", str(proof))
+    path.write_bytes(path.read_bytes().replace(b'"slug":"acme"', b'"slug":"\\u001b]0;owned\\u0007"'))
+    for file in (path, proof):
+        said = wardkey("audit", "verify", str(file)).stdout
+        assert "\x1b" not in said and "\\x1b]0;owned" in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -167,7 +167,9 @@ def _tables(facts: Facts) -> str:
 
 def _refusals(facts: Facts) -> str:
     def line(row: dict[str, Any]) -> tuple[str, ...]:
-        reason = str((row["detail"] or {}).get("sqlstate", ""))
+        detail = row["detail"] or {}  # of what is in it, only wardkey's own words
+        reason = " ".join(str(detail[name]) for name in ("sqlstate", "reason") if name in detail)
+        reason = reason or ("authentication tag" if row["operation"] == "tampered" else "")
         who = (row["subject"] or "(not known)", row["database_role"] or "", row["address"] or "")
         return _time(row["at"], facts), row["operation"], *who, reason
 

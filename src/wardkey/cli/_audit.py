@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from ..audit.checkpoint import Checkpoint
     from ..audit.report import Report
 
-__all__ = ["check_file", "read_keys", "read_known", "report_facts", "show_report", "snapshot", "tenant_id"]
+__all__ = [
+    "check_file",
+    "printable",
+    "read_keys",
+    "read_known",
+    "report_facts",
+    "show_report",
+    "snapshot",
+    "tenant_id",
+]
 
 _FINGERPRINT = re.compile(r"[0-9a-fA-F]{64}")
 _PROOF = b'{"wardkey audit proof":'
@@ -55,6 +64,15 @@ def snapshot(connection: psycopg.Connection[Any]) -> Iterator[None]:
             yield
         except DamagedLog as error:
             fail(str(error), "what is wrong says: wardkey audit verify --live", FINDINGS)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with what could steer a terminal shown instead: tenants name applications."""
+    return "".join(part if part.isprintable() else f"\\x{ord(part):02x}" for part in text)
+
+
+def _printable(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: printable(value) if isinstance(value, str) else value for name, value in facts.items()}
 
 
 def read_keys(keys: Sequence[str]) -> set[bytes] | None:
@@ -127,7 +145,9 @@ def check_file(context: Context, path: Path, keys: set[bytes] | None) -> int | N
         "key_trusted": keys is not None,
     }
     shown = {name: value for name, value in facts.items() if name not in ("ok", "entry")}
-    emit(context, facts, lambda: details({"proven": "this entry is in the log", **shown, **entry}))
+    emit(
+        context, facts, lambda: details({"proven": "this entry is in the log", **shown, **_printable(entry)})
+    )
     return 0
 
 
@@ -169,7 +189,7 @@ def _show(report: Report, facts: dict[str, Any], live: bool) -> None:
         return
     click.echo(f"good: {what} holds the {report.entries:,} entries that its checkpoints sign")
     shown = ("tenant", "slug", "checkpoints", "as_of", "unsealed", "root", "keys")
-    details({name: facts[name] for name in shown if facts[name]})
+    details(_printable({name: facts[name] for name in shown if facts[name]}))
     for said in _remarks(report, live):
         click.echo(f"- {said}")
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from ._audit import report_facts, snapshot, tenant_id
+from ._audit import printable, report_facts, snapshot, tenant_id
 from ._context import Context, pass_context
 from ._output import console, details, emit, table
 
@@ -94,11 +94,6 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
         else:
             shown[name] = printable(value) if isinstance(value, str) else value
     return shown
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with what could steer a terminal shown instead: tenants name applications."""
-    return "".join(part if part.isprintable() else f"\\x{ord(part):02x}" for part in text)
 
 
 @click.command("who-read")
