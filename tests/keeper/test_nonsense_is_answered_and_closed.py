@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 import socket
 import struct
 import threading
@@ -70,7 +70,7 @@ RELEASE = {
         b'{"op":' * 10_000,
         b'{"op": "status"} trailing',
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        os.urandom(1000),
+        random.Random(1).randbytes(1000),
         *(
             json.dumps(RELEASE | change).encode()
             for change in (

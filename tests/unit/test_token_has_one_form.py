@@ -65,7 +65,7 @@ def test_the_one_form_verifies() -> None:
         GOOD.encode(),
         1,
     ],
-    ids=repr,
+    ids=lambda token: repr(token)[:30],
 )
 def test_other_serialisations_are_refused(token: object) -> None:
     refused(token)
@@ -121,7 +121,7 @@ def test_base64url_has_one_text_for_each_value(value: bytes, data: st.DataObject
         '{"alg":"EdDSA","kid":"key-EdDSA","x":"\n"}',
         '{"alg":"EdDSA","kid":"key-EdDSA","x":NaN}',
     ],
-    ids=repr,
+    ids=lambda token: repr(token)[:30],
 )
 def test_a_header_that_can_be_read_two_ways_is_refused(head: str | bytes) -> None:
     refused(sign(head, claims()) if head else f".{BODY}.{LAST}")

@@ -33,7 +33,7 @@ def test_a_plain_header_verifies() -> None:
         {"cty": "JWT"},
         {"jwk": None},
     ],
-    ids=str,
+    ids=lambda members: str(members)[:30],
 )
 @pytest.mark.parametrize("signer", ["EdDSA", SIGNED_BY_STRANGER])
 def test_members_that_choose_a_key_or_an_extension_are_refused(

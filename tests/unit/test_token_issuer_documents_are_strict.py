@@ -59,7 +59,7 @@ def test_a_document_is_an_object(value: object) -> None:
         ({"keys": [jwk("EdDSA"), jwk("ES256", kid="key-EdDSA")]}, "keys[1].kid:"),
         ({"keys": [jwk("EdDSA", kid=f"k{n}") for n in range(65)]}, "keys:"),
     ],
-    ids=lambda value: str(value)[:50],
+    ids=lambda value: str(value)[:40],
 )
 def test_faults_are_named_with_their_place(changes: dict[str, Any], where: str) -> None:
     says(where, document(**changes))
