@@ -183,10 +183,18 @@ ELSEWHERE = {
     "kms-credentials",
     "issuers-agree",
     "keeper-provider",
+    *("scribe-exists", "scribe-at-work", "scribe-required", "scribe-room", "scribe-on-time"),
+    "checkpoints-verify",
 }
 """Checks of what no transaction can weaken: test_doctor_reads_server_and_keeper.py."""
 
-OF_THE_MACHINE = {"pgbouncer-version", "other-databases-closed", "keeper-provider", "issuers-agree"}
+OF_THE_MACHINE = {
+    "pgbouncer-version",
+    "other-databases-closed",
+    "keeper-provider",
+    "issuers-agree",
+    "scribe-exists",
+}
 """Checks whose outcome other tests of the same cluster, or the machine, may change."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import requirements
-from . import faces, keeper, settings, versions
+from . import audit, faces, keeper, settings, versions
 from ._check import Check, Finding, Outcome, Problem, Server, read_checks
 
 __all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "checks", "diagnose"]
@@ -31,6 +31,7 @@ def checks() -> dict[str, tuple[Check, ...]]:
         "settings": settings.CHECKS,
         "keys": read_checks("keys"),
         "keeper": keeper.CHECKS,
+        "audit log": audit.CHECKS,
     }
 
 

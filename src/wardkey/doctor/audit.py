@@ -1,0 +1,131 @@
+"""The audit log: a scribe is at work, its slot holds up nothing, and the newest checkpoints verify."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from ..audit.canonical import NotCanonical
+from ..audit.checkpoint import Checkpoint, Signed
+from ..audit.merkle import Range
+from ..scribe import slot as slots
+from ._check import Check, Problem, Server
+
+__all__ = ["CHECKS"]
+
+_LAG = 60.0  # seconds that the stored position may be old while there is something to read
+_MUCH = 64 << 20  # bytes
+
+
+def _state(server: Server) -> slots.State | None:
+    return slots.State.read(server.connection)
+
+
+def _exists(server: Server) -> Iterator[Problem]:
+    if _state(server) is None:
+        yield Problem("scribe", "has never worked for this database: reads are not kept", "wardkey up")
+
+
+def _at_work(server: Server) -> Iterator[Problem]:
+    state = _state(server)
+    if state is None:
+        return
+    slot = f"replication slot {state.slot}"
+    found = slots.facts(server.connection, state.slot)
+    if not found.present:
+        yield Problem(slot, "is missing: reads are not journalled", "wardkey up")
+    elif found.status == "lost":
+        yield Problem(slot, "is lost: the server has thrown away WAL that was not read", "wardkey up")
+    elif found.active_pid is None:
+        yield Problem(slot, "nobody reads it: nothing is sealed, and WAL is kept", "wardkey up")
+    if not slots.is_published(server.connection):
+        yield Problem(f"publication {slots.PUBLICATION}", "is not what the scribe made", "wardkey up")
+
+
+def _required(server: Server) -> Iterator[Problem]:
+    state = _state(server)
+    value = server.value("select max(value) from ward_internal.settings where name = 'audit_slot'")
+    if state is not None and value != state.slot:
+        yield Problem(
+            "setting audit_slot",
+            "is not set: who reads without the slot is not refused",
+            f"select ward.set('audit_slot', '{state.slot}');",
+        )
+
+
+def _room(server: Server) -> Iterator[Problem]:
+    state = _state(server)
+    if state is None:
+        return
+    found = slots.facts(server.connection, state.slot)
+    disk = server.home.path if server.home is not None and server.home.exists else None
+    for text in found.warnings(disk) if found.present else ():
+        yield Problem(
+            f"replication slot {state.slot}", text, "start the scribe, or see why it is slow: wardkey logs"
+        )
+    if found.present and found.limit < 0:
+        return
+    if found.present and found.limit < 1024:
+        yield Problem(
+            "setting max_slot_wal_keep_size",
+            f"is {found.limit} MB: the journal is cut when the scribe is away for a while",
+            "alter system set max_slot_wal_keep_size = '16GB'; select pg_reload_conf();",
+        )
+
+
+def _on_time(server: Server) -> Iterator[Problem]:
+    state = _state(server)
+    if state is None:
+        return
+    found = slots.facts(server.connection, state.slot)
+    if found.behind > _MUCH:
+        yield Problem("scribe", f"is {slots.megabytes(found.behind)} of WAL behind", "wardkey scribe status")
+    rows = server.rows(
+        "select t.tenant_id::text, t.size - coalesce(c.size, 0) from ward_internal.audit_trees as t"
+        " left join lateral (select max(size) as size from ward_internal.audit_checkpoints"
+        "   where tenant_id = t.tenant_id) as c on true"
+        " where t.size > coalesce(c.size, 0) and not exists (select from ward_internal.audit_batches as b"
+        "   where b.tenant_id = t.tenant_id and b.first_position >= coalesce(c.size, 0)"
+        "   and b.at > clock_timestamp() - make_interval(secs => %s)) order by 1",
+        _LAG,
+    )
+    for tenant, count in rows:
+        yield Problem(
+            f"tenant {tenant}", f"{count} entries have waited for a checkpoint", "see: wardkey scribe status"
+        )
+
+
+def _verifies(server: Server) -> Iterator[Problem]:
+    rows = server.rows(
+        "select t.tenant_id::text, c.checkpoint, c.signature, c.key, c.frontier, c.size"
+        " from ward_internal.audit_trees as t cross join lateral ("
+        "   select * from ward_internal.audit_checkpoints where tenant_id = t.tenant_id"
+        "   order by size desc limit 1) as c order by 1"
+    )
+    for tenant, text, signature, key, frontier, size in rows:
+        sound = False
+        with suppress(NotCanonical, ValueError):
+            signed = Signed(Checkpoint.decode(text.encode()), bytes(signature))
+            hashes = [frontier[place : place + 32] for place in range(0, len(frontier), 32)]
+            this = signed.checkpoint
+            sound = (
+                signed.verified_by(bytes(key))
+                and (this.tenant, this.size) == (tenant, size)
+                and Range(0, size, hashes).root() == this.root
+            )
+        if not sound:
+            yield Problem(
+                f"tenant {tenant}",
+                "its newest checkpoint does not verify: the log was tampered with",
+                "find where: wardkey audit export, then wardkey audit verify",
+            )
+
+
+CHECKS = (
+    Check("scribe-exists", "a scribe keeps the journal of reads and seals the log", _exists, "info"),
+    Check("scribe-at-work", "a scribe reads the journal, from a slot that holds everything", _at_work),
+    Check("scribe-required", "nobody reads plaintext while there is no journal", _required, "warn"),
+    Check("scribe-room", "neither disk nor max_slot_wal_keep_size cuts the journal short", _room, "warn"),
+    Check("scribe-on-time", "entries are sealed and signed within a minute", _on_time, "warn"),
+    Check("checkpoints-verify", "the newest checkpoint of each log verifies", _verifies),
+)
