@@ -29,7 +29,9 @@ def scribe() -> None:
 )
 @pass_context
 def run(context: Context, keeper: Path | None, slot: str | None, status_file: Path | None) -> int:
-    """Work in the foreground until SIGTERM or Ctrl-C, for a server of your own.
+    """Work in the foreground until SIGTERM or Ctrl-C.
+
+    For a server of your own.
 
     Slot and publication are made when they are missing. One scribe works for a database; a second one is
     refused.
@@ -84,7 +86,9 @@ def status(context: Context) -> int:
 @click.argument("slug")
 @pass_context
 def readmit(context: Context, slug: str) -> None:
-    """After a restore: let the log of a tenant go on from an older checkpoint than the last one signed.
+    """After a restore: let a log go on from an older checkpoint.
+
+    Older than the last one the keeper signed, that is.
 
     The keeper signs one history of each tenant's log. A database that comes back from a backup has lost the
     end of it, and would begin a second one; this allows that, and the keeper's own log says so.

@@ -56,7 +56,14 @@ with tenant as (  -- those that have a ward
 ), tenant_function as (  -- what sql/privileges.sql grants to ward_tenant
   select unnest(array['ward.login(text)', 'ward.login_session(text)', 'ward.renew_session()', 'ward.renew_keys()', 'ward.logout()',
     'ward.tenant_id()', 'ward.subject()', 'ward.role()', 'ward.unseal(bytea,bytea,bytea)', 'ward.parse_array(text)',
-    'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)', 'ward.request_rotation(text)']) as name
+    'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)', 'ward.request_rotation(text)',
+    'ward.audit_entries(timestamp with time zone,timestamp with time zone)',
+    'ward.audit_reads_of(text,text,timestamp with time zone,timestamp with time zone)',
+    'ward.audit_acts_of(text,timestamp with time zone,timestamp with time zone)',
+    'ward.audit_refusals(timestamp with time zone,timestamp with time zone)',
+    'ward.audit_of_key(integer,timestamp with time zone,timestamp with time zone)',
+    'ward.audit_activity(timestamp with time zone,timestamp with time zone)',
+    'ward.audit_anomalies(timestamp with time zone,timestamp with time zone,numeric)']) as name
 ), definer as (  -- SECURITY DEFINER functions and the search_path they set
   select p.oid::regprocedure::text as name, s.path,
     format('alter function %s set search_path = pg_catalog, pg_temp;', p.oid::regprocedure) as pin
