@@ -28,7 +28,7 @@ _ENTRIES = st.fixed_dictionaries(
     optional={
         "context": st.binary(min_size=16, max_size=16).map(bytes.hex),
         "transaction": _DIGITS,
-        "statement": st.integers(0, 10**16 - 1),
+        "statement": st.integers(0, 9 * 10**15 - 1),
         "columns": st.lists(_TEXT, max_size=4),
         **dict.fromkeys(("subject", "role", "purpose", "database_role", "address", "application"), _TEXT),
         **dict.fromkeys(("table", "row", "old", "new", "detail"), _TEXT),
