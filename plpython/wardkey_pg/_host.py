@@ -42,6 +42,11 @@ _log_message.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctyp
 _flush_soon = _server.XLogSetAsyncXactLSN
 _flush_soon.restype = None
 _flush_soon.argtypes = (ctypes.c_uint64,)
+_OnEnd = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
+_call_at_end = _server.RegisterXactCallback
+_call_at_end.restype = None
+_call_at_end.argtypes = (_OnEnd, ctypes.c_void_p)
+_ABORT = 2  # of enum XactEvent
 _PREFIX = PREFIX.encode()
 _CLIENT = """
 select session_user::pg_catalog.text as database_role,
@@ -56,6 +61,8 @@ class PostgresHost:
 
     def __init__(self) -> None:
         self._plans: dict[str, Any] = {}
+        self._written = 0  # up to where the WAL has messages that nobody has asked to have on disk
+        self._on_end: Any = None
 
     def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         plan = self._plans.get(sql)
@@ -85,12 +92,23 @@ class PostgresHost:
         return bool(_in_recovery())
 
     def journal(self, message: bytes) -> None:
-        """Write a message into the WAL, outside the transaction: on disk in a moment, after ROLLBACK too."""
+        """Write a message into the WAL, outside the transaction, to be on disk in a moment."""
         _flush_soon(_log_message(_PREFIX, message, len(message), False, False))
 
     def journal_later(self, message: bytes) -> None:
-        """The same without seeing to it that it goes to disk: with the next that does."""
-        _log_message(_PREFIX, message, len(message), False, False)
+        """The same, to be on disk soon after the transaction has ended, whichever way.
+
+        The server has the WAL of a COMMIT written soon, but not that of a ROLLBACK that changed nothing.
+        """
+        self._written = _log_message(_PREFIX, message, len(message), False, False)
+        if self._on_end is None:
+            self._on_end = _OnEnd(self._end)  # has to live as long as the backend
+            _call_at_end(self._on_end, None)
+
+    def _end(self, event: int, _: int | None) -> None:
+        if event == _ABORT and self._written:
+            _flush_soon(self._written)
+            self._written = 0
 
     def client(self) -> Mapping[str, str | None]:
         """Return database role, address, application of whoever is connected; nothing in a parallel plan."""

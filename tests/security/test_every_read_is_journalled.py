@@ -100,6 +100,15 @@ def test_a_row_read_is_journalled_though_the_transaction_is_rolled_back(
     assert journal.reads(2).keys() == MINE
 
 
+def test_rows_of_one_page_after_the_other_that_are_rolled_back(journal: Journal, reader: Connection) -> None:
+    """Their messages are not hurried to the disk one by one: the end of the transaction sees to that."""
+    reader.autocommit = False
+    for number in (3, 1):
+        reader.execute("select name from patients where id = %s", [number])
+        reader.rollback()
+    assert journal.reads(2, patience=3).keys() == MINE
+
+
 def test_a_row_read_in_a_read_only_transaction(journal: Journal, reader: Connection) -> None:
     reader.execute("begin read only")
     reader.execute("select name from patients")

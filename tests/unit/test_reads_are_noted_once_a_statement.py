@@ -142,12 +142,22 @@ def test_rows_held_are_bounded_and_none_is_lost(ward: Backend, monkeypatch: pyte
         read(ward, NAME, row)
     assert [found for found, _ in rows(ward)] == [str(row) for row in range(1000)]
     reads = ward.session.reading()
-    assert len(reads._models[TABLE.bytes].rows) <= 132
-    assert len(ward.later) > 700  # most wait for the next that goes to disk
-    waiting = 0
-    for message in ward.messages:
-        waiting = waiting + 1 if message in ward.later else 0
-        assert waiting < 32
+    assert len(reads._models[TABLE.bytes].rows) <= 100
+
+
+def test_the_first_messages_go_to_disk_at_once_but_not_all_the_time(
+    ward: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads_module, "time", ward.clock)
+    late = []
+    for pause in (0, 0.1, 0.15, 0, 1):
+        ward.clock.now += pause
+        ward.statement()
+        ward.later.clear()
+        for row in range(50):
+            read(ward, NAME, row)
+        late.append(len(ward.later))
+    assert late == [18, 50, 18, 50, 18]
 
 
 @pytest.mark.parametrize(
