@@ -34,12 +34,15 @@ def _shred(server: KmsServer, slug: str) -> Certificate:
 
 def _bring_back(server: KmsServer, home: Home, backup: Path, slug: str) -> None:
     """Put the backup in the place of the database."""
+    Cluster(home).scribe.stop()
+    server("psql", "-qc", "select pg_drop_replication_slot(slot_name) from pg_replication_slots")
     run(Cluster(home), "dropdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "--force", "wardkey")
     run(Cluster(home), "createdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "wardkey")
     server("psql", "-qc", f"create role tenant_{slug}")
     run(Cluster(home), "pg_restore", "--exit-on-error", f"--dbname={Cluster(home).dsn()}", str(backup))
     server("psql", "-qc", "select ward.repair_tenant(slug) from ward.tenants")
     server("tenant", "reset-password", slug)
+    server("up")  # the scribe makes its slot anew: without it nobody logs in
 
 
 @pytest.mark.parametrize("scheme", _STATES)

@@ -57,6 +57,7 @@ def bring_back(database: Database, file: Path, slug: str) -> None:
         admin.execute(sql.SQL("create role {}").format(sql.Identifier(f"tenant_{slug}")))
     restore(database, file)
     with database.admin() as admin:
+        admin.execute("delete from ward_internal.settings where name = 'audit_slot'")  # it has no scribe
         admin.execute("select ward.repair_tenant(slug) from ward.tenants where status = 'active'")
         tenants.set_password(admin, slug, tenants.passfile_keeper(database.cluster.home.pgpass))
 
