@@ -17,7 +17,7 @@ demo:
 
 test:
 	@tools/setup.sh test
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench:
 	@tools/setup.sh bench

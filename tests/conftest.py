@@ -22,21 +22,22 @@ _HOME = "WARDKEY_TEST_HOME"
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
-def _is_controller(config: pytest.Config) -> bool:
-    return not hasattr(config, "workerinput")
+def _runs_tests(config: pytest.Config) -> bool:
+    """With pytest-xdist the workers do, each on a server of its own; the controller only tells them which."""
+    return hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for name in ("WARDKEY_HOME", "WARDKEY_DSN"):
         os.environ.pop(name, None)
-    if _is_controller(config):
-        # Workers of xdist inherit the name; starting is idempotent and locked: whoever comes first starts it.
-        os.environ[_HOME] = str(make_directory())
+    if not hasattr(config, "workerinput"):
         remove_abandoned()
+    if _runs_tests(config):
+        os.environ[_HOME] = str(make_directory())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if _is_controller(config) and (home := os.environ.pop(_HOME, None)):
+    if _runs_tests(config) and (home := os.environ.pop(_HOME, None)):
         throw_away(Path(home))
 
 
