@@ -34,11 +34,11 @@ _in_parallel_mode.argtypes = ()
 _in_recovery = _server.RecoveryInProgress
 _in_recovery.restype = ctypes.c_bool
 _in_recovery.argtypes = ()
-# The last argument is of PostgreSQL 17 (flush at once); earlier ones do not look at it. Neither function can
-# raise an error of the server's, which would jump over Python: with no WAL to write into it goes down.
+# Without argtypes, with which a call costs three times as much: prefix and message as bytes, a size, whether
+# transactional (0) and, since PostgreSQL 17, whether to flush (0); earlier ones do not look at that. Neither
+# function can raise an error of the server's, which would jump over Python: without WAL the server goes down.
 _log_message = _server.LogLogicalMessage
 _log_message.restype = ctypes.c_uint64
-_log_message.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_bool, ctypes.c_bool)
 _flush_soon = _server.XLogSetAsyncXactLSN
 _flush_soon.restype = None
 _flush_soon.argtypes = (ctypes.c_uint64,)
@@ -54,6 +54,19 @@ select session_user::pg_catalog.text as database_role,
        pg_catalog.current_setting('application_name') as application"""
 
 _wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
+
+
+class _Sizes(dict[int, ctypes.c_size_t]):
+    """Sizes as C has them, made once: messages are of few lengths."""
+
+    def __missing__(self, size: int) -> ctypes.c_size_t:
+        if len(self) >= 1024:
+            self.clear()
+        made = self[size] = ctypes.c_size_t(size)
+        return made
+
+
+_sizes = _Sizes()
 
 
 class PostgresHost:
@@ -93,14 +106,14 @@ class PostgresHost:
 
     def journal(self, message: bytes) -> None:
         """Write a message into the WAL, outside the transaction, to be on disk in a moment."""
-        _flush_soon(_log_message(_PREFIX, message, len(message), False, False))
+        _flush_soon(_log_message(_PREFIX, message, _sizes[len(message)], 0, 0))
 
     def journal_later(self, message: bytes) -> None:
         """The same, to be on disk soon after the transaction has ended, whichever way.
 
         The server has the WAL of a COMMIT written soon, but not that of a ROLLBACK that changed nothing.
         """
-        self._written = _log_message(_PREFIX, message, len(message), False, False)
+        self._written = _log_message(_PREFIX, message, _sizes[len(message)], 0, 0)
         if self._on_end is None:
             self._on_end = _OnEnd(self._end)  # has to live as long as the backend
             _call_at_end(self._on_end, None)

@@ -35,6 +35,14 @@ declare
   v_new jsonb;
   v_row text;
   v_columns text;
+  v_model uuid := tg_argv[0];
+  -- PL/pgSQL keeps expressions ready from call to call, those inside a statement it does not
+  v_transaction xid8 := pg_current_xact_id();
+  v_statement bigint := (date_part('epoch', statement_timestamp()) * 1000000)::bigint - 946684800000000;
+  v_operation text := lower(tg_op);
+  v_role text;
+  v_address text;
+  v_application text;
 begin
   if v_context = '' then  -- resealing
     return null;
@@ -58,13 +66,15 @@ begin
       into v_columns, v_old, v_new
       from jsonb_each(to_jsonb(new)) where value::text is distinct from (v_old -> key)::text;
   end if;
+  if v_context is null then
+    v_role := session_user;
+    v_address := host(inet_client_addr());
+    v_application := current_setting('application_name');
+  end if;
   insert into %2$s (tenant_id, transaction, statement, model_id, kind, context, operation, row_id, columns, old, new,
       database_role, address, application)
-    values (%1$L, pg_current_xact_id(), (date_part('epoch', statement_timestamp()) * 1000000)::bigint - 946684800000000,
-      tg_argv[0]::uuid, 'w', v_context, lower(tg_op), v_row, v_columns, v_old, v_new,
-      case when v_context is null then session_user end,
-      case when v_context is null then host(inet_client_addr()) end,
-      case when v_context is null then current_setting('application_name') end);
+    values (%1$L, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old, v_new,
+      v_role, v_address, v_application);
   return null;
 end
 $body$, p_tenant.id, format('%I.audit_log', p_tenant.schema_name)));

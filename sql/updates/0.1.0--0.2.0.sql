@@ -108,10 +108,7 @@ create table ward_internal.audit_log (
   purpose text,
   database_role text,
   address text,
-  application text,
-  constraint audit_log_kind_known check (kind in ('w', 'r', 'e')),
-  constraint audit_log_operation_form check (operation ~ '^[a-z_]+$'),
-  constraint audit_log_context_length check (pg_catalog.octet_length(context) = 16)
+  application text
 ) partition by list (tenant_id);
 comment on table ward_internal.audit_log is
   'one entry per row written, per statement and row read, per event. Entries are never changed; sealed values in them are as '
