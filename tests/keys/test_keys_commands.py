@@ -130,15 +130,15 @@ def test_tenant_that_asks_is_rotated(keys, ward):
 
 def test_who_accessed_a_key_has_it_rotated_and_nobody_elses(keys, ward):
     other = make_ward(ward.database, 5)
-    for each, subject in ((ward, "mallory"), (other, "victor")):
+    for each, subject in ((ward, "mallory.reads.keys"), (other, "victor")):
         with each.database.tenant(each.slug, subject=subject, role="ADMIN") as connection:
             connection.execute("select name from patients limit 1")
-    assert facts(keys, "rotate", "--accessed-by", "mallory-in-law") == []
-    rotated, _ = facts(keys, "rotate", "--accessed-by", "mallory", "--since", "1h")
-    assert (rotated["slug"], rotated["reason"]) == (ward.slug, "accessed by mallory")
+    assert facts(keys, "rotate", "--accessed-by", "mallory.reads.keys.in.law") == []
+    rotated, _ = facts(keys, "rotate", "--accessed-by", "mallory.reads.keys", "--since", "1h")
+    assert (rotated["slug"], rotated["reason"]) == (ward.slug, "accessed by mallory.reads.keys")
     assert other.states() == {1: "active"}
     # what was released is not active any more
-    assert facts(keys, "rotate", "--accessed-by", "mallory", "--since", "1h") == []
+    assert facts(keys, "rotate", "--accessed-by", "mallory.reads.keys", "--since", "1h") == []
 
 
 def test_token_by_its_id(keys, ward):

@@ -21,6 +21,7 @@ class SoftHsm:
         (self.base / "tokens").mkdir()
         configuration = self.base / "softhsm2.conf"
         configuration.write_text(f"directories.tokendir = {self.base}/tokens\nlog.level = ERROR\n")
+        self._before = os.environ.get("SOFTHSM2_CONF")  # of another token, which others go on with
         os.environ["SOFTHSM2_CONF"] = str(configuration)
         self.pin = secrets.token_hex(8)
         self.uri = f"pkcs11:token={LABEL.replace(' ', '%20')}?module-path={MODULE}"
@@ -34,5 +35,8 @@ class SoftHsm:
             os.chown(path, uid, uid)
 
     def remove(self) -> None:
-        os.environ.pop("SOFTHSM2_CONF", None)
+        if self._before is None:
+            os.environ.pop("SOFTHSM2_CONF", None)
+        else:
+            os.environ["SOFTHSM2_CONF"] = self._before
         shutil.rmtree(self.base)
