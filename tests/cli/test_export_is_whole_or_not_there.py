@@ -176,9 +176,9 @@ def test_what_is_at_the_target_stays(export: Exporter, kind: str) -> None:
     assert "there is something already" in export(code=1).stderr
     after = export.target.lstat()
     assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (
-        before.st_ino,
-        before.st_mode,
-        before.st_mtime_ns,
+        was.st_ino,
+        was.st_mode,
+        was.st_mtime_ns,
     )
     assert list(export.target.parent.iterdir()) == [export.target]
 
