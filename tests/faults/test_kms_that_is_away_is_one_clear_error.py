@@ -27,7 +27,7 @@ class Outage:
     sqlstate: str = "WK102"
 
 
-@pytest.fixture(params=["gcpkms stopped", "vault sealed", "local unreadable"])
+@pytest.fixture(params=["gcpkms stopped", "vault sealed", "pkcs11 gone", "local unreadable"])
 def outage(request: pytest.FixtureRequest, database: Database) -> Iterator[Outage]:
     bench: Bench = request.getfixturevalue(f"{request.param.split()[0]}_bench")
     with running(database, bench) as cell:

@@ -16,7 +16,7 @@ from wardkey_pg.errors import KeeperUnavailable, KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, new_tenant
 from tests.support.openbao import ORCHESTRATOR, OpenBao
-from tests.support.softhsm import SoftHsm
+from tests.support.softhsm import SoftHsm, the_token
 from wardkey._files import write_atomically
 from wardkey.kms import open_kms
 from wardkey.kms.configured import Configuration, directory_of, write
@@ -32,10 +32,8 @@ def bao() -> Iterator[OpenBao]:
 
 
 @pytest.fixture(scope="module")
-def hsm() -> Iterator[SoftHsm]:
-    server = SoftHsm()
-    yield server
-    server.remove()
+def hsm() -> SoftHsm:
+    return the_token()
 
 
 @pytest.fixture

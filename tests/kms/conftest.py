@@ -10,7 +10,7 @@ import pytest
 from tests.support.cloud_kms_server import CloudKmsServer
 from tests.support.moto import Moto
 from tests.support.openbao import OpenBao
-from tests.support.softhsm import SoftHsm
+from tests.support.softhsm import SoftHsm, the_token
 
 from .benches import AwsBench, Bench, GcpBench, LocalBench, Pkcs11Bench, VaultBench
 
@@ -40,10 +40,8 @@ def vault_bench(openbao: OpenBao, tmp_path: Path) -> VaultBench:
 
 
 @pytest.fixture(scope="session")
-def softhsm() -> Iterator[SoftHsm]:
-    server = SoftHsm()
-    yield server
-    server.remove()
+def softhsm() -> SoftHsm:
+    return the_token()
 
 
 @pytest.fixture

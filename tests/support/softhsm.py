@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
@@ -21,7 +23,6 @@ class SoftHsm:
         (self.base / "tokens").mkdir()
         configuration = self.base / "softhsm2.conf"
         configuration.write_text(f"directories.tokendir = {self.base}/tokens\nlog.level = ERROR\n")
-        self._before = os.environ.get("SOFTHSM2_CONF")  # of another token, which others go on with
         os.environ["SOFTHSM2_CONF"] = str(configuration)
         self.pin = secrets.token_hex(8)
         self.uri = f"pkcs11:token={LABEL.replace(' ', '%20')}?module-path={MODULE}"
@@ -35,8 +36,12 @@ class SoftHsm:
             os.chown(path, uid, uid)
 
     def remove(self) -> None:
-        if self._before is None:
-            os.environ.pop("SOFTHSM2_CONF", None)
-        else:
-            os.environ["SOFTHSM2_CONF"] = self._before
         shutil.rmtree(self.base)
+
+
+@cache
+def the_token() -> SoftHsm:
+    """Return the one of this process: its module keeps to the token it found when it was first started."""
+    made = SoftHsm()
+    atexit.register(made.remove)
+    return made
