@@ -51,7 +51,12 @@ class Journal:
             [self.slot],
         )
 
-    def stream(self, after: int | None = None, patience: float = 20, **parameters: str) -> Stream:
+    def stream(
+        self, after: int | None = None, patience: float = 20, *, busy: bool = False, **parameters: str
+    ) -> Stream:
+        """Read the slot, once its last reader has gone; ``busy``: whoever reads it."""
+        if not busy:
+            self.wait_until_free()
         dsn = psycopg.conninfo.make_conninfo(self.dsn, **parameters)
         return Stream(dsn, self.slot, PUBLICATION, after=after, patience=patience)
 
@@ -80,6 +85,17 @@ class Journal:
             " where slot_name = %s",
             self.slot,
         )
+
+    def confirmed_at_last(self) -> int:
+        """Return it when the slot's reader has gone: what was sent last has been heard then."""
+        self.wait_until_free()
+        return self.confirmed()
+
+    def wait_until_free(self) -> None:
+        deadline = time.monotonic() + 10
+        while self.one("select active from pg_replication_slots where slot_name = %s", self.slot):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def everything(self, stream: Stream, most: int = 10_000) -> list[Event]:
         """Return what the stream has up to the present end of the WAL."""

@@ -14,7 +14,7 @@ def test_second_reader_is_told_the_first_ones_process(journal):
     with journal.stream(application_name="the first") as first:
         pid = journal.one("select active_pid from pg_replication_slots where slot_name = %s", journal.slot)
         with pytest.raises(SlotInUse) as caught:
-            journal.stream()
+            journal.stream(busy=True)
         assert caught.value.pid == pid
         assert f"process {pid} (the first from this machine since 20" in caught.value.message
         assert journal.slot in caught.value.message and "one reader" in caught.value.hint
