@@ -28,6 +28,7 @@ _FUNCTIONS = (
     "resealing",
     "shredding",
     "issuers",
+    "audit_retention",
     "audit_questions",
     "upsert",
     "events",

@@ -3,7 +3,7 @@
 WardError
 ├── ContextError      who is asking: WK001–WK006
 ├── SealError         values and their keys: WK101–WK107
-├── AdministrationError  what a DBA asked for: WK201–WK216
+├── AdministrationError  what a DBA asked for: WK201–WK217
 ├── VersionMismatch   WK301
 └── AuditUnavailable  WK401
 
@@ -180,6 +180,10 @@ class RotationPaused(AdministrationError):
 
 class TenantShredded(AdministrationError):
     sqlstate = "WK216"
+
+
+class OnHold(AdministrationError):
+    sqlstate = "WK217"
 
 
 class VersionMismatch(WardError):

@@ -19,6 +19,7 @@ return case p_condition
   when 'key_in_use' then 'WK214'
   when 'rotation_paused' then 'WK215'
   when 'tenant_shredded' then 'WK216'
+  when 'on_hold' then 'WK217'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

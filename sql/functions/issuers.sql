@@ -57,6 +57,9 @@ begin
   then
     perform ward_internal.fail('not_allowed', format('%s is a number of days, at most 365', p_name),
       'NIST SP 800-57 wants a data key replaced after a year at the latest');
+  elsif p_name = 'audit_retention' and (p_value ~ '^[0-9]{4,5}$' and p_value::integer >= 2192) is not true then
+    perform ward_internal.fail('not_allowed', 'audit_retention is a number of days, at least 2192',
+      'six years: 45 CFR 164.316(b)(2)(i)');
   elsif p_name = 'most_fields' and (p_value ~ '^[0-9]{1,10}$' and p_value::bigint between 1 and 4294967296) is not true then
     perform ward_internal.fail('not_allowed', 'most_fields is a number from 1 to 2^32',
       'random nonces are safe for so many values under one key (NIST SP 800-38D)');
@@ -66,10 +69,12 @@ begin
   perform ward_internal.log_event(ward_internal.master_id(), 'set', jsonb_build_object('name', p_name, 'value', p_value));
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
-    'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields, grace and audit_slot');
+    'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields, grace, '
+    'audit_slot and audit_retention');
 end
 $$;
 comment on function ward.set(text, text) is
   'sets keeper_socket (path), keeper_timeout (seconds), key_ttl (seconds a backend keeps a data key); cryptoperiod and '
   'kek_cryptoperiod (days after which a key is to be replaced, 365), most_fields (values sealed under one key, 2^31), grace '
-  '(days between retiring a key and destroying it, 30), audit_slot (the scribe''s; without it nobody logs in)';
+  '(days between retiring a key and destroying it, 30), audit_slot (the scribe''s; without it nobody logs in), '
+  'audit_retention (days that entries of the audit log are kept, 2192)';

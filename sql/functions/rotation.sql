@@ -249,7 +249,9 @@ begin
   elsif v_key.state <> 'retired' then
     perform ward_internal.fail('key_in_use', format('version %s is %s', p_version, v_key.state),
       'only a retired key is destroyed: rotate, reseal, retire first');
-  elsif not p_now and v_key.retired_at + v_grace > clock_timestamp() then
+  end if;
+  perform ward_internal.require_no_hold(v_id);
+  if not p_now and v_key.retired_at + v_grace > clock_timestamp() then
     perform ward_internal.fail('key_in_use', format('version %s is kept until %s', p_version, (v_key.retired_at + v_grace)::date),
       'backups older than its retirement need it until then; p_now => true does not wait');
   end if;

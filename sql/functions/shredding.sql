@@ -52,6 +52,7 @@ begin
   insert into ward_internal.shreddings (tenant_id, code, facts)
     values ((v_facts ->> 'tenant')::uuid, p_code, v_facts - 'code') on conflict (tenant_id) do nothing;
   if found then
+    perform ward_internal.require_no_hold((v_facts ->> 'tenant')::uuid);
     update ward_internal.tenants set status = 'shredding', key_epoch = key_epoch + 1 where slug = p_slug;
     perform ward_internal.log_event((v_facts ->> 'tenant')::uuid, 'shredding', jsonb_build_object('tables', v_facts -> 'tables'));
   end if;
@@ -60,7 +61,7 @@ end
 $$;
 comment on function ward_internal.begin_shredding(text, text) is
   'refuses the tenant every login for good and returns what goes: tables with their rows, keys with KEKs and commitments. '
-  'Repeatable. Errors: WK203, WK211 not the code';
+  'Repeatable. Errors: WK203, WK211 not the code, WK217 its log is under legal hold';
 
 create or replace function ward_internal.finish_shredding(p_slug text, p_certificate jsonb) returns jsonb
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

@@ -183,6 +183,7 @@ begin
     perform ward_internal.fail('not_confirmed', 'the tenant''s slug was not repeated',
       'repeat the slug as p_confirm: everything of the tenant goes');
   end if;
+  perform ward_internal.require_no_hold(v_tenant.id);
   if not p_force then
     for v_leaf in select ward_internal.leaf_name(id, v_tenant.schema_name) from ward_internal.models loop
       continue when to_regclass(v_leaf) is null;

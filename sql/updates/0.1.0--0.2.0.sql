@@ -3,7 +3,7 @@
 alter table ward_internal.settings drop constraint settings_known;
 alter table ward_internal.settings add constraint settings_known check (name in (
   'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace',
-  'audit_slot'));
+  'audit_slot', 'audit_retention'));
 
 alter table ward_internal.tenants
   drop constraint tenants_status_known,
@@ -177,9 +177,20 @@ create table ward_internal.scribe_state (
 );
 comment on table ward_internal.scribe_state is 'how far the scribe has come: what ends at or before lsn is in the log and sealed';
 
+create table ward_internal.audit_holds (
+  tenant_id uuid not null,
+  matter text not null,
+  reason text not null,
+  placed_by text not null,
+  placed_at timestamptz not null default pg_catalog.clock_timestamp(),
+  constraint audit_holds_pkey primary key (tenant_id, matter)
+);
+comment on table ward_internal.audit_holds is 'legal holds: while a log has one, nothing of it is pruned and its keys stay';
+
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_id', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_batches', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_trees', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_checkpoints', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_unsigned', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.audit_holds', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.scribe_state', '');

@@ -9,7 +9,7 @@ WardError                  sqlstate, message, hint
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
-│       RotationRunning · KeyInUse · RotationPaused · TenantShredded
+│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -45,6 +45,7 @@ from wardkey_pg.errors import (
     NoPrimaryKey,
     NotAllowed,
     NotConfirmed,
+    OnHold,
     OpenFailed,
     RoleMayNotWrite,
     RotationPaused,
@@ -86,6 +87,7 @@ __all__ = [
     "NotAllowed",
     "NotConfirmed",
     "NotRunning",
+    "OnHold",
     "OpenFailed",
     "RoleMayNotWrite",
     "RotationPaused",

@@ -85,6 +85,13 @@ class Filled:
         self._waiting.append(identity)
         return identity
 
+    def ids(self) -> list[int]:
+        """Return the ids of what is sealed, in the order of the log."""
+        query = (
+            "select unnest(ids) from ward_internal.audit_batches where tenant_id = %s order by first_position"
+        )
+        return [identity for (identity,) in self.connection.execute(query, [self.tenant])]
+
     def row(self, identity: int) -> dict[str, Any]:
         query = f"select {COLUMNS} from ward_internal.audit_log as e where tenant_id = %s and id = %s"
         found = self.connection.execute(query, [self.tenant, identity]).fetchone()
@@ -111,6 +118,11 @@ class Filled:
             )
             for leaf in leaves:
                 self.tree.append(leaf)
+            self.connection.execute(
+                "insert into ward_internal.audit_trees (tenant_id, size, frontier) values (%s, %s, %s)"
+                " on conflict (tenant_id) do update set size = excluded.size, frontier = excluded.frontier",
+                [self.tenant, self.tree.end, b"".join(self.tree.hashes)],
+            )
             self._waiting = []
         at = f"{START + timedelta(minutes=minute):%Y-%m-%dT%H:%M:%S.%f}Z"
         signed = sign(

@@ -35,7 +35,7 @@ _UNPINNED = {
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
-    r"^(audit_(activity|acts_of|anomalies|entries|of_key|reader|reads_of|refusals|table)"
+    r"^(audit_(activity|acts_of|anomalies|entries|months|of_key|reader|reads_of|refusals|retention|table|tenant)"
     r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop"
@@ -43,9 +43,9 @@ _NOUNS = re.compile(
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|is"
-    r"|log|login|logout|make|parse|pass|pause|protect|provision|readmit|rebuild|remove|renew|repair|request"
-    r"|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect|unseal|unshare|upsert"
+    r"^(add|archive|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
+    r"|log|login|logout|make|parse|pass|pause|plan|protect|provision|prune|readmit|rebuild|release|remove|renew"
+    r"|repair|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect|unseal|unshare|upsert"
     r"|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.

@@ -36,7 +36,8 @@ class Period:
 class Extent:
     """What of a log is needed to show it whole for a period.
 
-    ``base``: the last checkpoint made before it, None: all from the first entry on. ``last``: the first one
+    ``base``: the last checkpoint made before it, or the one that what was pruned ended with; None: all from
+    the first entry on. ``last``: the first one
     that is settled at its end, else the newest; ``open``: nothing in the tree is newer.
     """
 
@@ -57,12 +58,13 @@ class Extent:
 def find_extent(log: Log, period: Period) -> Extent:
     """Raises DamagedLog."""
     begin, end = period.texts
+    begins = log.begins()
     base = last = None
     keys: dict[bytes, None] = {}
     is_open = True
     for signed, key in log.checkpoints():
         this = signed.checkpoint
-        if begin is not None and this.at < begin:
+        if (begin is not None and this.at < begin) or 0 < this.size == begins:
             base = signed
             keys.clear()
         last = signed
@@ -114,7 +116,7 @@ def export(
     log = Log(connection, tenant)
     extent = find_extent(log, period)
     begin, end = period.texts
-    left = log.range(0, extent.first).hashes
+    left = log.frontier(extent.first).hashes
     writer = Writer(stream, Header(str(tenant), extent.keys, extent.first, left, slug, begin, end))
     counts = {"entries": 0, "missing": 0, "checkpoints": 0, "unsealed": 0}
     for piece in pieces(log, extent, period):

@@ -6,13 +6,14 @@ import os
 import threading
 from collections.abc import Collection
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
 from .checkpoint import Checkpoint
-from .exporter import Period, export
+from .exporter import Period, export, find_extent
 from .merkle import collect, inclusion_ranges
 from .prove import NotProven, Proof
 from .report import Defect, Report
@@ -59,6 +60,10 @@ def verify_live(
             raise error
         if report.defect is None or report.defect.kind in ("truncated", "not an export"):
             report.defect = Defect("damaged", str(error), 0)
+    if report.ok and not report.complete_from:
+        first = report.header.first if report.header else 0
+        message = f"the first {first} entries are missing, and no entry says that they were pruned"
+        report.defect = Defect("cut head", message, 0, position=0)
     if report.ok and report.strays:
         message = f"entry {report.first_stray} was put in: it was never sealed, and the log is past its time"
         report.defect = Defect("inserted", message, 0, entry=report.first_stray)
@@ -77,12 +82,14 @@ def prove_live(connection: psycopg.Connection[Any], tenant: UUID, identity: int)
             raise NotProven(
                 f"entry {identity} is not sealed: there is none, or the scribe has yet to come to it"
             )
+        base = find_extent(log, Period()).first
         covering = (pair for pair in log.checkpoints() if pair[0].checkpoint.size > position)
         signed, key = next(covering, (None, b""))
         if signed is None:
             raise NotProven(f"no checkpoint covers entry {identity} yet; the scribe makes one within seconds")
         size = signed.checkpoint.size
-        path = collect(inclusion_ranges(position, size), ((0, leaf) for leaf in log.leaves(size)))
+        leaves = ((0, leaf) for leaf in log.leaves(size, base))
+        path = collect(inclusion_ranges(position, size), chain(log.frontier(base).nodes(), leaves))
     except DamagedLog as error:
         raise NotProven(f"the log does not hold together: {error}") from None
     for row in connection.execute(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .checkpoint import Checkpoint
 from .exportfile import Header
 
-__all__ = ["Defect", "Report"]
+__all__ = ["Defect", "Pruned", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,8 @@ class Defect:
     ``kind``, of entries: edited · deleted · inserted · reordered · duplicate · malformed (sealed, but not of
     the form) · foreign (of another tenant) · altered (some between two checkpoints: which, the file cannot
     tell); of checkpoints: missing · swapped · forged · wrong key · broken chain · fork (not what was known);
-    of the file: not an export · truncated · trailing · cut tail · damaged (a line that is no entry).
+    of the file: not an export · truncated · trailing · cut tail · damaged (a line that is no entry);
+    of the log in the database: cut head.
     """
 
     kind: str
@@ -26,6 +27,15 @@ class Defect:
     line: int
     position: int | None = None
     entry: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What the log itself says of its beginning, which is not there any more. ``at``, ``until``: text."""
+
+    entries: int  # all there ever were below the checkpoint it goes on from
+    until: str  # when that checkpoint was made
+    at: str  # when the last of them were pruned
 
 
 @dataclass(slots=True)
@@ -41,6 +51,8 @@ class Report:
     signers: set[bytes] = field(default_factory=set)  # fingerprints of the keys
     trusted: bool = False  # the reader named the keys
     known: bool | None = None  # the log continues the known checkpoint; None: the file cannot tell
+    known_is_older: bool = False  # than the first entry here: there is nothing to compare it with
+    pruned: Pruned | None = None  # the log begins later than at its first entry, and says so
     complete_from: bool = False  # no entry at or after ``from`` (or: at all) is missing ahead of the first
     complete_to: bool = (
         False  # none before ``to`` (or: up to the newest checkpoint) is missing behind the last

@@ -99,7 +99,10 @@ class Log:
         self.strays: list[Row] = []
 
     def checkpoints(self) -> Iterator[tuple[Signed, bytes]]:
-        """Yield all checkpoints, with the public keys stored with them. Raises DamagedLog."""
+        """Yield all checkpoints, with the public keys stored with them. Raises DamagedLog.
+
+        The first is number 1, or the one of the size that the log begins at.
+        """
         with self._connection.cursor("wardkey_checkpoints") as cursor:
             cursor.execute(
                 "select checkpoint, signature, key from ward_internal.audit_checkpoints"
@@ -112,14 +115,30 @@ class Log:
                 except NotCanonical as error:
                     raise DamagedLog(f"a checkpoint of the log {error}") from None
 
-    def range(self, begin: int, end: int) -> Range:
-        """Return the compact range of positions ``begin`` to before ``end``. Raises DamagedLog."""
-        found = Range(begin)
-        for leaf in self.leaves(end, begin):
-            found.append(leaf)
-        if found.end != max(begin, end):
-            raise DamagedLog(f"the order of the log ends at position {found.end}, before {end}")
-        return found
+    def begins(self) -> int:
+        """Return the first position that is there: above 0 where what was ahead of it was pruned."""
+        row = self._connection.execute(
+            "select coalesce("
+            " (select min(first_position) from ward_internal.audit_batches where tenant_id = %(tenant)s),"
+            " (select max(size) from ward_internal.audit_checkpoints where tenant_id = %(tenant)s), 0)",
+            {"tenant": self._tenant},
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def frontier(self, size: int) -> Range:
+        """Return the compact range of the positions before ``size``, that of a checkpoint. Raises DamagedLog.
+
+        As it was stored with the checkpoint: what is below the oldest one may have been pruned.
+        """
+        row = self._connection.execute(
+            "select frontier from ward_internal.audit_checkpoints where tenant_id = %s and size = %s",
+            [self._tenant, size],
+        ).fetchone()
+        hashes = row[0] if row else b""
+        try:
+            return Range(0, size, [hashes[place : place + 32] for place in range(0, len(hashes), 32)])
+        except ValueError:
+            raise DamagedLog(f"the checkpoint of {size} entries has lost the hashes of its tree") from None
 
     def leaves(self, end: int, begin: int = 0) -> Iterator[bytes]:
         """Yield the leaf hashes of positions ``begin`` to before ``end``. Raises DamagedLog."""

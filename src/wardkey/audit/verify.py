@@ -8,8 +8,9 @@ before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from . import entry as entry_format
 from .blame import Ids, first_difference
@@ -17,11 +18,12 @@ from .canonical import NotCanonical, decode
 from .checkpoint import BrokenChain, Checkpoint, Signed, check_next, fingerprint
 from .exportfile import BLOCK, SHORT, Damaged, End, Header, lines, read_leaves
 from .merkle import Range, leaf_hash
-from .report import Defect, Report
+from .report import Defect, Pruned, Report
 
 __all__ = ["Defect", "Report", "verify"]
 
 _UNSEALED = b'{"unsealed":'
+_PRUNING = b'"operation":"log_pruned"'
 
 
 def verify(
@@ -75,6 +77,9 @@ class _Reader:
         self._bad: Defect | None = None  # the first entry of this block that is not of the form, or foreign
         self._suspect: Defect | None = None
         self._fork: Defect | None = None
+        self._cut = False  # it begins late, though all of it was asked for: an entry may say why
+        self._prunings: dict[int, tuple[dict[str, Any], str]] = {}  # size → what it says, and when
+        self._base: Checkpoint | None = None  # of the size the file begins at
         self._sound = 0  # entries before this position are those signed
         self._newest: Checkpoint | None = None
         self._pending = False  # the newest covers more than the file has: it must be the last
@@ -94,8 +99,10 @@ class _Reader:
         self._keys = {fingerprint(key): key for key in header.keys}
         self._tree = Range(0, header.first, header.left)
         self._sound = header.first
+        self._cut = header.first > 0 and header.from_time is None
         if header.first == self._watch:
             self._compare_known()
+        self.report.known_is_older = -1 < self._watch < header.first
 
     def entry(self, line: bytes) -> None:
         position = self._tree.end
@@ -103,6 +110,8 @@ class _Reader:
             self._misplaced("an entry")
         if not self._block:
             self._block_line = self.line
+        if self._cut and _PRUNING in line:
+            self._take_pruning(line)
         try:
             found = entry_format.match(line.decode("utf-8"))
         except UnicodeDecodeError:
@@ -168,6 +177,8 @@ class _Reader:
         if self._header.from_time and this.at < self._header.from_time:
             self.report.complete_from = True
         self.report.checkpoints += 1
+        if this.size == self._header.first and self._base is None:
+            self._base = this
         self._newest = self.report.newest = this
 
     def unsealed(self, line: bytes) -> None:
@@ -180,6 +191,8 @@ class _Reader:
                 raise NotCanonical("is not in canonical form")
         except NotCanonical as error:
             self._stop("malformed", f"the unsealed entry in line {self.line} {error}")
+        if self._cut and _PRUNING in inner:
+            self._take_pruning(inner)
         if members["tenant"] != self._header.tenant:
             self._stop("foreign", f"the unsealed entry in line {self.line} is of another tenant")
         if members["at"] < self._settled:
@@ -220,6 +233,8 @@ class _Reader:
         repeated = self._ids.first_repeated()
         if repeated is not None:
             self._stop_repeated(repeated)
+        if self._cut:
+            self._check_pruning()
         if self._known and not report.known and covered < self._known.size and self._header.to_time is None:
             self._stop(
                 "cut tail",
@@ -230,6 +245,23 @@ class _Reader:
         to_time, settled = self._header.to_time, newest.settled if newest else None
         asked = to_time is None or (settled is not None and settled >= to_time)
         report.complete_to = asked and not self._pending
+
+    def _take_pruning(self, line: bytes) -> None:
+        try:
+            members = entry_format.decode(line)
+            detail = json.loads(members.get("detail", "{}"))
+            if members["kind"] == "event" and members["operation"] == "log_pruned":
+                self._prunings[int(detail["size"])] = (detail, members["at"])
+        except (NotCanonical, ValueError, TypeError, KeyError):
+            pass  # it is looked at as every entry is, and does not account for anything
+
+    def _check_pruning(self) -> None:
+        """Does an entry say that what was ahead of the file's first checkpoint was pruned?"""
+        first, base = self._header.first, self._base
+        detail, at = self._prunings.get(first, ({}, ""))
+        if base and (detail.get("number"), detail.get("root")) == (base.number, base.root.hex()):
+            self.report.pruned = Pruned(first, base.at, at)
+            self.report.complete_from = True
 
     def first(self, defect: Defect) -> Defect:
         """Return what comes first: an entry found bad before, or ``defect``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -169,6 +170,7 @@ def report_facts(report: Report) -> dict[str, Any]:
         "keys": sorted(key.hex() for key in report.signers),
         "keys_trusted": report.trusted,
         "continues_known": report.known,
+        "pruned": report.pruned and asdict(report.pruned),
         "complete_from": report.complete_from,
         "complete_to": report.complete_to,
         "backdated": report.backdated,
@@ -201,8 +203,14 @@ def _remarks(report: Report, live: bool) -> list[str]:
         found.append("whether that key is the right one you must know: name it with --key")
     if report.known:
         found.append("it continues the checkpoint known")
+    elif report.known_is_older:
+        found.append("the checkpoint known is of before the first entry: nothing to compare it with")
     elif report.known is None:
         found.append("compared with no earlier checkpoint (--known): keep one with --remember")
+    if (pruned := report.pruned) is not None:
+        found.append(
+            f"its first {pruned.entries:,} entries, up to {pruned.until}, were pruned at {pruned.at}, it says"
+        )
     if not live and not report.complete_from:
         found.append("entries from its beginning may be missing ahead of the first")
     if not live and not report.complete_to:

@@ -1,4 +1,7 @@
-"""``wardkey audit``: the log taken along, verified, proven; questions to it are in _audit_questions."""
+"""``wardkey audit``: the log taken along, verified, proven.
+
+Questions to it are in _audit_questions, how long it is kept in _audit_retention.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import _audit_questions as questions
+from . import _audit_retention as retention
 from ._audit import check_file, read_keys, read_known, show_report, snapshot, tenant_id
 from ._context import Context, pass_context
 from ._output import FINDINGS, details, emit, fail
@@ -26,7 +30,7 @@ _tenant = click.option("--tenant", "slug", metavar="SLUG", required=True, help="
 
 @click.group()
 def audit() -> None:
-    """Export, verify and prove the audit log, and answer questions to it.
+    """Export, verify, prove and prune the audit log, and answer questions to it.
 
     Values that are sealed in the tables are sealed in the log, and stay so in whatever is printed here.
     WHEN is 2026-03-01, 2026-03-01T08:30, 7d, 12h; FROM is inclusive, TO is not.
@@ -148,7 +152,7 @@ def prove(context: Context, entry: int, slug: str | None, source: Path | None, o
     emit(context, facts, lambda: details(facts))
 
 
-for _command in questions.COMMANDS:
+for _command in (*questions.COMMANDS, *retention.COMMANDS):
     audit.add_command(_command)
 
 

@@ -46,6 +46,7 @@ class TenantKeys:
     """A tenant's keys; those of the master secret have no slug.
 
     ``fields``: about how many are sealed. ``request``: the reason of the tenant's open request, if any.
+    ``held``: its audit log is under legal hold, and has values that only its keys open.
     """
 
     id: UUID
@@ -56,6 +57,7 @@ class TenantKeys:
     fields: int = 0
     request: str | None = None
     paused: bool = False
+    held: bool = False
 
     @property
     def active(self) -> Key | None:
@@ -90,6 +92,7 @@ def due(tenant: TenantKeys, policy: Policy, now: datetime) -> list[Due]:
     found += [
         Due("destroy", f"retired for {policy.grace.days} days", key.version)
         for key in destroyable(tenant.keys, policy, now)
+        if not tenant.held
     ]
     return found
 
