@@ -13,6 +13,7 @@ from tests.support.sqlstate import refused
 from wardkey.audit import retention
 from wardkey.audit.live import prove_live, verify_live
 from wardkey.audit.report import Report
+from wardkey.doctor import Server, checks
 
 
 def minute(*date: int) -> float:
@@ -96,6 +97,14 @@ def test_old_months_go_and_the_log_goes_on_from_a_checkpoint(log: Filled) -> Non
     assert older.ok and older.known is None and older.known_is_older
     assert retention.prune(log.connection, log.tenant)["months"] == []
     assert verified(log).ok
+
+
+def test_the_doctor_sees_what_nobody_prunes(database: Database, log: Filled) -> None:
+    (check,) = [each for theme in checks().values() for each in theme if each.name == "logs-pruned"]
+    (problem,) = check.run("", Server(log.connection, database.cluster.home)).problems
+    assert "acme" in problem.object and "2018-05" in problem.found and "prune --all" in problem.mend
+    retention.prune(log.connection, log.tenant)
+    assert not check.run("", Server(log.connection, database.cluster.home)).problems
 
 
 def test_what_stays_is_proven_as_before(log: Filled) -> None:

@@ -33,7 +33,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("doctor", "Check a live server against every invariant; changes nothing."),
         "tenant": ("tenant", "Create, list, suspend, resume, export, shred and drop tenants."),
         "keys": ("keys", "List, rotate, rewrap, retire and destroy the keys of tenants."),
-        "audit": ("audit", "Export, verify and prove the audit log, and answer questions to it."),
+        "audit": ("audit", "Export, verify, prove and prune the audit log, and answer questions to it."),
         "table": ("table", "Protect tables, share reference tables, list them."),
     },
     "Identity": {

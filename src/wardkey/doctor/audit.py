@@ -121,11 +121,29 @@ def _verifies(server: Server) -> Iterator[Problem]:
             )
 
 
+def _pruned(server: Server) -> Iterator[Problem]:
+    rows = server.rows(
+        "select coalesce(w.slug, t.tenant_id::text), to_char(m.begins at time zone 'UTC', 'YYYY-MM')"
+        " from ward_internal.audit_trees as t"
+        " cross join lateral (select * from ward_internal.audit_months(t.tenant_id) limit 1) as m"
+        " left join ward_internal.tenants as w on w.id = t.tenant_id"
+        " where m.ends < clock_timestamp() - ward_internal.audit_retention() - interval '31 days'"
+        " and not exists (select from ward_internal.audit_holds where tenant_id = t.tenant_id) order by 1"
+    )
+    for name, month in rows:
+        yield Problem(
+            f"the log of {name}",
+            f"goes back to {month}: longer than it is to be kept",
+            "let a timer call: wardkey audit prune --all",
+        )
+
+
 CHECKS = (
     Check("scribe-exists", "a scribe keeps the journal of reads and seals the log", _exists, "info"),
     Check("scribe-at-work", "a scribe reads the journal, from a slot that holds everything", _at_work),
     Check("scribe-required", "nobody reads plaintext while there is no journal", _required, "warn"),
     Check("scribe-room", "neither disk nor max_slot_wal_keep_size cuts the journal short", _room, "warn"),
     Check("scribe-on-time", "entries are sealed and signed within a minute", _on_time, "warn"),
+    Check("logs-pruned", "no log goes back much longer than its retention", _pruned, "info"),
     Check("checkpoints-verify", "the newest checkpoint of each log verifies", _verifies),
 )
