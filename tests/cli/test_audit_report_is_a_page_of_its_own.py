@@ -130,7 +130,8 @@ def test_no_value_and_no_row_is_in_it(page):
     content = page.read_text()
     assert SECRET not in content
     visible = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", content, flags=re.S)
-    assert not re.search(r"\b10[0-9]{2}\b(?!,)", re.sub(r"<code>.*?</code>", "", visible)), "ids of rows read"
+    visible = re.sub(r"<code>.*?</code>|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "", visible)
+    assert not re.search(r"\b10[0-9]{2}\b(?!,)", visible), "ids of rows read"
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -89,14 +89,15 @@ def test_a_dropped_slot_is_told_and_no_write_is_lost(scribe: Scribe) -> None:
         write(connection, tenant, 2_500)
         emit(connection, read(tenant, 2))  # nobody can have this any more
         other.execute("begin")
-        write(other, tenant, 3)  # commits only when the new slot is there
+        write(other, tenant, 3)  # commits only when the new slot is being made
         scribe.start()
-        time.sleep(1)
+        slots = "select count(*) from pg_replication_slots where slot_name = %s"
+        wait_for(connection, 1, slots, scribe.slot)
         other.execute("commit")
+        (gap,) = wait_platform(connection, "journal_gap")
         write(connection, tenant, 4)
         emit(connection, read(tenant, 3))
         wait_sealed(connection, tenant, 1 + 2_500 + 3 + 4 + 1)
-        (gap,) = wait_platform(connection, "journal_gap")
         assert "there is no replication slot" in gap["why"] and gap["from"] < gap["to"]
         drop_slot(connection, scribe.slot)  # under a scribe at work
         wait_platform(connection, "journal_gap", 2)
