@@ -30,6 +30,7 @@ _FUNCTIONS = (
     "issuers",
     "audit_retention",
     "audit_questions",
+    "audit_export",
     "upsert",
     "events",
     "hardening",

@@ -23,6 +23,7 @@ alter function ward.audit_refusals(timestamptz, timestamptz) owner to ward_owner
 alter function ward.audit_of_key(integer, timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_activity(timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) owner to ward_owner;
+alter function ward.audit_export(timestamptz, timestamptz) owner to ward_owner;
 
 grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
@@ -41,6 +42,7 @@ grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
+  ward_internal.report_event(text, text), ward_internal.refuse(text, text),
   ward_internal.begin_write(text), ward_internal.is_running(xid),
   ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),
   ward_internal.canonical(timestamptz), ward_internal.canonical(interval),
@@ -56,9 +58,10 @@ grant execute on function
   ward.audit_entries(timestamptz, timestamptz), ward.audit_reads_of(text, text, timestamptz, timestamptz),
   ward.audit_acts_of(text, timestamptz, timestamptz), ward.audit_refusals(timestamptz, timestamptz),
   ward.audit_of_key(integer, timestamptz, timestamptz), ward.audit_activity(timestamptz, timestamptz),
-  ward.audit_anomalies(timestamptz, timestamptz, numeric)
+  ward.audit_anomalies(timestamptz, timestamptz, numeric), ward.audit_export(timestamptz, timestamptz)
 to ward_tenant;
 grant select on ward_internal.models to ward_owner;
+grant select on ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_owner;  -- for ward.audit_export
 grant execute on function
   ward_internal.audit_leaf(uuid), ward_internal.audit_reader(), ward_internal.audit_table(text),
   ward_internal.audit_entries(uuid, timestamptz, timestamptz),
@@ -67,7 +70,8 @@ grant execute on function
   ward_internal.audit_refusals(uuid, timestamptz, timestamptz),
   ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz),
   ward_internal.audit_activity(uuid, timestamptz, timestamptz),
-  ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric)
+  ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric),
+  ward_internal.audit_export(uuid, timestamptz, timestamptz), ward_internal.audit_bytes(ward_internal.audit_log)
 to ward_owner;
 
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running, entries

@@ -93,6 +93,12 @@ def _begin_write(tenant: str) -> bool:
     return True
 
 
+def _report_event(operation: str, detail: str) -> None:
+    _session.report(
+        operation, {name: value for name, value in json.loads(detail).items() if value is not None}
+    )
+
+
 def _check_issuer(document: str) -> None:
     try:
         Issuer.from_document(json.loads(document))
@@ -172,6 +178,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "subject": _claim(lambda context: context.claims.subject),
     "role": _claim(lambda context: context.claims.role),
     "begin_write": _begin_write,
+    "report_event": _report_event,
     "check_issuer": _check_issuer,
     "provision_key": _provision_key,
     "derive_key": _derive_key,

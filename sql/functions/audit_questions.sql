@@ -163,19 +163,19 @@ comment on function ward_internal.audit_anomalies(uuid, timestamptz, timestamptz
 -- The same for a tenant's ADMIN.
 
 create or replace function ward_internal.audit_reader() returns uuid
-language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant uuid := ward.tenant_id();
 begin
   if v_tenant is null then
     perform ward_internal.begin_write('');  -- says so: WK001
   elsif ward.role() is distinct from 'ADMIN' then
-    perform ward_internal.fail('not_allowed', 'only an ADMIN may read the audit log', 'use a token of that role');
+    perform ward_internal.refuse('only an ADMIN may read the audit log', 'use a token of that role');
   end if;
   return v_tenant;
 end
 $$;
-comment on function ward_internal.audit_reader() is 'the tenant whose log the context may read. Errors: WK001, WK212';
+comment on function ward_internal.audit_reader() is 'the tenant whose log the context may read; a refusal is journalled. Errors: WK001, WK212';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_entries(p_from timestamptz default null, p_to timestamptz default null)

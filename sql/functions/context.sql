@@ -38,6 +38,26 @@ $$;
 comment on function ward_internal.begin_write(text) is
   'true; raises unless the context is of this tenant and its role may write';
 
+create or replace function ward_internal.report_event(p_operation text, p_detail text) returns void
+language plpython3u volatile strict parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+bind("@VERSION@", "report_event")(p_operation, p_detail)
+$$;
+comment on function ward_internal.report_event(text, text) is
+  'journals an event of the context, or of whoever is connected: it stays whatever becomes of the transaction. The detail, a '
+  'JSON object, may hold what that of ward_internal.log_event may';
+
+create or replace function ward_internal.refuse(p_message text, p_hint text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward_internal.report_event('refusal',
+    jsonb_build_object('sqlstate', ward_internal.sqlstate('not_allowed'), 'reason', p_message)::text);
+  perform ward_internal.fail('not_allowed', p_message, p_hint);
+end
+$$;
+comment on function ward_internal.refuse(text, text) is
+  'refuses a tenant''s user something that its role may not do, and journals that; never returns';
+
 -- definer because the registry of tenants, keys and issuers is read
 create or replace function ward.login(p_token text) returns void
 language plpgsql volatile strict parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$

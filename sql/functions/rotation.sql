@@ -329,7 +329,7 @@ begin
   if v_tenant is null then
     perform ward_internal.begin_write('');  -- says so: WK001
   elsif ward.role() <> 'ADMIN' then
-    perform ward_internal.fail('not_allowed', 'only an ADMIN may ask for a rotation', 'use a token of that role');
+    perform ward_internal.refuse('only an ADMIN may ask for a rotation', 'use a token of that role');
   end if;
   perform ward_internal.check_reason(p_reason);
   insert into ward_internal.rotation_requests (tenant_id, reason, requested_by) values (v_tenant, p_reason, ward.subject())

@@ -304,3 +304,21 @@ def test_no_file_steers_the_terminal(wardkey, on, log, tmp_path, admin):
 )
 def test_wrong_usage(wardkey, arguments):
     wardkey("audit", *arguments, code=2)
+
+
+def test_an_admin_takes_its_own_log_along_with_psql(wardkey, on, log, database, tmp_path):
+    path, proof = tmp_path / "log.jsonl", tmp_path / "proof"
+    inside = ["psql", "--tenant", "acme", "--subject", "officer", "--role", "ADMIN"]
+    files = {"PGPASSFILE": str(database.cluster.home.pgpass)}
+    path.write_text(wardkey(*on, *inside, "-Atqc", "select ward.audit_export()", **files).stdout)
+    facts = wardkey.json("audit", "verify", str(path), "--key", log.fingerprint)
+    assert (facts["ok"], facts["entries"], facts["unsealed"], facts["checkpoints"]) == (True, 10, 1, 3)
+    assert log.fingerprint in check_audit.check_export(path.read_bytes())
+    identity = str(entry_ids(path)[5])
+    wardkey("audit", "prove", identity, "--export", str(path), "--output", str(proof))
+    assert wardkey.json("audit", "verify", str(proof), "--key", log.fingerprint)["entry"]["id"] == identity
+    query = "select ward.audit_export('2026-03-02 08:04Z', '2026-03-02 08:06:10Z')"
+    path.write_text(wardkey(*on, *inside, "-Atqc", query, **files).stdout)
+    facts = wardkey.json("audit", "verify", str(path), "--key", log.fingerprint)
+    assert facts["ok"] and facts["complete_from"] and facts["complete_to"]
+    assert (facts["entries"], facts["checkpoints"]) == (3, 2)

@@ -78,3 +78,4 @@ def journal_of(database: Database) -> Iterator[Journal]:
             yield Journal(admin, slot)
         finally:
             admin.execute("select pg_drop_replication_slot(%s)", [slot])
+            admin.execute("drop publication journal_test")

@@ -63,7 +63,8 @@ with tenant as (  -- those that have a ward
     'ward.audit_refusals(timestamp with time zone,timestamp with time zone)',
     'ward.audit_of_key(integer,timestamp with time zone,timestamp with time zone)',
     'ward.audit_activity(timestamp with time zone,timestamp with time zone)',
-    'ward.audit_anomalies(timestamp with time zone,timestamp with time zone,numeric)']) as name
+    'ward.audit_anomalies(timestamp with time zone,timestamp with time zone,numeric)',
+    'ward.audit_export(timestamp with time zone,timestamp with time zone)']) as name
 ), definer as (  -- SECURITY DEFINER functions and the search_path they set
   select p.oid::regprocedure::text as name, s.path,
     format('alter function %s set search_path = pg_catalog, pg_temp;', p.oid::regprocedure) as pin

@@ -12,7 +12,8 @@ where (oid in (select oid from guarded)
       ('ward_internal.issuers', 'SELECT', ''), ('ward_internal.settings', 'SELECT', ''),
       ('ward_internal.rotation_requests', 'INSERT', ''), ('ward_internal.rotation_requests', 'SELECT', ''),
       ('ward_internal.models', 'SELECT', ''), ('ward_internal.sealed_columns', 'SELECT', ''),
-      ('ward_internal.audit_id', 'USAGE', '')))
+      ('ward_internal.audit_id', 'USAGE', ''),
+      ('ward_internal.audit_batches', 'SELECT', ''), ('ward_internal.audit_checkpoints', 'SELECT', '')))
 order by 1, 2;
 
 -- faces-closed (fail): a face's only user is its tenant's login role, to read and write rows

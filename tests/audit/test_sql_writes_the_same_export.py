@@ -1,0 +1,197 @@
+"""What an ADMIN exports in SQL is, byte for byte, the file that the command writes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
+
+from tests.audit.databases import START, Filled
+from tests.support.database import Connection, Database, clone
+from wardkey.audit.exporter import Period, export
+from wardkey.audit.source import COLUMNS, bytes_of
+from wardkey.audit.verify import verify
+from wardkey.server import Cluster
+
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+names = st.lists(text.filter(bool), min_size=1, max_size=4)
+quoted = names.map(lambda names: ",".join('"' + name.replace('"', '""') + '"' for name in names))
+lists = st.one_of(names.map(",".join), quoted, st.text('a",é\n ', max_size=12))
+images = st.dictionaries(text, text | st.integers() | st.none() | st.booleans(), max_size=3).map(Jsonb)
+moments = st.datetimes(datetime(1900, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))
+
+
+def or_none(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+rows = st.tuples(  # of ward_internal.audit_log
+    st.uuids(), st.integers(1, 2**63 - 1), moments, or_none(st.integers(0, 2**63).map(str)),
+    or_none(st.integers(-(2**63), 2**63 - 1)), or_none(st.uuids()), st.sampled_from('werx"'), st.booleans(),
+    or_none(st.binary(max_size=20)), text, or_none(text), or_none(lists), or_none(images), or_none(images),
+    or_none(images), *(or_none(text) for _ in range(6)),
+)  # fmt: skip
+WORST = '\x01\x1f"\\/\b\f\n\r\t\x7f\u0080\u2028\ufeff\U0001f9ec'
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster, template: str) -> Iterator[Database]:
+    with clone(cluster, template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def admin(database: Database) -> Iterator[Connection]:
+    with database.admin() as connection:
+        connection.execute("set timezone = 'Asia/Kathmandu'; set datestyle = 'German'")
+        yield connection
+
+
+@settings(max_examples=150, deadline=None)
+@given(row=rows)
+@example(
+    row=(
+        UUID(int=7), 2**63 - 1, datetime(2026, 3, 1, tzinfo=UTC), str(2**64 - 1), 5, UUID(int=8), "w", True,
+        b"\0" * 16, WORST, WORST, f'"{WORST.replace(chr(34), chr(34) * 2)}",plain', Jsonb({WORST: WORST}),
+        Jsonb({"n": 1.50}), None, *[WORST] * 6,
+    )
+)  # fmt: skip
+def test_the_bytes_of_an_entry_are_the_same(admin: Connection, row: tuple[Any, ...]) -> None:
+    marks, columns = ", ".join(["%s"] * len(row)), COLUMNS.replace("e.", "(e.entry).")
+    query = (
+        f"select ward_internal.audit_bytes(e.entry), {columns}"
+        f" from (select row({marks})::ward_internal.audit_log as entry) as e"
+    )
+    found = admin.execute(query, row).fetchone()  # type: ignore[arg-type]
+    assert found is not None
+    assert found[0].encode() == bytes_of(found[1:])
+
+
+def in_sql(connection: Connection, log: Filled, period: Period) -> bytes:
+    lines = connection.execute(
+        "select ward_internal.audit_export(%s, %s, %s)", [log.tenant, period.begin, period.end]
+    ).fetchall()
+    return "".join(f"{line}\n" for (line,) in lines).encode()
+
+
+def minute(number: float) -> datetime:
+    return START + timedelta(minutes=number)
+
+
+PERIODS = [
+    Period(),
+    Period(minute(4)),
+    Period(None, minute(6)),
+    Period(minute(4), minute(6.1)),
+    Period(minute(4.6), minute(5)),
+    Period(minute(-5), minute(-1)),
+    Period(minute(100), minute(200)),
+    Period(minute(20.5)),
+]
+
+
+@pytest.fixture
+def log(admin: Connection) -> Iterator[Filled]:
+    """Entries under three checkpoints, one sealed beyond them, and some that wait; nothing stays."""
+    with admin.transaction(force_rollback=True):
+        yield small(admin)
+
+
+def small(admin: Connection) -> Filled:
+    log = Filled(admin, "acme")
+    log.login("dr.jones", purpose="treatment")
+    for number in range(9):
+        log.read("dr.jones", str(number), '"odd ""name"", of",plain', minute=number + 1)
+        if number in (2, 5, 8):
+            log.seal(number + 1.5, settled=number > 2)
+    log.put("w", "update", 20, row_id="1", columns="name", old={"name": WORST}, new={"name": None})
+    log.seal(21)
+    admin.execute("delete from ward_internal.audit_checkpoints where size > 10")
+    log.read("dr.jones", "99", minute=21)
+    log.put("e", "refusal", 2, detail={"sqlstate": "WK003"})
+    return log
+
+
+@pytest.mark.parametrize("period", PERIODS, ids=str)
+def test_the_lines_of_an_export_are_the_same(admin: Connection, log: Filled, period: Period) -> None:
+    found = in_sql(admin, log, period)
+    with_command = _export(admin, log, period)
+    assert found.splitlines() == with_command.splitlines()
+    assert found == with_command and verify(io.BytesIO(found)).ok
+
+
+def _export(connection: Connection, log: Filled, period: Period) -> bytes:
+    stream = io.BytesIO()
+    export(connection, log.tenant, log.slug, period, stream)
+    return stream.getvalue()
+
+
+def _edit(admin: Connection, ids: list[int]) -> None:
+    admin.execute("update ward_internal.audit_log set row_id = '1' where id = %s", [ids[4]])
+
+
+def _delete(admin: Connection, ids: list[int]) -> None:
+    admin.execute("delete from ward_internal.audit_log where id = %s", [ids[4]])
+
+
+def _twin(admin: Connection, ids: list[int], by: int = 1) -> None:
+    admin.execute(
+        "insert into ward_internal.audit_log (tenant_id, id, at, kind, operation)"
+        " select tenant_id, id, at + %s * interval '1 second', kind, operation"
+        " from ward_internal.audit_log where id = %s",
+        [by, ids[4]],
+    )
+
+
+def _twin_ahead(admin: Connection, ids: list[int]) -> None:
+    _twin(admin, ids, -1)
+
+
+def _twin_beyond(admin: Connection, ids: list[int]) -> None:
+    _twin(admin, [*ids[:4], ids[10]])
+
+
+def _no_checkpoints(admin: Connection, ids: list[int]) -> None:
+    admin.execute("delete from ward_internal.audit_checkpoints")
+
+
+def _no_checkpoint(admin: Connection, ids: list[int]) -> None:
+    admin.execute("delete from ward_internal.audit_checkpoints where size = 7")
+
+
+@pytest.mark.parametrize(
+    "tamper", [_edit, _delete, _twin, _twin_ahead, _twin_beyond, _no_checkpoints, _no_checkpoint]
+)
+def test_a_log_that_was_tampered_with_is_exported_as_it_is(
+    admin: Connection, log: Filled, tamper: Callable[[Connection, list[int]], None]
+) -> None:
+    before = in_sql(admin, log, Period())
+    row = admin.execute(
+        "select array_agg(id order by id) from ward_internal.audit_log where tenant_id = %s", [log.tenant]
+    ).fetchone()
+    assert row is not None
+    tamper(admin, row[0])
+    found = in_sql(admin, log, Period())
+    assert found.splitlines() == _export(admin, log, Period()).splitlines() != before.splitlines()
+
+
+def test_lines_of_leaves_come_as_often(admin: Connection) -> None:
+    with admin.transaction(force_rollback=True):
+        log = Filled(admin, "acme")
+        log.login("dr.jones")
+        for number in range(2003):
+            log.read("dr.jones", str(number), minute=1)
+            if number in (998, 1999):
+                log.seal(2)
+        found = in_sql(admin, log, Period())
+        assert found == _export(admin, log, Period()) and verify(io.BytesIO(found)).ok
+    kinds = [next(iter(json.loads(line))) for line in found.splitlines()]
+    assert kinds.count("leaves") == 3 and kinds.count("unsealed") == 3
