@@ -63,6 +63,11 @@ def test_what_ails_the_scribe_is_named(home: Cluster) -> None:
     with psycopg.connect(home.dsn(), autocommit=True) as connection:
         connection.execute("alter system reset max_slot_wal_keep_size")
         connection.execute("select pg_reload_conf()")
+        connection.execute("create temporary table kept as select * from ward_internal.audit_checkpoints")
+        connection.execute("delete from ward_internal.audit_checkpoints")
+        (problem,) = look(home)["checkpoints-verify"]
+        assert "the keeper has signed" in problem.found and "its end was cut off" in problem.found
+        connection.execute("insert into ward_internal.audit_checkpoints table kept")
         connection.execute("update ward_internal.audit_checkpoints set signature = sha512('')")
     assert "tampered" in look(home)["checkpoints-verify"][0].found
     home.stop()

@@ -9,6 +9,7 @@ merkle         the tree over a tenant's entries (RFC 6962), its pieces and proof
 checkpoint     what is signed: a tree's size and root, in a chain
 exportfile     the file that ``wardkey audit export`` writes
 verify         reads such a file and trusts nobody
+remembered     what the keeper has signed last, compared with it
 prove          one entry and the proof that it is in the log
 =============  ==================================================================================
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,11 +18,38 @@ from .checkpoint import Checkpoint
 from .exporter import Period, export, find_extent
 from .merkle import collect, inclusion_ranges
 from .prove import NotProven, Proof
+from .remembered import Remembered, ask
 from .report import Defect, Report
 from .source import COLUMNS, DamagedLog, Log, bytes_of
 from .verify import verify
 
-__all__ = ["prove_live", "verify_live"]
+__all__ = ["ask_keeper", "prove_live", "verify_live"]
+
+_PATIENCE = 10.0  # seconds for the scribe to store what the keeper has signed
+
+
+def ask_keeper(
+    connection: psycopg.Connection[Any], keeper: Path, tenant: UUID, patience: float = _PATIENCE
+) -> Remembered:
+    """Ask what the keeper remembers of a log, and wait until the scribe has stored that, if it is about to.
+
+    ``connection``: sees what others commit; the log is to be read afterwards. ``patience``: seconds. Raises
+    as ``remembered.ask`` does.
+    """
+    log = None
+    if tenant == UUID(int=0):
+        (log,) = connection.execute(
+            "select system_identifier || '/' || current_database() from pg_control_system()"
+        ).fetchone() or (None,)
+    found = ask(keeper, tenant, log)
+    waiting = (
+        "select 1 from ward_internal.audit_unsigned"
+        " where tenant_id = %s and sha256(convert_to(checkpoint, 'UTF8')) = %s"
+    )
+    deadline = time.monotonic() + patience
+    while connection.execute(waiting, [tenant, found.digest]).fetchone() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
 
 
 def verify_live(
@@ -29,6 +58,7 @@ def verify_live(
     *,
     keys: Collection[bytes] | None = None,
     known: Checkpoint | None = None,
+    remembered: Remembered | None = None,
 ) -> Report:
     """Verify a tenant's whole log where it is; see ``verify``.
 
@@ -52,7 +82,7 @@ def verify_live(
     writer.start()
     try:
         with os.fdopen(reading, "rb", buffering=1 << 16) as stream:
-            report = verify(stream, keys=keys, known=known)
+            report = verify(stream, keys=keys, known=known, remembered=remembered)
     finally:
         writer.join()
     for error in failures:

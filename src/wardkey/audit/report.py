@@ -53,6 +53,8 @@ class Report:
     known: bool | None = None  # the log continues the known checkpoint; None: the file cannot tell
     known_is_older: bool = False  # than the first entry here: there is nothing to compare it with
     pruned: Pruned | None = None  # the log begins later than at its first entry, and says so
+    remembered: bool = False  # it has the checkpoint that the keeper remembers
+    unlike: str | None = None  # in what the keeper's memory is unlike it, or why it was not compared
     complete_from: bool = False  # no entry at or after ``from`` (or: at all) is missing ahead of the first
     complete_to: bool = (
         False  # none before ``to`` (or: up to the newest checkpoint) is missing behind the last

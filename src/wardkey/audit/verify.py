@@ -18,6 +18,7 @@ from .canonical import NotCanonical, decode
 from .checkpoint import BrokenChain, Checkpoint, Signed, check_next, fingerprint
 from .exportfile import BLOCK, SHORT, Damaged, End, Header, lines, read_leaves
 from .merkle import Range, leaf_hash
+from .remembered import Remembered
 from .report import Defect, Pruned, Report
 
 __all__ = ["Defect", "Report", "verify"]
@@ -27,15 +28,20 @@ _PRUNING = b'"operation":"log_pruned"'
 
 
 def verify(
-    stream: BinaryIO, *, keys: Collection[bytes] | None = None, known: Checkpoint | None = None
+    stream: BinaryIO,
+    *,
+    keys: Collection[bytes] | None = None,
+    known: Checkpoint | None = None,
+    remembered: Remembered | None = None,
 ) -> Report:
     """Verify an export; what is wrong is in the report, nothing is raised but the stream's own errors.
 
     ``keys``: fingerprints (32 bytes) of the keys that may sign; None: any, and the report names them.
     ``known``: a checkpoint of this log that was verified before; it need not be in the file.
+    ``remembered``: the one that the keeper signed last, compared where the file has it (see ``remembered``).
     Memory: a line, 2,000 leaf hashes, and 16 bytes an entry to find an id that comes twice.
     """
-    reader = _Reader(keys, known)
+    reader = _Reader(keys, known, remembered)
     try:
         for kind, line in lines(stream):
             reader.line += 1
@@ -63,10 +69,12 @@ class _Reader:
     root of the next checkpoint decides.
     """
 
-    def __init__(self, keys: Collection[bytes] | None, known: Checkpoint | None) -> None:
+    def __init__(
+        self, keys: Collection[bytes] | None, known: Checkpoint | None, remembered: Remembered | None
+    ) -> None:
         self.report = Report(trusted=keys is not None)
         self.line = 0
-        self._trusted, self._known = keys, known
+        self._trusted, self._known, self._remembered = keys, known, remembered
         self._watch = known.size if known else -1
         self._header = Header("00000000-0000-0000-0000-000000000000", [])
         self._keys: dict[bytes, bytes] = {}
@@ -170,6 +178,13 @@ class _Reader:
             self._check_root(this, self._tree)
         if self._known and this.number == self._known.number and this != self._known:
             self._stop("fork", f"checkpoint {this.number} (line {self.line}) is another than the one known")
+        if self._remembered and this.number == self._remembered.number:
+            if this.digest() != self._remembered.digest:
+                message = (
+                    f"checkpoint {this.number} (line {self.line}) is another than the one the keeper signed"
+                )
+                self._stop("fork", message)
+            self.report.remembered = True
         if self._latest > this.at:
             self.report.ahead += 1
         self._latest = ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import UUID
 
 import click
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     import psycopg
 
     from ..audit.checkpoint import Checkpoint
+    from ..audit.remembered import Remembered
     from ..audit.report import Report
 
 __all__ = [
+    "Memory",
+    "ask_of_file",
     "check_file",
     "printable",
     "read_keys",
@@ -115,6 +118,53 @@ def read_known(path: Path | None) -> Checkpoint | None:
         fail(f"{path} {error}", "it is a file that wardkey audit verify --remember wrote")
 
 
+class Memory:
+    """What the keeper remembers of the log at hand; ``ask`` is None where it is not to be asked."""
+
+    def __init__(self, ask: Callable[[], Remembered] | None) -> None:
+        from ..errors import WardError
+
+        self._ask = ask
+        self.found: Remembered | None = None
+        self._refusal: str | None = None
+        try:
+            self.found = ask and ask()
+        except WardError as error:
+            self._refusal = f"not compared with what the keeper signed: {error.message}"
+
+    def compare(self, report: Report, *, live: bool) -> None:
+        from ..audit.remembered import compare
+        from ..errors import WardError
+
+        report.unlike = self._refusal
+        with suppress(WardError):
+            if self.found is not None:
+                compare(report, self.found, live=live, again=self._ask)
+
+
+def ask_of_file(keeper: Path, stream: BinaryIO) -> Callable[[], Remembered]:
+    """Return what asks the keeper of the log that an export is of. It need not be a good one."""
+    from ..audit.canonical import NotCanonical
+    from ..audit.exportfile import LONGEST, Header
+    from ..audit.remembered import ask
+    from ..errors import Unsupported
+
+    try:
+        tenant = UUID(Header.decode(stream.readline(LONGEST).removesuffix(b"\n")).tenant)
+    except (NotCanonical, KeyError):
+        tenant = None
+    stream.seek(0)
+
+    def asking() -> Remembered:
+        if tenant is None or tenant.int == 0:
+            raise Unsupported(
+                "the keeper is asked about a tenant's log; the platform's is compared with --live"
+            )
+        return ask(keeper, tenant)
+
+    return asking
+
+
 def check_file(context: Context, path: Path, keys: set[bytes] | None) -> int | None:
     """Check a proof, say what is proven and return the exit code; None: the file is no proof."""
     from ..audit.canonical import NotCanonical
@@ -171,6 +221,8 @@ def report_facts(report: Report) -> dict[str, Any]:
         "keys_trusted": report.trusted,
         "continues_known": report.known,
         "pruned": report.pruned and asdict(report.pruned),
+        "keeper_agrees": report.remembered,
+        "keeper": report.unlike,
         "complete_from": report.complete_from,
         "complete_to": report.complete_to,
         "backdated": report.backdated,
@@ -211,6 +263,10 @@ def _remarks(report: Report, live: bool) -> list[str]:
         found.append(
             f"its first {pruned.entries:,} entries, up to {pruned.until}, were pruned at {pruned.at}, it says"
         )
+    if report.remembered and not report.unlike:
+        found.append("its newest checkpoint is the last one that the keeper has signed")
+    elif report.unlike:
+        found.append(report.unlike)
     if not live and not report.complete_from:
         found.append("entries from its beginning may be missing ahead of the first")
     if not live and not report.complete_to:

@@ -13,7 +13,7 @@ import click
 
 from . import _audit_questions as questions
 from . import _audit_retention as retention
-from ._audit import check_file, read_keys, read_known, show_report, snapshot, tenant_id
+from ._audit import Memory, ask_of_file, check_file, read_keys, read_known, show_report, snapshot, tenant_id
 from ._context import Context, pass_context
 from ._output import FINDINGS, details, emit, fail
 
@@ -77,6 +77,10 @@ def export(context: Context, /, slug: str, output: Path, form: str, **bounds: st
 @_key
 @click.option("--known", metavar="FILE", type=_FILE, help="A checkpoint that --remember wrote before.")
 @click.option("--remember", metavar="FILE", type=_FILE, help="Write the newest checkpoint, if all is well.")
+@click.option(
+    "--keeper", metavar="SOCKET", type=click.Path(path_type=Path),
+    help="Compare with what this keeper signed last; with --live that of the home, if no other.",
+)  # fmt: skip
 @pass_context
 def verify(
     context: Context,
@@ -86,12 +90,14 @@ def verify(
     keys: tuple[str, ...],
     known: Path | None,
     remember: Path | None,
+    keeper: Path | None,
 ) -> int:
     """Verify an export, a proof, or the log in the database.
 
     The first thing that is bad is named; exit code 4. For a FILE no database is needed. Without --key any
     key may have signed, and the key is named. Without --known a log that was written anew from its
-    beginning, or cut off at its end, and signed by the same key looks whole.
+    beginning and signed by the same key looks whole. That a log was cut off at its end, checkpoints too,
+    tells the keeper, which remembers the last one it signed.
     """
     from .._files import write_atomically
     from ..audit import live as in_database
@@ -104,11 +110,19 @@ def verify(
         return proven
     if file is not None:
         with file.open("rb") as stream:
-            report = verify_stream(stream, keys=trusted, known=checkpoint)
+            memory = Memory(None if keeper is None else ask_of_file(keeper, stream))
+            report = verify_stream(stream, keys=trusted, known=checkpoint, remembered=memory.found)
+        memory.compare(report, live=False)
     else:
-        with context.connect(autocommit=True) as connection, snapshot(connection):
+        with context.connect(autocommit=True) as connection:
             tenant = tenant_id(connection, str(slug))
-            report = in_database.verify_live(connection, tenant, keys=trusted, known=checkpoint)
+            socket = keeper or context.home.keeper_socket
+            memory = Memory(lambda: in_database.ask_keeper(connection, socket, tenant))
+            with snapshot(connection):
+                report = in_database.verify_live(
+                    connection, tenant, keys=trusted, known=checkpoint, remembered=memory.found
+                )
+            memory.compare(report, live=True)
     if remember is not None and report.ok and report.newest is not None:
         write_atomically(remember, report.newest.encode() + b"\n")
     show_report(context, report, live=live)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 from ..audit.canonical import NotCanonical
 from ..audit.checkpoint import Checkpoint, Signed
+from ..audit.live import ask_keeper
 from ..audit.merkle import Range
+from ..audit.remembered import Remembered
+from ..errors import WardError
 from ..scribe import slot as slots
 from ._check import Check, Problem, Server
 
@@ -15,6 +19,7 @@ __all__ = ["CHECKS"]
 
 _LAG = 60.0  # seconds that the stored position may be old while there is something to read
 _MUCH = 64 << 20  # bytes
+_PATIENCE = 5.0  # seconds for the scribe to store what the keeper has signed
 
 
 def _state(server: Server) -> slots.State | None:
@@ -96,29 +101,58 @@ def _on_time(server: Server) -> Iterator[Problem]:
 
 
 def _verifies(server: Server) -> Iterator[Problem]:
+    remembered = _remembered(server)  # first: keeper and scribe go on
     rows = server.rows(
         "select t.tenant_id::text, c.checkpoint, c.signature, c.key, c.frontier, c.size"
         " from ward_internal.audit_trees as t cross join lateral ("
         "   select * from ward_internal.audit_checkpoints where tenant_id = t.tenant_id"
         "   order by size desc limit 1) as c order by 1"
     )
+    newest: dict[str, Checkpoint] = {}
     for tenant, text, signature, key, frontier, size in rows:
         sound = False
         with suppress(NotCanonical, ValueError):
             signed = Signed(Checkpoint.decode(text.encode()), bytes(signature))
             hashes = [frontier[place : place + 32] for place in range(0, len(frontier), 32)]
-            this = signed.checkpoint
+            this = newest[tenant] = signed.checkpoint
             sound = (
                 signed.verified_by(bytes(key))
                 and (this.tenant, this.size) == (tenant, size)
                 and Range(0, size, hashes).root() == this.root
             )
         if not sound:
+            remembered.pop(tenant, None)
             yield Problem(
                 f"tenant {tenant}",
                 "its newest checkpoint does not verify: the log was tampered with",
                 "find where: wardkey audit export, then wardkey audit verify",
             )
+    for tenant, last in remembered.items():
+        found = newest.get(tenant)
+        number = found.number if found else 0
+        if last.number > number or (found and last.number == number and last.digest != found.digest()):
+            yield Problem(
+                f"tenant {tenant}",
+                f"its log ends with checkpoint {number}, the keeper has signed"
+                f" {'another one' if last.number == number else last.number}: its end was cut off",
+                "see: wardkey audit verify --live; after a restore: wardkey scribe readmit",
+            )
+
+
+def _remembered(server: Server) -> dict[str, Remembered]:
+    """Return what the keeper of this home has signed last of each log, as far as it tells."""
+    found: dict[str, Remembered] = {}
+    if server.home is None:
+        return found
+    deadline = time.monotonic() + _PATIENCE
+    query = "select id from ward_internal.tenants union select tenant_id from ward_internal.audit_trees"
+    with suppress(WardError):
+        for (tenant,) in server.rows(query):
+            patience = max(0.0, deadline - time.monotonic())
+            found[str(tenant)] = ask_keeper(
+                server.connection, server.home.keeper_socket, tenant, patience=patience
+            )
+    return found
 
 
 def _pruned(server: Server) -> Iterator[Problem]:
@@ -145,5 +179,9 @@ CHECKS = (
     Check("scribe-room", "neither disk nor max_slot_wal_keep_size cuts the journal short", _room, "warn"),
     Check("scribe-on-time", "entries are sealed and signed within a minute", _on_time, "warn"),
     Check("logs-pruned", "no log goes back much longer than its retention", _pruned, "info"),
-    Check("checkpoints-verify", "the newest checkpoint of each log verifies", _verifies),
+    Check(
+        "checkpoints-verify",
+        "the newest checkpoint of each log verifies, and is the keeper's last",
+        _verifies,
+    ),
 )
