@@ -3,17 +3,23 @@
 -- of JSON as the canonical form (RFC 8785) does. What is in the log is written, whole or not: who verifies names what is wrong.
 
 create or replace function ward_internal.audit_bytes(p_entry ward_internal.audit_log) returns text
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select '{'
+language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_columns text := replace(to_json(p_entry.columns)::text, ',', '","');
+begin
+  if strpos(p_entry.columns, '"') = 0 then
+    null;
+  elsif p_entry.columns ~ '^(?:"(?:[^"]|"")*",|[^",]*,)*(?:"(?:[^"]|"")*"|[^",]+)?$' then
+    select string_agg(to_json(coalesce(replace(c[1], '""', '"'), c[2], ''))::text, ',' order by place) into v_columns
+      from regexp_matches(p_entry.columns, '"((?:[^"]|"")*)"(?:,|$)|([^",]+)(?:,|$)|,', 'g') with ordinality as m (c, place);
+  else
+    v_columns := to_json(p_entry.columns)::text;  -- not a list: as it stands
+  end if;
+  return '{'
     || coalesce('"address":' || to_json(p_entry.address)::text || ',', '')
     || coalesce('"application":' || to_json(p_entry.application)::text || ',', '')
     || '"at":"' || to_char(p_entry.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '",'
-    || coalesce('"columns":[' || case
-        when strpos(p_entry.columns, '"') = 0 then replace(to_json(p_entry.columns)::text, ',', '","')
-        when p_entry.columns ~ '^(?:"(?:[^"]|"")*",|[^",]*,)*(?:"(?:[^"]|"")*"|[^",]+)?$' then (
-          select string_agg(to_json(coalesce(replace(c[1], '""', '"'), c[2], ''))::text, ',' order by place)
-          from regexp_matches(p_entry.columns, '"((?:[^"]|"")*)"(?:,|$)|([^",]+)(?:,|$)|,', 'g') with ordinality as m (c, place))
-        else to_json(p_entry.columns)::text end || '],', '')  -- not a list: as it stands
+    || coalesce('"columns":[' || v_columns || '],', '')
     || coalesce('"context":"' || encode(p_entry.context, 'hex') || '",', '')
     || coalesce('"database_role":' || to_json(p_entry.database_role)::text || ',', '')
     || coalesce('"detail":' || to_json(p_entry.detail::text)::text || ',', '')
@@ -31,11 +37,13 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     || coalesce(',"table":"' || p_entry.model_id || '"', '')
     || ',"tenant":"' || p_entry.tenant_id || '"'
     || coalesce(',"transaction":"' || p_entry.transaction::text || '"', '')
-    || '}'
+    || '}';
+end
 $$;
 comment on function ward_internal.audit_bytes(ward_internal.audit_log) is
   'the canonical form of an entry; its bytes in UTF-8 are what the tree''s leaf is the hash of';
 
+-- No nested loops: of a log that was never analyzed PostgreSQL expects few rows.
 create or replace function ward_internal.audit_export(p_tenant uuid, p_from timestamptz, p_to timestamptz) returns setof text
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp set enable_nestloop = off as $$
 declare
