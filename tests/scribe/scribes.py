@@ -75,7 +75,7 @@ class Scribe:
 
     @property
     def errors(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     def launch(self, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "wardkey.scribe", "--dsn", self.database.dsn()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,6 +28,8 @@ from tests.scribe.scribes import (
     wait_signed,
     write,
 )
+from wardkey.scribe.entries import Turn
+from wardkey.scribe.supervisor import Scribe as InProcess
 
 
 def platform(connection: psycopg.Connection[Any], operation: str) -> list[dict[str, Any]]:
@@ -211,6 +214,35 @@ def test_a_transaction_larger_than_memory_is_one_commit(scribe: Scribe) -> None:
         assert sizes <= {0, 25_000, 25_001}
         assert scribe.stop() == 0
         assert sealed_ids(connection, tenant)[:25_000] == ids
+
+
+def test_long_messages_are_written_before_they_are_many(
+    scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of a read has all its columns: 20,000 of 65 kB would be put together at once."""
+    written: list[int] = []
+    write_turn = Turn.write
+
+    def spy(turn: Turn, *arguments: Any) -> Any:
+        written.append(turn.size)
+        return write_turn(turn, *arguments)
+
+    monkeypatch.setattr(Turn, "write", spy)
+    monkeypatch.setattr("wardkey.scribe.drain._MUCH", 100_000)
+    here = InProcess(scribe.database.dsn(), scribe.keeper.socket, slot=scribe.slot, report=print)
+    working = threading.Thread(target=here.run)
+    working.start()
+    try:
+        with scribe.database.admin() as connection:
+            tenant = new_tenant(connection)
+            wait_platform(connection, "journal_begins")
+            emit(connection, *(read(tenant, number, ["c" * 9_000]) for number in range(100)))
+            wait_sealed(connection, tenant, 100)
+    finally:
+        here.stop()
+        working.join()
+    assert 100_000 <= max(written) < 210_000
+    assert verified(scribe.database, tenant).ok
 
 
 def test_a_clock_that_was_set_back_is_seen_and_checkpoints_stay_in_order(scribe: Scribe) -> None:

@@ -194,3 +194,18 @@ def test_hundred_thousand_messages_arrive_once_each_and_fast(journal):
     assert next_one == count + 1
     print(f"{count / worked:,.0f} messages a second of one core, {count / waited:,.0f} by the clock")
     assert count / worked >= 50_000
+
+
+def test_long_messages_come_a_few_at_a_time(journal):
+    """Rows of 100 kB are held in memory as they come: 20,000 of them would be 2 GB."""
+    with journal.stream() as stream:
+        journal.emit(*(f"{number:010}" * 1_000 for number in range(10)))
+        journal.wal_end()
+        found = []
+        deadline = time.monotonic() + 20
+        while len(found) < 10:
+            events = stream.receive(10_000, 0.1, 25_000)
+            assert len(events) <= 3
+            found += texts(events)
+            assert time.monotonic() < deadline
+    assert found == [f"{number:010}" * 1_000 for number in range(10)]

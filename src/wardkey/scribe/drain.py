@@ -28,6 +28,7 @@ CHANNEL: Final = "wardkey_checkpoint"
 
 _PREFIX: Final = "wardkey"
 _MOST: Final = 20_000  # entries of a turn; a transaction that has more comes in several
+_MUCH: Final = 16 << 20  # bytes taken from the stream at once, and of messages in a turn that wait for others
 _LINGER: Final = 0.5  # seconds that entries wait for others, so that there are not too many batches
 _LEAP: Final = 16 << 20  # bytes of WAL without an entry after which the position is stored
 _LOOK: Final = 2.0  # seconds between looks at the slot, the clock and who asks
@@ -82,7 +83,7 @@ class Drain:
         """Drain until ``stopped``, then have signed what is sealed."""
         while not stopped():
             self._look()
-            self._take(self._stream.receive(_MOST, self._patience()))
+            self._take(self._stream.receive(_MOST, self._patience(), _MUCH))
             if not self._within and self._is_due():
                 self._store()
         if not self._within:
@@ -146,9 +147,8 @@ class Drain:
             self._write()
 
     def _is_due(self) -> bool:
-        ripe = len(self._turn) >= _MOST // 2 or (
-            bool(len(self._turn)) and time.monotonic() - self._since >= _LINGER
-        )
+        full = len(self._turn) >= _MOST // 2 or self._turn.size >= _MUCH
+        ripe = full or (bool(len(self._turn)) and time.monotonic() - self._since >= _LINGER)
         asked = any(position <= self._position for position in self._asked.values())
         return ripe or asked or self._pieces or self._sealer.unsaved or self._position - self.lsn >= _LEAP
 

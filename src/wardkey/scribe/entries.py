@@ -90,9 +90,13 @@ class _Sealed:
 
 
 class Turn:
-    """Events in the order of the log, to be written and sealed together."""
+    """Events in the order of the log, to be written and sealed together.
+
+    ``size``: bytes of the messages among them, which are what is kept of them; of a row, only its hash is.
+    """
 
     def __init__(self) -> None:
+        self.size = 0
         self._items: list[_Read | Stored | journal.Event | _Sealed] = []
         self._groups: dict[tuple[Any, ...], _Group] = {}
 
@@ -104,6 +108,7 @@ class Turn:
         if message.transactional:
             self.event("journal_forged", {"defect": "is transactional"} | _traits(message))
             return
+        self.size += len(message.content)
         try:
             content = journal.decode(message.content)
             if isinstance(content, journal.Read):
@@ -186,7 +191,7 @@ class Turn:
             with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
                 for place in range(0, len(lines), 500):
                     copy.write("".join(lines[place : place + 500]).encode())
-        self._items, self._groups = [], {}
+        self._items, self._groups, self.size = [], {}, 0
         return leaves
 
     def _read(self, read: journal.Read) -> None:

@@ -57,6 +57,7 @@ _FACTS: Final = """
       (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
       exists (select from pg_publication where pubname = {publication})
     from pg_replication_slots where slot_name = {slot}"""
+_MUCH: Final = 16 << 20
 _READER: Final = """
     select pid, concat_ws(' ', application_name, 'from', coalesce(host(client_addr), 'this machine'),
         'since', date_trunc('second', backend_start))
@@ -104,22 +105,26 @@ class Stream:
     ) -> None:
         self.close()
 
-    def receive(self, most: int = 10_000, wait: float = 1.0) -> list[Event]:
+    def receive(self, most: int = 10_000, wait: float = 1.0, size: int = _MUCH) -> list[Event]:
         """Return what has come, ``most`` at most; waits up to ``wait`` seconds for the first, else [].
+
+        ``size``: bytes after which no more are taken in; one event is returned whatever its size.
 
         The list can end inside a transaction; ``reached`` is before that transaction then. To be called
         at least every half ``wal_sender_timeout`` (30 s by default), or the server ends the stream.
         When it raises anything, the stream is closed: what this call had received comes again in the next.
         """
         events: list[Event] = []
+        taken = 0
         deadline = time.monotonic() + wait
         try:
             with _translated():
-                while len(events) < most:
-                    size, data = self._pgconn.get_copy_data(1)
-                    if size > 0:
+                while len(events) < most and taken < size:
+                    length, data = self._pgconn.get_copy_data(1)
+                    if length > 0:
                         self._take(data, events)
-                    elif size < 0:
+                        taken += length
+                    elif length < 0:
                         self._ended()
                     elif not self._read(0 if events else deadline - time.monotonic()):
                         if events or time.monotonic() >= deadline:

@@ -206,7 +206,7 @@ def unsealed(connection: Connection) -> Iterator[Stored]:
           where b.id = e.id and b.tenant_id = e.tenant_id)
         order by e.id"""  # noqa: S608
     with connection.cursor("wardkey_unsealed") as cursor:
-        cursor.itersize = 2_000
+        cursor.itersize = 200  # images may be long
         yield from cursor.execute(query)
 
 
