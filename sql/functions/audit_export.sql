@@ -51,6 +51,8 @@ declare
   v_from text := to_char(p_from at time zone 'UTC', v_form);
   v_to text := to_char(p_to at time zone 'UTC', v_form);
   v_base ward_internal.audit_checkpoints;
+  v_begins bigint := coalesce((select min(first_position) from ward_internal.audit_batches where tenant_id = p_tenant),
+    (select max(size) from ward_internal.audit_checkpoints where tenant_id = p_tenant), 0);  -- above 0: pruned up to there
   v_first bigint := 0;
   v_last bigint;
   v_end bigint;
@@ -65,11 +67,12 @@ declare
   v_checkpoints bigint := 0;
   v_unsealed bigint := 0;
 begin
-  -- from the last checkpoint made before the period to the first that is settled at its end; null: no such one, it is open
+  -- from the last checkpoint made before the period, or the one the log begins at, to the first that is settled at its end; null: no such one, it is open
   select min(size) into v_last from ward_internal.audit_checkpoints
     where tenant_id = p_tenant and substring(checkpoint from '"settled":"([^"]*)"') >= v_to collate "C";
   select * into v_base from ward_internal.audit_checkpoints
-    where tenant_id = p_tenant and size <= coalesce(v_last, size) and substring(checkpoint from '"at":"([^"]*)"') < v_from collate "C"
+    where tenant_id = p_tenant and size <= coalesce(v_last, size)
+      and (substring(checkpoint from '"at":"([^"]*)"') < v_from collate "C" or 0 < size and size = v_begins)
     order by size desc limit 1;
   v_first := coalesce(v_base.size, 0);
   v_end := coalesce(v_last, (select max(size) from ward_internal.audit_checkpoints where tenant_id = p_tenant), 0);
@@ -134,7 +137,7 @@ begin
       if v_piece.line is not null then
         v_entries := v_entries + 1;
         v_line := v_piece.line;
-      return next v_line;
+        return next v_line;
       end if;
     else
       v_before := v_piece.position;

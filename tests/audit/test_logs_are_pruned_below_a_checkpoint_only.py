@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -11,8 +12,10 @@ from tests.audit.databases import START, Filled
 from tests.support.database import Connection, Database
 from tests.support.sqlstate import refused
 from wardkey.audit import retention
+from wardkey.audit.exporter import Period, export
 from wardkey.audit.live import prove_live, verify_live
 from wardkey.audit.report import Report
+from wardkey.audit.verify import verify
 from wardkey.doctor import Server, checks
 
 
@@ -114,6 +117,32 @@ def test_what_stays_is_proven_as_before(log: Filled) -> None:
         log.connection.execute("set transaction isolation level repeatable read")
         proof = prove_live(log.connection, log.tenant, entry)
     assert proof.check()["row"] == "1" and proof.position == log.tree.end - 1
+
+
+@pytest.mark.parametrize(
+    "period",
+    [
+        Period(),
+        Period(begin=datetime(2018, 5, 5, tzinfo=UTC)),
+        Period(end=datetime(2018, 6, 5, tzinfo=UTC)),
+        Period(begin=datetime(2026, 3, 2, 8, 2, tzinfo=UTC)),
+    ],
+)
+def test_what_stays_is_exported_by_command_and_sql_alike(log: Filled, period: Period) -> None:
+    retention.prune(log.connection, log.tenant)
+    seal_what_waits(log)
+    stream = io.BytesIO()
+    with log.connection.transaction():
+        log.connection.execute("set transaction isolation level repeatable read, read only")
+        export(log.connection, log.tenant, log.slug, period, stream)
+        lines = log.connection.execute(
+            "select ward_internal.audit_export(%s, %s, %s)", [log.tenant, period.begin, period.end]
+        ).fetchall()
+    assert stream.getvalue() == "".join(f"{line}\n" for (line,) in lines).encode()
+    stream.seek(0)
+    report = verify(stream)
+    assert report.ok and report.header and report.header.first >= log.signed[2].checkpoint.size
+    assert (report.pruned is not None) == (period == Period())
 
 
 def test_six_years_are_the_least(log: Filled) -> None:
