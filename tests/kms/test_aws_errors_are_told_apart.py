@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -238,3 +242,55 @@ def test_a_wrong_credential_is_refused(awskms_bench: AwsBench, content: dict[str
     write_atomically(awskms_bench.directory / "aws.json", json.dumps(content).encode())
     with pytest.raises(KmsConfigurationError, match=r"aws\.json"):
         awskms_bench.open()
+
+
+@pytest.mark.parametrize("form", ["endless", "chunked", "dripping"])
+def test_an_answer_without_end_costs_neither_memory_nor_time(tmp_path: Path, form: str) -> None:
+    answers = {"endless": _endless, "chunked": _chunked, "dripping": _dripping}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sent: list[int] = []
+        serving = threading.Thread(target=_serve, args=(listener, answers[form], sent))
+        serving.start()
+        write_atomically(tmp_path / "aws.json", b'{"access_key_id": "A", "secret_access_key": "S"}')
+        host, port = listener.getsockname()
+        began = time.monotonic()
+        with pytest.raises(KmsUnavailable):
+            open_kms(f"awskms://eu-central-1?endpoint=http://{host}:{port}", tmp_path).unwrap(KEK, b"x", AAD)
+        assert time.monotonic() - began < 10
+        serving.join(10)
+        assert not serving.is_alive()
+        assert sum(sent) < 64 * 1024 * 1024  # what the kernel's buffers took, too
+
+
+def _serve(
+    listener: socket.socket, answer: Callable[[Callable[[bytes], None]], None], sent: list[int]
+) -> None:
+    connection, _ = listener.accept()
+
+    def send(data: bytes) -> None:
+        connection.sendall(data)
+        sent.append(len(data))
+
+    with connection, suppress(OSError):
+        connection.settimeout(10)
+        connection.recv(65536)
+        answer(send)
+
+
+def _endless(send: Callable[[bytes], None]) -> None:
+    send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.1\r\n\r\n{")
+    while True:
+        send(b" " * 1_000_000)
+
+
+def _chunked(send: Callable[[bytes], None]) -> None:
+    send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        send(b"f4240\r\n" + b" " * 1_000_000 + b"\r\n")
+
+
+def _dripping(send: Callable[[bytes], None]) -> None:
+    send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+    for _ in range(1000):
+        send(b" ")
+        time.sleep(0.3)

@@ -1,18 +1,15 @@
-"""HTTP answers of bounded size and time: who answers at a KMS's address need not be the KMS, or well."""
+"""The same for ``requests``: answers of bounded size and time."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import requests
 import requests.adapters
 
-__all__ = ["BoundedAdapter"]
+from ._answers import BadAnswerError, read_whole
 
-_MOST = 1024 * 1024  # bytes of an answer
-_SECONDS = 3.0  # from an answer's first line to its last byte; requests' own timeout is for each piece
-_PIECE = 65_536
+__all__ = ["BoundedAdapter"]
 
 
 class BoundedAdapter(requests.adapters.HTTPAdapter):
@@ -20,19 +17,12 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         response = super().send(request, *args, **{**options, "stream": True})
-        until = time.monotonic() + _SECONDS
-        body = bytearray()
+        failure = ""
         try:
-            while piece := response.raw.read1(_PIECE, decode_content=True):
-                body += piece
-                if len(body) > _MOST or time.monotonic() > until:
-                    response.close()
-                    raise requests.ConnectionError("the answer is too long or too slow")
-        except OSError:
-            raise
-        except Exception:  # urllib3's own
+            response._content, response._content_consumed = read_whole(response.raw, decode=True), True
+        except BadAnswerError as error:
+            failure = str(error)
+        if failure:
             response.close()
-            raise requests.ConnectionError("the answer broke off") from None
-        response._content, response._content_consumed = bytes(body), True
-        response.raw.release_conn()
+            raise requests.ConnectionError(failure)
         return response

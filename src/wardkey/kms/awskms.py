@@ -36,6 +36,7 @@ from uuid import UUID
 
 import boto3.session
 import botocore.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -44,7 +45,10 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from botocore.httpsession import URLLib3Session
+from botocore.utils import get_environ_proxies
 
+from ._answers import read_whole
 from ._settings import ca_bundle, is_loopback, parse_uri, read_credential
 from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
@@ -89,6 +93,34 @@ def _load() -> Any:
 _LOADER = _load()
 
 
+class _Bounded:
+    """Sends the client's requests in its place, because botocore reads answers of any length."""
+
+    def __init__(self, url: str, bundle: Path | None) -> None:
+        self._session = URLLib3Session(
+            verify=str(bundle) if bundle else True,
+            proxies=get_environ_proxies(url),
+            timeout=(_CONFIG.connect_timeout, _CONFIG.read_timeout),
+            max_pool_connections=_CONFIG.max_pool_connections,
+        )
+
+    def __call__(self, request: AWSPreparedRequest, **event: Any) -> AWSResponse:
+        request.stream_output = True  # so that the session leaves the body to us
+        answer = self._session.send(request)
+        body = read_whole(answer.raw, decode=False)
+        return AWSResponse(answer.url, answer.status_code, answer.headers, _Body(body))
+
+
+class _Body:
+    """What an AWSResponse takes its content from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._data
+
+
 class AwsKms(Kms):
     """KEKs of one account and region. Raises KmsConfigurationError."""
 
@@ -113,10 +145,12 @@ class AwsKms(Kms):
                 config=_CONFIG,
                 **_credential(directory / "aws.json"),
             )
+            bounded = _Bounded(self._client.meta.endpoint_url, bundle)
         except (BotoCoreError, ValueError):
             raise KmsConfigurationError(
                 "the AWS settings of the keeper's environment are not usable"
             ) from None
+        self._client.meta.events.register("before-send.kms", bounded)
 
     def __repr__(self) -> str:
         return f"AwsKms({self._region!r})"
