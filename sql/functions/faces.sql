@@ -145,7 +145,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     end if;
 $sql$,
     pg_get_expr(c.conbin, c.conrelid),
-    (select string_agg(format('new.%1$I as %1$I', column_name), ', ' order by place)
+    (select string_agg(format('new.%1$s as %1$s', ward_internal.quoted_name(column_name)), ', ' order by place)
       from ward_internal.model_columns(p_model)),
     m.face, c.conname,
     format('new row for relation "%s" violates check constraint "%s"', m.face, c.conname)),
@@ -173,27 +173,28 @@ comment on function ward_internal.is_running(xid) is
 create or replace function ward_internal.face_trigger_body(p_model uuid, p_tenant ward_internal.tenants) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with col as (
-    select c.*, format('new.%I', c.column_name) as new_value, format('old.%I', c.column_name) as old_value,
+    select c.*, q.quoted, 'new.' || q.quoted as new_value, 'old.' || q.quoted as old_value,
       format('face.v_sealed[%s]', count(c.column_id) over (order by c.place)) as sealed_value
-    from ward_internal.model_columns(p_model) as c
+    from ward_internal.model_columns(p_model) as c,
+      lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
   ), text_of as (
     select
-      string_agg(quote_ident(column_name), ', ' order by place) filter (where not generated) as columns,
+      string_agg(quoted, ', ' order by place) filter (where not generated) as columns,
       string_agg(case when column_id is null then new_value else sealed_value end, ', ' order by place)
         filter (where not generated) as inserted,
       string_agg(ward_internal.seal_expression(new_value, type_id, column_id, 'face.v_row'), E',\n      ' order by place)
         filter (where column_id is not null) as sealing,
       string_agg(
-        case when column_id is null then format('%I = %s', column_name, new_value)
-        else format(E'%1$I = case when face.v_row = face.v_old_row and %2$s is not distinct from %3$s then l.%1$I\n        else %4$s end',
-          column_name,
+        case when column_id is null then format('%s = %s', quoted, new_value)
+        else format(E'%1$s = case when face.v_row = face.v_old_row and %2$s is not distinct from %3$s then l.%1$s\n        else %4$s end',
+          quoted,
           ward_internal.canonical_expression(new_value, type_id),
           ward_internal.canonical_expression(old_value, type_id),
           ward_internal.seal_expression(new_value, type_id, column_id, 'face.v_row'))
         end, E',\n      ' order by place) filter (where not generated) as updated,
-      string_agg(format('%I = %s', column_name, old_value), ' and ' order by key_place)
+      string_agg(format('%s = %s', quoted, old_value), ' and ' order by key_place)
         filter (where key_place is not null) as old_key,
-      string_agg(format('l.%I', column_name), ', ' order by place) filter (where generated) as generated_columns,
+      string_agg('l.' || quoted, ', ' order by place) filter (where generated) as generated_columns,
       string_agg(new_value, ', ' order by place) filter (where generated) as generated_targets,
       bool_or(column_id is not null) as seals
     from col

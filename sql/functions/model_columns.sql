@@ -84,14 +84,21 @@ return case
   else format('ward.unseal(%s, %L::bytea, %s)::%s', p_value, uuid_send(p_column), p_row, p_type_name)
 end;
 
+create or replace function ward_internal.quoted_name(p_name name) returns text
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
+return '"' || replace(p_name, '"', '""') || '"';
+comment on function ward_internal.quoted_name(name) is
+  'a column''s name for PL/pgSQL, which takes begin, by or if for its own words unless they are in quotes; quote_ident does not '
+  'know those';
+
 create or replace function ward_internal.row_expression(p_model uuid, p_prefix text) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with part as (
     select key_place, count(*) over () as parts, case
       when type_id = any ('{smallint, integer, bigint}'::regtype[]::oid[])
-        then format('int8send(%s.%I::bigint)', p_prefix, column_name)
-      when type_id = 'uuid'::regtype then format('uuid_send(%s.%I)', p_prefix, column_name)
-      else format('convert_to(%s.%I::text, ''UTF8'')', p_prefix, column_name)
+        then format('int8send(%s.%s::bigint)', p_prefix, ward_internal.quoted_name(column_name))
+      when type_id = 'uuid'::regtype then format('uuid_send(%s.%s)', p_prefix, ward_internal.quoted_name(column_name))
+      else format('convert_to(%s.%s::text, ''UTF8'')', p_prefix, ward_internal.quoted_name(column_name))
     end as bytes
     from ward_internal.model_columns(p_model)
     where key_place is not null
