@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,28 @@ def test_twenty_concurrent_asks_are_one_call(bench: Bench) -> None:
         answers = await asyncio.gather(*(bench.ask(request) for _ in range(20)))
         assert len({answer["dek"] for answer in answers}) == 1
         assert bench.kms.unwraps == 1
+
+    asyncio.run(run())
+
+
+def test_the_log_goes_to_the_disk_at_once_and_no_key_waits_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def flush(descriptor: int) -> None:
+        begun.set()
+        goes_on.wait(20)
+
+    async def run() -> None:
+        monkeypatch.setattr(os, "fdatasync", flush)
+        request = await bench.provision()
+        assert await asyncio.to_thread(begun.wait, 10)
+        for _ in range(10):
+            assert await asyncio.wait_for(bench.ask(request), 5)
+        begun.clear()
+        goes_on.set()
+        assert await asyncio.to_thread(begun.wait, 10)  # for the ten
 
     asyncio.run(run())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -83,3 +85,39 @@ def test_damaged_lines_hide_nothing_and_are_counted(log):
     log.write_bytes(whole[:40] + b"\n[]\n\xff\n" + whole)
     found = accessed_by([log], "mallory")
     assert (found.versions, found.damaged) == ({ACME: {1, 2}, GLOBEX: {1}}, 3)
+
+
+def test_a_flush_reaches_every_file_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one that was moved away since, and each once."""
+    path, flushed = tmp_path / "release.log", []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    journal = ReleaseLog(path)
+    for _ in range(2):
+        journal.write("release", "released", PEER)
+    path.rename(tmp_path / "release.log.1")
+    journal.write("release", "released", PEER)
+    journal.flush()
+    written = [file.stat().st_ino for file in (tmp_path / "release.log.1", path)]
+    assert flushed == written
+    journal.flush()
+    assert flushed == written
+    journal.write("release", "released", PEER)
+    journal.flush()
+    assert flushed == [*written, written[1]]
+
+
+def test_nothing_is_released_after_a_flush_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = ReleaseLog(tmp_path / "release.log")
+    journal.write("release", "released", PEER)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _fail)
+        journal.flush()
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.write("release", "released", PEER)
+    journal.write("release", "released", PEER)  # the next one is tried again
+
+
+def _fail(descriptor: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

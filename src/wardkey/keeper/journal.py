@@ -1,4 +1,12 @@
-"""The keeper's release log: a line of JSON for each key released, made or refused. No token, no key."""
+"""The keeper's release log: a line of JSON for each key released, made or refused. No token, no key.
+
+A line is in the kernel before the key leaves, so that a crash of the keeper loses none. It is on the disk
+some milliseconds later: the keeper flushes right after its answer, once for all lines written meanwhile. A
+power cut within these can lose the last lines. To wait for the disk would end that, at the price of the
+disk: beside a PostgreSQL that is at work a flush was measured at 0.6 to 2.2 ms (median), 7 ms for one in
+ten, 20 ms for one in a hundred (0.15 ms on the same disk at rest), where a release takes 1 ms in all; and
+whoever waits for WAL or checkpoints would wait for it, too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +17,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from wardkey_pg.tokens import Claims
@@ -25,10 +34,16 @@ class Peer:
 
 
 class ReleaseLog:
-    """Appends to ``path``, opened for each line, so that it may be moved away at any time."""
+    """Appends to ``path``, opened for each line, so that it may be moved away at any time.
+
+    ``flush`` may be called in a thread, by one at a time.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = Lock()
+        self._unflushed: dict[tuple[int, int], int] = {}  # descriptors, by device and inode
+        self._failure: OSError | None = None
 
     def write(
         self,
@@ -44,8 +59,11 @@ class ReleaseLog:
     ) -> None:
         """Write one line, whole or not at all. ``claims`` are verified ones; ``reason`` is a constant text.
 
-        Raises OSError.
+        Raises OSError, also when lines before this one could not be flushed.
         """
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
         line: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "op": op,
@@ -69,5 +87,23 @@ class ReleaseLog:
             if written != len(data):  # the disk is full: half a line accounts for nothing
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
+            found = os.fstat(descriptor)
+            with self._lock:
+                kept = self._unflushed.setdefault((found.st_dev, found.st_ino), descriptor)
+        except BaseException:
             os.close(descriptor)
+            raise
+        if kept != descriptor:
+            os.close(descriptor)
+
+    def flush(self) -> None:
+        """Have what was written until now put on the disk. A failure is the next writer's."""
+        with self._lock:
+            descriptors, self._unflushed = self._unflushed, {}
+        for descriptor in descriptors.values():
+            try:
+                os.fdatasync(descriptor)
+            except OSError as error:
+                self._failure = error
+            finally:
+                os.close(descriptor)

@@ -12,7 +12,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
@@ -50,6 +50,7 @@ from .trust import TrustedIssuers
 __all__ = ["Service"]
 
 ADMINISTRATION_SECONDS = 30.0  # for what a KMS may need several calls
+FLUSH_AFTER = 0.02  # seconds, in which answers are sent and further lines join
 MOST_NOTED = 16_384  # who reseals or seals for which tenant, remembered as logged
 
 _T = TypeVar("_T")
@@ -102,6 +103,9 @@ class Service:
         self._keys = Keys(providers, ledger, ttl)
         self._administration = Administration(providers, self._keys, ledger, signing)
         self._resealing = ThreadPoolExecutor(1, thread_name_prefix="reseal")
+        self._flushing = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._flushed: Future[None] | None = None
+        self._is_written = False
         self._noted: set[tuple[Peer, UUID, int]] = set()
         self._started_at = time.time()
         self._releases = self._refusals = 0
@@ -154,6 +158,8 @@ class Service:
     def close(self) -> None:
         self._keys.forget()
         self._providers.close()
+        self._flushing.submit(self._log.flush)
+        self._flushing.shutdown(wait=True)
         self._resealing.shutdown(wait=False, cancel_futures=True)
 
     def _status(self) -> dict[str, Any]:
@@ -269,10 +275,23 @@ class Service:
                 version=line.version,
                 claims=line.claims,
             )
+            self._hurry()
             return
         except OSError as error:
             self._report(f"the release log cannot be written, so no key is released: {error.strerror}")
         raise KeeperUnavailable("the keeper cannot write its release log", "free space on its disk")
+
+    def _hurry(self) -> None:
+        """See that the release log is on the disk soon, without waiting for it."""
+        if not self._is_written:
+            self._is_written = True
+            asyncio.get_running_loop().call_later(FLUSH_AFTER, self._flush)
+
+    def _flush(self) -> None:
+        self._is_written = False
+        if self._flushed is not None and not self._flushed.done():
+            return self._hurry()  # the disk is slow; nothing is queued behind what it has
+        self._flushed = self._flushing.submit(self._log.flush)
 
     def _log_refusal(self, op: str, error: WardError, peer: Peer, line: _Line | None = None) -> None:
         self._refusals += 1
@@ -287,6 +306,7 @@ class Service:
                 sqlstate=error.sqlstate,
                 reason=error.message,
             )
+            self._hurry()
         except OSError as failure:
             self._report(f"the release log cannot be written: {failure.strerror}")
 
