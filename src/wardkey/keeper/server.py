@@ -93,9 +93,9 @@ class SocketServer:
             return await self._send(writer, refusal(self._service.refuse_peer(peer)))
         if len(self._connections) > MAX_CONNECTIONS:
             return await self._send(writer, refusal(KeeperUnavailable("the keeper has too many connections")))
-        while first := await asyncio.wait_for(reader.read(1), IDLE_SECONDS):
+        while first := await _within(reader.read(1), IDLE_SECONDS):
             try:
-                body = await asyncio.wait_for(_rest(reader, first), FRAME_SECONDS)
+                body = await _within(_rest(reader, first), FRAME_SECONDS)
                 request = parse_request(body)
             except Unsupported as error:
                 return await self._send(writer, refusal(error))
@@ -119,10 +119,10 @@ class SocketServer:
         try:
             deks = await self._guarded(self._service.unlock(request, peer))
         except WardError:
-            await asyncio.wait_for(_skip(reader, request.length), seconds)
+            await _within(_skip(reader, request.length), seconds)
             raise
         async with self._resealing:
-            fields = await asyncio.wait_for(_read(reader, request.length), seconds)
+            fields = await _within(_read(reader, request.length), seconds)
             resealed = await self._guarded(self._service.reseal(request, deks, fields))
             await self._send(writer, {"ok": True, "length": len(resealed)}, resealed)
 
@@ -192,6 +192,12 @@ def _refuse_living(path: Path) -> None:
         raise SocketError(f"a keeper already runs at {path}")
 
 
+async def _within(result: Awaitable[_T], seconds: float) -> _T:
+    """Await ``result`` for so long, in this task: wait_for would start another one. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        return await result
+
+
 async def _rest(reader: asyncio.StreamReader, first: bytes) -> bytes:
     return await reader.readexactly(frame_length(first + await reader.readexactly(HEADER_LENGTH - 1)))
 
@@ -209,7 +215,7 @@ async def _skip(reader: asyncio.StreamReader, length: int) -> None:
 
 
 async def _piece(reader: asyncio.StreamReader, most: int) -> bytes:
-    piece = await asyncio.wait_for(reader.read(min(most, PIECE)), FRAME_SECONDS)
+    piece = await _within(reader.read(min(most, PIECE)), FRAME_SECONDS)
     if not piece:
         raise EOFError
     return piece

@@ -8,8 +8,10 @@ believed.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +27,18 @@ from .protocol import parse_json
 __all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "locked", "read_documents", "write_documents"]
 
 ISSUERS_FILE = "issuers.json"
+MOST_VERIFIED = 4096  # tokens known to be good
 
 
 class TrustedIssuers:
-    """Verifies tokens against the issuers in ``path``. ``report`` is told when the file cannot be used."""
+    """Verifies tokens against the issuers in ``path``. ``report`` is told when the file cannot be used.
+
+    A token that was verified is known by its hash, for as long as it is valid and the file is the same.
+    """
 
     def __init__(self, path: Path, report: Callable[[str], None]) -> None:
         self._path = path
+        self._verified: OrderedDict[bytes, tuple[float, Claims]] = OrderedDict()  # since when, by hash
         self._report = report
         self._seen: tuple[int, ...] | None = ()
         self._issuers: Mapping[str, Issuer] | None = None
@@ -47,15 +54,24 @@ class TrustedIssuers:
                 "the keeper cannot read its issuers",
                 "mend issuers.json; the keeper's own log says what is wrong",
             )
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        since, known = self._verified.get(digest, (0.0, None))
+        if known is not None and since <= now < known.expires_at:  # a clock set back asks anew
+            return known
         issuer = issuers.get(unverified_issuer(token))
         if issuer is None:
             raise InvalidToken("token is not valid: the keeper does not know its issuer")
-        return verify(token, issuer, now)
+        claims = verify(token, issuer, now)
+        self._verified[digest] = now, claims
+        if len(self._verified) > MOST_VERIFIED:
+            self._verified.popitem(last=False)
+        return claims
 
     def _current(self) -> Mapping[str, Issuer] | None:
         seen = identity_of(self._path)
         if seen != self._seen:
             self._seen = seen
+            self._verified.clear()
             try:
                 self._issuers = {
                     issuer.issuer: issuer for issuer in map(Issuer.from_document, read_documents(self._path))
