@@ -18,6 +18,7 @@ from tests.support.openbao import KEEPER, ORCHESTRATOR, OpenBao
 from tests.support.softhsm import SoftHsm
 from wardkey._files import write_atomically
 from wardkey.kms import Kms, open_kms
+from wardkey.server import Home
 
 ACME, GLOBEX = UUID(int=10), UUID(int=11)
 DEK = bytes(range(100, 132))
@@ -58,6 +59,13 @@ class LocalBench(Bench):
     def __init__(self, base: Path) -> None:
         super().__init__(base)
         self.admin_directory = self.directory
+
+    @classmethod
+    def of(cls, home: Home) -> LocalBench:
+        """Return that of a home, whose keeper keeps the keys."""
+        bench = cls.__new__(cls)
+        bench.directory = bench.admin_directory = home.keeper
+        return bench
 
 
 class VaultBench(Bench):

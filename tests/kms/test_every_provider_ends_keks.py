@@ -12,7 +12,7 @@ import pytest
 
 from wardkey.kms import KekRef, Kms, KmsDenied, KmsError
 
-from .benches import DEK, Bench, GcpBench
+from .benches import DEK, AwsBench, Bench, GcpBench, Pkcs11Bench
 
 AAD = b"additional data"
 # After destroy_all, some KMSes have nothing left to tell by.
@@ -238,3 +238,24 @@ def test_the_keepers_credential_manages_no_kek(bench: Bench, tenant: UUID) -> No
             kms.kek_versions(tenant)
     assert states(admin, tenant) == {old.version: "enabled", new.version: "enabled"}
     assert opens(kms, old, wrapped)
+
+
+def test_a_kek_that_is_left_wraps_and_opens_nothing_any_more(bench: Bench, tenant: UUID) -> None:
+    admin, kms = bench.open_admin(), bench.open()
+    left = [admin.create_kek(tenant), admin.rotate_kek(tenant)]
+    wrapped = [kms.wrap(kek, DEK, AAD) for kek in left]
+    for _ in range(2):
+        admin.leave_kek(tenant, left[1])  # the current one, and so the older one too
+    found = states(admin, tenant)
+    assert [found[kek.version] for kek in left] == ["disabled"] * 2 and len(found) == 3
+    for kek, data in zip(left, wrapped, strict=True):
+        assert not opens(kms, kek, data) and not wraps(kms, kek)
+    if not isinstance(bench, AwsBench | Pkcs11Bench):  # their versions have no numbers to guess
+        with pytest.raises(KmsDenied):
+            admin.leave_kek(tenant, KekRef(left[0].name, "99"))
+    back = admin.create_kek(tenant)  # the tenant may come back
+    assert opens(kms, back, kms.wrap(back, DEK, AAD))
+    for kek in left:
+        admin.destroy_kek(kek)
+    found = states(admin, tenant)
+    assert found[back.version] == "enabled" and all(found.get(kek.version) != "disabled" for kek in left)

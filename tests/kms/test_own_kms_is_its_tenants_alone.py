@@ -6,21 +6,35 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from tests.support.kms_servers import KmsServer, choice_of
-from tests.support.openbao import OpenBao
+from tests.support.openbao import KEEPER, OpenBao
 from wardkey.server import Home
 from wardkey.server.kms_choice import sides
 
-from .benches import VaultBench
+from .benches import Bench, LocalBench, VaultBench
+
+SECOND = "second"
 
 
 @pytest.fixture
 def bao(openbao: OpenBao, tmp_path: Path) -> VaultBench:
     """The tenant's own."""
     return VaultBench(tmp_path, openbao)
+
+
+@pytest.fixture
+def other(openbao: OpenBao, tmp_path: Path) -> Iterator[VaultBench]:
+    """Another one of the tenant's own: a mount of its own, which no credential for the first is for."""
+    (tmp_path / "other").mkdir()
+    bench = VaultBench(tmp_path / "other", openbao)
+    bench.uri = openbao.mount(SECOND)
+    bench.admin_uri = f"{bench.uri}&keeper={KEEPER}"
+    yield bench
+    openbao.unmount(SECOND)
 
 
 @pytest.fixture
@@ -40,6 +54,17 @@ def server(home: Home, bao: VaultBench) -> Iterator[KmsServer]:
         server.write(slug, f"of {slug}")
     yield server
     bao.server.unseal()
+
+
+def states(bench: Bench, tenant: UUID) -> list[str]:
+    """Return how the versions of the tenant's KEK are, oldest first."""
+    return [version.state for version in bench.open_admin().kek_versions(tenant)]
+
+
+def destroy_keks(server: KmsServer) -> None:
+    """Destroy what is disabled, without its grace."""
+    server("psql", "-qc", "select ward.set('grace', '0')")
+    server("keys", "destroy", "--due")
 
 
 def test_its_trouble_touches_nobody_else(server: KmsServer, bao: VaultBench) -> None:
@@ -84,6 +109,51 @@ def test_a_tenant_moves_to_its_own_kms_by_rewrap(server: KmsServer, bao: VaultBe
     assert server.check("acme")[0]["orchestrator"] == "ok"
 
 
+def test_a_tenant_moves_from_own_to_own_and_back_to_the_cells(
+    server: KmsServer, home: Home, bao: VaultBench, other: VaultBench
+) -> None:
+    local = LocalBench.of(home)
+    tenant = UUID(server.sql("select id from ward.tenants where slug = 'acme'"))
+    first, second = choice_of(bao), choice_of(other)
+    server("kms", "use", first[0], "--tenant", "acme", *first[1:])
+    server("keys", "rewrap", "acme")
+    assert states(bao, tenant) == ["enabled"]
+    assert states(local, tenant) == ["disabled", "enabled"]
+
+    said = server("kms", "use", second[0], "--tenant", "acme", *second[1:]).stdout
+    assert "still wrapped under vault" in said
+    server.restart()
+    assert server.read("acme") == ["of acme"]  # in the first still
+    assert server.check("acme")[0]["keeper"] == "ok"
+    server("keys", "rotate", "acme", "--reason", "while it is under way")
+    assert len(server.keks("acme")) == 2
+    server("keys", "rewrap", "acme")
+    assert server.keks("acme") == [f"vault:{SECOND}/wardkey-{tenant}"]
+    server.restart()
+    assert server.read("acme") == ["of acme"]
+    assert states(bao, tenant) == ["disabled", "enabled"]
+
+    server("kms", "use", "cell", "--tenant", "acme")
+    assert server.read("acme") == ["of acme"]
+    server("keys", "rewrap", "acme")
+    assert server.keks("acme") == [f"local:{tenant}"]
+    server.restart()
+    assert server.read("acme") == ["of acme"] and server.read("own") == ["of own"]
+    # two, because a key that was made under the first of them was there before the others came
+    assert states(other, tenant) == ["disabled", "disabled", "enabled"]
+    assert [len(side.read().left[tenant]) for side in sides(home)] == [2, 2]
+
+    destroy_keks(server)
+    assert states(bao, tenant) == ["destroyed", "enabled"]
+    assert states(other, tenant) == ["destroyed", "destroyed", "enabled"]
+    server("kms", "use", "cell", "--tenant", "acme")  # nothing is left to do there: they are forgotten
+    for side in sides(home):
+        assert tenant not in side.read().left
+        assert not list(side.place(tenant).rglob("*.json"))
+    server.restart()
+    assert server.read("acme") == ["of acme"]
+
+
 def test_a_cell_moves_to_another_kms_by_rewrap(server: KmsServer, home: Home, bao: VaultBench) -> None:
     uri, *options = choice_of(bao)
     said = server("kms", "use", uri, *options).stdout
@@ -95,7 +165,10 @@ def test_a_cell_moves_to_another_kms_by_rewrap(server: KmsServer, home: Home, ba
     assert server.keks("new")[0].startswith("vault:")
     server("keys", "rewrap", "--all")
     assert server.keks("acme")[0].startswith("vault:")
-    server("kms", "use", uri)  # nothing is wrapped under what was before: it is forgotten
+    server("kms", "use", uri)  # backups are still wrapped under what was before
+    assert sides(home)[0].read().former == ("local:",)
+    destroy_keks(server)
+    server("kms", "use", uri)  # it is forgotten
     assert sides(home)[0].read().former == ()
     server.restart()
     assert server.read("acme") == ["of acme"] and server.read("own") == ["of own"]

@@ -31,6 +31,7 @@ listener "tcp" {{
 api_addr = "http://127.0.0.1:{port}"
 cluster_addr = "http://127.0.0.1:{cluster_port}"
 """
+_MANAGES = '["create", "read", "update", "delete"]'
 _ORCHESTRATOR_POLICY = """
 path "transit/keys/wardkey-*" { capabilities = ["create", "read", "update", "delete"] }
 path "sys/policies/acl/wardkey-*" { capabilities = ["create", "update", "delete"] }
@@ -93,6 +94,16 @@ class OpenBao:
             time.sleep(0.05)
         assert answer.ok, answer.text
         return answer.json() if answer.content else None
+
+    def mount(self, name: str) -> str:
+        """Mount a further transit engine, for both identities, and return its URI."""
+        self.ask("POST", f"sys/mounts/{name}", {"type": "transit"})
+        policy = _ORCHESTRATOR_POLICY + f'path "{name}/keys/wardkey-*" {{ capabilities = {_MANAGES} }}\n'
+        self.ask("PUT", f"sys/policies/acl/{ORCHESTRATOR}", {"policy": policy})
+        return f"vault://{self.address}/{name}?tls=off"
+
+    def unmount(self, name: str) -> None:
+        self.ask("DELETE", f"sys/mounts/{name}")
 
     def give_credential(self, directory: Path, name: str = KEEPER) -> None:
         write_atomically(directory / "vault.json", json.dumps(self._ids[name]).encode())

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from wardkey.kms import KmsConfigurationError
-from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, directory_of, read, write
+from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, Own, directory_of, read, write
+from wardkey.kms.names import is_same, may_hold
 
 ACME = UUID("0b6f0000-0000-4000-8000-00000000000a")
 
@@ -22,10 +23,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     whole = Configuration(
         "vault://127.0.0.1:1/transit", {"SOFTHSM2_CONF": "/a b"}, {ACME: "local:"}, ("local:",)
     )
-    for configuration in (whole, Configuration("awskms://eu-central-1"), Configuration()):
+    moved = whole.bring(ACME, Own("vault://b/x", 2), (Own("local:"), Own("awskms://eu-central-1", 1)))
+    back = moved.bring(ACME, None, (Own("vault://b/x", 2),))
+    for configuration in (whole, moved, back, Configuration("awskms://eu-central-1"), Configuration()):
         write(tmp_path, configuration, owner=(os.geteuid(), os.getegid()))
         assert read(tmp_path) == configuration
     assert (tmp_path / CONFIGURATION_FILE).stat().st_mode & 0o777 == 0o600
+    assert [own.place for own in moved.owns(ACME)] == [2, 0, 1] and back.own(ACME) is None
+    assert moved.bring(ACME, None) == Configuration(whole.kms, whole.environment, {}, whole.former)
+    assert directory_of(tmp_path, ACME, 2) == directory_of(tmp_path, ACME) / "2"
     assert directory_of(tmp_path, ACME) == tmp_path / "tenants" / str(ACME)
 
 
@@ -52,6 +58,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         f'{{"tenants": {{"{ACME.hex}": {{"kms": "local:"}}}}}}',
         f'{{"tenants": {{"{ACME}": "local:"}}}}',
         f'{{"tenants": {{"{ACME}": {{"kms": "local:", "token": "x"}}}}}}',
+        f'{{"tenants": {{"{ACME}": {{}}}}}}',
+        f'{{"tenants": {{"{ACME}": {{"place": 1}}}}}}',
+        f'{{"tenants": {{"{ACME}": {{"kms": "local:", "place": -1}}}}}}',
+        f'{{"tenants": {{"{ACME}": {{"kms": "local:", "place": true}}}}}}',
+        f'{{"tenants": {{"{ACME}": {{"former": "local:"}}}}}}',
+        f'{{"tenants": {{"{ACME}": {{"kms": "vault://a", "former": [{{"kms": "vault://b"}}]}}}}}}',
     ],
 )
 def test_anything_else_is_refused(tmp_path: Path, content: str) -> None:
@@ -66,3 +78,22 @@ def test_a_file_others_may_change_is_refused(tmp_path: Path) -> None:
     (tmp_path / CONFIGURATION_FILE).chmod(0o666)
     with pytest.raises(KmsConfigurationError, match="chmod 600"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "its", "anothers"),
+    [
+        ("vault://a:8200/x/y?tls=off", "vault:x/y/wardkey-1", "vault:x/wardkey-1"),
+        ("vault://a", "vault:transit/wardkey-1", "vault:y/wardkey-1"),
+        (
+            "gcpkms://projects/p/locations/l",
+            "gcpkms:projects/p/locations/l/keyRings/r",
+            "gcpkms:projects/p/l",
+        ),
+        ("awskms://eu-central-1", "awskms:alias/wardkey-1", "local:1"),
+        ("pkcs11:token=a?module-path=/x", "pkcs11:wardkey-1", "awskms:alias/wardkey-1"),
+    ],
+)
+def test_a_keks_name_tells_which_kms_may_have_it(uri: str, its: str, anothers: str) -> None:
+    assert may_hold(uri, its) and not may_hold(uri, anothers)
+    assert is_same(uri, uri) and not is_same(uri, "vault://a:8200/elsewhere")

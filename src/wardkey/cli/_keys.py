@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..keys.policy import TenantKeys
     from ..keys.rewrap import Result
     from ..keys.run import Outcome
+    from ..kms import KekRef
 
 __all__ = ["Job", "accessed", "open_job", "open_orchestrator"]
 
@@ -135,6 +136,8 @@ class Job:
                 counts["tenants"] += 1
                 counts["keys"] += result.keys
                 counts["disabled"] += len(result.disabled)
+                for kek, why in result.left_enabled:
+                    self._left_enabled(result.tenant.slug, kek, why)
 
             continued = self._try(None, "rewrap", lambda: self.orchestrator.rewrap(tenants, scope, report))
         if continued is not None:
@@ -208,6 +211,16 @@ class Job:
         text = f"{_name(slug)}: {action} refused: {error.message} ({error.sqlstate}){hint}"
         refusal = {"error": error.message, "sqlstate": error.sqlstate, "hint": error.hint}
         self._note(text, {"slug": slug, "action": action, "state": "refused", **refusal})
+
+    def _left_enabled(self, slug: str | None, kek: KekRef, why: WardError) -> None:
+        """Warn: whoever may use the KEK left behind opens an old backup's keys with it."""
+        text = f"{_name(slug)}: all keys are moved, but version {kek.version} of {kek.name} is still enabled"
+        hint = "disable it there, or try again: wardkey keys rewrap"
+        facts = {"kek": kek.name, "kek_version": kek.version, "error": why.message, "hint": hint}
+        self._note(
+            f"{text}: {why.message}; {hint}",
+            {"slug": slug, "action": "disable KEK", "state": "refused", **facts},
+        )
 
     def _tell(self, slug: str | None, action: str, text: str, **facts: Any) -> None:
         self._note(f"{_name(slug)}: {text}", {"slug": slug, "action": action, "state": "done", **facts})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["choice_options", "choose", "kms", "make_choice", "own_kms", "use_for_cell"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_CELL = "cell"  # in the place of a URI: the cell's KMS, for a tenant that had its own
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -59,9 +60,21 @@ def make_choice(uri: str, options: dict[str, Any]) -> Choice:
 
 def use_for_cell(context: Context, choice: Choice) -> Collection[str]:
     """Let the cell use a KMS; the ones before go on unwrapping. Return the schemes keys are wrapped under."""
-    wrapped_under = _registry(context)[1] if context.home.exists else {}
-    choose(context, choice, None, wrapped_under)
-    return wrapped_under or ()
+    from ..kms.names import is_same, may_hold, scheme_of
+    from ..server.kms_choice import sides
+
+    wrapped_under, needed = _keks(context)
+    said = sides(context.home)[0].read() if context.home.exists else None
+    for uri in (said.kms, *said.former) if said else ():
+        replaced = scheme_of(uri) == scheme_of(choice.uri) and not is_same(uri, choice.uri)
+        if replaced and any(may_hold(uri, kek) for kek in needed or ()):
+            fail(
+                f"keys of the cell are wrapped in {uri}, or were and are not destroyed yet",
+                "the cell has one KMS of each scheme: go by way of one of another scheme",
+            )
+    schemes = None if needed is None else {scheme_of(kek) for kek in needed}
+    choose(context, choice, None, schemes)
+    return {scheme_of(kek) for kek in wrapped_under}
 
 
 def choose(
@@ -117,16 +130,24 @@ def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> No
     """Use the KMS at URI: for the cell, or for one tenant.
 
     URI: gcpkms://projects/P/locations/L, vault://HOST:PORT/MOUNT, awskms://REGION, local: or
-    pkcs11:token=LABEL?module-path=FILE. Keys stay where they are wrapped, and readable, until
-    `wardkey keys rewrap` takes them along.
+    pkcs11:token=LABEL?module-path=FILE; with --tenant also the word cell, which takes it back to the cell's
+    KMS. Keys stay where they are wrapped, and readable, until `wardkey keys rewrap` takes them along. The
+    same KMS again renews its credential or address.
     """
+    from ..kms.names import may_hold, scheme_of
+    from ..server.kms_choice import sides
+
     choice = make_choice(uri, options)
     if tenant is None:
         wrapped_under = use_for_cell(context, choice)
+        left = {*wrapped_under} - {scheme_of(uri)}
     else:
-        tenant_id, wrapped_under = _tenant(context, tenant, uri)
-        choose(context, choice, tenant_id)
-    facts = {"kms": uri, "tenant": tenant, "rewrap": sorted({*wrapped_under} - {uri.partition(":")[0]})}
+        left = {kek for kek in _use_for_tenant(context, choice, tenant) if not may_hold(uri, kek)}
+        if uri == _CELL:
+            uri = sides(context.home)[0].read().kms
+            left = {kek for kek in left if not may_hold(uri, kek)}
+        left = {scheme_of(kek) for kek in left}
+    facts = {"kms": uri, "tenant": tenant, "rewrap": sorted(left)}
     emit(context, facts, lambda: _used(context, facts))
 
 
@@ -155,17 +176,31 @@ def show(context: Context) -> None:
         {
             "for": slugs.get(tenant, str(tenant)),
             "tenant_id": tenant,
+            "place": used.places.get(tenant, 0),
             "kms": uri,
             "managed_with": managed.tenants.get(tenant, THROUGH_KEEPER),
         }
         for tenant, uri in used.tenants.items()
+    ]
+    rows += [
+        {
+            "for": f"{slugs.get(tenant, tenant)}, keys from before",
+            "tenant_id": tenant,
+            "place": own.place,
+            "kms": own.kms,
+            "managed_with": next(
+                (each.kms for each in managed.left.get(tenant, ()) if each.place == own.place), THROUGH_KEEPER
+            ),
+        }
+        for tenant, owns in used.left.items()
+        for own in owns
     ]
     for row in rows:
         if row["managed_with"] == THROUGH_KEEPER:
             row["managed_with"] = None
         names = credential_files(row["kms"])
         for column, side in (("credential", keeper), ("admin_credential", orchestrator)):
-            path = side.place(row.get("tenant_id")) / names[0] if names else None
+            path = side.place(row.get("tenant_id"), row.get("place", 0)) / names[0] if names else None
             row[column] = path if path is not None and path.exists() else None
     facts = {"kms": rows, "environment": sorted(used.environment), "data_keys_by_scheme": counts}
     emit(context, facts, lambda: _show(rows, counts))
@@ -196,24 +231,37 @@ def check(context: Context, slug: str | None) -> int:
     return 0 if all(each.ok for each in found) else FAILED
 
 
-def _tenant(context: Context, slug: str, uri: str) -> tuple[UUID, list[str]]:
-    """Return a tenant's id and the schemes its keys are wrapped under; refuse a move nothing could follow."""
+def _use_for_tenant(context: Context, choice: Choice, slug: str) -> set[str]:
+    """Let a tenant use the KMS it brings, or the cell's; return the KEKs its keys are wrapped under."""
     from ..issuers import tenant_id
-    from ..server.kms_choice import check_move, sides
+    from ..keys.registry import keks_of
+    from ..server import kms_choice
 
     with context.connect() as connection:
         tenant = tenant_id(connection, slug)
-        query = "select distinct split_part(kek, ':', 1) from ward_internal.tenant_keys where tenant_id = %s"
-        schemes = [scheme for (scheme,) in connection.execute(query + " and wrapped is not null", [tenant])]
-    said = sides(context.home)[0].read()
-    own = said.tenants.get(tenant)
-    if own is None:
-        check_move(context.home, uri)
-    elif own.partition(":")[0] != uri.partition(":")[0] and own.partition(":")[0] in schemes:
-        fail(
-            f"keys of {slug} are wrapped in the KMS it brought before", "a tenant can bring its own KMS once"
-        )
-    return tenant, schemes
+        wrapped_under, needed = keks_of(connection, tenant)
+    if choice.uri != _CELL:
+        kms_choice.check_move(context.home, choice.uri, tenant)
+        choose(context, choice, tenant, needed)
+        return wrapped_under
+    if choice != kms_choice.Choice(_CELL):
+        raise click.UsageError("cell takes no options: its credentials are there")
+    kms_choice.use_cells(context.home, tenant, needed=needed)
+    return wrapped_under
+
+
+def _keks(context: Context) -> tuple[set[str], set[str] | None]:
+    """Return the KEKs that keys are wrapped under, and those that may be needed; None: not known."""
+    import psycopg
+
+    from ..errors import NotRunning
+    from ..keys.registry import keks_of
+
+    if not context.home.exists:
+        return set(), set()
+    with suppress(NotRunning, psycopg.Error), context.connect() as connection:
+        return keks_of(connection)
+    return set(), None
 
 
 def _registry(context: Context) -> tuple[dict[UUID, str], dict[str, int] | None]:

@@ -100,13 +100,16 @@ def _credentials(server: Server) -> Iterator[Problem]:
         used, managed = configured.read(keeper.directory), configured.read(orchestrator.directory)
     except KmsConfigurationError:
         return
-    chosen: list[tuple[UUID | None, str, str]] = [(None, used.kms, managed.kms)]
-    chosen += [(id_, uri, managed.tenants.get(id_, "local:")) for id_, uri in used.tenants.items()]
-    for tenant, uri, admin_uri in chosen:
+    chosen: list[tuple[UUID | None, int, str, str]] = [(None, 0, used.kms, managed.kms)]
+    chosen += [
+        (id_, used.places.get(id_, 0), uri, managed.tenants.get(id_, "local:"))
+        for id_, uri in used.tenants.items()
+    ]
+    for tenant, number, uri, admin_uri in chosen:
         name = (kms_choice.credential_files(uri) or ("",))[0]
         if not name:
             continue  # local:, which has no credentials
-        own, other = (side.place(tenant) / name for side in (keeper, orchestrator))
+        own, other = (side.place(tenant, number) / name for side in (keeper, orchestrator))
         slug = tenant and server.value("select slug from ward.tenants where id = %s", tenant)
         mend = f"wardkey kms use '{uri}'{f' --tenant {slug}' if slug else ''} --admin-credential FILE"
         if admin_uri == kms_choice.THROUGH_KEEPER:

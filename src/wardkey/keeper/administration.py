@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused, Unsupported
+from wardkey_pg.errors import KeeperUnavailable, KeyRefused, Unsupported, WardError
 
 from wardkey.kms import KekRef, Kms, KmsError
 
@@ -31,7 +31,7 @@ def is_for_administrators(request: object) -> bool:
         case Checkpoint(readmit=readmit):
             return readmit
         case Kek(action=action):
-            return action in ("disable", "destroy", "destroy_all")
+            return action in ("disable", "leave", "destroy", "destroy_all")
     return False
 
 
@@ -55,17 +55,18 @@ class Administration:
             )
             return {"kek": made.name, "kek_version": made.version}
         if request.kek is not None:
-            kek = request.kek
-            await _manage(
-                self._holding(tenant, kek),
-                lambda kms: kms.disable_kek(kek) if request.action == "disable" else kms.destroy_kek(kek),
-            )
+            kek, action = request.kek, request.action
+            ends: Mapping[str, Callable[[Kms], None]] = {
+                "disable": lambda kms: kms.disable_kek(kek),
+                "leave": lambda kms: kms.leave_kek(tenant, kek),
+                "destroy": lambda kms: kms.destroy_kek(kek),
+            }
+            await _manage(await self._holding(tenant, kek), ends[action])
             return {}
         if request.action == "destroy_all":
             self._check_shredded(tenant, "the KEK of a tenant that is not shredded is not destroyed")
-            for provider in present:
-                if self._providers.name_of(provider) not in request.managed:
-                    await _manage(provider, lambda kms: kms.destroy_all(tenant))
+            left = [each for each in present if self._providers.name_of(each) not in request.managed]
+            await self._destroy_all(tenant, left)
             return {}
         versions = await _manage(present[0], lambda kms: kms.kek_versions(tenant))
         return {
@@ -108,11 +109,27 @@ class Administration:
         if self._ledger.find(tenant) is None:
             raise KeyRefused(refusal, "shred it first: wardkey tenant shred SLUG")
 
-    def _holding(self, tenant: UUID, kek: KekRef) -> Provider:
+    async def _destroy_all(self, tenant: UUID, providers: Sequence[Provider]) -> None:
+        """Ask all of them, before the first refusal is raised."""
+        refused: list[WardError] = []
+        for provider in providers:
+            try:
+                await _manage(provider, lambda kms: kms.destroy_all(tenant))
+            except WardError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+
+    async def _holding(self, tenant: UUID, kek: KekRef) -> Provider:
+        """Return whom the KEK is of. Where a name fits several, they are asked which has the version."""
         providers = self._providers.named(tenant, kek.name)
         if not providers:
             raise KeyRefused("the KEK is of no key management service that is configured", "see kms.json")
-        return providers[0]
+        for provider in providers[:-1]:
+            known = await _manage(provider, lambda kms: kms.kek_versions(tenant))
+            if kek.version in (version.version for version in known):
+                return provider
+        return providers[-1]
 
 
 async def _manage(provider: Provider, call: Callable[[Kms], _T]) -> _T:

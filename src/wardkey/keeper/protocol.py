@@ -19,7 +19,7 @@ version, and ``"salt": base64`` come with them::
         → {"ok": true, "length": m} and m bytes; ``reseal`` says of what
     {"op": "kek", "tenant": uuid, "action": "create" or "rotate"}
         → {"ok": true, "kek": …, "kek_version": …}
-    {"op": "kek", "tenant": uuid, "action": "disable" or "destroy", "kek": …, "kek_version": …}
+    {"op": "kek", "tenant": uuid, "action": "disable", "leave" or "destroy", "kek": …, "kek_version": …}
     {"op": "kek", "tenant": uuid, "action": "destroy_all", "managed": ["own", "vault", …] or left out}
         → {"ok": true}
     {"op": "kek", "tenant": uuid, "action": "versions"}

@@ -19,7 +19,8 @@ from uuid import UUID
 from wardkey_pg.errors import KeeperUnavailable, KeyRefused
 
 from wardkey.kms import Kms, KmsConfigurationError, KmsDenied, KmsError, load_provider, open_kms
-from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, directory_of, read
+from wardkey.kms.configured import CONFIGURATION_FILE, TENANTS, Configuration, directory_of, read
+from wardkey.kms.names import may_hold
 
 from .trust import identity_of
 
@@ -40,7 +41,7 @@ def import_all(configuration: Configuration, report: Callable[[str], None]) -> N
     Raises KmsConfigurationError when the cell's cannot be; what others lack is reported.
     """
     load_provider(configuration.kms)
-    for uri in {*configuration.former, *configuration.tenants.values()}:
+    for uri in {*configuration.former, *_owned(configuration)}:
         try:
             load_provider(uri)
         except KmsConfigurationError as error:
@@ -137,7 +138,7 @@ class Providers:
     def schemes(self) -> list[str]:
         """What is configured now, the cell's first."""
         self._look()
-        uris = (*self._configuration.former, *self._configuration.tenants.values())
+        uris = (*self._configuration.former, *_owned(self._configuration))
         return list(dict.fromkeys((self.cell.scheme, *(uri.partition(":")[0] for uri in uris))))
 
     @property
@@ -151,17 +152,20 @@ class Providers:
     def of(self, tenant: UUID) -> list[Provider]:
         """Return where a KEK of the tenant may be: where it is made now first."""
         self._look()
-        own = self._configuration.tenants.get(tenant)
-        former = (self._provider(uri, self._directory, CELL_THREADS) for uri in self._configuration.former)
-        return [
-            *([self._provider(own, directory_of(self._directory, tenant), TENANT_THREADS)] if own else []),
-            self.cell,
-            *former,
+        owns = [
+            self._provider(each.kms, directory_of(self._directory, tenant, each.place), TENANT_THREADS)
+            for each in self._configuration.owns(tenant)
         ]
+        former = (self._provider(uri, self._directory, CELL_THREADS) for uri in self._configuration.former)
+        present = (owns.pop(0),) if tenant in self._configuration.tenants else ()
+        return [*present, self.cell, *owns, *former]
 
     def name_of(self, provider: Provider) -> str:
-        """Return ``own`` for one that a tenant brings, else its scheme, of which the cell has one each."""
-        return provider.scheme if provider.directory == self._directory else "own"
+        """Return the scheme of the cell's, of which it has one each; of a tenant's ``own``, ``own/1`` …"""
+        if provider.directory == self._directory:
+            return provider.scheme
+        first = provider.directory.parent.name == TENANTS
+        return "own" if first else f"own/{provider.directory.name}"
 
     async def ask(self, providers: Sequence[Provider], call: Callable[[Kms], _T]) -> _T:
         """Ask the first; when it denies, the next. Raises KeyRefused, KeeperUnavailable."""
@@ -177,14 +181,13 @@ class Providers:
         raise KeyRefused("the key management service refused the key", "see the keeper's log")
 
     def named(self, tenant: UUID, kek: str) -> list[Provider]:
-        """Return where this KEK may be, by the scheme that its name begins with: nowhere if not the tenant's.
+        """Return where this KEK may be, by what its name tells: nowhere if it is not the tenant's.
 
         Else a DEK could be wrapped under the KEK of another tenant, and had by whoever may use that one.
         """
-        scheme = kek.partition(":")[0]
         if str(tenant) not in kek:  # each provider names KEKs by their tenant
             return []
-        return [provider for provider in self.of(tenant) if provider.scheme == scheme]
+        return [provider for provider in self.of(tenant) if may_hold(provider.uri, kek)]
 
     def close(self) -> None:
         for provider in self._opened.values():
@@ -210,7 +213,9 @@ class Providers:
         cells = (self._override or configuration.kms, *configuration.former)
         wanted = {(uri, self._directory) for uri in cells}
         wanted |= {
-            (uri, directory_of(self._directory, tenant)) for tenant, uri in configuration.tenants.items()
+            (own.kms, directory_of(self._directory, tenant, own.place))
+            for tenant in (*configuration.tenants, *configuration.left)
+            for own in configuration.owns(tenant)
         }
         for identity in self._opened.keys() - wanted:
             provider = self._opened.pop(identity)
@@ -223,3 +228,9 @@ class Providers:
             found = Provider(uri, directory, threads, self._report, self._open)
             self._opened[uri, directory] = found
         return found
+
+
+def _owned(configuration: Configuration) -> set[str]:
+    """Return the URIs of the KMSes that tenants bring, or brought."""
+    tenants = (*configuration.tenants, *configuration.left)
+    return {own.kms for tenant in tenants for own in configuration.owns(tenant)}

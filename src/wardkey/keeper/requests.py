@@ -40,7 +40,8 @@ MASTER_TENANT = UUID(bytes=MASTER)
 PLATFORM = UUID(int=0)  # whose log has what is of no tenant
 MAX_FIELDS = 512 * 1024 * 1024  # bytes of one reseal
 _MAX_NAME = 1024
-_ACTIONS = ("create", "rotate", "disable", "destroy", "destroy_all", "versions")
+_ACTIONS = ("create", "rotate", "disable", "leave", "destroy", "destroy_all", "versions")
+_OF_VERSIONS = ("disable", "leave", "destroy")
 _COMMITMENT_LENGTH = 32
 
 
@@ -112,8 +113,8 @@ class Reseal:
 class Kek:
     """Asks for something to be done with a tenant's KEK.
 
-    ``kek``: to disable and destroy a version. ``managed``: the KMSes that destroy_all leaves to who asks,
-    ``own`` for the tenant's own, others by their scheme.
+    ``kek``: to disable, leave and destroy a version. ``managed``: the KMSes that destroy_all leaves to who
+    asks, ``own``, ``own/1`` … for the tenant's own, others by their scheme.
     """
 
     tenant: UUID
@@ -255,8 +256,8 @@ def _kek_action(message: Mapping[str, Any], tenant: UUID) -> Kek:
     action, kek = message.get("action"), _optional_kek(message)
     if action not in _ACTIONS:
         raise Unsupported(f"action must be one of {', '.join(_ACTIONS)}")
-    if (kek is not None) != (action in ("disable", "destroy")):
-        raise Unsupported("disable and destroy name a KEK and its version, other actions do not")
+    if (kek is not None) != (action in _OF_VERSIONS):
+        raise Unsupported(f"{', '.join(_OF_VERSIONS)} name a KEK and its version, other actions do not")
     managed = message.get("managed", [])
     if not isinstance(managed, list) or not all(isinstance(name, str) for name in managed):
         raise Unsupported("managed must be a list of names")

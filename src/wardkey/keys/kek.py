@@ -17,9 +17,10 @@ from uuid import UUID
 
 from wardkey_pg.errors import KeeperUnavailable, KeyRefused
 
-from ..errors import ServerError
+from ..errors import ServerError, WardError
 from ..keeper import client
 from ..kms import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, configured, open_kms
+from ..kms.names import may_hold, scheme_of
 
 __all__ = ["Keks"]
 
@@ -38,7 +39,7 @@ class Keks:
 
     def __init__(self, directory: Path, socket: Path) -> None:
         self._directory = directory
-        self._socket = socket
+        self._keeper = client.Client(socket)
         try:
             self._configuration = configured.read(directory)
         except KmsConfigurationError as error:
@@ -47,7 +48,8 @@ class Keks:
 
     def uri(self, tenant: UUID) -> str | None:
         """Return the KMS that is asked directly for this tenant, None when the keeper is asked."""
-        uri = self._configuration.tenants.get(tenant, self._configuration.kms)
+        own = self._configuration.own(tenant)
+        uri = own.kms if own else self._configuration.kms
         return None if uri == _THROUGH_KEEPER else uri
 
     def create(self, tenant: UUID) -> KekRef:
@@ -64,6 +66,20 @@ class Keks:
         """Let nothing be wrapped or unwrapped under this version any more, for now."""
         self._on(tenant, kek, "disable", lambda kms: kms.disable_kek(kek))
 
+    def leave(self, tenant: UUID, kek: KekRef) -> None:
+        """Do the same with a version in a KMS that the tenant has left, where it may be the current one."""
+        self._on(tenant, kek, "leave", lambda kms: kms.leave_kek(tenant, kek))
+
+    def has_several(self, tenant: UUID) -> bool:
+        """Whether KEKs of the tenant may be in another KMS, too, than the one that makes them now."""
+        said = self._configuration
+        return tenant in said.tenants or tenant in said.left or bool(said.former)
+
+    def is_ambiguous(self, tenant: UUID, kek: KekRef) -> bool:
+        """Whether the name alone does not tell which of the tenant's KMSes the KEK is in."""
+        found = [uri for _, uri, _ in self._places(tenant) if may_hold(uri, kek.name)]
+        return len(found) > 1 or tenant in self._configuration.left
+
     def destroy(self, tenant: UUID, kek: KekRef) -> None:
         """Destroy this version. Refused for the current one."""
         self._on(tenant, kek, "destroy", lambda kms: kms.destroy_kek(kek))
@@ -71,15 +87,28 @@ class Keks:
     def destroy_all(self, tenant: UUID) -> None:
         """Destroy every version of the tenant's KEK, and let no further one be made of that name.
 
-        KMSes that the tenant's KEK may have been in before are asked too.
+        KMSes that the tenant's KEK may have been in before are asked too; all, before the first refusal is
+        raised.
         """
-        asked, managed = self._present_and_past(tenant), []
-        for place, kms in enumerate(asked):
-            if kms is not None:
-                _patiently(lambda: kms.destroy_all(tenant))  # noqa: B023 - called at once
-                managed.append("own" if tenant in self._configuration.tenants and place == 0 else kms.scheme)
-        if None in asked:  # the keeper's credential may not do in the others what was just done there
-            self._ask(tenant, "destroy_all", managed=managed)
+        refused: list[WardError] = []
+        managed: list[str] = []
+        places = self._places(tenant)
+        for name, uri, directory in places:
+            try:
+                kms = self._open(uri, directory)
+                if kms is not None:
+                    managed.append(name)
+                    _patiently(lambda: kms.destroy_all(tenant))  # noqa: B023 - called at once
+            except WardError as error:
+                managed.append(name)
+                refused.append(error)
+        if any(uri == _THROUGH_KEEPER for _, uri, _ in places):
+            try:  # the keeper's credential may not do in the others what was just done there
+                self._ask(tenant, "destroy_all", managed=sorted(set(managed)))
+            except WardError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
 
     def versions(self, tenant: UUID) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first."""
@@ -90,22 +119,44 @@ class Keks:
 
     def _on(self, tenant: UUID, kek: KekRef, action: str, call: Callable[[Kms], None]) -> None:
         """Ask whom the KEK is of: after a move, that is not whom the tenant's next one will be of."""
-        known = filter(None, self._present_and_past(tenant))
-        kms = next((kms for kms in known if kek.name.startswith(f"{kms.scheme}:")), None)
+        kms = self._holding(tenant, kek)
         if kms is None:
             self._ask(tenant, action, kek=kek.name, kek_version=kek.version)
         else:
             _patiently(lambda: call(kms))
 
-    def _present_and_past(self, tenant: UUID) -> list[Kms | None]:
-        """Return where the tenant's KEK may be: its own KMS, the cell's, the cell's former ones."""
-        cells = (self._configuration.kms, *self._configuration.former)
-        own = [self._kms(tenant)] if tenant in self._configuration.tenants else []
-        return [*own, *(self._open(uri, self._directory) for uri in cells)]
+    def _holding(self, tenant: UUID, kek: KekRef) -> Kms | None:
+        """Return whom the KEK is of. Where a name fits several, they are asked which has the version."""
+        ambiguous = self.is_ambiguous(tenant, kek)
+        for _, uri, directory in self._places(tenant):
+            if not may_hold(uri, kek.name) or (kms := self._open(uri, directory)) is None:
+                continue
+            if not ambiguous:
+                return kms
+            known = _patiently(lambda: kms.kek_versions(tenant))
+            if kek.version in (version.version for version in known):
+                return kms
+        return None
+
+    def _places(self, tenant: UUID) -> list[tuple[str, str, Path]]:
+        """Return where the tenant's KEK may be: its own KMSes, the cell's, the cell's former ones.
+
+        Each with the name that the keeper has for it, its URI and where its credentials are.
+        """
+        said = self._configuration
+        owns = [
+            (
+                f"own/{own.place}" if own.place else "own",
+                own.kms,
+                configured.directory_of(self._directory, tenant, own.place),
+            )
+            for own in said.owns(tenant)
+        ]
+        return [*owns, *((scheme_of(uri), uri, self._directory) for uri in (said.kms, *said.former))]
 
     def _kms(self, tenant: UUID) -> Kms | None:
-        if (own := self._configuration.tenants.get(tenant)) is not None:
-            return self._open(own, configured.directory_of(self._directory, tenant))
+        if (own := self._configuration.own(tenant)) is not None:
+            return self._open(own.kms, configured.directory_of(self._directory, tenant, own.place))
         return self._open(self._configuration.kms, self._directory)
 
     def _open(self, uri: str, directory: Path) -> Kms | None:
@@ -124,7 +175,7 @@ class Keks:
         return KekRef(answer["kek"], answer["kek_version"])
 
     def _ask(self, tenant: UUID, action: str, **members: Any) -> dict[str, Any]:
-        return client.ask(self._socket, {"op": "kek", "tenant": str(tenant), "action": action, **members})
+        return self._keeper.ask({"op": "kek", "tenant": str(tenant), "action": action, **members})
 
 
 def _patiently(call: Callable[[], _T]) -> _T:

@@ -20,6 +20,7 @@ __all__ = [
     "Connection",
     "Ward",
     "keeper_socket",
+    "keks_of",
     "keks_to_destroy",
     "read_keys",
     "read_policy",
@@ -108,6 +109,30 @@ select distinct d.tenant_id from ward_internal.events as d
 def keks_to_destroy(connection: Connection, policy: Policy) -> set[UUID]:
     """Return the tenants with KEK versions that have wrapped nothing for the grace."""
     return {tenant for (tenant,) in connection.execute(_DISABLED, [policy.grace]).fetchall()}
+
+
+_KEKS = """
+select kek, true from ward_internal.tenant_keys
+ where state <> 'destroyed' and kek <> 'master' and (%(tenant)s::uuid is null or tenant_id = %(tenant)s)
+union
+select regexp_replace(e.detail ->> 'from', ' [^ ]*$', ''), false from ward_internal.events as e
+ where e.kind = 'rewrapped' and (%(tenant)s::uuid is null or e.tenant_id = %(tenant)s)
+   and not exists (
+     select from ward_internal.tenants as t where t.id = e.tenant_id and t.status in ('shredding', 'shredded')
+   )
+   and not exists (
+     select from ward_internal.events as d where d.tenant_id = e.tenant_id and d.kind = 'kek destroyed'
+        and format('%%s %%s', d.detail ->> 'kek', d.detail ->> 'kek_version') = e.detail ->> 'from')"""
+
+
+def keks_of(connection: Connection, tenant: UUID | None = None) -> tuple[set[str], set[str]]:
+    """Return the names of the KEKs that data keys are wrapped under, of one tenant or of all.
+
+    Second, also of those that data keys were wrapped under and that are not destroyed: backups have such
+    keys, and somebody has to destroy the KEK.
+    """
+    found = connection.execute(_KEKS, {"tenant": tenant}).fetchall()
+    return {kek for kek, used in found if used}, {kek for kek, _ in found}
 
 
 def keeper_socket(connection: Connection) -> Path:

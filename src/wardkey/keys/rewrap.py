@@ -8,6 +8,10 @@ No row of data is touched. Per tenant::
                                      │ commit
                          disable the versions that wrap nothing any more
 
+A KEK that the tenant left in another KMS is disabled there, too, after a rotation that makes its current
+version another one. Where that is refused or not answered, the tenant is rewrapped all the same: the result
+says which version is still enabled, and the next run tries again.
+
 So nothing is rotated twice, wherever a run was interrupted. A run is an event, ``rewrap started``; one of
 the same scope that did not finish within the last day is gone on with, and leaves alone what it did already.
 
@@ -22,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -56,6 +60,13 @@ _UNLOCK = "select pg_advisory_unlock(hashtext('wardkey'), hashtext('rewrap'))"
 _LIVE = """
 select version, kek, kek_version, wrapped_at from ward_internal.tenant_keys
  where tenant_id = %s and state <> 'destroyed' and kek <> 'master' order by version"""
+_LEFT = """
+select distinct e.detail ->> 'from' from ward_internal.events as e
+ where e.tenant_id = %(tenant)s and e.kind = 'rewrapped'
+   and not exists (
+     select from ward_internal.events as d
+      where d.tenant_id = %(tenant)s and d.kind in ('kek disabled', 'kek destroyed')
+        and format('%%s %%s', d.detail ->> 'kek', d.detail ->> 'kek_version') = e.detail ->> 'from')"""
 _UNFINISHED = """
 select s.detail ->> 'run', s.at from ward_internal.events as s
  where s.tenant_id = ward_internal.master_id() and s.kind = 'rewrap started'
@@ -83,13 +94,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one tenant. ``keys``: how many were wrapped anew; ``trouble``: why it was not done."""
+    """What became of one tenant. ``keys``: how many were wrapped anew; ``trouble``: why it was not done.
+
+    ``left_enabled``: versions in KMSes that the tenant has left, and why they could not be disabled there.
+    """
 
     tenant: TenantKeys
     kek: KekRef | None = None
     keys: int = 0
     disabled: tuple[KekRef, ...] = ()
     trouble: WardError | None = None
+    left_enabled: tuple[tuple[KekRef, WardError], ...] = ()
 
 
 @contextmanager
@@ -206,16 +221,23 @@ def _rewrap_one(
 
 def _disable_old(connection: Connection, keks: Keks, result: Result, old: set[KekRef] | None) -> Result:
     """Disable the versions left behind; ``old`` is None where nobody remembers which."""
-    if result.trouble or old == set():
+    tenant = result.tenant.id
+    if result.trouble:
         return result
     try:
-        try:
-            disabled = disable_unused(connection, keks, result.tenant.id, old)
-        except KeyRefused:  # Vault wants older ones to be disabled first, which a crash may have left
-            disabled = disable_unused(connection, keks, result.tenant.id)
+        left = set() if old is None else old
+        if keks.has_several(tenant):
+            left = left | _left_behind(connection, tenant)
+        disabled: tuple[KekRef, ...] = ()
+        if old is None or old:
+            try:
+                disabled = disable_unused(connection, keks, tenant, old)
+            except KeyRefused:  # Vault wants older ones to be disabled first, which a crash may have left
+                disabled = disable_unused(connection, keks, tenant)
+        gone, left_enabled = _leave(connection, keks, tenant, left) if left else ((), ())
     except WardError as error:
-        return Result(result.tenant, result.kek, result.keys, trouble=error)
-    return Result(result.tenant, result.kek, result.keys, disabled)
+        return replace(result, trouble=error)
+    return replace(result, disabled=(*disabled, *gone), left_enabled=left_enabled)
 
 
 def disable_unused(
@@ -223,20 +245,51 @@ def disable_unused(
 ) -> tuple[KekRef, ...]:
     """Disable those of ``old``, or all, that wrap no key of the tenant, and return them.
 
-    That takes a transaction, which locks the tenant: nobody else can come to use one of them meanwhile. A KEK
-    of another name than those in use is left alone: where the tenant was before it moved to another KMS, it
-    is the current one, which cannot be disabled.
+    That takes a transaction, which locks the tenant: nobody else can come to use one of them meanwhile. KEKs
+    in a KMS that the tenant has left are left alone.
     """
     with connection.transaction():
         lock_tenant(connection, tenant)
         used = keks_in_use(connection, tenant)
         old = _enabled(keks, tenant, used) if old is None else old
-        names = {kek.name for kek in used}
-        disabled = tuple(sorted((kek for kek in old - used if kek.name in names), key=_age))
+        here = (kek for kek in old - used if not _is_elsewhere(keks, tenant, kek, used))
+        disabled = tuple(sorted(here, key=_age))
         for kek in disabled:
             keks.disable(tenant, kek)
             log_kek(connection, tenant, "kek disabled", kek)
     return disabled
+
+
+def _leave(
+    connection: Connection, keks: Keks, tenant: UUID, old: set[KekRef]
+) -> tuple[tuple[KekRef, ...], tuple[tuple[KekRef, WardError], ...]]:
+    """Disable those of ``old`` that are in a KMS the tenant has left; return them, and what was refused."""
+    disabled: list[KekRef] = []
+    refused: list[tuple[KekRef, WardError]] = []
+    with connection.transaction():
+        lock_tenant(connection, tenant)
+        used = keks_in_use(connection, tenant)
+        elsewhere = (kek for kek in old - used if _is_elsewhere(keks, tenant, kek, used))
+        for kek in sorted(elsewhere, key=_age):
+            try:
+                keks.leave(tenant, kek)
+            except WardError as error:
+                refused.append((kek, error))
+                continue
+            log_kek(connection, tenant, "kek disabled", kek)
+            disabled.append(kek)
+    return tuple(disabled), tuple(refused)
+
+
+def _is_elsewhere(keks: Keks, tenant: UUID, kek: KekRef, used: set[KekRef]) -> bool:
+    """Whether the KEK may be in another KMS than those in use are in."""
+    return kek.name not in {each.name for each in used} or keks.is_ambiguous(tenant, kek)
+
+
+def _left_behind(connection: Connection, tenant: UUID) -> set[KekRef]:
+    """Return the KEK versions that data keys were taken from, and that were never disabled."""
+    found = connection.execute(_LEFT, {"tenant": tenant}).fetchall()
+    return {KekRef(*text.rsplit(" ", 1)) for (text,) in found}
 
 
 def keks_in_use(connection: Connection, tenant: UUID) -> set[KekRef]:

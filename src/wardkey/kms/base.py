@@ -120,6 +120,24 @@ class Kms(ABC):
         left to tell by, and the keeper's ledger refuses.
         """
 
+    def leave_kek(self, tenant: UUID, kek: KekRef) -> None:
+        """Disable a version that may be the current one: the tenant is with another KMS now.
+
+        The current one is rotated first, so that the version which stays enabled wraps nothing. Raises
+        KmsDenied when the KMS has no such version.
+        """
+        known = {version.version: version for version in self.kek_versions(tenant)}
+        if kek.version not in known:
+            raise KmsDenied("there is no such version of the tenant's KEK")
+        if known[kek.version].state != "enabled":
+            return
+        current = self.create_kek(tenant)
+        if current == kek:
+            current = self.rotate_kek(tenant)
+        for version in known.values():  # oldest first: those before it wrap nothing any more either
+            if version.state == "enabled" and version.version != current.version:
+                self.disable_kek(KekRef(kek.name, version.version))
+
     @abstractmethod
     def kek_versions(self, tenant: UUID) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first; empty when it knows nothing."""

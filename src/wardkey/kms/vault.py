@@ -7,7 +7,8 @@ and the DEK's additional data is its ``associated_data``.
 Options of the URI: ``namespace=NAME``; ``tls=off``, to a loopback address only; ``keeper=ENTITY``, for
 whoever makes KEKs: the identity entity that is to use them. Making a KEK then also writes the policy
 ``wardkey-<tenant>`` (encrypt and decrypt with this key and read its description, nothing else) and an
-identity group of that name, which gives the policy to the entity and the tokens it has.
+identity group of that name, which gives the policy to the entity and the tokens it has. Of another mount than
+``transit`` both are called ``wardkey-<tenant>-<mount>``.
 
 Whoever manages KEKs needs create, read, update and delete on ``MOUNT/keys/wardkey-*``; with ``keeper=`` also
 create, update and delete on ``sys/policies/acl/wardkey-*`` and ``identity/group/name/wardkey-*``, and read on
@@ -50,6 +51,7 @@ from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, Kms
 __all__ = ["VaultKms"]
 
 _OPTIONS = ("keeper", "namespace", "tls")
+_MOUNT = "transit"  # when the URI names none
 _ROTATION = "8760h"
 _TRIES = 10  # of a rotation
 _KEY = re.compile(r"wardkey-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -148,8 +150,8 @@ class VaultKms(Kms):
             self._ask("POST", f"{path}/config", {"deletion_allowed": True})
             self._ask("DELETE", path)
         if self._keeper is not None:
-            self._ask("DELETE", f"identity/group/name/{name}")
-            self._ask("DELETE", f"sys/policies/acl/{name}")
+            self._ask("DELETE", f"identity/group/name/{self._policy(name)}")
+            self._ask("DELETE", f"sys/policies/acl/{self._policy(name)}")
 
     def kek_versions(self, tenant: UUID) -> list[KekVersion]:
         known = self._known(f"wardkey-{tenant}")
@@ -183,6 +185,10 @@ class VaultKms(Kms):
             raise KmsDenied("the KEK is not one of this Vault")
         return key, kek.version
 
+    def _policy(self, name: str) -> str:
+        """Return the name of the policy for this KEK: another mount of the same Vault may have one, too."""
+        return name if self._mount == _MOUNT else f"{name}-{self._mount.replace('/', '.')}"
+
     def _allow(self, name: str, entity: str) -> None:
         """Let ``entity`` use the KEK. Done each time: what was interrupted or undone is whole again."""
         found = self._ask("GET", f"identity/entity/name/{entity}", missing_is_none=True)
@@ -194,9 +200,10 @@ class VaultKms(Kms):
             f"{self._mount}/keys/{name}": "read",
         }
         policy = {"path": {path: {"capabilities": [can]} for path, can in rules.items()}}
-        self._ask("PUT", f"sys/policies/acl/{name}", {"policy": json.dumps(policy)})
-        group = {"policies": [name], "member_entity_ids": [found["id"]]}
-        self._ask("POST", f"identity/group/name/{name}", group)
+        named = self._policy(name)
+        self._ask("PUT", f"sys/policies/acl/{named}", {"policy": json.dumps(policy)})
+        group = {"policies": [named], "member_entity_ids": [found["id"]]}
+        self._ask("POST", f"identity/group/name/{named}", group)
 
     def _ask(
         self,
@@ -224,7 +231,7 @@ class VaultKms(Kms):
 def _split(address: str, tls: str) -> tuple[str, str]:
     """Return the server's URL and the mount. What was written is not in the error."""
     host, _, mount = address.partition("/")
-    mount = mount.strip("/") or "transit"
+    mount = mount.strip("/") or _MOUNT
     try:
         parts = urlsplit(f"//{host}")
         port = parts.port or 8200
