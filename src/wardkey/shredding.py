@@ -9,12 +9,16 @@ Steps, in this order; whatever ends the run, the next one does all of them again
 5. the keeper signs the certificate;
 6. the database drops the ward and its role, forgets the wrapped keys and keeps the certificate.
 
+Step 4 wants an answer of the KMS. Where that is gone for good, the operator says so (``gone``): then whatever
+can still be asked is, and the certificate says that the KEK may still be there, which nobody can rule out.
+
 What stays: the tenant's row, whose slug is not given again, its events, and the certificate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +30,7 @@ from psycopg.types.json import Jsonb
 from wardkey_pg import __version__
 
 from .certificate import Certificate, statement_text
-from .errors import KeyInUse, ServerError
+from .errors import KeyInUse, ServerError, WardError
 from .keeper import client
 from .keys.kek import Keks
 from .kms import KekVersion
@@ -38,6 +42,8 @@ Facts = dict[str, Any]
 
 _ENDING = 10_000  # milliseconds that a connection is given to end
 _DERIVED = "master"  # stands for the KEK of a key that was derived
+_UNREPORTED = "destruction accepted, not reported any more"
+_UNASKED = "unknown: the KMS could not be asked"
 _KEPT_ON_DISK = {
     "local": "the keeper's directory",
     "vault": "the Vault's storage",
@@ -45,18 +51,27 @@ _KEPT_ON_DISK = {
 }
 
 
-def what_goes(connection: Connection, slug: str, keks: Keks) -> Facts:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the KMS says of the tenant's KEK. ``unasked``: why it could not be asked."""
+
+    versions: tuple[KekVersion, ...] = ()
+    unasked: str | None = None
+
+
+def what_goes(connection: Connection, slug: str, keks: Keks, *, gone: str | None = None) -> Facts:
     """Return what shredding would destroy, and the ``code`` that confirms it.
 
     ``tables`` with their rows, ``keys``, ``keks`` as the KMS reports them, what ``remains``; ``begun_at``
-    when a run was interrupted. Changes nothing. Raises psycopg.Error (WK203), KeyRefused, KeeperUnavailable.
+    when a run was interrupted. ``gone``: why the KMS need not answer. Changes nothing. Raises psycopg.Error
+    (WK203), KeyRefused, KeeperUnavailable.
     """
     with connection.transaction():
         row = connection.execute("select ward_internal.shredding_facts(%s)", [slug]).fetchone()
     facts: Facts = row[0] if row else {}
     tenant = UUID(facts["tenant"])
-    said = keks.versions(tenant)
-    reported = [{"version": each.version, "state": each.state, **_times(each)} for each in said]
+    said = _ask(keks, tenant, gone)
+    reported = [{"version": each.version, "state": each.state, **_times(each)} for each in said.versions]
     return {
         **facts,
         "keks": reported,
@@ -83,12 +98,14 @@ def shred(
     code: str,
     operator: str,
     say: Callable[[str], None] = lambda text: None,
+    *,
+    gone: str | None = None,
 ) -> Certificate:
     """Destroy the tenant's keys and ward and return the certificate; the one there is, if it was done before.
 
     ``connection``: a superuser's, autocommit. ``keeper``: its socket. ``code``: of ``what_goes``. ``say`` is
-    told each step that is done. Raises psycopg.Error (WK211 not the code), KeyRefused, KeeperUnavailable,
-    KeyInUse, ServerError.
+    told each step that is done. ``gone``: why the KMS will never answer again, for the certificate. Raises
+    psycopg.Error (WK211 not the code), KeyRefused, KeeperUnavailable, KeyInUse, ServerError.
     """
     if (certificate := finished(connection, slug)) is not None:
         return certificate
@@ -102,9 +119,11 @@ def shred(
     tables = _count(connection, facts)
     refused = client.ask(keeper, {"op": "tombstone", "tenant": str(tenant), "name": slug})
     say(f"{slug}: the keeper releases its keys no more")
-    keks.destroy_all(tenant)
-    said = keks.versions(tenant)
-    say(f"{slug}: the KMS has destroyed its KEK, or will")
+    said = _destroy(keks, tenant, gone)
+    if said.unasked is None:
+        say(f"{slug}: the KMS has destroyed its KEK, or will")
+    else:
+        say(f"{slug}: its KEK may still exist: {said.unasked}")
     statement = {
         "what": "certificate of destruction",
         "format": 1,
@@ -116,6 +135,7 @@ def shred(
         "keks": _keks(facts, said),
         "remains": _remains(facts, said, _schemes(connection, facts)),
         "begun_at": _begun_at(connection, tenant),
+        **({"kms_gone": {"reason": gone, "answer": said.unasked}} if said.unasked else {}),
         "keys_refused_since": refused["time"],
         "certified_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "operator": operator,
@@ -129,6 +149,27 @@ def shred(
         ).fetchone()
     say(f"{slug}: its ward is gone")
     return Certificate.from_document(row[0]) if row else certificate
+
+
+def _ask(keks: Keks, tenant: UUID, gone: str | None) -> _Said:
+    """Return what the KMS says of the tenant's KEK; ``gone``: it need not answer."""
+    try:
+        return _Said(tuple(keks.versions(tenant)))
+    except WardError as error:
+        if gone is None:
+            raise
+        return _Said(unasked=error.message)
+
+
+def _destroy(keks: Keks, tenant: UUID, gone: str | None) -> _Said:
+    """Have the KEK destroyed wherever it may be, and return what is said of it then."""
+    try:
+        keks.destroy_all(tenant)
+    except WardError as error:
+        if gone is None:
+            raise
+        return replace(_ask(keks, tenant, gone), unasked=error.message)
+    return _ask(keks, tenant, gone)
 
 
 def _check_keeper(connection: Connection, keeper: Path) -> None:
@@ -168,23 +209,26 @@ def _count(connection: Connection, facts: Facts) -> list[Facts]:
     return counted
 
 
-def _keks(facts: Facts, said: list[KekVersion]) -> list[Facts]:
+def _keks(facts: Facts, said: _Said) -> list[Facts]:
     """Return every KEK version with what the KMS says of it. Raises ServerError when one is still usable."""
     used = sorted({(key["kek"], key["kek_version"]) for key in facts["keys"] if key["kek"] != _DERIVED})
     # Of a tenant on its way from one KMS to another it cannot be told which of the two reports a version.
     certain = len({kek.partition(":")[0] for kek, _ in used}) == 1
-    reported = {version.version: version for version in said}
+    reported = {version.version: version for version in said.versions}
+    unreported = _UNREPORTED if said.unasked is None else _UNASKED
     found = []
     for kek, version in used:
         report = reported.pop(version, None) if certain else None
-        state = report.state if report else "destruction accepted, not reported any more"
+        state = report.state if report else unreported
         found.append({"kek": kek, "version": version, "state": state, **_times(report)})
     name = used[0][0] if certain else None
     found += [
         {"kek": name, "version": report.version, "state": report.state, **_times(report)}
         for report in reported.values()
     ]
-    if usable := [report.version for report in said if report.state not in ("destroyed", "scheduled")]:
+    if usable := [
+        report.version for report in said.versions if report.state not in ("destroyed", "scheduled")
+    ]:
         raise ServerError(
             f"the KMS still has the tenant's KEK, version {', '.join(usable)}",
             "see wardkey kms check, then run this again",
@@ -204,15 +248,20 @@ def _schemes(connection: Connection, facts: Facts) -> set[str]:
     return {kek.partition(":")[0] for kek in (*former, *(key["kek"] for key in facts["keys"]))}
 
 
-def _remains(facts: Facts, said: list[KekVersion], schemes: set[str]) -> list[str]:
+def _remains(facts: Facts, said: _Said, schemes: set[str]) -> list[str]:
     """Say what is not yet, or not by this, beyond reach."""
     remains = [
         f"KEK version {version.version} is scheduled for destruction"
         + (f" at {_moment(version.destroyed_at)}" if version.destroyed_at else "")
         + ": until then an administrator of the KMS can bring it back"
-        for version in said
+        for version in said.versions
         if version.state == "scheduled"
     ]
+    if said.unasked is not None:
+        remains.append(
+            "the KMS could not be asked: the KEK may still exist there, and whoever can use it opens every "
+            "backup of the database that was made before"
+        )
     if facts["mode"] == "derived":
         remains.append(
             "the data keys were derived from the cell's master secret, which other tenants still need: "

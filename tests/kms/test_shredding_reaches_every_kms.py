@@ -126,3 +126,50 @@ def test_while_the_kms_is_away_nothing_is_certified_and_a_rerun_ends_well(
     done = server("tenant", "shred", "own", "--confirm", code)
     Certificate.parse(done.stdout.encode()).verify()
     assert server.sql("select status from ward.tenants where slug = 'own'") == "shredded"
+
+
+def test_a_kms_that_is_gone_for_good_is_told_in_the_certificate(home: Home, vault_bench: VaultBench) -> None:
+    server = KmsServer(home.path)
+    server.start()
+    uri, *options = choice_of(vault_bench)
+    server("tenant", "create", "own", "--kms", uri, *options)
+    server.write("own", "of own")
+    gone = ("--kms-gone", "the clinic's provider closed in March")
+    vault_bench.server.seal()
+    try:
+        assert server("tenant", "shred", "own", code=1).stdout == ""
+        server("tenant", "shred", "own", "--kms-gone", " ", code=2)
+        code = server.json("tenant", "shred", "own", *gone)["code"]
+        assert server("tenant", "shred", "own", "--confirm", code, code=1).stdout == ""
+        done = server("tenant", "shred", "own", "--confirm", code, *gone)
+    finally:
+        vault_bench.server.unseal()
+    certificate = Certificate.parse(done.stdout.encode())
+    certificate.verify()
+    said = certificate.statement
+    assert said["kms_gone"]["reason"] == gone[1] and "does not answer" in said["kms_gone"]["answer"]
+    assert [kek["state"] for kek in said["keks"]] == ["unknown: the KMS could not be asked"]
+    assert any("KEK may still exist" in text for text in said["remains"])
+    assert "may still exist" in done.stderr
+    tenant = said["tenant"]["id"]
+    assert server.sql("select status from ward.tenants where slug = 'own'") == "shredded"
+    keys = f"ward_internal.tenant_keys where tenant_id = '{tenant}' and wrapped is not null"
+    assert server.sql(f"select count(*) from {keys}") == "0"
+    assert tenant in (home.keeper / "ledger.jsonl").read_text()
+    assert all(not side.read().owns(UUID(tenant)) for side in sides(home))
+    # It does still exist: what the certificate did not rule out.
+    assert [each.state for each in vault_bench.open_admin().kek_versions(UUID(tenant))] == ["enabled"]
+    assert server("tenant", "shred", "own").stdout == done.stdout
+
+
+def test_a_kms_that_answers_after_all_is_certified_as_ever(home: Home, vault_bench: VaultBench) -> None:
+    server = KmsServer(home.path)
+    server.start()
+    uri, *options = choice_of(vault_bench)
+    server("tenant", "create", "own", "--kms", uri, *options)
+    gone = ("--kms-gone", "so it seems")
+    code = server.json("tenant", "shred", "own", *gone)["code"]
+    said = Certificate.parse(server("tenant", "shred", "own", "--confirm", code, *gone).stdout.encode())
+    assert "kms_gone" not in said.statement
+    assert [kek["state"] for kek in said.statement["keks"]] == [_GONE]
+    assert vault_bench.open_admin().kek_versions(UUID(said.statement["tenant"]["id"])) == []

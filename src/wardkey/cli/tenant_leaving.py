@@ -72,14 +72,25 @@ def export(context: Context, slug: str, target: Path, sealed: bool, token_file: 
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the certificate into FILE instead of printing it.",
 )
+@click.option(
+    "--kms-gone",
+    "gone",
+    metavar="REASON",
+    help="Its KMS is gone for good and need not answer; REASON is in the certificate.",
+)
 @pass_context
-def shred(context: Context, slug: str, code: str | None, certificate: Path | None) -> None:
+def shred(context: Context, slug: str, code: str | None, certificate: Path | None, gone: str | None) -> None:
     """Destroy a tenant's keys and its ward for good.
 
     First `wardkey tenant shred SLUG`: it changes nothing, and says what will go and the code that confirms
     it. Then the same with --confirm CODE: the certificate of destruction is printed. Whatever interrupts it,
     run it again; when all is done, it prints the certificate again.
+
+    A KMS that does not answer, or refuses, keeps the tenant from being shredded. If it never will again, say
+    so with --kms-gone: the certificate then says that the KEK may still exist.
     """
+    if gone is not None and not gone.strip():
+        raise click.UsageError("--kms-gone wants the reason, for the certificate")
     from .. import shredding
     from ..keys.kek import Keks
 
@@ -89,10 +100,12 @@ def shred(context: Context, slug: str, code: str | None, certificate: Path | Non
         if proof is None:
             keks = Keks(home.orchestrator, home.keeper_socket)
             if code is None:
-                facts = shredding.what_goes(connection, slug, keks)
+                facts = shredding.what_goes(connection, slug, keks, gone=gone)
                 return emit(context, facts, lambda: _show_what_goes(facts))
             say = lambda text: note(context, text)  # noqa: E731
-            proof = shredding.shred(connection, keks, home.keeper_socket, slug, code, operator(), say)
+            proof = shredding.shred(
+                connection, keks, home.keeper_socket, slug, code, operator(), say, gone=gone
+            )
     _forget(context, proof)
     if certificate is not None:
         write_atomically(certificate, proof.to_bytes())
@@ -205,6 +218,7 @@ def _show_certificate(facts: dict[str, Any], print_of_key: str) -> None:
             "KEKs": [
                 f"{each['kek'] or ''} {each['version']}: {each['state']}".strip() for each in facts["keks"]
             ],
+            **({"KMS gone": facts["kms_gone"]["reason"]} if "kms_gone" in facts else {}),
             "remains": facts["remains"] or "nothing",
             "public key": facts["public_key"],
             "fingerprint": print_of_key,
