@@ -93,13 +93,23 @@ class EmbeddedIssuer:
         return {"issuer": self.name, "audience": AUDIENCE, "max_lifetime": MAX_LIFETIME, "keys": [key]}
 
     def sign_token(
-        self, tenant_id: UUID | str, subject: str, role: str, lifetime: float = MAX_LIFETIME
+        self,
+        tenant_id: UUID | str,
+        subject: str,
+        role: str,
+        lifetime: float = MAX_LIFETIME,
+        purpose: str | None = None,
     ) -> str:
-        """Return a token for ``lifetime`` seconds from now. Raises ValueError."""
+        """Return a token for ``lifetime`` seconds from now. Raises ValueError.
+
+        ``purpose``: what the audit log is to say it was for.
+        """
         if role not in ROLES:
             raise ValueError(f"role must be one of {', '.join(ROLES)}")
         if not 0 < len(subject) <= 255 or not subject.isprintable():
             raise ValueError("subject must be 1 to 255 printable characters")
+        if purpose is not None and not (0 < len(purpose) <= 255 and purpose.isprintable()):
+            raise ValueError("purpose must be 1 to 255 printable characters")
         if not 0 < lifetime <= MAX_LIFETIME:
             raise ValueError(f"lifetime must be at most {MAX_LIFETIME} seconds")
         now = int(time.time())
@@ -114,6 +124,8 @@ class EmbeddedIssuer:
             "exp": now + lifetime,
             "jti": str(uuid4()),
         }
+        if purpose is not None:
+            claims["purpose"] = purpose
         header = {"alg": "EdDSA", "typ": "JWT", "kid": self.kid}
         signed = ".".join(b64url_encode(json.dumps(part).encode("utf-8")) for part in (header, claims))
         return f"{signed}.{b64url_encode(self._key.sign(signed.encode('ascii')))}"

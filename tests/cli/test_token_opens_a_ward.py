@@ -33,10 +33,11 @@ def test_the_token_logs_in(wardkey, database):
     with database.tenant("acme") as connection:
         connection.execute("select ward.login_session(%s)", [done.stdout.strip()])
         assert connection.execute("select ward.subject(), ward.role()").fetchone() == ("dr.grey", "VIEWER")
-    facts = json.loads(wardkey(*arguments, "--json", "--lifetime", "60").stdout)
+    more = ("--json", "--lifetime", "60", "--purpose", "treatment")
+    facts = json.loads(wardkey(*arguments, *more).stdout)
     claims = verify(facts["token"], Issuer.from_document(database.issuer.document()), time.time())
     assert claims.tenant_id == facts["tenant_id"] == str(database.tenant_id("acme"))
-    assert claims.expires_at - claims.issued_at == 60 + 60
+    assert claims.expires_at - claims.issued_at == 60 + 60 and claims.purpose == "treatment"
     assert facts["token"] != done.stdout.strip()
 
 
@@ -49,6 +50,7 @@ def test_the_token_logs_in(wardkey, database):
         ({"--subject": "a\nb"}, 2),
         ({"--lifetime": "901"}, 2),
         ({"--lifetime": "0"}, 2),
+        ({"--purpose": "p" * 256}, 2),
     ],
     ids=str,
 )

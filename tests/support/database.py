@@ -51,9 +51,16 @@ class Database:
             connection.execute("select ward.login_session(%s)", [self.token(slug, **claims)])
         return connection
 
-    def token(self, slug: str, subject: str = "tester", role: str = "ADMIN", lifetime: float = 900) -> str:
+    def token(
+        self,
+        slug: str,
+        subject: str = "tester",
+        role: str = "ADMIN",
+        lifetime: float = 900,
+        purpose: str | None = None,
+    ) -> str:
         """Sign a token of the embedded issuer."""
-        return self.issuer.sign_token(self.tenant_id(slug), subject, role, lifetime)
+        return self.issuer.sign_token(self.tenant_id(slug), subject, role, lifetime, purpose)
 
     @property
     def issuer(self) -> issuers.EmbeddedIssuer:

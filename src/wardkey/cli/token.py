@@ -14,8 +14,9 @@ from ._output import emit, note
 @click.option("--subject", metavar="WHO", required=True, help="The person or program that asks.")
 @click.option("--role", type=click.Choice(ROLES, case_sensitive=False), required=True)
 @click.option("--lifetime", metavar="SECONDS", type=click.IntRange(1, 900), default=900, show_default=True)
+@click.option("--purpose", metavar="WHAT FOR", help="What the audit log is to say it was for.")
 @pass_context
-def token(context: Context, slug: str, subject: str, role: str, lifetime: int) -> None:
+def token(context: Context, slug: str, subject: str, role: str, lifetime: int, purpose: str | None) -> None:
     """Sign a token with the embedded issuer.
 
     Prints the token alone. Until it expires it opens the tenant's data: keep it out of logs and files.
@@ -28,7 +29,7 @@ def token(context: Context, slug: str, subject: str, role: str, lifetime: int) -
     if added:
         note(context, f"issuer {signer.name} registered")
     try:
-        signed = signer.sign_token(tenant, subject, role, lifetime)
+        signed = signer.sign_token(tenant, subject, role, lifetime, purpose)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     facts = {"token": signed, "tenant": slug, "tenant_id": tenant, "subject": subject, "role": role}
