@@ -43,10 +43,11 @@ class Superseded(StreamError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Clock:
-    """The server's clock, seen at a moment of ours (monotonic)."""
+class _Clocks:
+    """The server's clock and ours, seen at a moment (monotonic)."""
 
     server: float
+    scribe: float
     moment: float
 
 
@@ -71,7 +72,7 @@ class Drain:
         self._within = False
         self._since = 0.0  # when the turn got its first entry
         self._looked = self._made_months = -_MONTHS
-        self._clock: _Clock | None = None
+        self._clocks: _Clocks | None = None
         self._promises: list[tuple[int, str]] = []  # (position, what is settled once that is reached)
         self._asked: dict[str, int] = {}  # tenant → position up to which it wants a checkpoint
         self.entries = 0
@@ -203,7 +204,7 @@ class Drain:
         self._tell(slots.facts(self._observer, self._state.slot), self)
 
     def _look_at_clock(self) -> None:
-        """Learn what is settled, and whether the server's clock was set back.
+        """Learn what is settled, and whether a clock was set back.
 
         A transaction that is under way may still bring entries of its time. One that began just now may not
         be seen yet, hence the seconds taken off.
@@ -216,12 +217,14 @@ class Drain:
         ).fetchone()
         if row is None:
             return
-        clock = _Clock(row[0], time.monotonic())
-        if self._clock is not None:
-            back = (clock.moment - self._clock.moment) - (clock.server - self._clock.server)
-            if back > _BACKWARDS:
-                self._turn.event("clock_set_back", {"seconds": round(back, 3)})
-        self._clock = clock
+        clocks = _Clocks(row[0], time.time(), time.monotonic())
+        if (before := self._clocks) is not None:
+            for whose in ("server", "scribe"):
+                gone = getattr(clocks, whose) - getattr(before, whose)
+                back = (clocks.moment - before.moment) - gone
+                if back > _BACKWARDS:
+                    self._turn.event("clock_set_back", {"of": whose, "seconds": round(back, 3)})
+        self._clocks = clocks
         if not row[2]:
             self._promises.append((self._wal_end(), row[1]))
 
