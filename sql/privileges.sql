@@ -89,6 +89,11 @@ begin
     create event trigger ward_forget_models on sql_drop execute function ward_internal.on_drop();
     alter event trigger ward_forget_models enable always;
   end if;
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_grants') then
+    create event trigger ward_follow_grants on ddl_command_end when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
+      execute function ward_internal.on_grant();
+    alter event trigger ward_follow_grants enable always;
+  end if;
 end
 $$;
 

@@ -137,3 +137,65 @@ begin
 end
 $$;
 revoke execute on function ward_internal.on_drop() from public;
+
+create or replace function ward_internal.fresh_privileges()
+returns table (schema_name name, object text, acl aclitem[], relation oid)
+language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+  select schema_name, object, acl, relation
+  from (
+    select n.nspname as schema_name, c.oid::regclass::text as object, c.relacl as acl, c.oid as relation, c.xmin as row_of
+      from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.relacl is not null
+    union all
+    select n.nspname, format('%s (%I)', a.attrelid::regclass, a.attname), a.attacl, a.attrelid, a.xmin
+      from pg_attribute as a join pg_class as c on c.oid = a.attrelid join pg_namespace as n on n.oid = c.relnamespace
+      where a.attacl is not null
+    union all
+    select n.nspname, p.oid::regprocedure::text, p.proacl, null, p.xmin
+      from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where p.proacl is not null
+    union all
+    select nspname, format('schema %I', nspname), nspacl, null, xmin from pg_namespace where nspacl is not null
+    union all
+    select n.nspname, format('what %I makes', pg_get_userbyid(d.defaclrole)), d.defaclacl, null, d.xmin
+      from pg_default_acl as d left join pg_namespace as n on n.oid = d.defaclnamespace
+  ) as p
+  -- this transaction and its savepoints have the latest numbers
+  where (row_of::text::bigint - (pg_current_xact_id()::text::bigint % 4294967296) + 4294967296) % 4294967296 < 2147483648
+    and ward_internal.is_running(row_of)
+$$;
+comment on function ward_internal.fresh_privileges() is
+  'the privileges, as they are now, on what this transaction made or changed; schema_name is null for default privileges everywhere';
+
+-- definer because whoever grants anything in the database runs it, and may neither read the registry nor write the log
+create or replace function ward_internal.on_grant() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_stack text;
+  v_change record;
+begin
+  get diagnostics v_stack = pg_context;
+  if regexp_replace(v_stack, '^[^\n]*', '') ~ '\nPL/pgSQL function ward(_internal)?\.'  -- what wardkey itself grants
+    or exists (select from pg_event_trigger_ddl_commands() where in_extension)
+  then
+    return;
+  end if;
+  for v_change in
+    select coalesce(t.id, ward_internal.master_id()) as log,
+      jsonb_agg(jsonb_build_object('object', p.object, 'privileges', p.acl::text[]) order by p.object) as objects
+    from ward_internal.fresh_privileges() as p
+    left join ward_internal.tenants as t on t.schema_name = p.schema_name
+      or exists (select from aclexplode(p.acl) as a where pg_get_userbyid(a.grantee) = t.login_role)
+    where t.id is not null or p.schema_name in ('ward', 'ward_internal', 'ward_model', 'ward_archive', 'pg_catalog')
+      or p.schema_name is null or p.relation in (select m.relation from ward_internal.models as m)
+      or exists (select from aclexplode(p.acl) as a
+        where a.grantee = 0 or pg_get_userbyid(a.grantee) in ('ward_tenant', 'ward_owner'))
+    group by 1
+  loop
+    perform ward_internal.log_event(v_change.log, case tg_tag when 'ALTER DEFAULT PRIVILEGES' then 'grant' else lower(tg_tag) end,
+      jsonb_build_object('objects', v_change.objects));
+  end loop;
+end
+$$;
+revoke execute on function ward_internal.on_grant() from public;
+comment on function ward_internal.on_grant() is
+  'writes an event where somebody grants or revokes what is wardkey''s, a ward''s, or a tenant''s role''s, with the privileges as they '
+  'are then. Roles, their membership, databases and ALTER SYSTEM fire no event trigger';

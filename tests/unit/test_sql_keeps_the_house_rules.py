@@ -40,8 +40,9 @@ _NOUNS = re.compile(
     r"|audit_table|audit_tenant"
     r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
-    r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop"
-    r"|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions|seal_expression|shredding_facts"
+    r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
+    r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
+    r"|seal_expression|shredding_facts"
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(

@@ -96,7 +96,10 @@ def test_restored_registry_is_the_same(full: Database, elsewhere: Database, tmp_
     tables = ("settings", "tenants", "tenant_keys", "issuers", "models", "sealed_columns", "shares")
     tables += ("rotation_requests", "events", "shreddings")
     for table in tables:
-        query = f"select to_jsonb(t) from ward_internal.{table} as t order by to_jsonb(t)::text"
+        query = f"select to_jsonb(t) from ward_internal.{table} as t"
+        if table == "events":  # the restore grants what the dump says
+            query += " where kind not in ('grant', 'revoke')"
+        query += " order by to_jsonb(t)::text"
         with full.admin() as there, elsewhere.admin() as here:
             assert here.execute(query).fetchall() == there.execute(query).fetchall() != []
 

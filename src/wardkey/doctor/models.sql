@@ -65,13 +65,15 @@ join tenant as t on t.id = w.tenant_id
 join pg_proc as p on p.oid = w.writer
 where p.prosrc <> ward_internal.face_trigger_body(w.model_id, t) order by 1;
 
--- models-followed (fail): ALTER and DROP TABLE on a model table reach faces and registry: event triggers always enabled
+-- models-followed (fail): ALTER and DROP TABLE on a model table reach faces and registry, GRANT the log: event triggers always enabled
 select w.name, case when e.oid is null then 'is missing' else 'is not always enabled' end,
   case when e.oid is null then format('create event trigger %s %s; ', w.name, w.definition) else '' end
   || format('alter event trigger %s enable always;', w.name)
 from (values
   ('ward_follow_models', 'on ddl_command_end when tag in (''ALTER TABLE'') execute function ward_internal.on_alter_table()'),
-  ('ward_forget_models', 'on sql_drop execute function ward_internal.on_drop()')
+  ('ward_forget_models', 'on sql_drop execute function ward_internal.on_drop()'),
+  ('ward_follow_grants', 'on ddl_command_end when tag in (''GRANT'', ''REVOKE'', ''ALTER DEFAULT PRIVILEGES'') '
+    'execute function ward_internal.on_grant()')
 ) as w (name, definition)
 left join pg_event_trigger as e on e.evtname = w.name
 where e.evtenabled is distinct from 'A'
