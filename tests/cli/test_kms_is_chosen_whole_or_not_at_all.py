@@ -19,7 +19,7 @@ from wardkey.errors import ServerError
 from wardkey.keys.kek import Keks
 from wardkey.kms import configured
 from wardkey.server import Home
-from wardkey.server.kms_choice import Choice, check_move, forget, sides, use
+from wardkey.server.kms_choice import Choice, check_move, forget, sides, use, use_cells
 
 VAULT = "vault://127.0.0.1:1/transit?tls=off"
 AWS = "awskms://eu-central-1"
@@ -206,3 +206,39 @@ def test_two_keks_of_a_tenant_never_have_one_name(home, credential):
         check_move(home, "vault://elsewhere:8200")
     check_move(home, "vault://elsewhere:8200/acme")
     check_move(home, AWS)
+    tenant = uuid4()
+    use(home, Choice("vault://elsewhere:8200", credential=credential), tenant)
+    with pytest.raises(ServerError, match="mount transit too"):
+        use_cells(home, tenant)
+
+
+def test_each_of_a_tenants_kmses_has_credentials_of_its_own(home, credential, admin_credential):
+    home.make_directories()
+    tenant, first, second = uuid4(), "vault://a:8200/a", "vault://b:8200/b"
+    kek = f"vault:a/wardkey-{tenant}"
+    use(home, Choice(first, None, credential, admin_credential), tenant)
+    with pytest.raises(ServerError, match="no Vault credential"):  # the first one's is not sent to the second
+        use(home, Choice(second), tenant, needed={kek})
+    use(home, Choice(second, second + "?keeper=k", admin_credential, credential), tenant, needed={kek})
+    for side, texts in zip(sides(home), ("keeper orchestrator", "orchestrator keeper"), strict=True):
+        said = side.read()
+        assert [(own.place, own.kms.partition("?")[0]) for own in said.owns(tenant)] == [
+            (1, second),
+            (0, first),
+        ]
+        files = [side.place(tenant, number) / "vault.json" for number in (0, 1)]
+        assert [json.loads(file.read_text())["role_id"] for file in files] == texts.split()
+        assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
+        assert stat.S_IMODE(files[1].parent.stat().st_mode) == 0o700
+    use(home, Choice("vault://elsewhere:1/b"), tenant, needed={kek})  # another address of the second
+    assert [own.place for own in sides(home)[0].read().owns(tenant)] == [1, 0]
+    use(home, Choice(first), tenant, needed={kek})  # back to the first: its credential is there
+    for side in sides(home):
+        assert [own.place for own in side.read().owns(tenant)] == [0]
+        assert not side.place(tenant, 1).exists() and (side.place(tenant) / "vault.json").exists()
+    use_cells(home, tenant, needed={kek})
+    assert all(side.read().own(tenant) is None for side in sides(home))
+    assert all([own.place for own in side.read().owns(tenant)] == [0] for side in sides(home))
+    use_cells(home, tenant, needed=())
+    for side in sides(home):
+        assert not side.read().owns(tenant) and not list(side.place(tenant).rglob("*.json"))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-from wardkey_pg.errors import InvalidToken, KeyRefused, WardError
+import time
+from pathlib import Path
 
-from tests.support.keepers import Keeper, is_root
+import pytest
+from wardkey_pg.errors import InvalidToken, KeyRefused, TokenExpired, WardError
+
+from tests.support.keepers import ACME, Keeper, is_root
 from wardkey.issuers import EmbeddedIssuer
+from wardkey.keeper import trust as trust_module
+from wardkey.keeper.trust import TrustedIssuers, write_documents
 
 
 def test_a_replaced_file_takes_effect_at_once(keeper: Keeper) -> None:
@@ -91,3 +96,30 @@ def test_a_file_of_another_user_closes_the_keeper(keeper: Keeper) -> None:
         keeper.ask(**request)
     os.chown(keeper.issuers_file, 0, 0)
     assert keeper.ask(**request)
+
+
+def test_a_token_known_to_be_good_is_good_no_longer_than_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer = EmbeddedIssuer.open(tmp_path / "issuer", "test")
+    write_documents(tmp_path / "issuers.json", [issuer.document()])
+    trust, verified = TrustedIssuers(tmp_path / "issuers.json", print), []
+    real = trust_module.verify
+    monkeypatch.setattr(trust_module, "verify", lambda *args: verified.append(args) or real(*args))
+    now, token = time.time(), issuer.sign_token(ACME, "dr.grey", "ADMIN", 60)
+    claims = trust.verify(token, now)
+    assert trust.verify(token, now + 1) == claims and len(verified) == 1
+    changed = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
+    for other in (changed, token + "=", token[:-1]):
+        with pytest.raises(InvalidToken):
+            trust.verify(other, now + 1)
+    assert trust.verify(token, claims.expires_at - 0.001) == claims
+    for late in (claims.expires_at, claims.expires_at + 1000):
+        with pytest.raises(TokenExpired):
+            trust.verify(token, late)
+    with pytest.raises(InvalidToken, match="not valid yet"):  # a clock that was set back
+        trust.verify(token, now - 1000)
+    monkeypatch.setattr(trust_module, "MOST_VERIFIED", 3)
+    for _ in range(5):
+        trust.verify(issuer.sign_token(ACME, "dr.grey", "ADMIN", 60), now)
+    assert len(trust._verified) == 3

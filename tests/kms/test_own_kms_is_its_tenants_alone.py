@@ -135,8 +135,13 @@ def test_a_tenant_moves_from_own_to_own_and_back_to_the_cells(
 
     server("kms", "use", "cell", "--tenant", "acme")
     assert server.read("acme") == ["of acme"]
-    server("keys", "rewrap", "acme")
+    other.server.allow()  # the second does not let the orchestrator in any more
+    said = server("keys", "rewrap", "acme").stdout
+    assert f"of vault:{SECOND}/wardkey-{tenant} is still enabled" in said and "rewrap" in said
     assert server.keks("acme") == [f"local:{tenant}"]
+    other.server.allow(SECOND)
+    assert states(other, tenant) == ["disabled", "enabled"]
+    assert "still enabled" not in server("keys", "rewrap", "acme").stdout
     server.restart()
     assert server.read("acme") == ["of acme"] and server.read("own") == ["of own"]
     # two, because a key that was made under the first of them was there before the others came

@@ -98,9 +98,14 @@ class OpenBao:
     def mount(self, name: str) -> str:
         """Mount a further transit engine, for both identities, and return its URI."""
         self.ask("POST", f"sys/mounts/{name}", {"type": "transit"})
-        policy = _ORCHESTRATOR_POLICY + f'path "{name}/keys/wardkey-*" {{ capabilities = {_MANAGES} }}\n'
-        self.ask("PUT", f"sys/policies/acl/{ORCHESTRATOR}", {"policy": policy})
+        self.allow(name)
         return f"vault://{self.address}/{name}?tls=off"
+
+    def allow(self, *mounts: str) -> None:
+        """Let the orchestrator manage KEKs in these mounts besides the first one."""
+        rules = (f'path "{name}/keys/wardkey-*" {{ capabilities = {_MANAGES} }}\n' for name in mounts)
+        policy = _ORCHESTRATOR_POLICY + "".join(rules)
+        self.ask("PUT", f"sys/policies/acl/{ORCHESTRATOR}", {"policy": policy})
 
     def unmount(self, name: str) -> None:
         self.ask("DELETE", f"sys/mounts/{name}")

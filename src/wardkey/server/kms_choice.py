@@ -174,6 +174,12 @@ def use_cells(home: Home, tenant: UUID, *, needed: Collection[str] | None = None
     keeper, orchestrator = sides(home)
     with locked(home.keeper / CONFIGURATION_FILE):
         before, managed = keeper.read(), orchestrator.read()
+        own, cells = before.own(tenant), (before.kms, *before.former)
+        if own and scheme_of(own.kms) == "vault" and any(is_same(own.kms, other) for other in cells):
+            raise ServerError(
+                f"the cell's Vault has a mount {place_of(own.kms)} too: two KEKs would have one name",
+                "move the tenant to another mount first, with wardkey kms use and wardkey keys rewrap",
+            )
         after = _brought(before, tenant, None, needed)
         orchestrator.write(_managed_so(managed, tenant, after, None))
         keeper.write(after)
