@@ -1,5 +1,6 @@
 -- The audit log and its seals. What a tenant's rows are when they are written, who read what and every event is an entry of
--- audit_log; the order of the entries, their hashes and signed checkpoints are in the tables of the scribe, insert-only.
+-- audit_log; the order of the entries, their hashes and signed checkpoints are in the tables of the scribe, insert-only;
+-- audit_topics says how far the publisher has come.
 --
 -- audit_log has a partition per tenant, tenant_SLUG.audit_log, and that one a partition per month, both made at run time.
 -- Only the tenant's partition has a primary key, (id, at): an extension's own index could not be restored. The tenant
@@ -113,6 +114,22 @@ create table ward_internal.audit_holds (
 );
 comment on table ward_internal.audit_holds is 'legal holds: while a log has one, nothing of it is pruned and its keys stay';
 
+create table ward_internal.audit_topics (
+  tenant_id uuid constraint audit_topics_pkey primary key,
+  topic text not null,
+  cluster text not null,
+  position bigint not null default 0,
+  checkpoint_size bigint not null default 0,
+  at timestamptz not null default pg_catalog.clock_timestamp(),
+  constraint audit_topics_topic_key unique (topic)
+);
+comment on table ward_internal.audit_topics is
+  'the Kafka topic of each tenant''s log, a row once it is made there. A row stays when its tenant is gone, so that a slug used '
+  'again gets another topic';
+comment on column ward_internal.audit_topics.cluster is 'the id Kafka''s cluster gives itself: in another one the topic is made anew';
+comment on column ward_internal.audit_topics.position is 'entries below this are published and acknowledged';
+comment on column ward_internal.audit_topics.checkpoint_size is 'size of the last checkpoint that is published and acknowledged; 0: none';
+
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_id', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_batches', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_trees', '');
@@ -120,3 +137,4 @@ select pg_catalog.pg_extension_config_dump('ward_internal.audit_checkpoints', ''
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_unsigned', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_holds', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.scribe_state', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.audit_topics', '');

@@ -15,8 +15,9 @@ WardError                  sqlstate, message, hint
 ├── DatabaseError          any other error of the database, without values (command only)
 ├── ServerError            the embedded server
 │   └── NotRunning · Unreachable · MissingSoftware
-└── StreamError            the scribe's replication slot and what comes out of it
-    └── SlotMissing · SlotInUse · SlotMoved · StreamLost · StreamDamaged
+├── StreamError            the scribe's replication slot and what comes out of it
+│   └── SlotMissing · SlotInUse · SlotMoved · StreamLost · StreamDamaged
+└── PublisherError         Kafka, and the publisher that brings the audit log there
 
 The classes of the database's own errors are those of ``wardkey_pg.errors``, which alone names SQLSTATEs.
 The client library raises other database errors (a unique violation, say) as psycopg does.
@@ -89,6 +90,7 @@ __all__ = [
     "NotRunning",
     "OnHold",
     "OpenFailed",
+    "PublisherError",
     "RoleMayNotWrite",
     "RotationPaused",
     "RotationRunning",
@@ -181,6 +183,12 @@ class StreamLost(StreamError):
 
 class StreamDamaged(StreamError):
     default_message = "the audit stream is not what pgoutput version 1 sends"
+
+
+class PublisherError(WardError):
+    """Kafka cannot be reached, or does not do what was asked."""
+
+    sqlstate = ""
 
 
 def ward_error(error: Any) -> WardError | None:

@@ -82,11 +82,12 @@ def split_columns(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What is there for a position, and the leaf hash it was sealed with. ``row`` is None: nothing is."""
+    """What is there for a position, and the id and leaf hash it was sealed with. ``row`` is None: nothing."""
 
     position: int
     row: Row | None
     leaf: bytes
+    id: int
 
 
 @contextmanager
@@ -111,16 +112,16 @@ class Log:
         self._connection, self._tenant = connection, tenant
         self.strays: list[Row] = []
 
-    def checkpoints(self) -> Iterator[tuple[Signed, bytes]]:
-        """Yield all checkpoints, with the public keys stored with them. Raises DamagedLog.
+    def checkpoints(self, after: int = 0, until: int | None = None) -> Iterator[tuple[Signed, bytes]]:
+        """Yield the checkpoints of sizes above ``after``, up to ``until``, with their public keys.
 
-        The first is number 1, or the one of the size that the log begins at.
+        The first of all is number 1, or the one of the size that the log begins at. Raises DamagedLog.
         """
         with self._connection.cursor("wardkey_checkpoints") as cursor:
             cursor.execute(
-                "select checkpoint, signature, key from ward_internal.audit_checkpoints"
-                " where tenant_id = %s order by size",
-                [self._tenant],
+                "select checkpoint, signature, key from ward_internal.audit_checkpoints where tenant_id = %s"
+                " and size > %s and size <= coalesce(%s, 9223372036854775807) order by size",
+                [self._tenant, after, until],
             )
             for text, signature, key in cursor:
                 try:
@@ -230,7 +231,7 @@ class Log:
                 rows.sort(key=lambda row: leaf_hash(bytes_of(row)) != leaf)
                 self.strays += rows[1:]
                 found[identity] = rows[:1]
-            yield Sealed(position, rows[0] if rows else None, leaf)
+            yield Sealed(position, rows[0] if rows else None, leaf, identity)
 
 
 def _stretches(ids: Sequence[int]) -> Iterator[tuple[int, int]]:

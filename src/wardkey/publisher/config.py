@@ -1,0 +1,98 @@
+"""Where Kafka is and how it is spoken to: ``kafka.json`` in the publisher's directory, with credentials."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from .._files import UnsafeFileError, read_guarded, write_atomically
+from ..errors import PublisherError
+
+__all__ = ["CONFIGURATION_FILE", "Configuration", "parse_properties", "read", "write"]
+
+CONFIGURATION_FILE: Final = "kafka.json"
+
+_SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+_NAME = re.compile(r"[a-z0-9_.]+")
+_OURS = frozenset({
+    "acks", "bootstrap.servers", "debug", "delivery.report.only.error", "delivery.timeout.ms",
+    "enable.gapless.guarantee", "enable.idempotence", "log_level", "message.timeout.ms",
+    "metadata.broker.list", "plugin.library.paths", "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages", "queuing.strategy", "request.required.acks", "transactional.id",
+})  # fmt: skip
+"""Nothing is lost or out of order, no queue grows and no log tells, because these are as we set them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """``servers``: HOST:PORT, comma-separated. ``replication``: of new topics, -1 as the cluster has it.
+
+    ``properties``: of librdkafka; ``topic``: of each topic that is made. Raises PublisherError.
+    """
+
+    servers: str
+    replication: int = -1
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    topic: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not all(_SERVER.fullmatch(server) for server in self.servers.split(",")):
+            raise PublisherError("these are not brokers", "HOST:PORT, several with commas between them")
+        if not -1 <= self.replication < 1 << 15 or self.replication == 0:
+            raise PublisherError(
+                "no such replication factor", "a number of brokers, or -1: the cluster's default"
+            )
+        for name in (*self.properties, *self.topic):
+            if not _NAME.fullmatch(name):
+                raise PublisherError(f"not the name of a property: {name[:60]!r}", "a line is: name=value")
+        if taken := sorted(_OURS & set(self.properties)):
+            raise PublisherError(
+                f"{taken[0]} is set by wardkey itself: what it promises rests on it",
+                "leave the line out; brokers are the argument",
+            )
+
+    def hide(self, text: str) -> str:
+        """Return ``text`` without the value of any property that may be a credential."""
+        for name, value in self.properties.items():
+            if len(value) > 3 and not re.search(r"protocol|mechanism|location|\.ms$|\.type$", name):
+                text = text.replace(value, "***")
+        return text
+
+
+def parse_properties(text: str) -> dict[str, str]:
+    """Return the lines ``name=value``; blank ones and those that begin with # say nothing.
+
+    Raises PublisherError, which names the line and no value.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not _NAME.fullmatch(name) or name in found:
+            raise PublisherError(
+                f"line {number} of the configuration is not a property", "name=value, each name once"
+            )
+        found[name] = value
+    return found
+
+
+def read(path: Path) -> Configuration | None:
+    """Return what the file says, None where there is none. Raises PublisherError."""
+    try:
+        return Configuration(**json.loads(read_guarded(path, secret=True)))
+    except FileNotFoundError:
+        return None
+    except UnsafeFileError as error:
+        raise PublisherError(str(error)) from None
+    except (ValueError, TypeError, AttributeError):
+        raise PublisherError(f"{path} is damaged", "write it anew: wardkey kafka use HOST:PORT") from None
+
+
+def write(path: Path, configuration: Configuration, owner: tuple[int, int] | None = None) -> None:
+    """Write the file, for its owner only."""
+    write_atomically(path, json.dumps(asdict(configuration), indent=2).encode() + b"\n", owner=owner)

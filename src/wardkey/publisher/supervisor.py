@@ -1,0 +1,305 @@
+"""The publisher as a whole: starts, goes on after any trouble, and says how it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from ..audit.source import DamagedLog, Log
+from ..errors import PublisherError, WardError, from_psycopg
+from . import topics
+from .broker import Broker, Delivery
+from .config import Configuration
+from .messages import MISSING, Mark, messages
+from .topics import Topic
+
+__all__ = ["LOCK", "Publisher", "is_at_work"]
+
+LOCK: Final = 0x7761_7264_6B61_666B  # "wardkafk"
+"""Of two publishers of a database the one with this advisory lock works, the other waits."""
+
+_ROUND: Final = 5_000  # entries published between two looks at who has more
+_LEAST: Final = 50  # of a tenant in a round, however many there are
+_LOOK: Final = 0.5  # seconds between looks when there was nothing to do
+_LONGEST: Final = 5.0  # seconds between tries
+_SILENCE: Final = 3.0  # seconds without an acknowledgement that are worth a word
+_OPTIONS: Final = (
+    "-c search_path=pg_catalog -c timezone=UTC -c datestyle=ISO,YMD -c bytea_output=hex "
+    "-c synchronous_commit=on -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 "
+    "-c lock_timeout=15s"
+)
+_UNKNOWN: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
+
+Connection = psycopg.Connection[Any]
+
+
+def is_at_work(connection: Connection) -> bool:
+    """Say whether a publisher works for this database."""
+    query = (
+        "select from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 1"
+        " and classid = %s and objid = %s"
+        " and database = (select oid from pg_catalog.pg_database where datname = current_database())"
+    )
+    return connection.execute(query, [LOCK >> 32, LOCK & 0xFFFF_FFFF]).fetchone() is not None
+
+
+@dataclass(slots=True)
+class _Setback:
+    """What keeps one tenant's log from being published, while the others' goes on."""
+
+    text: str
+    wait: float
+    until: float
+
+
+@dataclass(slots=True)
+class _Flight:
+    """What of a topic is on its way: ``marks[n]`` is how far it has come with n messages acknowledged."""
+
+    topic: Topic
+    delivery: Delivery
+    marks: list[Mark]
+    missing: list[int]
+    alone: bool = False
+
+    @property
+    def mark(self) -> Mark:
+        return self.marks[self.delivery.acknowledged]
+
+    @property
+    def trouble(self) -> str | None:
+        """The error's name: of what failed, or of what comes next and is not taken."""
+        whole = self.delivery.acknowledged == len(self.marks) - 1
+        return self.delivery.failed or (self.delivery.refused if whole else None)
+
+
+class Publisher:
+    """``dsn``: of a superuser. ``status``: a file to tell in how things are.
+
+    ``patience``: seconds that a broker which can be reached may take to acknowledge.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        configuration: Configuration,
+        *,
+        report: Callable[[str], None],
+        status: Path | None = None,
+        patience: float = 60,
+    ) -> None:
+        self._dsn = make_conninfo(dsn, client_encoding="UTF8", connect_timeout=10)
+        self._configuration, self._report, self._status = configuration, report, status
+        self._patience = patience
+        self._stopped = False
+        self._said: dict[str, Any] = {"pid": os.getpid()}
+        self._trouble: str | None = None
+        self._setbacks: dict[UUID, _Setback] = {}
+        self._alone: dict[UUID, int] = {}  # up to which position entries go one by one: one is too large
+        self._large: dict[UUID, int] = {}  # position of an entry the broker does not take
+        self._published = 0
+
+    def stop(self) -> None:
+        """Have ``run`` hear of what is on its way, store it, and return."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Work until ``stop``."""
+        wait = 0.5
+        while not self._stopped:
+            published, trouble = self._published, None
+            try:
+                self._session()
+            except WardError as error:
+                trouble = error.message
+            except psycopg.Error as error:
+                trouble = from_psycopg(error).message
+            if trouble:
+                self._say(trouble, state="waiting")
+            wait = 0.5 if published != self._published else min(2 * wait, _LONGEST)
+            self._sleep(wait)
+        self._say(None, state="stopped", pid=None)
+
+    def _session(self) -> None:
+        """Work over one connection and one producer, until either is of no more use."""
+        broker = Broker(self._configuration)
+        try:
+            with self._connect() as connection:
+                if not self._alone_at_work(connection):
+                    return
+                cluster = broker.cluster()
+                self._report(f"at work in database {connection.info.dbname}, for Kafka cluster {cluster}")
+                while not (self._stopped or broker.broken):
+                    if not self._round(connection, broker, cluster):
+                        self._sleep(_LOOK)
+        finally:
+            broker.close()
+
+    def _alone_at_work(self, connection: Connection) -> bool:
+        """Wait until no other publisher works for this database; False when stopped meanwhile."""
+        while not self._stopped:
+            row = connection.execute("select pg_try_advisory_lock(%s)", [LOCK]).fetchone()
+            if row == (True,):
+                return True
+            self._say("another publisher is at work for this database", state="waiting")
+            self._sleep(1)
+        return False
+
+    def _round(self, connection: Connection, broker: Broker, cluster: str) -> bool:
+        """Publish a part of what every tenant lacks; False when nothing could be done."""
+        done = self._claim(connection, broker, cluster)
+        lacking = topics.every(connection, cluster, behind=True)
+        due = [topic for topic in lacking if self._may(topic.tenant)]
+        flights = []
+        for topic in due:
+            flights.append(self._launch(connection, broker, topic, max(_LEAST, _ROUND // len(due))))
+            if self._stopped:
+                break
+        settled = self._settle(broker)
+        for flight in flights:
+            done = self._land(connection, broker, flight) or done
+        behind = sum(topic.behind for topic in lacking) - sum(
+            flight.mark.position - flight.topic.mark.position for flight in flights
+        )
+        setbacks = [setback.text for setback in self._setbacks.values()]
+        trouble = "; ".join(dict.fromkeys(setbacks[:3])) or None
+        self._say(trouble, state="running", behind=behind, tenants_in_trouble=len(setbacks))
+        return done and settled
+
+    def _claim(self, connection: Connection, broker: Broker, cluster: str) -> bool:
+        """Make the topics that are missing."""
+        made = False
+        for tenant in topics.unclaimed(connection, cluster):
+            if self._stopped or not self._may(tenant):
+                continue
+            try:
+                name, new = topics.claim(connection, cluster, tenant, broker.make)
+            except PublisherError as error:
+                self._set_back(tenant, error.message)
+                if broker.trouble:  # nor will it make the others'
+                    break
+            else:
+                made = True
+                self._setbacks.pop(tenant, None)
+                if new:
+                    self._report(f"topic {name} made for tenant {tenant}")
+        return made
+
+    def _launch(self, connection: Connection, broker: Broker, topic: Topic, share: int) -> _Flight:
+        """Put messages for a topic into the queue."""
+        tenant, key = topic.tenant, str(topic.tenant).encode()
+        flight = _Flight(topic, Delivery(self._configuration.hide), [topic.mark], [])
+        flight.alone = self._alone.get(tenant, -1) > topic.mark.position
+        end = min(topic.size, topic.mark.position + (1 if flight.alone else share))
+        large = [self._large[tenant]] if tenant in self._large else []
+        try:
+            with connection.transaction():
+                connection.execute("set transaction isolation level repeatable read, read only")
+                for message in messages(Log(connection, tenant), tenant, topic.mark, end, large):
+                    if not broker.send(topic.name, key, message, flight.delivery):
+                        break
+                    flight.marks.append(message.after)
+                    if message.kind == MISSING:
+                        flight.missing.append(message.after.position - 1)
+        except DamagedLog as error:
+            flight.delivery.refused, flight.delivery.text = "damaged", str(error)
+        return flight
+
+    def _settle(self, broker: Broker) -> bool:
+        """Wait until all is settled; False when stopped, or broken, meanwhile."""
+        left, silent, stopped_at = broker.serve(0), time.monotonic(), None
+        while left and not broker.broken:
+            now = time.monotonic()
+            if self._stopped:
+                stopped_at = stopped_at or now
+                if now - stopped_at > _SILENCE:
+                    return False
+            before, left = left, broker.serve(0.2)
+            if left < before:
+                silent, broker.trouble = now, None
+            elif now - silent > self._patience and broker.is_there():
+                raise PublisherError("Kafka is there, and acknowledges nothing: another producer tries")
+            elif now - silent > _SILENCE:
+                self._say(f"Kafka does not answer: {broker.trouble or 'nothing is known'}", state="waiting")
+        return not broker.broken
+
+    def _land(self, connection: Connection, broker: Broker, flight: _Flight) -> bool:
+        """Store how far a topic has come, and see to what went wrong; False when nothing was acknowledged."""
+        topic, mark, trouble = flight.topic, flight.mark, flight.trouble
+        if 0 <= flight.delivery.offset < mark.position - 1:  # each entry below has an offset of its own
+            topics.save(connection, topic, Mark())
+            self._report(f"warning: {topic.name} has lost what was in it; it is filled anew")
+            return True
+        if mark != topic.mark:
+            topics.save(connection, topic, mark)
+            self._published += mark.position - topic.mark.position
+            self._setbacks.pop(topic.tenant, None)
+        for position in flight.missing:
+            if position < mark.position:
+                self._report(f"warning: {topic.name} has no content of the entry at position {position}")
+        if trouble in _UNKNOWN and topics.renew(connection, replace(topic, mark=mark), broker.make):
+            self._report(f"warning: topic {topic.name} was gone; it is made anew and filled")
+            broker.broken = True  # its numbers are those of the topic that was
+        elif trouble == "MSG_SIZE_TOO_LARGE":
+            if flight.alone or flight.delivery.failed is None:
+                self._large[topic.tenant] = mark.position
+            else:
+                self._alone[topic.tenant] = flight.marks[-1].position
+        elif trouble and not (broker.broken and trouble.startswith("_")):
+            self._set_back(topic.tenant, f"{topic.name}: {flight.delivery.text}")
+        return mark != topic.mark
+
+    def _may(self, tenant: UUID) -> bool:
+        setback = self._setbacks.get(tenant)
+        return setback is None or setback.until <= time.monotonic()
+
+    def _set_back(self, tenant: UUID, text: str) -> None:
+        before = self._setbacks.get(tenant)
+        wait = min(2 * before.wait, 30.0) if before else 1.0
+        if before is None or before.text != text:
+            self._report(text)
+        self._setbacks[tenant] = _Setback(text, wait, time.monotonic() + wait)
+
+    def _connect(self) -> Connection:
+        return psycopg.connect(
+            self._dsn,
+            autocommit=True,
+            options=_OPTIONS,
+            fallback_application_name="wardkey publisher",
+            keepalives_idle=30,
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopped and (left := until - time.monotonic()) > 0:
+            time.sleep(min(0.05, left))
+
+    def _say(self, trouble: str | None, **facts: Any) -> None:
+        """Write down how things are; say on stderr what troubles, once."""
+        if trouble and trouble != self._trouble and trouble not in {s.text for s in self._setbacks.values()}:
+            self._report(trouble)
+        self._trouble = trouble
+        self._said |= facts | {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "trouble": trouble,
+            "published": self._published,
+        }
+        if self._status is None:
+            return
+        draft = self._status.with_name(f".{self._status.name}")
+        try:
+            draft.write_text(json.dumps(self._said, indent=2) + "\n")
+            draft.replace(self._status)
+        except OSError as error:
+            self._report(f"{self._status} cannot be written: {error.strerror}")
+            self._status = None

@@ -1,0 +1,121 @@
+"""kill -9 of the publisher, and of the broker: nothing is lost, and what comes again is the same."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.publisher import publishers
+from tests.publisher.publishers import (
+    Log,
+    first_ones,
+    read,
+    topic_of,
+    verified,
+    wait_published,
+    wait_until,
+)
+from tests.support.database import Database
+from tests.support.kafka import Kafka, Message, entries
+from wardkey.audit.checkpoint import fingerprint
+from wardkey.publisher.config import Configuration
+from wardkey.publisher.supervisor import Publisher
+
+
+@pytest.fixture
+def stored() -> Iterator[Kafka]:
+    """A broker whose topics outlive it."""
+    kafka = Kafka(stored=True)
+    yield kafka
+    kafka.remove()
+
+
+def check(log: Log, found: list[Message]) -> None:
+    """All is there, first in its order, and what came twice is the same both times."""
+    assert first_ones(found) == log.ids
+    assert len(
+        {(message.header["id"], message.position, message.value) for message in entries(found)}
+    ) == len(log.ids)
+    highest = -1
+    for message in entries(found):
+        assert message.position <= highest + 1, "a position was left out"
+        highest = max(highest, message.position)
+    report = verified(found, log.tenant, fingerprint(log.public_key))
+    assert report.ok and report.entries == len(log.ids), report
+
+
+def test_publisher_killed_amid_its_work(log: Log, publisher: publishers.Publisher, kafka: Kafka) -> None:
+    log.grow(6000, 100)
+
+    def position() -> int:
+        return (topic_of(log.connection, log.tenant) or ("", 0))[1]
+
+    for least in (0, 1, 5001):
+        publisher.start()
+        wait_until(lambda least=least: position() >= least and topic_of(log.connection, log.tenant))
+        publisher.kill()
+    publisher.start()
+    check(log, read(kafka, wait_published(log.connection, log.tenant), repeated=True))
+
+
+def test_crash_before_the_acknowledgement_is_stored_repeats_the_same(
+    log: Log, publisher: publishers.Publisher, kafka: Kafka
+) -> None:
+    log.grow(50)
+    publisher.start()
+    wait_published(log.connection, log.tenant)
+    publisher.kill()
+    log.connection.execute("update ward_internal.audit_topics set position = 30, checkpoint_size = 0")
+    log.grow(10)
+    publisher.start()
+    found = read(kafka, wait_published(log.connection, log.tenant), repeated=True)
+    assert len(entries(found)) == 50 + 20 + 10
+    check(log, found)
+
+
+def test_broker_killed_and_back(database: Database, log: Log, stored: Kafka) -> None:
+    publisher = publishers.Publisher(database, stored.servers).start()
+    try:
+        log.grow(10)
+        wait_until(lambda: publisher.status().get("state") == "waiting")
+        assert "Kafka cannot be reached" in publisher.status()["trouble"]
+        stored.start()
+        topic = wait_published(log.connection, log.tenant)
+        stored.kill()
+        log.grow(200, 40)
+        wait_until(lambda: "Kafka does not answer" in (publisher.status()["trouble"] or ""))
+        assert topic_of(log.connection, log.tenant) == (topic, 10, 10)
+        stored.start()
+        wait_published(log.connection, log.tenant)
+        stored.kill()
+        log.grow(5)
+        assert publisher.stop() == 0, "it stops while there is no broker"
+        publisher.start()
+        stored.start()
+        check(log, read(stored, wait_published(log.connection, log.tenant), repeated=True))
+    finally:
+        print(publisher.errors)
+        publisher.remove()
+
+
+def test_broker_that_forgot_everything_is_told_again(database: Database, log: Log, kafka: Kafka) -> None:
+    said: list[str] = []
+    publisher = Publisher(database.dsn(), Configuration(kafka.servers), report=said.append, patience=1)
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    try:
+        log.grow(30)
+        topic = wait_published(log.connection, log.tenant)
+        kafka.kill()
+        kafka.start()
+        log.grow(3)
+        wait_until(lambda: any("anew" in text and topic in text for text in said))
+        wait_published(log.connection, log.tenant)
+        found = kafka.read(topic)
+        assert verified(found, log.tenant, fingerprint(log.public_key)).entries == 33
+    finally:
+        print(*said, sep="\n")
+        publisher.stop()
+        thread.join(20)

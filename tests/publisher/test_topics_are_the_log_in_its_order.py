@@ -1,0 +1,66 @@
+"""A topic is a tenant's log: all of it, byte for byte and in its order, with what it takes to verify it."""
+
+from __future__ import annotations
+
+from tests.publisher.publishers import Log, Publisher, first_ones, read, verified, wait_published
+from tests.support.database import Database
+from tests.support.kafka import Kafka, entries
+from wardkey.audit.checkpoint import fingerprint
+from wardkey.audit.merkle import leaf_hash
+
+
+def test_log_is_published_as_sealed(log: Log, publisher: Publisher, kafka: Kafka) -> None:
+    log.grow(3, 7000, 40)
+    publisher.start()
+    topic = wait_published(log.connection, log.tenant)
+    log.grow(1, 200)
+    assert wait_published(log.connection, log.tenant) == topic == "audit.acme"
+    found = read(kafka, topic)
+    assert first_ones(found) == log.ids
+    assert [message.position for message in entries(found)] == list(range(7244))
+    assert {message.key for message in found} == {str(log.tenant).encode()}
+    leaves = b"".join(leaf_hash(message.value) for message in entries(found))
+    sealed = log.connection.execute(
+        "select string_agg(leaf_hashes, '' order by first_position) from ward_internal.audit_batches"
+        " where tenant_id = %s",
+        [log.tenant],
+    ).fetchone()
+    assert sealed == (leaves,)
+    covered = 0
+    for message in found:  # a checkpoint comes behind the last entry it covers
+        if message.kind == "checkpoint":
+            assert message.position <= covered
+        else:
+            covered = message.position + 1
+    report = verified(found, log.tenant, fingerprint(log.public_key))
+    assert report.ok and report.entries == 7244 and report.checkpoints == 5, report
+    entry = entries(found)[700]
+    entry.value = entry.value.replace(b"update", b"delete")
+    assert not verified(found, log.tenant, fingerprint(log.public_key)).ok
+    assert publisher.stop() == 0
+
+
+def test_altered_entry_is_not_published_and_named(log: Log, publisher: Publisher, kafka: Kafka) -> None:
+    """The others are, and what stands in its place still makes the roots come out."""
+    ids = log.grow(10)
+    log.connection.execute("update ward_internal.audit_log set subject = 'mallory' where id = %s", [ids[4]])
+    log.connection.execute("delete from ward_internal.audit_log where id = %s", [ids[5]])
+    publisher.start()
+    found = entries(read(kafka, topic := wait_published(log.connection, log.tenant)))
+    assert [message.kind for message in found] == ["entry"] * 4 + ["missing"] * 2 + ["entry"] * 4
+    assert first_ones(found) == ids and b"mallory" not in b"".join(message.value for message in found)
+    assert f"{topic} has no content of the entry at position 4" in publisher.errors
+    report = verified(kafka.read(topic), log.tenant)
+    assert not report.ok and report.defect and report.defect.kind != "root", report
+
+
+def test_entry_that_is_too_large_holds_up_nobody(database: Database, log: Log, kafka: Kafka) -> None:
+    publisher = Publisher(database, kafka.servers, **{"message.max.bytes": "20000"})
+    try:
+        ids = log.grow(5) + log.grow(1, new='{"note": "' + "x" * 30_000 + '"}') + log.grow(5)
+        publisher.start()
+        found = entries(read(kafka, wait_published(log.connection, log.tenant)))
+        assert first_ones(found) == ids
+        assert [message.kind for message in found] == ["entry"] * 5 + ["missing"] + ["entry"] * 5
+    finally:
+        publisher.remove()
