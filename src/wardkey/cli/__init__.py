@@ -19,12 +19,13 @@ __all__ = ["COMMANDS", "cli", "main"]
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Embedded server": {
         "up": ("server", "Start the private PostgreSQL, the keeper and the scribe, made first if missing."),
-        "down": ("server", "Stop PostgreSQL, the keeper and the scribe; the data stays."),
+        "down": ("server", "Stop PostgreSQL and all that runs beside it; the data stays."),
         "status": ("server", "Say what runs, where, and for how long."),
-        "logs": ("server", "Show the logs of PostgreSQL, keeper and scribe."),
+        "logs": ("server", "Show the logs of PostgreSQL, keeper, scribe and publisher."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),
         "keeper": ("keeper", "Ask the keeper, the process that releases keys."),
         "scribe": ("scribe", "Run and ask the scribe, the process that seals the audit log."),
+        "kafka": ("kafka", "Publish the audit log to Kafka, a topic per tenant."),
         "kms": ("kms", "Choose, show and check the KMS of the embedded server."),
     },
     "Database": {

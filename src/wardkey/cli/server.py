@@ -14,6 +14,7 @@ from .kms import choice_options, make_choice, use_for_cell
 if TYPE_CHECKING:
     from ..server import Status
 
+_LOGS = ("postgres", "keeper", "scribe", "publisher")
 ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 
 
@@ -24,7 +25,8 @@ ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 def up(context: Context, /, uri: str | None, **options: Any) -> None:
     """Start the private PostgreSQL, the keeper and the scribe, made first if missing.
 
-    Running it again does no harm: it starts what does not run and repairs what a crash left.
+    With Kafka configured (`wardkey kafka use`) the publisher too. Running it again does no harm: it starts
+    what does not run and repairs what a crash left.
     """
     from ..server import Cluster
 
@@ -39,7 +41,7 @@ def up(context: Context, /, uri: str | None, **options: Any) -> None:
 @click.command()
 @pass_context
 def down(context: Context) -> None:
-    """Stop PostgreSQL, the keeper and the scribe; the data stays."""
+    """Stop PostgreSQL and all that runs beside it; the data stays."""
     stopped = context.cluster.stop()
     text = "stopped" if stopped else "nothing was running"
     emit(context, {"home": context.home.path, "stopped": stopped}, lambda: click.echo(text))
@@ -57,14 +59,17 @@ def status(context: Context) -> int:
 @click.command()
 @click.option("-n", "lines", type=click.IntRange(1), default=40, show_default=True, help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what comes.")
-@click.option("--only", type=click.Choice(["postgres", "keeper", "scribe"]), help="One of the logs.")
+@click.option("--only", type=click.Choice(_LOGS), help="One of the logs.")
 @pass_context
 def logs(context: Context, lines: int, follow: bool, only: str | None) -> None:
-    """Show the logs of PostgreSQL, keeper and scribe. They hold no data, parameter or key."""
+    """Show the logs of PostgreSQL, keeper, scribe and publisher.
+
+    They hold no data, parameter or key.
+    """
     import subprocess
 
     home = context.home
-    every = (home.postgres_log, home.keeper_log, home.scribe_log)
+    every = (home.postgres_log, home.keeper_log, home.scribe_log, home.publisher_log)
     files = [file for file in every if only in (None, file.stem)]
     if not home.exists:
         fail(f"there is no server in {home.path}", "make one: wardkey up", UNREACHABLE)
@@ -126,6 +131,12 @@ def _facts(status: Status) -> dict[str, Any]:
         "postgres": {"pid": status.postgres_pid, "seconds": status.postgres_seconds},
         "keeper": {"pid": status.keeper_pid, "seconds": status.keeper_seconds, **(status.keeper or {})},
         "scribe": {**(status.scribe or {}), "pid": status.scribe_pid, "seconds": status.scribe_seconds},
+        "publisher": {
+            **(status.publisher or {}),
+            "configured": status.publishes,
+            "pid": status.publisher_pid,
+            "seconds": status.publisher_seconds,
+        },
     }
 
 
@@ -142,6 +153,10 @@ def _show(status: Status) -> None:
         click.echo(f"{name:<12}{_running(pid, seconds)}")
     for trouble in (*(status.scribe or {}).get("warnings", ()), (status.scribe or {}).get("trouble")):
         if trouble:
+            click.echo(f"            {trouble}")
+    if status.publishes:
+        click.echo(f"publisher   {_running(status.publisher_pid, status.publisher_seconds)}")
+        if trouble := (status.publisher or {}).get("trouble"):
             click.echo(f"            {trouble}")
     click.echo(f"listens     127.0.0.1:{status.port} and {status.socket_directory}")
     if status.dsn:

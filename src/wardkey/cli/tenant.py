@@ -9,6 +9,7 @@ import click
 
 from ._context import Context, pass_context
 from ._output import emit, fail, progress, table
+from .kafka import make_topics
 from .kms import choice_options, make_choice, own_kms
 from .tenant_leaving import check_certificate, export, shred
 
@@ -76,6 +77,7 @@ def create(
                 row["password"] = passwords[slug]
             if not context.json:
                 bar.console.print(_created(row))
+    make_topics(context, made)
     emit(context, made, lambda: None)
 
 

@@ -1,4 +1,4 @@
-"""The audit log: a scribe is at work, its slot holds up nothing, and the newest checkpoints verify."""
+"""The audit log: scribe and publisher are at work, nothing is held up, and the newest checkpoints verify."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ..audit.live import ask_keeper
 from ..audit.merkle import Range
 from ..audit.remembered import Remembered
 from ..errors import WardError
+from ..publisher import topics
+from ..publisher.config import CONFIGURATION_FILE
+from ..publisher.supervisor import is_at_work
 from ..scribe import slot as slots
 from ._check import Check, Problem, Server
 
@@ -172,6 +175,39 @@ def _pruned(server: Server) -> Iterator[Problem]:
         )
 
 
+def _published(server: Server) -> Iterator[Problem]:
+    """With a home its configuration says whether Kafka is used; without, that there are topics."""
+    known = topics.every(server.connection)
+    if server.home is not None and server.home.exists:
+        publishes = (server.home.publisher / CONFIGURATION_FILE).exists()
+    else:
+        publishes = bool(known)
+    if not publishes:
+        return
+    if not is_at_work(server.connection):
+        yield Problem("publisher", "is not at work: Kafka gets nothing, the log keeps it", "wardkey up")
+    late = {
+        tenant
+        for (tenant,) in server.rows(
+            "select r.tenant_id from ward_internal.audit_trees as r"
+            " left join ward_internal.audit_topics as t using (tenant_id)"
+            " where r.size > coalesce(t.position, 0) and exists (select from ward_internal.audit_batches as b"
+            "   where b.tenant_id = r.tenant_id and b.first_position >= coalesce(t.position, 0)"
+            "   and b.at < clock_timestamp() - make_interval(secs => %s))",
+            _LAG,
+        )
+    }
+    for topic in known:
+        if topic.tenant in late:
+            late.remove(topic.tenant)
+            found = f"lacks {topic.behind} entries, for more than a minute"
+            yield Problem(f"topic {topic.name}", found, "see what troubles it: wardkey kafka status")
+    for tenant in sorted(late):
+        yield Problem(
+            f"tenant {tenant}", "has entries and no topic", "see what troubles it: wardkey kafka status"
+        )
+
+
 CHECKS = (
     Check("scribe-exists", "a scribe keeps the journal of reads and seals the log", _exists, "info"),
     Check("scribe-at-work", "a scribe reads the journal, from a slot that holds everything", _at_work),
@@ -184,4 +220,5 @@ CHECKS = (
         "the newest checkpoint of each log verifies, and is the keeper's last",
         _verifies,
     ),
+    Check("published", "where Kafka is used, entries are published within a minute", _published, "warn"),
 )

@@ -1,4 +1,4 @@
-"""PostgreSQL, keeper, scribe and extension of one home as one thing: start, stop, status, DSN."""
+"""PostgreSQL, keeper, scribe, publisher and extension of one home as one thing: start, stop, status, DSN."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from . import database, pythonpath
 from .home import Config, Home
 from .keeper_process import KeeperProcess
 from .postgres import Postgres
+from .publisher_process import PublisherProcess
 from .scribe_process import ScribeProcess
 from .software import Software
 
@@ -35,11 +36,17 @@ class Status:
     scribe_pid: int | None
     scribe_seconds: float | None
     scribe: dict[str, Any] | None
+    publishes: bool
+    publisher_pid: int | None
+    publisher_seconds: float | None
+    publisher: dict[str, Any] | None
     dsn: str | None
 
     @property
     def running(self) -> bool:
-        return None not in (self.postgres_pid, self.keeper_pid, self.scribe_pid)
+        """``publishes``: Kafka is configured, so that a publisher should run as well."""
+        pids = (self.postgres_pid, self.keeper_pid, self.scribe_pid)
+        return None not in pids and not (self.publishes and self.publisher_pid is None)
 
 
 class Cluster:
@@ -56,6 +63,7 @@ class Cluster:
         self.keeper = KeeperProcess(home)
         self.postgres = Postgres(home, settings or {})
         self.scribe = ScribeProcess(home)
+        self.publisher = PublisherProcess(home)
         self._say = say or (lambda text: None)
 
     def init(self) -> Config:
@@ -75,15 +83,20 @@ class Cluster:
             database.prepare(self, self._say)
             if self.scribe.start(self.dsn()):
                 self._say("scribe started")
+            if not self.publisher.configured:
+                self.publisher.stop()
+            elif self.publisher.start(self.dsn()):
+                self._say("publisher started")
         return self.status()
 
     def stop(self) -> bool:
-        """Stop the scribe, PostgreSQL, then the keeper, and everything they left; True when something ran."""
+        """Stop publisher, scribe, PostgreSQL, keeper, and everything they left; True when something ran."""
         if not self.home.exists:
             return False
         with self.home.locked():
             parts = (self.postgres.postmaster, self.keeper.process, self.scribe.process)
-            ran = any(part is not None for part in parts)
+            ran = any(part is not None for part in (*parts, self.publisher.process))
+            self.publisher.stop()
             self.scribe.stop()
             self.postgres.stop()
             self.keeper.stop()
@@ -97,12 +110,21 @@ class Cluster:
             self.keeper.stop()
             return self.keeper.start()
 
+    def restart_publisher(self) -> bool:
+        """Have a publisher run as Kafka is configured now, if PostgreSQL runs; True when one was started."""
+        with self.home.locked():
+            self.publisher.stop()
+            if self.postgres.postmaster is None or not self.publisher.configured:
+                return False
+            return self.publisher.start(self.dsn())
+
     def status(self) -> Status:
         """Say what runs, by the processes themselves."""
         config = self.home.config()
         postmaster = self.postgres.postmaster if config else None
         keeper = self.keeper.process if config else None
         scribe = self.scribe.process if config else None
+        publisher = self.publisher.process if config else None
         return Status(
             home=self.home.path,
             made=config is not None,
@@ -116,6 +138,10 @@ class Cluster:
             scribe_pid=scribe.pid if scribe else None,
             scribe_seconds=scribe.seconds_up if scribe else None,
             scribe=self.scribe.status() if scribe else None,
+            publishes=config is not None and self.publisher.configured,
+            publisher_pid=publisher.pid if publisher else None,
+            publisher_seconds=publisher.seconds_up if publisher else None,
+            publisher=self.publisher.status() if publisher else None,
             dsn=self.dsn() if postmaster else None,
         )
 

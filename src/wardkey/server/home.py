@@ -7,9 +7,11 @@
     python/       PYTHONPATH of the server  keeper/     0700, OS user of the keeper
     issuer/       0700, operator: key.pem   pgpass      0600, operator: a line per tenant login role
     orchestrator/ 0700, operator: kms.json and the credentials that manage KEKs, out of the keeper's reach
+    publisher/    0700, OS user of the publisher: kafka.json
 
-Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, the scribe as ``wardkey-scribe``:
-none can read another's directory. Anybody else runs all as himself.
+Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe and publisher as
+``wardkey-scribe`` and ``wardkey-publisher``: none can read another's directory. Anybody else runs all as
+himself.
 """
 
 from __future__ import annotations
@@ -126,6 +128,18 @@ class Home:
         return self.run / "scribe.json"
 
     @property
+    def publisher(self) -> Path:
+        return self.path / "publisher"
+
+    @property
+    def publisher_log(self) -> Path:
+        return self.log / "publisher.log"
+
+    @property
+    def publisher_status(self) -> Path:
+        return self.run / "publisher.json"
+
+    @property
     def exists(self) -> bool:
         return self.config_file.exists()
 
@@ -164,6 +178,10 @@ class Home:
         """The OS user the scribe runs as; made when missing."""
         return _own_user("wardkey-scribe")
 
+    def publisher_user(self) -> OsUser:
+        """The OS user the publisher runs as; made when missing."""
+        return _own_user("wardkey-publisher")
+
     def make_directories(self) -> None:
         """Make what is missing, and set owners and modes of all of it."""
         server, keeper, operator = self.server_user(), self.keeper_user(), OsUser.current()
@@ -180,12 +198,15 @@ class Home:
         # the other's. The keeper runs with this group, so that its socket (0660) lets the server in.
         _directory(self.run, operator.uid, server.gid, 0o1775 if operator.uid == 0 else 0o700)
         _directory(self.keeper, keeper.uid, keeper.gid, 0o700)
+        publisher = self.publisher_user()
+        _directory(self.publisher, publisher.uid, publisher.gid, 0o700)
         for directory in (self.issuer, self.orchestrator):
             _directory(directory, operator.uid, operator.gid, 0o700)
         for file, owner in (
             (self.postgres_log, server),
             (self.keeper_log, operator),
             (self.scribe_log, operator),
+            (self.publisher_log, operator),
         ):
             file.touch(0o640)
             os.chown(file, owner.uid, owner.gid)

@@ -115,7 +115,9 @@ class Postgres:
         files = {
             "postgresql.conf": settings.postgresql(config.port, home.run),
             "pg_hba.conf": settings.hba(),
-            "pg_ident.conf": settings.ident([OsUser.current(), user, home.scribe_user()]),
+            "pg_ident.conf": settings.ident(
+                [OsUser.current(), user, home.scribe_user(), home.publisher_user()]
+            ),
         }
         for name, text in files.items():
             write_atomically(home.data / name, text.encode(), owner=(user.uid, user.gid))
