@@ -30,6 +30,7 @@ BENCHES = (
     "during_resealing",
     "audit_verify",
     "scribe",
+    "publisher",
 )
 
 
