@@ -77,6 +77,10 @@ def test_crash_before_the_acknowledgement_is_stored_repeats_the_same(
 
 def test_broker_killed_and_back(database: Database, log: Log, stored: Kafka) -> None:
     publisher = publishers.Publisher(database, stored.servers).start()
+
+    def unanswered() -> bool:
+        return "Kafka does not answer" in (publisher.status()["trouble"] or "")
+
     try:
         log.grow(10)
         wait_until(lambda: publisher.status().get("state") == "waiting")
@@ -85,13 +89,15 @@ def test_broker_killed_and_back(database: Database, log: Log, stored: Kafka) -> 
         topic = wait_published(log.connection, log.tenant)
         stored.kill()
         log.grow(200, 40)
-        wait_until(lambda: "Kafka does not answer" in (publisher.status()["trouble"] or ""))
+        wait_until(unanswered)
         assert topic_of(log.connection, log.tenant) == (topic, 10, 10)
         stored.start()
         wait_published(log.connection, log.tenant)
         stored.kill()
         log.grow(5)
+        wait_until(unanswered)
         assert publisher.stop() == 0, "it stops while there is no broker"
+        assert topic_of(log.connection, log.tenant) == (topic, 250, 250), "stored, not acknowledged"
         publisher.start()
         stored.start()
         check(log, read(stored, wait_published(log.connection, log.tenant), repeated=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from tests.publisher.publishers import Log, Publisher, topic_of, wait_published, wait_until
+from tests.publisher.publishers import Log, Publisher, first_ones, topic_of, wait_published, wait_until
 from tests.support.database import Connection, Database
 from tests.support.kafka import Kafka
 from wardkey import issuers
@@ -84,6 +84,20 @@ def test_topic_that_was_there_before_is_not_taken(log: Log, publisher: Publisher
     publisher.start()
     assert wait_published(log.connection, log.tenant) == f"audit.acme.{log.tenant.hex[:8]}"
     assert kafka.read("audit.acme") == []
+
+
+def test_history_that_begins_anew_has_a_topic_of_its_own(
+    log: Log, publisher: Publisher, kafka: Kafka
+) -> None:
+    """After a restore, that is: ``wardkey scribe readmit`` forgets the topic."""
+    log.grow(3)
+    publisher.start()
+    first = wait_published(log.connection, log.tenant)
+    log.connection.execute("delete from ward_internal.audit_topics where tenant_id = %s", [log.tenant])
+    log.grow(2)
+    second = wait_published(log.connection, log.tenant)
+    assert (first, second) == ("audit.acme", f"audit.acme.{log.tenant.hex[:8]}")
+    assert first_ones(kafka.read(second)) == log.ids
 
 
 def test_tenant_called_platform_has_not_the_platforms(

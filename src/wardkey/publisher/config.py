@@ -18,6 +18,7 @@ CONFIGURATION_FILE: Final = "kafka.json"
 
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _NAME = re.compile(r"[a-z0-9_.]+")
+_HARMLESS = re.compile(r"^client\.|protocol|mechanism|location|\.(ms|type|codec|bytes|size|messages)$")
 _OURS = frozenset({
     "acks", "bootstrap.servers", "debug", "delivery.report.only.error", "delivery.timeout.ms",
     "enable.gapless.guarantee", "enable.idempotence", "log_level", "message.timeout.ms",
@@ -58,7 +59,7 @@ class Configuration:
     def hide(self, text: str) -> str:
         """Return ``text`` without the value of any property that may be a credential."""
         for name, value in self.properties.items():
-            if len(value) > 3 and not re.search(r"protocol|mechanism|location|\.ms$|\.type$", name):
+            if len(value) > 3 and not _HARMLESS.search(name):
                 text = text.replace(value, "***")
         return text
 

@@ -29,10 +29,10 @@ LOCK: Final = 0x7761_7264_6B61_666B  # "wardkafk"
 """Of two publishers of a database the one with this advisory lock works, the other waits."""
 
 _ROUND: Final = 5_000  # entries published between two looks at who has more
-_LEAST: Final = 50  # of a tenant in a round, however many there are
+_LEAST: Final = 50  # of a tenant in a round; as many tenants as there is room for, who waited longest first
 _LOOK: Final = 0.5  # seconds between looks when there was nothing to do
 _LONGEST: Final = 5.0  # seconds between tries
-_SILENCE: Final = 3.0  # seconds without an acknowledgement that are worth a word
+_SILENCE: Final = 2.0  # seconds without an acknowledgement that are worth a word
 _OPTIONS: Final = (
     "-c search_path=pg_catalog -c timezone=UTC -c datestyle=ISO,YMD -c bytea_output=hex "
     "-c synchronous_commit=on -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 "
@@ -159,7 +159,7 @@ class Publisher:
         """Publish a part of what every tenant lacks; False when nothing could be done."""
         done = self._claim(connection, broker, cluster)
         lacking = topics.every(connection, cluster, behind=True)
-        due = [topic for topic in lacking if self._may(topic.tenant)]
+        due = [topic for topic in lacking if self._may(topic.tenant)][: _ROUND // _LEAST]
         flights = []
         for topic in due:
             flights.append(self._launch(connection, broker, topic, max(_LEAST, _ROUND // len(due))))
@@ -228,7 +228,8 @@ class Publisher:
             if left < before:
                 silent, broker.trouble = now, None
             elif now - silent > self._patience and broker.is_there():
-                raise PublisherError("Kafka is there, and acknowledges nothing: another producer tries")
+                self._report("Kafka is there, and acknowledges nothing: another producer tries")
+                broker.broken = True
             elif now - silent > _SILENCE:
                 self._say(f"Kafka does not answer: {broker.trouble or 'nothing is known'}", state="waiting")
         return not broker.broken

@@ -51,7 +51,7 @@ class Topic:
 
 
 def every(connection: Connection, cluster: str | None = None, *, behind: bool = False) -> list[Topic]:
-    """Return the topics of ``cluster``, or all; with ``behind`` those that lack something."""
+    """Return the topics of ``cluster``, or all; with ``behind`` those that lack something, longest first."""
     query = """
         select t.tenant_id, s.slug, t.topic, t.position, t.checkpoint_size, coalesce(r.size, 0),
           coalesce(c.size, 0), t.at
@@ -62,7 +62,7 @@ def every(connection: Connection, cluster: str | None = None, *, behind: bool = 
           where tenant_id = t.tenant_id) as c on true
         where (%(cluster)s::text is null or t.cluster = %(cluster)s) and (not %(behind)s
           or coalesce(r.size, 0) > t.position or coalesce(c.size, 0) > t.checkpoint_size)
-        order by t.topic"""
+        order by case when %(behind)s then t.at end, t.topic"""
     rows = connection.execute(query, {"cluster": cluster, "behind": behind}).fetchall()
     return [
         Topic(tenant, _whose(tenant, slug), name, Mark(position, checkpoint), *rest)
