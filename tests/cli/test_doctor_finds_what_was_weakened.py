@@ -185,6 +185,7 @@ ELSEWHERE = {
     "keeper-provider",
     *("scribe-exists", "scribe-at-work", "scribe-required", "scribe-room", "scribe-on-time"),
     "checkpoints-verify",
+    "published",
 }
 """Checks of what no transaction can weaken: test_doctor_reads_server_and_keeper.py."""
 

@@ -91,13 +91,15 @@ def readmit(context: Context, slug: str) -> None:
     Older than the last one the keeper signed, that is.
 
     The keeper signs one history of each tenant's log. A database that comes back from a backup has lost the
-    end of it, and would begin a second one; this allows that, and the keeper's own log says so.
+    end of it, and would begin a second one; this allows that, and the keeper's own log says so. Its Kafka
+    topic, if it has one, is left as it is: the publisher makes another and fills it from the first entry.
     """
     from .. import issuers
     from ..keeper import client
 
     with context.connect() as connection:
         tenant = issuers.tenant_id(connection, slug)
-    client.ask(context.home.keeper_socket, {"op": "checkpoint", "tenant": str(tenant), "readmit": True})
+        client.ask(context.home.keeper_socket, {"op": "checkpoint", "tenant": str(tenant), "readmit": True})
+        connection.execute("delete from ward_internal.audit_topics where tenant_id = %s", [tenant])
     text = f"the next checkpoint of tenant {slug} may be any"
     emit(context, {"tenant": str(tenant), "readmitted": True}, lambda: click.echo(text))
