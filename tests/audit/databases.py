@@ -85,6 +85,7 @@ class Filled:
         self._waiting.append(identity)
         return identity
 
+    @property
     def ids(self) -> list[int]:
         """Return the ids of what is sealed, in the order of the log."""
         query = (
@@ -99,7 +100,11 @@ class Filled:
         return entry_of(found)
 
     def seal(self, minute: float, *, settled: bool = True) -> Signed:
-        """Give what is waiting its positions, in a batch, and sign a checkpoint."""
+        """Give what is waiting its positions, in a batch, and sign a checkpoint, all at once."""
+        with self.connection.transaction():
+            return self._seal(minute, settled)
+
+    def _seal(self, minute: float, settled: bool) -> Signed:
         if self._waiting:
             query = (
                 f"select {COLUMNS} from ward_internal.audit_log as e where tenant_id = %s and id = any(%s)"

@@ -70,7 +70,7 @@ def seal_what_waits(log: Filled) -> None:
     log._waiting += [
         row[0] for row in log.connection.execute(
             "select id from ward_internal.audit_log where tenant_id = %s and id > %s order by id",
-            [log.tenant, max(log.ids())],
+            [log.tenant, max(log.ids)],
         )
     ]  # fmt: skip
     log.seal((datetime.now(UTC) - START) / timedelta(minutes=1) + 1)
@@ -111,7 +111,7 @@ def test_the_doctor_sees_what_nobody_prunes(database: Database, log: Filled) -> 
 
 
 def test_what_stays_is_proven_as_before(log: Filled) -> None:
-    entry = log.ids()[-1]
+    entry = log.ids[-1]
     retention.prune(log.connection, log.tenant)
     with log.connection.transaction():
         log.connection.execute("set transaction isolation level repeatable read")

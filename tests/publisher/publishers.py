@@ -115,28 +115,6 @@ class Log(Filled):
             self.seal(len(self.signed) + 1)
         return grown
 
-    def seal(self, minute: float, *, settled: bool = True) -> Any:
-        with self.connection.transaction():
-            signed = super().seal(minute, settled=settled)
-            self.connection.execute(
-                "insert into ward_internal.audit_trees (tenant_id, size, frontier) values (%s, %s, %s)"
-                " on conflict (tenant_id) do update set size = excluded.size, frontier = excluded.frontier",
-                [self.tenant, self.tree.end, b"".join(self.tree.hashes)],
-            )
-        return signed
-
-    @property
-    def ids(self) -> list[int]:
-        return sealed_ids(self.connection, self.tenant)
-
-
-def sealed_ids(connection: Connection, tenant: UUID) -> list[int]:
-    rows = connection.execute(
-        "select unnest(ids) from ward_internal.audit_batches where tenant_id = %s order by first_position",
-        [tenant],
-    ).fetchall()
-    return [id_ for (id_,) in rows]
-
 
 def first_ones(messages: Sequence[Message]) -> list[int]:
     """Return the ids of the entries, in the order in which each came first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.publisher.publishers import Log, Publisher, first_ones, read, verified, wait_published
 from tests.support.database import Database
 from tests.support.kafka import Kafka, entries
+from wardkey.audit import retention
 from wardkey.audit.checkpoint import fingerprint
 from wardkey.audit.merkle import leaf_hash
 
@@ -64,3 +65,21 @@ def test_entry_that_is_too_large_holds_up_nobody(database: Database, log: Log, k
         assert [message.kind for message in found] == ["entry"] * 5 + ["missing"] + ["entry"] * 5
     finally:
         publisher.remove()
+
+
+def test_topic_of_a_pruned_log_begins_where_the_log_does(
+    log: Log, publisher: Publisher, kafka: Kafka
+) -> None:
+    log.put("e", "rotated", minute=-4_000_000)
+    log.put("e", "retired", minute=-4_000_000)
+    log.seal(-3_900_000)
+    log.grow(3, 4)
+    assert retention.prune(log.connection, log.tenant)["entries"] == 2
+    publisher.start()
+    found = read(kafka, wait_published(log.connection, log.tenant))
+    assert [message.position for message in entries(found)] == list(range(2, 9))
+    assert [message.position for message in found if message.kind == "checkpoint"] == [2, 5, 9]
+    log.grow(2)
+    found = read(kafka, wait_published(log.connection, log.tenant))
+    assert [message.position for message in entries(found)] == list(range(2, 11))
+    assert "lost" not in publisher.errors

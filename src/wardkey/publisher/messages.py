@@ -56,11 +56,13 @@ class Message:
 def messages(log: Log, tenant: UUID, mark: Mark, end: int, large: Collection[int] = ()) -> Iterator[Message]:
     """Yield what comes after ``mark``: entries up to position ``end``, and the checkpoints they bring due.
 
+    Of what was pruned nothing comes: a topic that is made later begins with the checkpoint the log begins at.
     ``large``: positions of entries that the broker does not take. Raises DamagedLog.
     """
     due = iter(list(log.checkpoints(mark.checkpoint_size, end)))
     waiting = next(due, None)
     position, size = mark
+    position = max(position, min(log.begins(), end))
     for sealed in log.sealed(position, end):
         while waiting is not None and waiting[0].checkpoint.size <= position:
             size = waiting[0].checkpoint.size

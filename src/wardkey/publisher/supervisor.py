@@ -64,13 +64,17 @@ class _Setback:
 
 @dataclass(slots=True)
 class _Flight:
-    """What of a topic is on its way: ``marks[n]`` is how far it has come with n messages acknowledged."""
+    """What of a topic is on its way: ``marks[n]`` is how far it has come with n messages acknowledged.
+
+    ``begins``: the log's first position; a topic that is older than its last pruning has more.
+    """
 
     topic: Topic
     delivery: Delivery
     marks: list[Mark]
     missing: list[int]
     alone: bool = False
+    begins: int = 0
 
     @property
     def mark(self) -> Mark:
@@ -200,12 +204,15 @@ class Publisher:
         tenant, key = topic.tenant, str(topic.tenant).encode()
         flight = _Flight(topic, Delivery(self._configuration.hide), [topic.mark], [])
         flight.alone = self._alone.get(tenant, -1) > topic.mark.position
-        end = min(topic.size, topic.mark.position + (1 if flight.alone else share))
         large = [self._large[tenant]] if tenant in self._large else []
         try:
             with connection.transaction():
                 connection.execute("set transaction isolation level repeatable read, read only")
-                for message in messages(Log(connection, tenant), tenant, topic.mark, end, large):
+                log = Log(connection, tenant)
+                flight.begins = log.begins()
+                start = max(topic.mark.position, flight.begins)
+                end = min(topic.size, start + (1 if flight.alone else share))
+                for message in messages(log, tenant, topic.mark, end, large):
                     if not broker.send(topic.name, key, message, flight.delivery):
                         break
                     flight.marks.append(message.after)
@@ -237,7 +244,8 @@ class Publisher:
     def _land(self, connection: Connection, broker: Broker, flight: _Flight) -> bool:
         """Store how far a topic has come, and see to what went wrong; False when nothing was acknowledged."""
         topic, mark, trouble = flight.topic, flight.mark, flight.trouble
-        if 0 <= flight.delivery.offset < mark.position - 1:  # each entry below has an offset of its own
+        # each entry below has an offset of its own
+        if 0 <= flight.delivery.offset < mark.position - 1 - flight.begins:
             topics.save(connection, topic, Mark())
             self._report(f"warning: {topic.name} has lost what was in it; it is filled anew")
             return True
