@@ -21,7 +21,7 @@ SECRET = "hunter2-and-more"
 
 @pytest.fixture
 def kafka() -> Iterator[Kafka]:
-    kafka = Kafka().start()
+    kafka = Kafka(stored=True).start()
     yield kafka
     kafka.remove()
 
