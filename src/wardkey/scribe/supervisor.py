@@ -84,6 +84,8 @@ class Scribe:
                 raise
             except WardError as error:
                 trouble = error.message
+            except psycopg.errors.DiskFull as error:
+                trouble = f"the server's disk is full: {from_psycopg(error).message}"
             except psycopg.Error as error:
                 trouble = from_psycopg(error).message
             if self._said.get("trouble") != trouble:
