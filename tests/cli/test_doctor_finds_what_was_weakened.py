@@ -164,6 +164,7 @@ BY_HAND = {
 """Checks whose mend is not a statement to run as it stands."""
 
 ELSEWHERE = {
+    "logs-pruned",
     "server-version",
     "pgbouncer-version",
     "other-databases-closed",

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
 from wardkey_pg.errors import InvalidToken, TokenExpired
 
+from tests.support.clocks import clock_off
 from tests.support.database import Connection
 from tests.support.sqlstate import refused
 
 from .cells import SECRET, Cell, fails, read, recovers
-
-FAKETIME = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
-
-
-@contextmanager
-def clock_off(seconds: int) -> Iterator[None]:
-    """Give processes that are started now a clock that is off."""
-    if FAKETIME is None:
-        pytest.skip("needs libfaketime: apt-get install libfaketime")
-    settings = {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME": f"{seconds:+d}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name in settings:
-            del os.environ[name]
 
 
 def login(cell: Cell, slug: str, token: str) -> Connection:

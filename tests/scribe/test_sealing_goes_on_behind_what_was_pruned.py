@@ -6,9 +6,9 @@ import json
 from datetime import UTC, datetime
 from uuid import UUID
 
-from tests.faults.test_clocks_that_differ import clock_off
 from tests.scribe.scribes import Scribe, emit, new_tenant, read, verified, wait_sealed, wait_signed, write
 from tests.support.cli import Wardkey
+from tests.support.clocks import clock_off
 from tests.support.database import Connection
 
 LONG_AGO = datetime(2018, 6, 15, tzinfo=UTC)

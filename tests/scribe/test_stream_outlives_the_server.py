@@ -44,7 +44,7 @@ def test_kill_nine(server, crashing):
         for _ in range(20):
             stream.receive()
     with pytest.raises(Unreachable):
-        crashing.stream()
+        crashing.stream(busy=True)
     server.start()
 
     after = Journal(server.dsn(), "audit")
