@@ -8,11 +8,11 @@
 create or replace function ward_internal.audit_tenant(p_tenant text) returns uuid
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_id uuid := case
-    when p_tenant = 'platform' then ward_internal.master_id()
-    else (select id from ward_internal.tenants where slug = p_tenant) end;
+  v_id uuid := (select id from ward_internal.tenants where slug = p_tenant);
 begin
-  if v_id is null and p_tenant ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+  if v_id is null and p_tenant = 'platform' then
+    v_id := ward_internal.master_id();
+  elsif v_id is null and p_tenant ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     and to_regclass(ward_internal.audit_leaf(p_tenant::uuid)) is not null
   then
     v_id := p_tenant::uuid;
