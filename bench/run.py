@@ -28,6 +28,7 @@ BENCHES = (
     "rewrap",
     "resealing",
     "during_resealing",
+    "audit",
     "audit_verify",
     "scribe",
     "publisher",
