@@ -34,9 +34,7 @@ def test_cold_reads_of_others_take_as_long_as_before(
     database: Database, local_bench: LocalBench, own_bench: VaultBench
 ) -> None:
     with running(database, local_bench) as cell:
-        own, made = cell.new_tenant(own=own_bench), time.monotonic()
-        other = cell.new_tenant(secret="of the other")
-        made = time.monotonic() - made
+        own, other = cell.new_tenant(own=own_bench), cell.new_tenant(secret="of the other")
         assert cell.key(own)["kek"].startswith("vault:") and cell.key(other)["kek"].startswith("local:")
         calm = _cold_reads(cell, other)
         cell.forget()
@@ -49,9 +47,7 @@ def test_cold_reads_of_others_take_as_long_as_before(
                 thread.start()
             time.sleep(0.5)
             troubled = _cold_reads(cell, other)
-            created = time.monotonic()
-            cell.new_tenant()
-            created = time.monotonic() - created
+            created = min(_creation(cell) for _ in range(3))  # who waits for the other's KMS does each time
             assert all(thread.is_alive() for thread in patients)
         finally:
             stop.set()
@@ -60,7 +56,7 @@ def test_cold_reads_of_others_take_as_long_as_before(
                 thread.join()
         print(f"median cold read {calm[0]:.4f} s, with the other's KMS hanging {troubled[0]:.4f} s")
         assert troubled[0] < 3 * calm[0] + 0.05, "others wait"
-        assert troubled[1] < TIMEOUT / 2 and created < 3 * made + TIMEOUT
+        assert troubled[1] < TIMEOUT / 2 and created < TIMEOUT
         with cell.connect(own) as connection:
             assert recovers(connection) == SECRET
 
@@ -79,6 +75,13 @@ def test_a_credential_that_is_damaged_is_its_tenants_trouble_only(
             assert read(another) == SECRET
             credential.write_bytes(kept)
             assert recovers(one) == SECRET
+
+
+def _creation(cell: Cell) -> float:
+    """Return how long making a tenant takes, in seconds."""
+    started = time.monotonic()
+    cell.new_tenant()
+    return time.monotonic() - started
 
 
 def _cold_reads(cell: Cell, slug: str) -> tuple[float, float]:
