@@ -56,6 +56,16 @@ def _header(statement: str) -> str:
     return f"{echo}\nset local search_path = pg_catalog, pg_temp;\n\n"
 
 
+def _replaceable() -> str:
+    functions = "".join(_read(_SQL / "functions" / f"{name}.sql") for name in _FUNCTIONS)
+    return functions + _read(_SQL / "privileges.sql")
+
+
+def update(delta: str, *, is_last: bool = True) -> str:
+    """Return the update script with this delta of the tables; the last one re-runs all replaceable objects."""
+    return _header("alter extension wardkey update") + delta + (_replaceable() if is_last else "")
+
+
 def build(target: Path) -> list[Path]:
     """Write all scripts into ``target`` and return their paths."""
     target.mkdir(parents=True, exist_ok=True)
@@ -63,13 +73,10 @@ def build(target: Path) -> list[Path]:
     if missing:
         raise SystemExit(f"build.py: functions/ and its order disagree about: {', '.join(sorted(missing))}")
     new = version()
-    replaceable = "".join(_read(_SQL / "functions" / f"{name}.sql") for name in _FUNCTIONS)
-    replaceable += _read(_SQL / "privileges.sql")
     tables = "".join(_read(path) for path in sorted((_SQL / "tables").glob("*.sql")))
-    scripts = {f"wardkey--{new}.sql": _header("create extension wardkey") + tables + replaceable}
+    scripts = {f"wardkey--{new}.sql": _header("create extension wardkey") + tables + _replaceable()}
     for delta in sorted((_SQL / "updates").glob("*.sql")):
-        body = _read(delta) + (replaceable if delta.stem.endswith(f"--{new}") else "")
-        scripts[f"wardkey--{delta.name}"] = _header("alter extension wardkey update") + body
+        scripts[f"wardkey--{delta.name}"] = update(_read(delta), is_last=delta.stem.endswith(f"--{new}"))
     for name, text in scripts.items():
         (target / name).write_text(text.replace("@VERSION@", new))
     return [target / name for name in scripts]

@@ -54,6 +54,11 @@ def scripts() -> dict[str, str]:
         return {path.name: path.read_text() for path in _module().build(Path(directory))}
 
 
+def update_script() -> str:
+    """Return the script of an update that changes no table."""
+    return str(_module().update("")).replace("@VERSION@", _module().version())
+
+
 def full_script() -> str:
     (name,) = [name for name in scripts() if name.count("--") == 1]
     return re.sub(r"^\\echo.*$", "", scripts()[name], flags=re.M)

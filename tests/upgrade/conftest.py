@@ -1,21 +1,26 @@
-"""The released 0.1.0, as it was installed then, and today's update from it."""
+"""An earlier version, made of today's script: each function altered, owners and comments as they were not to be."""
 
 from __future__ import annotations
 
-import lzma
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 import pytest
 import wardkey_pg
 
-from wardkey import resources
+from tests.support import extension_script
 from wardkey.server import Cluster
 
 _numbers = count(1)
+_CHANGES = (
+    (r"security (definer|invoker)", r"security \1 cost 7"),
+    (r"(comment on function \S+ is)\s+'", r"\1 'Earlier: "),
+    (r"alter function ward\.request_rotation\S+ owner to ward_owner;", ""),
+    (r"grant select on pg_replication_slots to ward_owner;", ""),
+)
 
 
 @dataclass(frozen=True)
@@ -27,26 +32,25 @@ class Aged:
 
 @pytest.fixture
 def aged(cluster: Cluster) -> Iterator[Aged]:
-    """Install 0.1.0 under a name of this test's own, and the update from it; gone afterwards.
+    """Install an earlier version under a name of this test's own, and the update from it; gone afterwards.
 
-    Functions bind today's module: that one runs. Faces are marked, so that remaking them can be seen.
+    Faces are marked (``cost 7``), so that remaking them can be seen.
     """
     directory = cluster.software.sharedir / "extension"
     if not os.access(directory, os.W_OK):
         pytest.skip(f"{directory} is not writable for this user")
-    old, new = f"0.1.0_{os.getpid()}_{next(_numbers)}", wardkey_pg.__version__
-    script = lzma.decompress(Path(__file__).with_name("wardkey--0.1.0.sql.xz").read_bytes()).decode()
-    for then, now in (('bind("0.1.0"', f'bind("{new}"'), ("security definer '", "security definer cost 7 '")):
-        assert then in script
-        script = script.replace(then, now)
-    update = resources.extension_files()[f"wardkey--0.1.0--{new}.sql"]
+    old, new = f"0.0.9_{os.getpid()}_{next(_numbers)}", wardkey_pg.__version__
+    script = extension_script.scripts()[f"wardkey--{new}.sql"]
+    for pattern, replacement in _CHANGES:
+        script, changed = re.subn(pattern, replacement, script)
+        assert changed
     installed = {
-        directory / f"wardkey--{old}.sql": script.encode(),
-        directory / f"wardkey--{old}--{new}.sql": update,
+        directory / f"wardkey--{old}.sql": script,
+        directory / f"wardkey--{old}--{new}.sql": extension_script.update_script(),
     }
     try:
-        for path, data in installed.items():
-            path.write_bytes(data)
+        for path, text in installed.items():
+            path.write_text(text)
             path.chmod(0o644)
         yield Aged(old)
     finally:
