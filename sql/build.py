@@ -62,7 +62,7 @@ def _replaceable() -> str:
 
 
 def update(delta: str, *, is_last: bool = True) -> str:
-    """Return the update script with this delta of the tables; the last one re-runs all replaceable objects."""
+    """Return the update script with this delta of the tables; the last re-runs all replaceable objects."""
     return _header("alter extension wardkey update") + delta + (_replaceable() if is_last else "")
 
 

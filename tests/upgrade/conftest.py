@@ -1,4 +1,4 @@
-"""An earlier version, made of today's script: each function altered, owners and comments as they were not to be."""
+"""An earlier version, made of today's script: every function altered, comments and privileges changed."""
 
 from __future__ import annotations
 
