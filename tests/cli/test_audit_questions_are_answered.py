@@ -123,9 +123,9 @@ def test_activity_is_drawn_for_the_terminal(ask, tell):
     assert sum(row["reads"] for row in ask("activity")) == 1420
     drawn = tell("activity")
     assert "dr.jones" in drawn and "█" in drawn
-    lines = {line.split(" ")[0]: line for line in drawn.splitlines()}
-    assert lines["dr.jones"].index("█") == 31 + 2 * 2, "two in the morning, behind names of 30"
-    berlin = {line.split(" ")[0]: line for line in tell("activity", "--zone", "Europe/Berlin").splitlines()}
+    lines = {line.split(" ")[-1]: line for line in drawn.splitlines()}
+    assert lines["dr.jones"].index("█") == 2 * 2, "two in the morning"
+    berlin = {line.split(" ")[-1]: line for line in tell("activity", "--zone", "Europe/Berlin").splitlines()}
     assert berlin["dr.jones"].index("█") == lines["dr.jones"].index("█") + 2
 
 

@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 from wardkey_pg import __version__
 
-from ._context import Context, accept_globals
+from ._context import Context, accept_globals, help_if_alone
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -73,7 +73,9 @@ def _help_lines(section: Iterable[tuple[str, tuple[str, str]]]) -> list[tuple[st
     return [(name, text) for name, (_, text) in section]
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option("--home", metavar="DIR", help="State directory of the embedded server (or WARDKEY_HOME).")
 @click.option("--dsn", metavar="DSN", help="Another server, as superuser or owner (or WARDKEY_DSN).")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
@@ -85,6 +87,7 @@ def cli(ctx: click.Context, home: str | None, dsn: str | None, as_json: bool) ->
     Start with `wardkey up`, or see everything at work with `wardkey demo`.
     """
     ctx.obj = Context.from_options(home, dsn, as_json)
+    help_if_alone()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

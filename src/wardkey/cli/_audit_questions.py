@@ -82,12 +82,10 @@ def _show(context: Context, rows: list[dict[str, Any]], columns: Sequence[str], 
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row for the terminal: seconds matter here, and control characters are nobody's to send."""
+    """Return a row for the terminal; control characters are nobody's to send."""
     shown: dict[str, Any] = {}
     for name, value in row.items():
-        if isinstance(value, datetime):
-            shown[name] = f"{value:%Y-%m-%d %H:%M:%S}"
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             shown[name] = printable(", ".join(f"{key}: {said}" for key, said in value.items()))
         elif isinstance(value, list):
             shown[name] = [printable(str(part)) for part in value]
@@ -196,16 +194,14 @@ def _draw(people: dict[str, list[int]]) -> None:
         click.echo("nobody")
         return
     most = max(max(hours) for hours in people.values()) or 1
-    width = min(max(len(printable(name)) for name in people), 30)
-    line = Text(" " * (width + 1) + "".join(f"{hour:<4}" for hour in range(0, 24, 2)) + "   all")
-    console().print(line)
+    click.echo("".join(f"{hour:<4}" for hour in range(0, 24, 2)) + "     all  who")
     for name, hours in people.items():
-        line = Text(f"{printable(name)[:width]:<{width}} ")
+        line = Text()
         for count in hours:
             shade = 0 if not count else 1 + round(3 * (count / most) ** 0.5)
             line.append(" ░▒▓█"[shade] * 2, style=("", "cyan", "cyan", "blue", "bold magenta")[shade])
-        line.append(f"  {sum(hours):>6,}")
-        console().print(line)
+        line.append(f"{sum(hours):>8,}  {printable(name)}")
+        console().print(line, soft_wrap=True)
 
 
 @click.command("anomalies")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ..server import Cluster, Home
 
-__all__ = ["Context", "accept_globals", "pass_context"]
+__all__ = ["Context", "accept_globals", "help_if_alone", "pass_context"]
 
 
 @dataclass(slots=True)
@@ -62,14 +62,22 @@ pass_context = click.make_pass_decorator(Context)
 
 
 def accept_globals(command: click.Command) -> click.Command:
-    """Let ``command`` and those below it take the global options after their own name too."""
-    if isinstance(command, click.Group):
-        for child in command.commands.values():
-            accept_globals(child)
-        return command
+    """Let ``command`` and those below it take the global options too, and a group alone print its help."""
     taken = {option for parameter in command.params for option in parameter.opts}
     command.params += [option for option in _global_options() if not taken & set(option.opts)]
+    if isinstance(command, click.Group):
+        command.no_args_is_help, command.invoke_without_command = False, True
+        command.callback = help_if_alone
+        for child in command.commands.values():
+            accept_globals(child)
     return command
+
+
+def help_if_alone() -> None:
+    """Print the help of a group that was named without a command."""
+    group = click.get_current_context()
+    if group.invoked_subcommand is None:
+        click.echo(group.get_help())
 
 
 def _global_options() -> list[click.Option]:

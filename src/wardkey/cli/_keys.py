@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,7 +239,7 @@ def accessed(
     from ..keys.when import parse_moment
 
     try:
-        moment = None if since is None else parse_moment(since, datetime.now().astimezone())
+        moment = None if since is None else parse_moment(since, datetime.now(UTC))
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from None
     found = accessed_by(list(logs) or files(context.home.keeper), who, moment)

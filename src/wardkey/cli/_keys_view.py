@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ._context import Context
-from ._output import console, details, table
+from ._output import console, details, moment, table
 
 if TYPE_CHECKING:
     from ..keys.policy import Due, TenantKeys
@@ -77,11 +77,7 @@ def show_status(facts: dict[str, Any]) -> None:
     if rotation:
         state = "paused" if rotation["paused"] else "under way"
         ended = rotation["finished_at"]
-        said = (
-            f"finished {ended:%Y-%m-%d %H:%M}"
-            if ended
-            else f"{state} since {rotation['started_at']:%Y-%m-%d %H:%M}"
-        )
+        said = f"finished {moment(ended)}" if ended else f"{state} since {moment(rotation['started_at'])}"
         moved = f"{rotation['rows']:,} rows, {rotation['fields']:,} values moved"
         failed = f", {rotation['failed']:,} times a value did not open" if rotation["failed"] else ""
         details(

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
@@ -23,7 +26,36 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-__all__ = ["CliError", "console", "details", "emit", "fail", "note", "progress", "run_guarded", "table"]
+__all__ = [
+    "CliError",
+    "console",
+    "details",
+    "emit",
+    "fail",
+    "moment",
+    "note",
+    "progress",
+    "run_guarded",
+    "table",
+]
+
+_PROSE = frozenset(
+    [
+        "columns",
+        "detail",
+        "due",
+        "explanation",
+        "matter",
+        "old_versions",
+        "reason",
+        "row_ids",
+        "sealed",
+        "trouble",
+        "why_not_more",
+    ]
+)
+"""Columns of words, or of lists, that may go on in a further line."""
+_NARROWEST = 24
 
 FAILED, USAGE, UNREACHABLE, FINDINGS, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -65,19 +97,45 @@ def emit(context: Context, facts: Any, render: Callable[[], None]) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str = "none") -> None:
-    """Print ``rows`` as a table of ``columns``; headings are the names with blanks for underscores."""
+    """Print ``rows`` as a table of ``columns``; headings are the names with blanks for underscores.
+
+    A row is a line, and names are not broken. Only on a terminal too narrow for it, columns of prose are
+    wrapped between words.
+    """
     if not rows:
         click.echo(empty)
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    lines = [[name.replace("_", " ") for name in columns]]
+    lines += [[_cell(row.get(name)) for name in columns] for row in rows]
+    click.echo("\n".join(_aligned(lines, [name in _PROSE for name in columns])))
 
-    view = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        view.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        view.add_row(*(_cell(row.get(name)) for name in columns))
-    console().print(view)
+
+def _aligned(lines: list[list[str]], prose: Sequence[bool]) -> Iterator[str]:
+    """Yield the lines of a table below its heading, without blanks at their ends."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    room -= sum(width + 2 for width, wrapped in zip(widths, prose, strict=True) if not wrapped)
+    share = max(room // max(sum(prose), 1) - 2, _NARROWEST)
+    widths = [min(width, share) if wrapped else width for width, wrapped in zip(widths, prose, strict=True)]
+    for number, line in enumerate(lines):
+        parts = [
+            textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) if wrapped else [cell]
+            for cell, width, wrapped in zip(line, widths, prose, strict=True)
+        ]
+        for cells in zip_longest(*parts, fillvalue=""):
+            filled = (
+                cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)
+            )
+            yield "  ".join(filled).rstrip()
+        if number == 0:
+            yield "  ".join("─" * width for width in widths)
+
+
+def moment(value: datetime) -> str:
+    """Return a time as commands show it to a person: in UTC, and saying so."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def details(facts: Mapping[str, Any]) -> None:
@@ -104,7 +162,7 @@ def progress(context: Context) -> Progress:
 def run_guarded(command: click.Command, arguments: Sequence[str] | None) -> int:
     """Run ``command`` and turn every way it can end into an exit code and at most two lines on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in words
+    as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
     try:
         result = command.main(words, prog_name="wardkey", standalone_mode=False)
         sys.stdout.flush()
@@ -176,13 +234,13 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M")
+        return moment(value)
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return value.astimezone(UTC).isoformat()
     if isinstance(value, UUID | Path):
         return str(value)
     raise TypeError(f"not a fact: {type(value).__name__}")

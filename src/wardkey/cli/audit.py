@@ -33,7 +33,8 @@ def audit() -> None:
     """Export, verify, prove and prune the audit log, and answer questions to it.
 
     Values that are sealed in the tables are sealed in the log, and stay so in whatever is printed here.
-    WHEN is 2026-03-01, 2026-03-01T08:30, 7d, 12h; FROM is inclusive, TO is not.
+    WHEN is 2026-03-01, 2026-03-01T08:30 (UTC, or with another zone: +02:00), 7d, 12h; --from is inclusive,
+    --to is not.
     """
 
 

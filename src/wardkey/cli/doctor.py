@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ._context import Context, pass_context
-from ._output import FINDINGS, console, emit
+from ._output import FINDINGS, emit
 
 if TYPE_CHECKING:
     from ..doctor import Finding, Problem
 
 _SHOWN = 10
-_STYLE = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
+_STYLE = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "red"}
 
 
 @click.command()
@@ -38,21 +38,14 @@ def doctor(context: Context, verbose: bool) -> int:
 
 
 def _show(findings: Sequence[Finding], verbose: bool) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    view = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("", "check", "what must hold; what was found; what mends it"):
-        view.add_column(heading, overflow="fold")
-    for finding in findings:
-        if finding.problems or verbose:
-            lines = [line for problem in finding.problems[:_SHOWN] for line in _lines(problem)]
-            if (more := len(finding.problems) - _SHOWN) > 0:
-                lines.append(f"  … and {more} more; --json shows all")
-            text = "\n".join([finding.holds, *lines])
-            view.add_row(finding.outcome, finding.check, text, style=_STYLE[finding.outcome])
-    if view.row_count:
-        console().print(view)
+    shown = [finding for finding in findings if finding.problems or verbose]
+    width = max((len(finding.check) for finding in shown), default=0)
+    for finding in shown:
+        lines = [line for problem in finding.problems[:_SHOWN] for line in _lines(problem)]
+        if (more := len(finding.problems) - _SHOWN) > 0:
+            lines.append(f"  … and {more} more; --json shows all")
+        text = "\n     ".join([f"{finding.outcome:<4} {finding.check:<{width}}  {finding.holds}", *lines])
+        click.secho(text, fg=_STYLE[finding.outcome], bold=finding.outcome == "fail")
     counts: Counter[str] = Counter(finding.outcome for finding in findings)
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _STYLE if counts[outcome])
     click.echo(f"{len(findings)} checks: {summary}")

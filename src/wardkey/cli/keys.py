@@ -97,7 +97,9 @@ def status(context: Context, slug: str, count: bool) -> None:
 @click.option("--due", is_flag=True, help="Whatever is due: rewrap, rotate, reseal, retire, destroy.")
 @click.option("--requested", is_flag=True, help="Where an ADMIN of the tenant asked: ward.request_rotation.")
 @click.option("--accessed-by", "who", metavar="WHO", help="Where the active key was released to WHO.")
-@click.option("--since", metavar="WHEN", help="With --accessed-by: 2026-03-01, 2026-03-01T08:30, 7d, 12h.")
+@click.option(
+    "--since", metavar="WHEN", help="With --accessed-by: 2026-03-01, 2026-03-01T08:30 (UTC), 7d, 12h."
+)
 @click.option(
     "--release-log", "logs", metavar="FILE", multiple=True, type=_FILE, help="Not the embedded keeper's."
 )

@@ -76,7 +76,7 @@ def create(
             if slug in passwords:
                 row["password"] = passwords[slug]
             if not context.json:
-                bar.console.print(_created(row))
+                bar.console.print(_created(row), soft_wrap=True)
     make_topics(context, made)
     emit(context, made, lambda: None)
 
