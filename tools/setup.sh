@@ -41,17 +41,24 @@ venv_python() {
 
 install_packages() {
     command -v apt-get >/dev/null ||
-        fail "missing: $*" "install them with your system's package manager; on Debian 12 this is done for you"
-    say "installing from Debian: $*"
+        fail "missing: $*" "install them with your system's package manager; on Debian and Ubuntu this is done for you"
     as_root apt-get -qq update
     case " $* " in
-    *" postgresql-15 "*)
+    *" postgresql "*)
+        # What the distribution calls postgresql, and PL/Python for the same version.
+        major=$(apt-cache show postgresql | sed -n 's/^Version: \([0-9]*\).*/\1/p' | sort -rn | head -n 1)
+        [ "${major:-0}" -ge 15 ] ||
+            fail "the PostgreSQL of this distribution is ${major:-missing}; 15 or later is needed" \
+                "install postgresql-15 or later and its PL/Python from elsewhere, such as apt.postgresql.org"
+        shift
+        set -- "postgresql-$major" "postgresql-plpython3-$major" "$@"
         # No cluster of Debian's own on port 5432: wardkey makes its own, elsewhere.
         apt_install postgresql-common
         as_root sed -i 's/^#\? *create_main_cluster *=.*/create_main_cluster = false/' \
             /etc/postgresql-common/createcluster.conf
         ;;
     esac
+    say "installing with apt-get: $*"
     apt_install "$@"
 }
 
@@ -66,7 +73,7 @@ apt_install() {
 }
 
 packages=
-[ -n "$(server_bindir)" ] || packages="postgresql-15 postgresql-plpython3-15"
+[ -n "$(server_bindir)" ] || packages="postgresql"  # first: install_packages replaces it
 /usr/bin/python3 -c 'import pip' 2>/dev/null || packages="$packages python3-pip"
 [ -n "$(venv_python)" ] || packages="$packages python3-venv"
 if [ "$purpose" = test ] && ! PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; then
