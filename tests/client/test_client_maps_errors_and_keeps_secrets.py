@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 import psycopg
@@ -17,6 +18,7 @@ from wardkey import errors
 from wardkey.client import Ward
 
 SECRET = "999-77-1234"
+LIBRARY = Path(wardkey.__file__).parent
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def locals_of_the_library(trace: TracebackType | None) -> str:
     """Everything that a crash reporter would find in the frames of wardkey and psycopg's callers."""
     found = []
     while trace is not None:
-        if "/wardkey/" in trace.tb_frame.f_code.co_filename:
+        if Path(trace.tb_frame.f_code.co_filename).is_relative_to(LIBRARY):
             found += [repr(value) for value in dict(trace.tb_frame.f_locals).values()]
         trace = trace.tb_next
     return "\n".join(found)

@@ -32,7 +32,6 @@ from wardkey.keeper.protocol import frame
 from wardkey.keeper.requests import MAX_FIELDS
 
 COLUMN = bytes(range(16))
-BAR = 50_000  # fields a second
 RESEAL_THRICE = """
 import json, socket, sys
 from tests.support.keepers import reseal_over
@@ -67,12 +66,6 @@ def memory(keeper: Keeper, name: str = "VmHWM") -> int:
     """Return MiB."""
     status = Path(f"/proc/{keeper.pid}/status").read_text()
     return int(status.partition(f"{name}:")[2].split()[0]) // 1024
-
-
-def cpu(keeper: Keeper) -> float:
-    """Return seconds."""
-    times = Path(f"/proc/{keeper.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_values_come_back_under_the_new_version(keeper: Keeper, keys: list[dict[str, Any]]) -> None:
@@ -185,63 +178,29 @@ def test_other_users_may_not(keeper: Keeper, keys: list[dict[str, Any]]) -> None
     assert answer and answer["sqlstate"] == "WK103"
 
 
-def test_fields_a_second(
-    keeper: Keeper, keys: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    number = 200_000
-    fields = rows(column_key(keeper, keys[0]), number)
-    begin, before = time.monotonic(), cpu(keeper)
-    answer = keeper.reseal(keys, fields)
-    seconds, used = time.monotonic() - begin, cpu(keeper) - before
-    with capsys.disabled():
-        print(
-            f"\nresealed {number / seconds:,.0f} fields/s, {number / used:,.0f} a second of the keeper's CPU"
-        )
-    assert len(answer) == number
-    assert number / used > BAR
-
-
-def test_a_release_does_not_wait_for_a_big_reseal(
-    keeper: Keeper, keys: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    old, request = column_key(keeper, keys[0]), keeper.provision(GLOBEX)
-    fields = rows(old, 300_000)
-
-    def waits(seconds: float) -> list[float]:
-        with keeper.connect() as connection:
-            found: list[float] = []
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                begin = time.monotonic()
-                connection.sendall(frame(request))
-                assert (client.receive(connection) or {})["ok"]
-                found.append(time.monotonic() - begin)
-                time.sleep(0.005)
-        return sorted(found)
-
-    calm = waits(0.5)
-    done = threading.Event()
+def test_a_release_does_not_wait_for_a_big_reseal(keeper: Keeper, keys: list[dict[str, Any]]) -> None:
+    fields, request = rows(column_key(keeper, keys[0]), 300_000), keeper.provision(GLOBEX)
+    seconds: list[float] = []
 
     def work() -> None:
+        begin = time.monotonic()
         command = [sys.executable, "-c", RESEAL_THRICE, str(keeper.socket), json.dumps(keys)]
         subprocess.run(command, input=fields, check=True)
-        done.set()
+        seconds.append(time.monotonic() - begin)
 
     thread = threading.Thread(target=work)
     thread.start()
-    time.sleep(0.5)
-    busy: list[float] = []
-    while not done.is_set():
-        busy += waits(0.2)
+    waits: list[float] = []
+    with keeper.connect() as connection:
+        while thread.is_alive():
+            begin = time.monotonic()
+            connection.sendall(frame(request))
+            assert (client.receive(connection) or {})["ok"]
+            waits.append(time.monotonic() - begin)
+            time.sleep(0.005)
     thread.join()
-    busy.sort()
-    with capsys.disabled():
-        for name, found in (("calm", calm), ("while resealing", busy)):
-            print(
-                f"\nrelease, {name}: median {1000 * found[len(found) // 2]:.1f} ms, "
-                f"p95 {1000 * found[len(found) * 95 // 100]:.1f} ms, most {1000 * found[-1]:.1f} ms"
-            )
-    assert busy[len(busy) * 95 // 100] < 0.05 and busy[-1] < 0.5
+    one = seconds[0] / 3
+    assert max(waits) < one / 2 and sorted(waits)[len(waits) * 95 // 100] < one / 10
 
 
 def test_many_big_batches_at_once_take_the_memory_of_one(new_keeper: Keeper) -> None:

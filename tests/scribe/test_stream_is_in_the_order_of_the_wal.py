@@ -175,8 +175,7 @@ def test_text_form_of_values_does_not_depend_on_who_set_what(journal):
     }
 
 
-def test_hundred_thousand_messages_arrive_once_each_and_fast(journal):
-    """400,000 a second of one core on an idle machine, of which the bar leaves a busy one an eighth."""
+def test_hundred_thousand_messages_arrive_once_each(journal):
     count, next_one = 100_000, 1
     with journal.stream() as stream:
         journal.one(
@@ -185,15 +184,11 @@ def test_hundred_thousand_messages_arrive_once_each_and_fast(journal):
             count,
         )
         end = journal.wal_end()
-        started, worked = time.monotonic(), time.process_time()
         while stream.reached < end:
             for event in stream.receive():
                 assert isinstance(event, Message) and int(event.content) == next_one
                 next_one += 1
-        worked, waited = time.process_time() - worked, time.monotonic() - started
     assert next_one == count + 1
-    print(f"{count / worked:,.0f} messages a second of one core, {count / waited:,.0f} by the clock")
-    assert count / worked >= 50_000
 
 
 def test_long_messages_come_a_few_at_a_time(journal):

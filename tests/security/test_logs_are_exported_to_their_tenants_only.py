@@ -19,10 +19,10 @@ def stolen(wards: Wards) -> str:
 def test_an_export_holds_the_tenants_own_log(wards: Wards) -> None:
     victims = Filled(wards.admin, "globex")
     victims.login("victor")
-    victims.read("victor", "4711", minute=1)
+    victims.read("victor", "row 4711", minute=1)
     root = victims.seal(2).checkpoint.root.hex()
-    victims.read("victor", "4712", minute=3)
-    assert not [text for text in ("victor", "4711", root) if text in stolen(wards)]
+    victims.read("victor", "row 4712", minute=3)
+    assert not [text for text in ("victor", "row 4711", root) if text in stolen(wards)]
 
     wards.admin.execute(
         "create or replace function ward_internal.audit_reader() returns uuid language sql"
@@ -30,10 +30,10 @@ def test_an_export_holds_the_tenants_own_log(wards: Wards) -> None:
     )
     found = stolen(wards)
     assert root in found, "the gate was weakened"
-    assert "victor" not in found and "4711" not in found, "the policy of the log holds all the same"
+    assert "victor" not in found and "row 4711" not in found, "the policy of the log holds all the same"
     wards.admin.execute("alter table tenant_globex.audit_log no force row level security")
     found = stolen(wards)
-    assert "victor" in found and "4711" in found and "4712" in found
+    assert "victor" in found and "row 4711" in found and "row 4712" in found
 
 
 @pytest.mark.parametrize("role", ["SUPER_ADMIN", "EVALUATOR", "ANALYST", "VIEWER"])
