@@ -186,6 +186,10 @@ class OnHold(AdministrationError):
     sqlstate = "WK217"
 
 
+class ChangeRefused(AdministrationError):
+    sqlstate = "WK218"
+
+
 class VersionMismatch(WardError):
     sqlstate = "WK301"
     default_message = "extension wardkey and Python module wardkey_pg are of different versions"

@@ -20,6 +20,7 @@ return case p_condition
   when 'rotation_paused' then 'WK215'
   when 'tenant_shredded' then 'WK216'
   when 'on_hold' then 'WK217'
+  when 'change_refused' then 'WK218'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

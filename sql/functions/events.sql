@@ -1,5 +1,24 @@
 -- ALTER TABLE on a model table reaches every face by itself; DROP TABLE takes it out of the registry.
 
+create or replace function ward_internal.is_restoring() returns boolean
+language sql stable security invoker set search_path = pg_catalog, pg_temp
+return current_setting('check_function_bodies') = 'off';
+comment on function ward_internal.is_restoring() is
+  'whether a dump is being loaded, which turns that off: a model comes piece by piece, and is whole at the end';
+
+create or replace function ward_internal.check_key(p_model ward_internal.models) returns void
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  if (select count(*) from pg_index where indrelid in (p_model.relation, p_model.shape) and indisprimary and indimmediate) <> 2
+  then
+    perform ward_internal.fail('change_refused', format('a face of %s finds its rows by the primary key', p_model.relation),
+      'the key stays as it was declared; unprotect the empty table to declare another');
+  end if;
+end
+$$;
+comment on function ward_internal.check_key(ward_internal.models) is
+  'raises unless table and shape have a primary key that holds at every moment';
+
 create or replace function ward_internal.faces_are_behind(p_model uuid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with wanted as (
@@ -134,6 +153,12 @@ begin
         ward_internal.writer_name(v_model.face, v_schema));
     end loop;
   end loop;
+  if not ward_internal.is_restoring() then
+    perform ward_internal.check_key(m)
+      from ward_internal.models as m
+      join pg_event_trigger_dropped_objects() as d on d.object_type = 'table constraint'
+        and to_regclass(format('%I.%I', d.address_names[1], d.address_names[2])) in (m.relation, m.shape);
+  end if;
 end
 $$;
 revoke execute on function ward_internal.on_drop() from public;

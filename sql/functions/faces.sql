@@ -2,7 +2,7 @@
 -- that applications use in its stead, with INSTEAD OF triggers. Both belong to ward_owner; tenants have privileges on
 -- faces only, and every statement on a leaf, a face's too, stands under row-level security.
 --
--- A face's trigger writes one row of the leaf. It refuses to change or delete a row that another transaction changed
+-- A face's trigger writes one row of the leaf: the one that has the key and every value of the row it was given. It refuses to change or delete a row that another transaction changed
 -- after the statement's snapshot (40001, as under repeatable read): on a view PostgreSQL does not look again. What the
 -- statement itself changed before, it may delete, and does not update again: as on a table.
 
@@ -123,16 +123,21 @@ $$;
 comment on function ward_internal.create_leaf_foreign_keys(uuid, ward_internal.tenants) is
   'foreign keys stand between leaves of one ward: they cannot reach another tenant';
 
+create or replace function ward_internal.face_expressions(p_model uuid)
+returns table (place integer, column_name name, expression text)
+language sql stable strict rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
+  with row_id as materialized (select ward_internal.row_expression(p_model, 'l') as expression)
+  select c.place, c.column_name, case when c.column_id is null then 'l.' || q.quoted
+    else ward_internal.unseal_expression('l.' || q.quoted, c.type_id, c.type_name, c.column_id, row_id.expression) end
+  from ward_internal.model_columns(p_model) as c, row_id, lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
+$$;
+comment on function ward_internal.face_expressions(uuid) is 'what a face shows of row l of its leaf, column by column';
+
 create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  with row_id as materialized (select ward_internal.row_expression(p_model, 'l') as expression)
-  select format('select %s from %s as l', string_agg(
-    case when column_id is null then format('l.%I', column_name)
-    else ward_internal.unseal_expression(format('l.%I', column_name), type_id, type_name, column_id, expression)
-      || format(' as %I', column_name)
-    end, ', ' order by place),
+  select format('select %s from %s as l', string_agg(format('%s as %I', expression, column_name), ', ' order by place),
     ward_internal.leaf_name(p_model, p_schema))
-  from ward_internal.model_columns(p_model), row_id
+  from ward_internal.face_expressions(p_model)
 $$;
 
 create or replace function ward_internal.face_checks(p_model uuid) returns text
@@ -192,7 +197,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
           ward_internal.canonical_expression(old_value, type_id),
           ward_internal.seal_expression(new_value, type_id, column_id, 'face.v_row'))
         end, E',\n      ' order by place) filter (where not generated) as updated,
-      string_agg(format('%s = %s', quoted, old_value), ' and ' order by key_place)
+      string_agg(format('l.%s = %s', quoted, old_value), ' and ' order by key_place)
         filter (where key_place is not null) as old_key,
       string_agg('l.' || quoted, ', ' order by place) filter (where generated) as generated_columns,
       string_agg(new_value, ', ' order by place) filter (where generated) as generated_targets,
@@ -205,7 +210,9 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
 declare
   v_row bytea;
   v_old_row bytea;
-  v_current record;
+  v_seen record;  -- a column may be called old
+  v_place tid;
+  v_changed_by xid;
   v_sealed bytea[];
 begin
   if ward_internal.begin_write(%1$L) and tg_op <> 'DELETE' then
@@ -218,13 +225,16 @@ begin
     return new;
   end if;
 
-  select f.* into v_current from %8$s as f where %9$s for update;
+  v_seen := old;
+  -- the row the statement saw, by its key and every value; then it is locked, and stays where it is
+  select l.ctid into v_place from %4$s as l where l.tenant_id = %1$L and %9$s and row(%8$s) *= face.v_seen limit 1 for update;
   if not found then
-    return null;
-  end if;
-  if v_current *<> old then
+    select l.ctid, l.xmin into v_place, v_changed_by from %4$s as l where l.tenant_id = %1$L and %9$s limit 1 for update;
+    if not found then
+      return null;
+    end if;
     -- changed by this very statement: through a foreign key, or because a join finds the row twice
-    if not ward_internal.is_running((select l.xmin from %4$s as l where tenant_id = %1$L and %9$s)) then
+    if not ward_internal.is_running(v_changed_by) then
       raise exception using errcode = 'serialization_failure',
         message = 'could not serialize access due to concurrent update', hint = 'retry the transaction';
     elsif tg_op = 'UPDATE' then
@@ -235,10 +245,10 @@ begin
     v_old_row := %10$s;
     update %4$s as l set
       %11$s
-    where tenant_id = %1$L and %9$s%7$s;
+    where l.ctid = face.v_place%7$s;
     return new;
   end if;
-  delete from %4$s where tenant_id = %1$L and %9$s;
+  delete from %4$s as l where l.ctid = face.v_place;
   return old;
 end
 $body$,
@@ -248,7 +258,7 @@ $body$,
     ward_internal.leaf_name(p_model, p_tenant.schema_name),
     columns, inserted,
     case when generated_columns is null then '' else format(' returning %s into %s', generated_columns, generated_targets) end,
-    format('%I.%I', p_tenant.schema_name, m.face),
+    (select string_agg(expression, ', ' order by place) from ward_internal.face_expressions(p_model)),
     old_key,
     case when seals then ward_internal.row_expression(p_model, 'old') else 'null' end,
     updated, sealing)

@@ -98,6 +98,10 @@ begin
     perform ward_internal.fail('no_primary_key', format('%s has no primary key', p_table),
       format('alter table %s add primary key (…): ciphertexts are bound to their row by it', p_table));
   end if;
+  if exists (select from pg_index where indrelid = p_table and indisprimary and not indimmediate) then
+    perform ward_internal.fail('unsupported', format('the primary key of %s is deferrable', p_table),
+      'declare it NOT DEFERRABLE: while it is deferred, two rows may have one key');
+  end if;
   v_reason := case
     when exists (select from pg_inherits where p_table in (inhrelid, inhparent)) then 'takes part in inheritance'
     when exists (select from pg_trigger where tgrelid = p_table and not tgisinternal) then 'has triggers'

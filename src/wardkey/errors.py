@@ -9,7 +9,7 @@ WardError                  sqlstate, message, hint
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
-│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold
+│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -31,6 +31,7 @@ from wardkey_pg.errors import (
     BY_SQLSTATE,
     AdministrationError,
     AuditUnavailable,
+    ChangeRefused,
     CommitmentMismatch,
     ContextError,
     DuplicateTenant,
@@ -70,6 +71,7 @@ from wardkey_pg.errors import (
 __all__ = [
     "AdministrationError",
     "AuditUnavailable",
+    "ChangeRefused",
     "CommitmentMismatch",
     "ContextError",
     "DatabaseError",

@@ -49,6 +49,8 @@ PROTECT = "select ward.protect('clinic.t', '{s}')"
     [
         ("T(id int, s text)", "WK205", "add primary key"),
         ("T(id int primary key)", "WK204", "no column s"),
+        ("T(id int primary key deferrable, s text)", "WK209", "deferrable"),
+        ("T(id int primary key deferrable initially deferred, s text)", "WK209", "NOT DEFERRABLE"),
         ("T(KEY, s text unique)", "WK207", "t_s_key"),
         ("T(id int, s text, primary key (id, s))", "WK207", "t_pkey"),
         ("T; create index i on C (s)", "WK207", "index i"),

@@ -39,7 +39,7 @@ _NOUNS = re.compile(
     r"^(audit_(activity|acts_of|anomalies|bytes|entries|export|months|of_key|reader|reads_of|refusals|retention)"
     r"|audit_table|audit_tenant"
     r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
-    r"|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
+    r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
