@@ -20,7 +20,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from . import resources
+from . import resources, sessions
 from .errors import UnknownObject, from_psycopg
 from .server.database import prepare_extension
 
@@ -82,7 +82,7 @@ def _transaction(dsn: str) -> Iterator[Connection]:
     """Connect; the block is one transaction, and its errors are wardkey's."""
 
     def connect() -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(dsn, application_name="wardkey migrate", connect_timeout=10)
+        return sessions.connect(dsn, "wardkey migrate")
 
     engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
     try:

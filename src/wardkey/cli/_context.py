@@ -50,11 +50,9 @@ class Context:
     @contextmanager
     def connect(self, *, autocommit: bool = False) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """Connect for administration; commits at the end of the block, rolls back on an error."""
-        import psycopg
+        from ..sessions import connect
 
-        with psycopg.connect(
-            self.admin_dsn, autocommit=autocommit, application_name="wardkey", connect_timeout=10
-        ) as connection:
+        with connect(self.admin_dsn, "wardkey", autocommit=autocommit) as connection:
             yield connection
 
 

@@ -33,6 +33,7 @@ def open_orchestrator(context: Context) -> Iterator[Orchestrator]:
     """Connect. The first Ctrl-C or SIGTERM ends things at the next safe point, a second one at once."""
     import psycopg
 
+    from .. import sessions
     from ..keys.orchestrator import Orchestrator
 
     stop = threading.Event()
@@ -44,9 +45,7 @@ def open_orchestrator(context: Context) -> Iterator[Orchestrator]:
         note(context, "ending after this batch; again to end at once")
 
     def connect() -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(
-            context.admin_dsn, autocommit=True, application_name="wardkey keys", connect_timeout=10
-        )
+        return sessions.connect(context.admin_dsn, "wardkey keys", autocommit=True)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)

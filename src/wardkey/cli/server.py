@@ -103,10 +103,9 @@ def psql(
 
 
 def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple[str, str]:
-    import psycopg
     from psycopg.conninfo import make_conninfo
 
-    from .. import issuers
+    from .. import issuers, sessions
 
     with context.connect() as connection:
         tenant = issuers.tenant_id(connection, slug)
@@ -115,7 +114,7 @@ def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple
     if context.dsn is not None:
         return make_conninfo(context.dsn, user=user, password=None), token
     dsn = context.cluster.dsn(user=user)
-    with psycopg.connect(dsn) as trial:  # psql would only print a refusal and go on
+    with sessions.connect(dsn, "wardkey") as trial:  # psql would only print a refusal and go on
         trial.execute("select ward.login(%s)", [token])
     return dsn, token
 

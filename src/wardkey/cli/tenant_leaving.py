@@ -165,14 +165,15 @@ def _token(
 
 
 def _connect_as(context: Context, role: str) -> psycopg.Connection[tuple[Any, ...]]:
-    import psycopg
     from psycopg.conninfo import make_conninfo
+
+    from ..sessions import connect
 
     if context.dsn is None:
         dsn = context.cluster.dsn(user=role)
     else:
         dsn = make_conninfo(context.dsn, user=role, password=None)
-    return psycopg.connect(dsn, autocommit=True, application_name="wardkey", connect_timeout=10)
+    return connect(dsn, "wardkey", autocommit=True)
 
 
 def _forget(context: Context, proof: Certificate) -> None:

@@ -18,6 +18,7 @@ from psycopg import sql
 from .. import tenants
 from ..issuers import EmbeddedIssuer
 from ..server import Cluster
+from ..sessions import connect
 from . import data
 
 __all__ = ["Ward", "copy_rows", "counts", "fill", "load_codes", "provision"]
@@ -51,7 +52,7 @@ class Ward:
 
     def connect(self) -> Connection:
         """Connect as the clinic's login role; nobody is logged in yet."""
-        return psycopg.connect(self.cluster.dsn(user=f"tenant_{self.slug}"), application_name="wardkey demo")
+        return connect(self.cluster.dsn(user=f"tenant_{self.slug}"), "wardkey demo")
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[Any]]:

@@ -13,6 +13,7 @@ import psycopg
 from .. import issuers
 from ..errors import from_psycopg
 from ..server import Cluster
+from ..sessions import connect
 from . import attacks, cost, data
 from .load import Ward, counts, fill, load_codes, provision
 from .views import QUERY, OnDisk, View, on_disk, same_query
@@ -71,7 +72,7 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
     """Run the demo on a started, migrated cluster. Raises WardError."""
     began = time.monotonic()
     try:
-        with psycopg.connect(cluster.dsn(), application_name="wardkey demo") as admin:
+        with connect(cluster.dsn(), "wardkey demo") as admin:
             wards, clinics = _clinics(cluster, admin, data.slugs(tenants), patients, watcher)
             watcher.clinics(clinics)
             same = same_query(wards[:3])

@@ -13,10 +13,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from ..audit.source import DamagedLog, Log
 from ..errors import PublisherError, WardError, from_psycopg
+from ..sessions import connect
 from . import topics
 from .broker import Broker, Delivery
 from .config import Configuration
@@ -33,11 +33,7 @@ _LEAST: Final = 50  # of a tenant in a round; as many tenants as there is room f
 _LOOK: Final = 0.5  # seconds between looks when there was nothing to do
 _LONGEST: Final = 5.0  # seconds between tries
 _SILENCE: Final = 2.0  # seconds without an acknowledgement that are worth a word
-_OPTIONS: Final = (
-    "-c search_path=pg_catalog -c timezone=UTC -c datestyle=ISO,YMD -c bytea_output=hex "
-    "-c synchronous_commit=on -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 "
-    "-c lock_timeout=15s"
-)
+_SETTINGS: Final = {"search_path": "pg_catalog", "synchronous_commit": "on", "lock_timeout": "15s"}
 _UNKNOWN: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"})
 
 Connection = psycopg.Connection[Any]
@@ -102,7 +98,7 @@ class Publisher:
         status: Path | None = None,
         patience: float = 60,
     ) -> None:
-        self._dsn = make_conninfo(dsn, client_encoding="UTF8", connect_timeout=10)
+        self._dsn = dsn
         self._configuration, self._report, self._status = configuration, report, status
         self._patience = patience
         self._stopped = False
@@ -280,12 +276,8 @@ class Publisher:
         self._setbacks[tenant] = _Setback(text, wait, time.monotonic() + wait)
 
     def _connect(self) -> Connection:
-        return psycopg.connect(
-            self._dsn,
-            autocommit=True,
-            options=_OPTIONS,
-            fallback_application_name="wardkey publisher",
-            keepalives_idle=30,
+        return connect(
+            self._dsn, "wardkey publisher", autocommit=True, settings=_SETTINGS, keepalives_idle=30
         )
 
     def _sleep(self, seconds: float) -> None:

@@ -34,9 +34,9 @@ from typing import Any, Final, Self
 
 import psycopg
 from psycopg import pq, sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamError, StreamLost, from_psycopg
+from ..sessions import connect
 from .pgoutput import Begin, Commit, Decoder, Event, Message
 
 __all__ = ["Stream", "lsn_text"]
@@ -48,10 +48,6 @@ _EPOCH: Final = 946_684_800  # 2000-01-01 UTC in Unix time
 _PING_AFTER: Final = 10.0
 
 # The text form of a value depends on these; whoever set them otherwise for role or database is outvoted.
-_OPTIONS: Final = (
-    "-c search_path=pg_catalog -c datestyle=ISO,YMD -c intervalstyle=postgres -c timezone=UTC "
-    "-c extra_float_digits=1 -c bytea_output=hex -c lc_monetary=C"
-)
 _FACTS: Final = """
     select plugin, database, wal_status,
       (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,
@@ -286,16 +282,14 @@ def lsn_text(position: int) -> str:
 
 def _connect(conninfo: str, patience: float) -> psycopg.Connection[tuple[Any, ...]]:
     try:
-        options = f"{conninfo_to_dict(conninfo).get('options') or ''} {_OPTIONS}"
-        whole = make_conninfo(
+        return connect(
             conninfo,
+            "wardkey scribe",
+            autocommit=True,
+            settings={"search_path": "pg_catalog"},
             replication="database",
-            client_encoding="UTF8",
-            options=options,
-            fallback_application_name="wardkey scribe",
             connect_timeout=max(2, math.ceil(patience)),
         )
-        return psycopg.connect(whole, autocommit=True)
     except psycopg.Error as error:
         raise from_psycopg(error) from None
 

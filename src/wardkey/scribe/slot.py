@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from ..audit.source import COLUMNS
 from ..errors import SlotInUse, StreamError, from_psycopg
+from ..sessions import connect
 from .entries import Stored
 from .replication import lsn_text
 
@@ -160,9 +160,8 @@ def made_anew(dsn: str, slot: str) -> Iterator[tuple[int, str]]:
 
     Raises SlotInUse, StreamError (it is another database's), DatabaseError.
     """
-    conninfo = make_conninfo(dsn, replication="database", fallback_application_name="wardkey scribe")
     try:
-        with psycopg.connect(conninfo, autocommit=True) as connection:
+        with connect(dsn, "wardkey scribe", autocommit=True, replication="database") as connection:
             _drop(connection, slot)
             query = sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'export')")
             row = connection.execute(query.format(sql.Identifier(slot))).fetchone()

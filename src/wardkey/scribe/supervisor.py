@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamError, StreamLost, WardError, from_psycopg
+from ..sessions import connect
 from . import slot as slots
 from .drain import Drain, Superseded
 from .entries import Turn
@@ -25,10 +25,7 @@ __all__ = ["Scribe"]
 
 _PIECE: Final = 10_000  # unsealed rows that are sealed at a time
 _LONGEST: Final = 10.0  # seconds between tries
-_OPTIONS: Final = (
-    "-c search_path=pg_catalog -c timezone=UTC -c datestyle=ISO,YMD -c bytea_output=hex "
-    "-c synchronous_commit=on -c statement_timeout=0 -c idle_in_transaction_session_timeout=0"
-)
+_SETTINGS: Final = {"search_path": "pg_catalog", "synchronous_commit": "on"}
 
 Connection = psycopg.Connection[Any]
 
@@ -50,7 +47,7 @@ class Scribe:
         disk: Path | None = None,
         patience: float = 10.0,
     ) -> None:
-        self._dsn = make_conninfo(dsn, client_encoding="UTF8", connect_timeout=10)
+        self._dsn = dsn
         self._keeper, self._slot, self._report = keeper, slot, report
         self._status, self._disk, self._patience = status, disk, patience
         self._stopped = False
@@ -158,12 +155,8 @@ class Scribe:
         return Sealer(connection, self._keeper, f"{system}/{connection.info.dbname}", self._report)
 
     def _connect(self, *, autocommit: bool = False) -> Connection:
-        return psycopg.connect(
-            self._dsn,
-            autocommit=autocommit,
-            options=_OPTIONS,
-            fallback_application_name="wardkey scribe",
-            keepalives_idle=30,
+        return connect(
+            self._dsn, "wardkey scribe", autocommit=autocommit, settings=_SETTINGS, keepalives_idle=30
         )
 
     def _look(self, facts: Facts, drain: Drain) -> None:

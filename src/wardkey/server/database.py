@@ -22,15 +22,16 @@ def prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
     import psycopg
 
     from .. import issuers
+    from ..sessions import connect
 
     try:
-        with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+        with connect(cluster.dsn("postgres"), "wardkey", autocommit=True) as connection:
             if connection.execute("select 1 from pg_database where datname = %s", [NAME]).fetchone() is None:
                 connection.execute(f"create database {NAME} template template0 encoding 'UTF8'")
                 say(f"database {NAME} made")
             # there a tenant could watch the whole server: activity views are hidden in our database only
             connection.execute("revoke all on database postgres, template1 from public")
-        with psycopg.connect(cluster.dsn()) as connection:
+        with connect(cluster.dsn(), "wardkey") as connection:
             if change := prepare_extension(connection):
                 say(change)
             connection.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
