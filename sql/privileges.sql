@@ -94,6 +94,11 @@ begin
       execute function ward_internal.on_grant();
     alter event trigger ward_follow_grants enable always;
   end if;
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_refuse_grants') then
+    create event trigger ward_refuse_grants on ddl_command_start when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
+      execute function ward_internal.refuse_grant();
+    alter event trigger ward_refuse_grants enable always;
+  end if;
 end
 $$;
 
