@@ -100,6 +100,7 @@ def test_the_attack_works_on_an_unpinned_function_and_on_one_without_pg_temp(
         create function public.own_notes() returns setof text language plpgsql security definer
           {f"set search_path = {path}" if path else ""}
           as 'begin return query select body from public.notes join settings using (tenant); end';
+        alter event trigger ward_refuse_grants disable;
         grant temporary on database {wards.database.name} to tenant_acme
         """
     )
