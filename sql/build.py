@@ -32,6 +32,7 @@ _FUNCTIONS = (
     "audit_questions",
     "audit_export",
     "upsert",
+    "counters",
     "events",
     "hardening",
 )

@@ -3,6 +3,27 @@
 -- A month's partition that is missing is made by whoever writes first, or ahead of time by the scribe. An entry that cannot
 -- be written makes what it is about fail: it is in the same transaction.
 
+create or replace function ward_internal.lease_audit_ids(p_count bigint) returns bigint
+language plpgsql volatile strict security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_first bigint;
+begin
+  -- not nextval, after which a client's lastval() would be ours; the lock goes with the savepoint, the counter stays
+  begin
+    perform pg_advisory_xact_lock('ward_internal.audit_id'::regclass::bigint);
+    v_first := (select last_value + is_called::integer from ward_internal.audit_id);
+    perform setval('ward_internal.audit_id', v_first + p_count - 1);
+    raise triggered_action_exception;
+  exception when triggered_action_exception then
+    return v_first;
+  end;
+end
+$$;
+comment on function ward_internal.lease_audit_ids(bigint) is
+  'takes so many ids of entries, one after the other, and returns the first. They stay taken whatever becomes of the transaction. '
+  'Nothing else may move the counter';
+alter table only ward_internal.audit_log alter column id set default ward_internal.lease_audit_ids(1);
+
 create or replace function ward_internal.audit_leaf(p_tenant uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   select case

@@ -19,6 +19,7 @@ _UNPINNED = {
     "ward_internal.renew_session": "as ward_internal.login",
     "ward_internal.begin_write": "no SQL; hot: once a row written",
     "ward_internal.audit_context": "hot: once a row written; the path is pinned by the trigger that calls it",
+    "ward_internal.make_audit_id": "as ward_internal.audit_context",
     "ward_internal.report_event": "its one query is of wardkey_pg and names schemas",
     "ward_internal.check_issuer": "no SQL",
     "ward_internal.renew_keys": "as ward_internal.login",
@@ -43,11 +44,12 @@ _NOUNS = re.compile(
     r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
+    r"|currval|lastval|nextval|pg_get_serial_sequence|setval"  # as PostgreSQL calls them
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
     r"^(add|archive|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
-    r"|log|login|logout|make|parse|pass|pause|plan|protect|provision|prune|readmit|rebuild|refuse|release|remove"
+    r"|lease|log|login|logout|make|parse|pass|pause|plan|protect|provision|prune|readmit|rebuild|refuse|release|remove"
     r"|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect"
     r"|unseal|unshare|upsert"
     r"|wrap)(_|$)"

@@ -57,6 +57,8 @@ with tenant as (  -- those that have a ward
   select unnest(array['ward.login(text)', 'ward.login_session(text)', 'ward.renew_session()', 'ward.renew_keys()', 'ward.logout()',
     'ward.tenant_id()', 'ward.subject()', 'ward.role()', 'ward.unseal(bytea,bytea,bytea)', 'ward.parse_array(text)',
     'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)', 'ward.request_rotation(text)',
+    'ward.nextval(regclass)', 'ward.currval(regclass)', 'ward.lastval()', 'ward.setval(regclass,bigint,boolean)',
+    'ward.pg_get_serial_sequence(text,text)',
     'ward.audit_entries(timestamp with time zone,timestamp with time zone)',
     'ward.audit_reads_of(text,text,timestamp with time zone,timestamp with time zone)',
     'ward.audit_acts_of(text,timestamp with time zone,timestamp with time zone)',
