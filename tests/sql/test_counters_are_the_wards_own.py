@@ -1,4 +1,4 @@
-"""Sequences of faces work as those of the declared tables do, for whoever may write to them and nobody else."""
+"""Sequences of faces work as those of the declared tables do, for who may write to them and nobody else."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_lastval_is_that_of_the_row(acme: Connection) -> None:
 
 def test_a_counter_is_set_behind_loaded_rows(acme: Connection) -> None:
     acme.execute("insert into rooms (id) values (500)")
-    assert one(
-        acme, "select setval(pg_get_serial_sequence('rooms', 'id'), (select max(id) from rooms))"
-    ) == (500,)
+    assert one(acme, "select setval(pg_get_serial_sequence('rooms', 'id'), (select max(id) from rooms))") == (
+        500,
+    )
     assert one(acme, "insert into rooms default values returning id") == (501,)
     assert one(acme, "select setval('rooms_id_seq', 7, false), nextval('rooms_id_seq')") == (7, 7)
 
