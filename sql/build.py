@@ -19,6 +19,7 @@ _FUNCTIONS = (
     "model_columns",
     "audit",
     "audit_writes",
+    "model_names",
     "faces",
     "models",
     "unprotect",

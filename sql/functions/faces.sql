@@ -12,7 +12,7 @@ return (select format('%I.%I', p_schema, face || '_sealed') from ward_internal.m
 
 create or replace function ward_internal.writer_name(p_face name, p_schema name) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
-return left(p_face || '_write' || substr(p_schema, length('tenant_')), 63);
+return ward_internal.cut_name(p_face || '_write' || substr(p_schema, length('tenant_')));
 comment on function ward_internal.writer_name(name, name) is
   'name of a face''s trigger function: patients_write_acme. Its own in each ward, because PostgreSQL looks a function up among '
   'all of its name, in whatever schema';

@@ -41,14 +41,14 @@ _NOUNS = re.compile(
     r"|audit_table|audit_tenant"
     r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
-    r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
+    r"|leaf_versions|made_names|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
     r"|currval|lastval|nextval|pg_get_serial_sequence|setval"  # as PostgreSQL calls them
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
+    r"^(add|archive|begin|build|can|check|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
     r"|lease|log|login|logout|make|parse|pass|pause|plan|protect|provision|prune|readmit|rebuild|refuse|release|remove"
     r"|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect"
     r"|unseal|unshare|upsert"
