@@ -22,6 +22,7 @@ alter function ward.lastval() owner to ward_owner;
 alter function ward.setval(regclass, bigint, boolean) owner to ward_owner;
 alter function ward.audit_entries(timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_coverage(text, timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_acts_of(text, timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_refusals(timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_of_key(integer, timestamptz, timestamptz) owner to ward_owner;
@@ -65,13 +66,17 @@ grant execute on function
   ward.audit_entries(timestamptz, timestamptz), ward.audit_reads_of(text, text, timestamptz, timestamptz),
   ward.audit_acts_of(text, timestamptz, timestamptz), ward.audit_refusals(timestamptz, timestamptz),
   ward.audit_of_key(integer, timestamptz, timestamptz), ward.audit_activity(timestamptz, timestamptz),
-  ward.audit_anomalies(timestamptz, timestamptz, numeric), ward.audit_export(timestamptz, timestamptz)
+  ward.audit_coverage(text, timestamptz, timestamptz), ward.audit_anomalies(timestamptz, timestamptz, numeric),
+  ward.audit_export(timestamptz, timestamptz)
 to ward_tenant;
 grant select on ward_internal.models to ward_owner;
 grant select on ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_owner;  -- for ward.audit_export
 grant execute on function
   ward_internal.audit_leaf(uuid), ward_internal.audit_reader(), ward_internal.audit_table(text),
   ward_internal.audit_entries(uuid, timestamptz, timestamptz),
+  ward_internal.audit_model(uuid, text), ward_internal.audit_row(uuid, uuid, text), ward_internal.audit_months(uuid),
+  ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz),
+  ward_internal.leaf_name(uuid, name),
   ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz),
   ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz),
   ward_internal.audit_refusals(uuid, timestamptz, timestamptz),

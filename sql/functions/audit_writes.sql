@@ -111,7 +111,8 @@ declare
     then (
       select array[p_model::text] || array_agg(part order by key_place, half)
       from ward_internal.model_columns(p_model),
-        unnest(array[type_id::regtype::text, column_name]) with ordinality as p (part, half)
+        unnest(array[format_type(type_id, -1), column_name])  -- bpchar, not character
+        with ordinality as p (part, half)
       where key_place is not null)
     else array[p_model::text] || v_key
   end;

@@ -9,7 +9,8 @@ WardError                  sqlstate, message, hint
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
-│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused
+│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
+│       NotInTheLog
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -47,6 +48,7 @@ from wardkey_pg.errors import (
     NoPrimaryKey,
     NotAllowed,
     NotConfirmed,
+    NotInTheLog,
     OnHold,
     OpenFailed,
     RoleMayNotWrite,
@@ -89,6 +91,7 @@ __all__ = [
     "NoPrimaryKey",
     "NotAllowed",
     "NotConfirmed",
+    "NotInTheLog",
     "NotRunning",
     "OnHold",
     "OpenFailed",

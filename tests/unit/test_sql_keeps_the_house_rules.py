@@ -37,7 +37,7 @@ _UNPINNED = {
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
-    r"^(audit_(activity|acts_of|anomalies|bytes|entries|export|months|of_key|reader|reads_of|refusals|retention)"
+    r"^(audit_(activity|acts_of|anomalies|bytes|coverage|entries|export|model|months|of_key|reader|reads_of|refusals|retention|row)"
     r"|audit_table|audit_tenant"
     r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"

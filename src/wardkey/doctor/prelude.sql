@@ -62,6 +62,7 @@ with tenant as (  -- those that have a ward
     'ward.audit_entries(timestamp with time zone,timestamp with time zone)',
     'ward.audit_reads_of(text,text,timestamp with time zone,timestamp with time zone)',
     'ward.audit_acts_of(text,timestamp with time zone,timestamp with time zone)',
+    'ward.audit_coverage(text,timestamp with time zone,timestamp with time zone)',
     'ward.audit_refusals(timestamp with time zone,timestamp with time zone)',
     'ward.audit_of_key(integer,timestamp with time zone,timestamp with time zone)',
     'ward.audit_activity(timestamp with time zone,timestamp with time zone)',
