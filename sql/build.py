@@ -19,7 +19,6 @@ _FUNCTIONS = (
     "model_columns",
     "audit",
     "audit_writes",
-    "model_names",
     "faces",
     "models",
     "unprotect",
@@ -33,7 +32,6 @@ _FUNCTIONS = (
     "audit_questions",
     "audit_export",
     "upsert",
-    "counters",
     "events",
     "hardening",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import plpy
@@ -22,9 +23,6 @@ _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
 # opening a value does, and because SQL cannot forge what they return: passing now() as an argument would let
 # it be chosen.
 _server = ctypes.PyDLL(None)
-_transaction_started = _server.GetCurrentTransactionStartTimestamp
-_transaction_started.restype = ctypes.c_int64
-_transaction_started.argtypes = ()
 statement_started: Callable[[], int] = _server.GetCurrentStatementStartTimestamp
 statement_started.restype = ctypes.c_int64  # type: ignore[attr-defined]
 statement_started.argtypes = ()  # type: ignore[attr-defined]
@@ -46,7 +44,25 @@ _OnEnd = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
 _call_at_end = _server.RegisterXactCallback
 _call_at_end.restype = None
 _call_at_end.argtypes = (_OnEnd, ctypes.c_void_p)
-_ABORT = 2  # of enum XactEvent
+_COMMIT, _ABORT, _PREPARE = 0, 2, 4  # of enum XactEvent
+_isolation = ctypes.c_int.in_dll(_server, "XactIsoLevel")
+_REPEATABLE_READ = 2
+# GetLatestSnapshot raises in a parallel plan only, which is asked about before.
+_latest_snapshot = _server.GetLatestSnapshot
+_latest_snapshot.restype = ctypes.c_void_p
+_latest_snapshot.argtypes = ()
+_push_snapshot = _server.PushActiveSnapshot
+_push_snapshot.restype = None
+_push_snapshot.argtypes = (ctypes.c_void_p,)
+_pop_snapshot = _server.PopActiveSnapshot
+_pop_snapshot.restype = None
+_pop_snapshot.argtypes = ()
+_current_user = _server.GetUserId
+_current_user.restype = ctypes.c_uint32
+_current_user.argtypes = ()
+_outer_user = _server.GetOuterUserId  # the role of SET ROLE, else the session's
+_outer_user.restype = ctypes.c_uint32
+_outer_user.argtypes = ()
 _PREFIX = PREFIX.encode()
 _CLIENT = """
 select session_user::pg_catalog.text as database_role,
@@ -54,6 +70,33 @@ select session_user::pg_catalog.text as database_role,
        pg_catalog.current_setting('application_name') as application"""
 
 _wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
+
+
+class _ErrorContext(ctypes.Structure):
+    """What a server function that calls others leaves on a stack while it runs, to be named in errors."""
+
+
+_ErrorContext._fields_ = [
+    ("previous", ctypes.POINTER(_ErrorContext)),
+    ("callback", ctypes.c_void_p),
+    ("argument", ctypes.c_void_p),
+]
+_error_contexts = ctypes.POINTER(_ErrorContext).in_dll(_server, "error_context_stack")
+
+
+class _Symbol(ctypes.Structure):
+    """Dl_info of dladdr(3)."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+_symbol_at = _server.dladdr
+_symbol_at.argtypes = (ctypes.c_void_p, ctypes.POINTER(_Symbol))
 
 
 class _Sizes(dict[int, ctypes.c_size_t]):
@@ -75,13 +118,41 @@ class PostgresHost:
     def __init__(self) -> None:
         self._plans: dict[str, Any] = {}
         self._written = 0  # up to where the WAL has messages that nobody has asked to have on disk
-        self._on_end: Any = None
+        self._ended: Callable[[], None] = lambda: None
+        self._on_end = _OnEnd(self._end)  # has to live as long as the backend
+        self._asked: tuple[str, Sequence[str], Sequence[Any]] = ("", (), ())
+        self._found: list[Mapping[str, Any]] = []
+        _call_at_end(self._on_end, None)
+
+    def at_end(self, ended: Callable[[], None]) -> None:
+        """Have ``ended`` called at the end of each transaction, also of those within one statement."""
+        self._ended = ended
 
     def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         plan = self._plans.get(sql)
         if plan is None:
             plan = self._plans[sql] = plpy.prepare(sql, list(types))
         return list(plan.execute(list(args)))
+
+    def query_now(
+        self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
+    ) -> list[Mapping[str, Any]]:
+        """Query what is committed now, also where the transaction's snapshot is older: REPEATABLE READ.
+
+        Not in a parallel plan.
+        """
+        if _isolation.value < _REPEATABLE_READ:
+            return self.query(sql, types, args)
+        self._asked = sql, types, args
+        # SPI looks with the active snapshot only from a STABLE function
+        self.query("select ward_internal.look_up_now()")
+        found, self._found = self._found, []
+        return found
+
+    def look_up_now(self) -> None:
+        """Run what ``query_now`` was asked, under a snapshot of now."""
+        with _snapshot_of_now():
+            self._found = self.query(*self._asked)
 
     def check_interrupts(self) -> None:
         """Let a waiting cancel or statement_timeout through: Python code does not look for them itself.
@@ -90,9 +161,6 @@ class PostgresHost:
         """
         if any(wish.value for wish in _wishes_to_end):
             plpy.execute("select 1")
-
-    def transaction(self) -> int:
-        return int(_transaction_started())
 
     def statement_time(self) -> float:
         return statement_started() / 1e6 + _POSTGRES_EPOCH
@@ -114,14 +182,14 @@ class PostgresHost:
         The server has the WAL of a COMMIT written soon, but not that of a ROLLBACK that changed nothing.
         """
         self._written = _log_message(_PREFIX, message, _sizes[len(message)], 0, 0)
-        if self._on_end is None:
-            self._on_end = _OnEnd(self._end)  # has to live as long as the backend
-            _call_at_end(self._on_end, None)
 
     def _end(self, event: int, _: int | None) -> None:
+        if event not in (_COMMIT, _ABORT, _PREPARE):
+            return
         if event == _ABORT and self._written:
             _flush_soon(self._written)
-            self._written = 0
+        self._written = 0
+        self._ended()
 
     def client(self) -> Mapping[str, str | None]:
         """Return database role, address, application of whoever is connected; nothing in a parallel plan."""
@@ -130,6 +198,17 @@ class PostgresHost:
     def in_parallel_plan(self) -> bool:
         """Whether a query would fail because workers of a parallel plan are under way."""
         return bool(_in_parallel_mode())
+
+    def is_nested(self) -> bool:
+        """Whether PL/pgSQL code of somebody else runs what asks: a DO block, a function that is not ours.
+
+        Ours are the writers of faces: they are definers, and one level of PL/pgSQL.
+        """
+        return _levels_of_plpgsql() != self.is_definer()
+
+    def is_definer(self) -> bool:
+        """Whether a SECURITY DEFINER function is being run: one of ours, tenants can make none."""
+        return bool(_current_user() != _outer_user())
 
     def change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int:
         """Run what changes rows, made up for the occasion. Return how many."""
@@ -140,6 +219,25 @@ class PostgresHost:
         cursor = plpy.cursor(sql)
         while rows := list(cursor.fetch(size)):
             yield rows
+
+
+@contextmanager
+def _snapshot_of_now() -> Iterator[None]:
+    _push_snapshot(_latest_snapshot())
+    try:
+        yield
+    finally:
+        _pop_snapshot()
+
+
+def _levels_of_plpgsql() -> int:
+    """Return how many functions and blocks of PL/pgSQL are being run."""
+    levels, entry, symbol = 0, _error_contexts, _Symbol()
+    while entry:
+        if _symbol_at(entry.contents.callback, symbol):
+            levels += (symbol.file or b"").endswith(b"/plpgsql.so")
+        entry = entry.contents.previous
+    return levels
 
 
 class _SqlError(plpy.Error):  # type: ignore[misc]

@@ -2,15 +2,19 @@
 
 Invariants:
 
-* A context ends with its transaction, whatever the client, the pooler or a savepoint does: it is stamped with
-  the transaction's start, and whoever asks compares. What was opened in a statement is stamped with the
-  statement's start, which the hot paths compare: a later statement asks for the context anew.
+* A context ends with its transaction, whatever the client, the pooler or a savepoint does, and also where a
+  message or a DO block holds several transactions: the server calls ``end_transaction``. What was opened in a
+  statement is stamped with the statement's start, which the hot paths compare: a later statement asks for the
+  context anew.
 * A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction
-  looks the tenant's status and key epoch up again.
+  looks tenant and issuer up again. So does a transaction that lasts longer than a second, query by query:
+  always as they are committed now, not as the transaction's snapshot has them.
 * The tenant of the token is the tenant of ``session_user``. A transaction has one tenant.
 * An attempt to log in ends the context there was, also when it fails.
 * A value under a key that is newer than the context has the registry looked at again, once per key.
-* Past the token's expiry no further statement sees anything; one that began in time may end.
+* Past the token's expiry no query begins, neither a client's own nor one of a DO block or function. A query
+  that the client sent itself and that began in time may end: a long COPY does not fail in its middle.
+* Released keys serve the tokens of the issuer, as it was registered then, that the keeper released them to.
 * No context without a journal: logins, refusals, releases of keys and reads are written into it as they
   happen, and stay whatever becomes of the transaction.
 """
@@ -20,7 +24,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -31,6 +35,7 @@ from .errors import (
     AuditUnavailable,
     CommitmentMismatch,
     ContextError,
+    ContextStale,
     InvalidToken,
     KeeperUnavailable,
     KeyDestroyed,
@@ -79,7 +84,9 @@ _SLOT = """
 select 1 as found from pg_replication_slots
  where slot_name = $1 and database = current_database() and wal_status is distinct from 'lost'"""
 
-_NEVER = -(2**63)  # no transaction starts then: the earliest timestamp is -infinity's neighbour in 4714 BC
+_NEVER = -(2**63)  # no statement starts then: the earliest timestamp is -infinity's neighbour in 4714 BC
+_LOOKED_UP_FOR = 1.0  # seconds for which tenant and issuer are taken to be as they were
+_KEY_TTL = 300.0
 _MOST_TOKENS = 256
 _SLOT_FOR = 10.0  # seconds for which a slot that was found is taken to be there
 _MOST_SECONDS = 86_400.0
@@ -93,13 +100,18 @@ class Host(Protocol):
     def query(
         self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
     ) -> list[Mapping[str, Any]]: ...
+    def query_now(
+        self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
+    ) -> list[Mapping[str, Any]]: ...
+    def at_end(self, ended: Callable[[], None]) -> None: ...
+    def is_nested(self) -> bool: ...
+    def is_definer(self) -> bool: ...
     def check_interrupts(self) -> None: ...
     def client(self) -> Mapping[str, str | None]: ...
     def journal(self, message: bytes) -> None: ...
     def journal_later(self, message: bytes) -> None: ...
     def in_recovery(self) -> bool: ...
     def statement_start(self) -> int: ...
-    def transaction(self) -> int: ...
     def statement_time(self) -> float: ...
     def in_parallel_plan(self) -> bool: ...
 
@@ -107,13 +119,15 @@ class Host(Protocol):
 class Context(NamedTuple):
     """Verified claims, the tenant's keys, and the token, which the keeper wants to see itself.
 
-    ``login``: 16 random bytes by which the audit log's entries name it.
+    ``login``: 16 random bytes by which the audit log's entries name it. ``generation``: that of the issuer's
+    document under which the token was verified.
     """
 
     claims: Claims
     keys: TenantKeys
     token: str
     login: bytes
+    generation: int
 
     def __repr__(self) -> str:
         return f"<Context of {self.claims.tenant_id}>"
@@ -130,13 +144,14 @@ class Session:
     """
 
     __slots__ = (
-        "_began",
         "_context",
         "_host",
+        "_is_current",
         "_issuers",
         "_keyring",
         "_lasting",
         "_logins",
+        "_looked_up",
         "_reads",
         "_settings",
         "_slot_found",
@@ -154,55 +169,84 @@ class Session:
         self._logins: OrderedDict[tuple[bytes, str | None, str | None], bytes] = OrderedDict()
         self._slot_found = float("-inf")
         self._settings: dict[str, str] = {}
+        self._context: Context | None = None
+        self._reads: Reads | None = None
+        self.stamp = _NEVER
+        self.openers: dict[tuple[bytes, bytes], Opener] = {}
+        self.sealers: dict[bytes, Sealer] = {}
         self.logout()
+        host.at_end(self.end_transaction)
 
     def login(self, token: str, *, lasting: bool = False) -> None:
         """Make ``token``'s claims the context: of this transaction, or of the session if ``lasting``.
 
         Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive, AuditUnavailable.
         """
-        previous = self._context if self._began == self._host.transaction() else None
+        previous = self._context if self._is_current else None
         self.logout()
         digest, claims, generation = self._verify(token)
         if previous is not None and previous.claims.tenant_id != claims.tenant_id:
             raise WrongTenant("this transaction already has another tenant's context")
-        keys, state = self._tenant(claims)
+        state = self._state(claims)
         if state["generation"] != generation:  # the issuer changed since this token was looked at
             self._verified.pop(digest, None)
             digest, claims, generation = self._verify(token)
             if state["generation"] != generation:
                 raise InvalidToken("token is not valid: its issuer is being changed")
+        keys = self._keys(claims, state)
         self._check_journal()
         login = self._login(digest, claims, state["purpose"], state["application"])
-        self._begin(Context(claims, keys, token, login), lasting)
+        self._begin(Context(claims, keys, token, login, generation), lasting)
 
     def logout(self) -> None:
-        self._context: Context | None = None
-        self._lasting = False
-        self._began = self.stamp = _NEVER
-        self._reads: Reads | None = None
-        self.openers: dict[tuple[bytes, bytes], Opener] = {}
-        self.sealers: dict[bytes, Sealer] = {}
+        self._context = None
+        self._lasting = self._is_current = False
+        self._forget_statement()
 
-    def current(self) -> Context | None:
-        """Return the context of this transaction. Raises TokenExpired."""
+    def end_transaction(self) -> None:
+        """End the context with its transaction; one that lasts is looked up again in the next."""
+        if self._lasting:
+            self._is_current = False
+            self._forget_statement()
+        elif self._context is not None:
+            self.logout()
+
+    def current(self, *, begun: bool = False) -> Context | None:
+        """Return the context of this transaction. Raises TokenExpired, and as ``login`` if it has ended.
+
+        ``begun``: what asks may be in the middle of a query that began in time.
+        """
         context = self._context
         if context is None:
             return None
-        if self._host.transaction() != self._began:
-            if not self._lasting:
-                self.logout()
-                return None
+        if not self._is_current:
             self._host.query("select ward.renew_session()")  # reads the registry, which the tenant may not
-            context = self._context
-        # a statement that began in time may end: a long COPY does not fail in its middle
+        elif time.monotonic() - self._looked_up > _LOOKED_UP_FOR:
+            self._look_up_again(begun=begun)
+        context = self._context
         if (
             context is not None
             and time.time() >= context.claims.expires_at
-            and self._host.statement_time() >= context.claims.expires_at
+            and not (
+                (begun or self._host.is_definer())
+                and self._host.statement_time() < context.claims.expires_at
+                and not self._host.is_nested()
+            )
         ):
             raise TokenExpired
         return context
+
+    def _look_up_again(self, *, begun: bool) -> None:
+        if not self._host.in_parallel_plan():
+            self._host.query("select ward.renew_keys()")
+        elif not begun and time.monotonic() - self._looked_up > self._number("key_ttl", _KEY_TTL):
+            raise ContextStale
+
+    def _watch(self) -> None:
+        """Have a DO block that fetches on and on ask for the context anew."""
+        if self._host.is_nested():
+            self.stamp = _NEVER
+            raise ValueError
 
     def renew(self) -> None:
         """Take a lasting context over into this transaction, or raise as ``login`` does and end it."""
@@ -214,7 +258,7 @@ class Session:
     def context_of(self, tenant: str) -> bytes | None:
         """Return what the audit log's entries call the context of this transaction, if it is the tenant's."""
         context = self._context
-        if context is None or self._began != self._host.transaction() or context.claims.tenant_id != tenant:
+        if context is None or not self._is_current or context.claims.tenant_id != tenant:
             return None
         return context.login
 
@@ -233,13 +277,13 @@ class Session:
         statement = self._host.statement_start()
         reads = self._reads
         if reads is None or self.stamp != statement:
-            context = self.current()
+            context = self.current(begun=True)
             if context is None:
                 raise NoContext
             reads = context.keys.reads
             if reads is None or reads.context != context.login:
                 tenant = UUID(context.claims.tenant_id).bytes
-                reads = Reads(self._host, tenant, context.login, context.keys.columns)
+                reads = Reads(self._host, tenant, context.login, context.keys.columns, self._watch)
                 context.keys.reads = reads
             reads.restart(statement)
             self._reads = reads
@@ -251,7 +295,7 @@ class Session:
         """Journal an event, of the context of this transaction or of whoever is connected."""
         if self._host.in_recovery():
             return
-        context = self._context if self._began == self._host.transaction() else None
+        context = self._context if self._is_current else None
         tenant, login, texts = journal.NO_TENANT, journal.NO_CONTEXT, {}
         if context is None:
             texts = dict(self._host.client())
@@ -282,16 +326,24 @@ class Session:
         return self._context.keys
 
     def renew_keys(self) -> None:
-        """Give the current context the registry's keys, beside those it had. Raises as ``login`` does."""
+        """Look the current context's tenant and issuer up again, and give it the registry's keys beside its.
+
+        Raises as ``login`` does, and ends the context then.
+        """
         context = self._context
-        if context is None or self._began != self._host.transaction():
+        if context is None or not self._is_current:
             return
         try:
-            keys, _ = self._tenant(context.claims)
+            state = self._state(context.claims)
+            if state["generation"] != context.generation:
+                self.login(context.token, lasting=self._lasting)
+                return
         except WardError:
             self.logout()
             raise
-        if keys is not context.keys:
+        self._looked_up = time.monotonic()
+        if state["key_epoch"] != context.keys.epoch:
+            keys = self._keys(context.claims, state)
             keys.follow(context.keys)
             self._begin(context._replace(keys=keys), self._lasting)
 
@@ -370,7 +422,7 @@ class Session:
     def _issuer(self, name: str) -> tuple[int, Issuer]:
         import json
 
-        rows = self._host.query(_ISSUER, ["text"], [name])
+        rows = self._host.query_now(_ISSUER, ["text"], [name])
         if not rows:
             raise InvalidToken("token is not valid: its issuer is not registered")
         generation = rows[0]["generation"]
@@ -379,41 +431,49 @@ class Session:
             known = self._issuers[name] = (generation, Issuer.from_document(json.loads(rows[0]["document"])))
         return known
 
-    def _tenant(self, claims: Claims) -> tuple[TenantKeys, Mapping[str, Any]]:
-        """Return the tenant's keys and its state, from the registry as it is now."""
-        tenant = claims.tenant_id
-        rows = self._host.query(_STATE, ["uuid", "text"], [tenant, claims.issuer])
+    def _state(self, claims: Claims) -> Mapping[str, Any]:
+        """Return what the registry says of tenant and issuer now. Raises WrongTenant, TenantNotActive."""
+        rows = self._host.query_now(_STATE, ["uuid", "text"], [claims.tenant_id, claims.issuer])
         if not rows:
             raise WrongTenant
         if rows[0]["status"] != "active":
-            self._keyring.forget(tenant)
+            self._keyring.forget(claims.tenant_id)
             raise TenantNotActive
-        epoch = rows[0]["key_epoch"]
-        keys = self._keyring.get(tenant, epoch, self._number("key_ttl", 300.0))
+        return rows[0]
+
+    def _keys(self, claims: Claims, state: Mapping[str, Any]) -> TenantKeys:
+        """Return the tenant's keys: those released to tokens of this issuer, as it is in ``state``."""
+        tenant, issuer, epoch = claims.tenant_id, (claims.issuer, state["generation"]), state["key_epoch"]
+        keys = self._keyring.get(tenant, issuer, epoch, self._number("key_ttl", _KEY_TTL))
         if keys is None:
             self._load_settings()
-            rows_of_keys = self._host.query(KEYS, ["uuid"], [tenant])
+            rows_of_keys = self._host.query_now(KEYS, ["uuid"], [tenant])
             columns = {
                 UUID(row["id"]).bytes: Column(
                     UUID(row["model_id"]).bytes, row["name"], row["level"], row["form"]
                 )
-                for row in self._host.query(_COLUMNS)
+                for row in self._host.query_now(_COLUMNS)
             }
-            keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys], columns)
+            keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys], columns, issuer)
             self._keyring.put(keys)
-        return keys, rows[0]
+        return keys
 
     def _begin(self, context: Context, lasting: bool) -> None:
         self._context = context
         self._lasting = lasting
-        self._reads = None
-        self.openers = {}
+        self._is_current = True
+        self._looked_up = time.monotonic()
+        self._forget_statement()
         self.sealers = context.keys.sealers
+
+    def _forget_statement(self) -> None:
+        self._reads = None
         self.stamp = _NEVER
-        self._began = self._host.transaction()
+        self.openers = {}
+        self.sealers = {}
 
     def _load_settings(self) -> None:
-        self._settings = {row["name"]: row["value"] for row in self._host.query(_SETTINGS)}
+        self._settings = {row["name"]: row["value"] for row in self._host.query_now(_SETTINGS)}
 
     def _number(self, name: str, default: float) -> float:
         try:

@@ -32,13 +32,10 @@ _MONTH = """
 select ward_internal.make_audit_partition($1) as made,
        date_part('epoch', (date_trunc('month', clock_timestamp() at time zone 'UTC') + interval '1 month')
          at time zone 'UTC') as until"""
-_LEASE = "select ward_internal.lease_audit_ids($1) as first"
-_LEASED = 500
 
 _host = PostgresHost()
 _session = Session(_host)
 _resealing = False  # nobody's change of a row: the audit log's triggers ask
-_ids = iter(range(0))  # of entries, leased by this backend and not given yet
 _months: dict[str, float] = {}  # by tenant, until when its log is known to have a partition, in unix seconds
 _mark = ""  # of the session's login, kept in a setting too: what resets the session ends its context
 
@@ -51,13 +48,13 @@ def bind(version: str, name: str) -> Callable[..., Any]:
     return _FUNCTIONS[name]
 
 
-def _login(token: str) -> None:
-    _session.login(token)
+def _login(token: str | None) -> None:
+    _session.login(token or "")  # NULL is a failed login, which ends the context there was
 
 
-def _login_session(token: str) -> None:
+def _login_session(token: str | None) -> None:
     global _mark
-    _session.login(token, lasting=True)
+    _session.login(token or "", lasting=True)
     _mark = os.urandom(16).hex()
     # no parallel plans: renewing asks the registry, which cannot be done in the middle of one
     _host.query(
@@ -86,7 +83,7 @@ def _claim(get: Callable[[Context], str]) -> Callable[[], str | None]:
 
 def _begin_write(tenant: str) -> bool:
     """Let the write to a row of ``tenant`` go ahead, or say why not."""
-    context = _session.current()
+    context = _session.current(begun=True)
     if context is None:
         raise NoContext
     if context.claims.tenant_id != tenant:
@@ -159,16 +156,6 @@ def _audit_context(tenant: str) -> bytes | None:
     return _session.context_of(tenant)
 
 
-def _make_audit_id() -> int:
-    global _ids
-    made = next(_ids, None)
-    if made is None:
-        (row,) = _host.query(_LEASE, ["bigint"], [_LEASED])
-        _ids = iter(range(row["first"], row["first"] + _LEASED))
-        made = next(_ids)
-    return made
-
-
 def _make_month(tenant: str) -> None:
     """See to it that the tenant's log has a partition for now. One just made may go with its transaction."""
     (row,) = _host.query(_MONTH, ["uuid"], [tenant])
@@ -197,9 +184,9 @@ _cold: dict[str, Callable[..., Any]] = {
     "derive_key": _derive_key,
     "rewrap_key": _rewrap_key,
     "renew_keys": _session.renew_keys,
+    "look_up_now": _host.look_up_now,
     "reseal": _reseal,
     "audit_context": _audit_context,
-    "make_audit_id": _make_audit_id,
 }
 _refused = _session.report_refusal
 _FUNCTIONS = {name: boundary(function, _refused) for name, function in _cold.items()}

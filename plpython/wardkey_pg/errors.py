@@ -1,9 +1,9 @@
 """Errors raised by wardkey inside PostgreSQL, and their SQLSTATEs (class WK).
 
 WardError
-├── ContextError      who is asking: WK001–WK006
+├── ContextError      who is asking: WK001–WK007
 ├── SealError         values and their keys: WK101–WK107
-├── AdministrationError  what a DBA asked for: WK201–WK232
+├── AdministrationError  what a DBA asked for: WK201–WK217
 ├── VersionMismatch   WK301
 └── AuditUnavailable  WK401
 
@@ -64,6 +64,12 @@ class RoleMayNotWrite(ContextError):
     sqlstate = "WK006"
     default_message = "the role of this token may not write"
     default_hint = "VIEWER reads only; use a token with a writing role"
+
+
+class ContextStale(ContextError):
+    sqlstate = "WK007"
+    default_message = "the context has to be looked up again, which a parallel plan does not allow"
+    default_hint = "call ward.login(token) again in this transaction"
 
 
 class SealError(WardError):
@@ -188,10 +194,6 @@ class OnHold(AdministrationError):
 
 class ChangeRefused(AdministrationError):
     sqlstate = "WK218"
-
-
-class NotInTheLog(AdministrationError):
-    sqlstate = "WK228"
 
 
 class VersionMismatch(WardError):

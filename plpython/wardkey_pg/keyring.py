@@ -46,7 +46,7 @@ class TenantKeys:
     """One tenant's keys, released version by version when first needed, derived column by column.
 
     ``sealers`` maps a column id to what the hot path of ``seal`` needs and nothing else; ``columns`` says
-    what the journal calls a column.
+    what the journal calls a column. ``issuer``, by name and generation: whose tokens they are released to.
     """
 
     def __init__(
@@ -55,9 +55,11 @@ class TenantKeys:
         epoch: int,
         keys: Sequence[WrappedKey],
         columns: Mapping[bytes, Column] = MappingProxyType({}),
+        issuer: tuple[str, int] = ("", 0),
     ) -> None:
         self.tenant = tenant
         self.epoch = epoch
+        self.issuer = issuer
         self.columns = columns
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
@@ -96,7 +98,8 @@ class TenantKeys:
         return True
 
     def follow(self, former: TenantKeys) -> None:
-        """Go on opening what ``former`` opened: an older snapshot may hold values of a retired key."""
+        """Go on opening what ``former`` opened, for as long: a snapshot may hold values of a retired key."""
+        self.since = min(self.since, former.since)
         for version, key in former._wrapped.items():
             mine = self._wrapped.setdefault(version, key)
             if mine.commitment == key.commitment and version in former._deks:
@@ -129,30 +132,36 @@ class TenantKeys:
 
 
 class Keyring:
-    """The tenants whose keys this backend holds, least recently used first."""
+    """The keys this backend holds, least recently used first.
+
+    By tenant and by the issuer, as it is registered, whose tokens the keeper accepted: an issuer that only
+    the database knows finds nothing here.
+    """
 
     def __init__(self, most: int = 16) -> None:
         self._most = most
-        self._tenants: OrderedDict[str, TenantKeys] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str], TenantKeys] = OrderedDict()
 
-    def get(self, tenant: str, epoch: int, ttl: float) -> TenantKeys | None:
-        """Return the tenant's keys; forget those older than ``ttl`` seconds or of another epoch."""
-        keys = self._tenants.get(tenant)
+    def get(self, tenant: str, issuer: tuple[str, int], epoch: int, ttl: float) -> TenantKeys | None:
+        """Return the tenant's keys; forget those of another epoch or generation, or older than ``ttl``."""
+        place = (tenant, issuer[0])
+        keys = self._keys.get(place)
         if keys is None:
             return None
-        if keys.epoch != epoch or time.monotonic() - keys.since > ttl:
-            del self._tenants[tenant]
+        if keys.epoch != epoch or keys.issuer != issuer or time.monotonic() - keys.since > ttl:
+            del self._keys[place]
             return None
-        self._tenants.move_to_end(tenant)
+        self._keys.move_to_end(place)
         return keys
 
     def put(self, keys: TenantKeys) -> None:
-        self._tenants[keys.tenant] = keys
-        while len(self._tenants) > self._most:
-            self._tenants.popitem(last=False)
+        self._keys[keys.tenant, keys.issuer[0]] = keys
+        while len(self._keys) > self._most:
+            self._keys.popitem(last=False)
 
     def forget(self, tenant: str) -> None:
-        self._tenants.pop(tenant, None)
+        for place in [place for place in self._keys if place[0] == tenant]:
+            del self._keys[place]
 
 
 def _draw_nonces() -> Iterator[bytes]:

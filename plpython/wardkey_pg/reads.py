@@ -25,6 +25,7 @@ _MOST_ROWS = 50_000
 _FIRST = 32
 _BETWEEN = 0.2  # seconds
 _MOST_HEADS = 256
+_WATCHED = 1.0  # seconds of reading after which the context is asked about
 
 
 class Journal(Protocol):
@@ -54,6 +55,9 @@ class Reads:
 
     What a statement costs before its first row is a restart, what each of its columns costs is a message and
     a few look-ups: pages are often twenty statements of one row.
+
+    ``watch`` is called before a row is noted, once a second. It may raise ValueError: then the hot path
+    leaves the field to the slow one.
     """
 
     __slots__ = (
@@ -67,10 +71,17 @@ class Reads:
         "context",
         "keys",
         "openers",
+        "until",
+        "watch",
     )
 
     def __init__(
-        self, journal: Journal, tenant: bytes, context: bytes, columns: Mapping[bytes, Column]
+        self,
+        journal: Journal,
+        tenant: bytes,
+        context: bytes,
+        columns: Mapping[bytes, Column],
+        watch: Callable[[], None] = lambda: None,
     ) -> None:
         self._journal = journal
         self._tenant = tenant
@@ -78,6 +89,8 @@ class Reads:
         self._columns = columns
         self._statement = 0
         self._flushed = float("-inf")
+        self.until = float("inf")
+        self.watch = watch
         self._now = journal.journal
         self._models: dict[bytes, _Model] = {}
         self.keys: dict[tuple[bytes, bytes], ColumnKey] = {}
@@ -87,6 +100,7 @@ class Reads:
         """Begin a statement."""
         self._statement = statement
         now = time.monotonic()
+        self.until = now + _WATCHED
         self._now = self._journal.journal_later
         if now - self._flushed > _BETWEEN:
             self._now = self._journal.journal
@@ -107,7 +121,7 @@ class Reads:
             table = known.model if known.form else column
             model = self._models.get(table)
             if model is None:
-                model = self._models[table] = _Model(self._now, self._journal.journal_later)
+                model = self._models[table] = _Model(self, self._now, self._journal.journal_later)
             new = known.name not in model.columns
             if new:
                 model.columns += (known.name,)
@@ -143,9 +157,10 @@ class Reads:
 class _Model:
     """One table's rows in a statement: those of which a message names all ``columns``."""
 
-    __slots__ = ("_later", "columns", "ends", "head", "now", "rows")
+    __slots__ = ("_later", "_reads", "columns", "ends", "head", "now", "rows")
 
-    def __init__(self, now: Callable[[bytes], None], later: Callable[[bytes], None]) -> None:
+    def __init__(self, reads: Reads, now: Callable[[bytes], None], later: Callable[[bytes], None]) -> None:
+        self._reads = reads
         self.now = now
         self._later = later
         self.columns: tuple[str, ...] = ()
@@ -155,6 +170,9 @@ class _Model:
 
     def note(self, row: bytes) -> None:
         """Write the message about ``row``: the first ones at once, if it is time, the others later."""
+        if time.monotonic() >= self._reads.until:
+            self._reads.until = time.monotonic() + _WATCHED
+            self._reads.watch()
         rows = self.rows
         if len(rows) < _FIRST:
             self.now(self.head + row)

@@ -132,7 +132,7 @@ def make_seal(session: Session, slow: Callable[[bytes], ColumnKey]) -> Callable[
 
 def sealer_slowly(session: Session, column: bytes) -> ColumnKey:
     """Return the key that seals ``column``. Raises NoContext and what a keeper may say."""
-    context = session.current()
+    context = session.current(begun=True)
     if context is None:
         raise NoContext
     return context.keys.sealing(column, session.release)

@@ -1,15 +1,17 @@
 -- Who is asking. The state lives in the memory of wardkey_pg (plpython/wardkey_pg/context.py), where SQL cannot write:
 -- no setting, no table, no temporary object is trusted. Functions of ward are for tenants; those of ward_internal are
 -- reached through the gates here, which run as their owner because the registry is nobody else's to read.
+--
+-- The functions that log in are not STRICT: NULL is a failed login, and ends the context there was.
 
 create or replace function ward_internal.login(p_token text) returns void
-language plpython3u volatile strict parallel unsafe security invoker as $$
+language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
 bind("@VERSION@", "login")(p_token)
 $$;
 
 create or replace function ward_internal.login_session(p_token text) returns void
-language plpython3u volatile strict parallel unsafe security invoker as $$
+language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
 bind("@VERSION@", "login_session")(p_token)
 $$;
@@ -25,6 +27,15 @@ language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
 bind("@VERSION@", "renew_keys")()
 $$;
+
+create or replace function ward_internal.look_up_now() returns void
+language plpython3u stable parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+bind("@VERSION@", "look_up_now")()
+$$;
+comment on function ward_internal.look_up_now() is
+  'runs the query that wardkey_pg asks for with a snapshot of now: under REPEATABLE READ the transaction''s own does not '
+  'show a revocation. STABLE, because other functions query with a snapshot of the transaction''s';
 
 create or replace function ward_internal.begin_write(p_tenant text) returns boolean
 language plpython3u stable strict parallel restricted security invoker as $$
@@ -60,7 +71,7 @@ comment on function ward_internal.refuse(text, text) is
 
 -- definer because the registry of tenants, keys and issuers is read
 create or replace function ward.login(p_token text) returns void
-language plpgsql volatile strict parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform ward_internal.login(p_token);
 end
@@ -73,7 +84,7 @@ comment on function ward.login(text) is
 
 -- definer because the registry of tenants, keys and issuers is read
 create or replace function ward.login_session(p_token text) returns void
-language plpgsql volatile strict parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform ward_internal.login_session(p_token);
 end
@@ -103,7 +114,8 @@ end
 $$;
 revoke execute on function ward.renew_keys() from public;
 comment on function ward.renew_keys() is
-  'has the context read the tenant''s keys again, which were rotated after it began; called by itself';
+  'has the context look tenant, issuer and keys up again, each second and when keys were rotated after it began; called by '
+  'itself. Errors: WK002, WK004, WK005, which end the context';
 
 create or replace function ward.logout() returns void
 language plpython3u volatile parallel unsafe security invoker as $$

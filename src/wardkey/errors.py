@@ -2,15 +2,15 @@
 
 WardError                  sqlstate, message, hint
 ├── ContextError           who is asking (raised by ward.login and by using a face without it)
-│   └── NoContext · InvalidToken · TokenExpired · WrongTenant · TenantNotActive · RoleMayNotWrite
+│   └── NoContext · InvalidToken · TokenExpired · WrongTenant · TenantNotActive · RoleMayNotWrite ·
+│       ContextStale
 ├── SealError              values and their keys
 │   └── OpenFailed · KeeperUnavailable · KeyRefused · KeyUnknown · CommitmentMismatch · KeyDestroyed ·
 │       KeysChanged
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
-│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
-│       NotInTheLog
+│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -35,6 +35,7 @@ from wardkey_pg.errors import (
     ChangeRefused,
     CommitmentMismatch,
     ContextError,
+    ContextStale,
     DuplicateTenant,
     InvalidSlug,
     InvalidToken,
@@ -48,7 +49,6 @@ from wardkey_pg.errors import (
     NoPrimaryKey,
     NotAllowed,
     NotConfirmed,
-    NotInTheLog,
     OnHold,
     OpenFailed,
     RoleMayNotWrite,
@@ -76,6 +76,7 @@ __all__ = [
     "ChangeRefused",
     "CommitmentMismatch",
     "ContextError",
+    "ContextStale",
     "DatabaseError",
     "DuplicateTenant",
     "InvalidSlug",
@@ -91,7 +92,6 @@ __all__ = [
     "NoPrimaryKey",
     "NotAllowed",
     "NotConfirmed",
-    "NotInTheLog",
     "NotRunning",
     "OnHold",
     "OpenFailed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,7 +83,8 @@ def test_home_publishes_as_long_as_it_is_told_to(
     kafka.start()
     wait_until(lambda: "audit.globex" in kafka.topics())
 
-    cluster.publisher.stop()
+    process.signal(signal.SIGKILL)
+    wait_until(lambda: not process.alive)
     assert not cluster.status().running
     wait_until(lambda: found_by_doctor(cluster) != [])
     assert "is not at work" in found_by_doctor(cluster)[0]

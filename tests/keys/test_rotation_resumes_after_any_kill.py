@@ -72,7 +72,9 @@ def test_backend_is_killed(ward, worker):
 
 def test_keeper_is_killed_and_the_command_goes_on_by_itself(ward, worker):
     cluster = ward.database.cluster
-    cluster.keeper.process.signal(signal.SIGKILL)
+    os.kill(int(cluster.home.keeper_pid.read_text()), signal.SIGKILL)
+    time.sleep(0.5)
+    cluster.start()
     output, errors = worker.communicate(timeout=60)
     assert worker.returncode == 0, output + errors
     assert ward.is_whole()
@@ -80,7 +82,7 @@ def test_keeper_is_killed_and_the_command_goes_on_by_itself(ward, worker):
 
 def test_keeper_stays_away(ward, worker):
     cluster = ward.database.cluster
-    cluster.keeper.stop()
+    os.kill(int(cluster.home.keeper_pid.read_text()), signal.SIGKILL)
     outcome = _command(ward)("keys", "pause", ward.slug, "--dsn", ward.database.dsn())
     assert "paused" in outcome.stdout
     output, _ = worker.communicate(timeout=60)

@@ -149,17 +149,6 @@ def test_session_context_outlives_errors(wards: Wards) -> None:
             assert connection.execute(STATE).fetchone()[1:] == ("first", 2)
 
 
-def test_transactions_of_one_message_share_their_context(wards: Wards) -> None:
-    """The bound: transactions sent in one simple-query message begin at one time. They are one client's."""
-    statements = "begin; select ward.login('{}'); commit; select count(*) from patients"
-    with wards.attacker(None) as connection:
-        cursor = connection.execute(statements.format(wards.token()))
-        while cursor.nextset():
-            pass
-        assert cursor.fetchone() == (2,)
-        assert connection.execute(STATE).fetchone() == NOBODY
-
-
 def test_context_cannot_be_had_by_standing_still(wards: Wards) -> None:
     """A pipeline's transactions come in messages of their own, each later than the last."""
     with wards.attacker(None) as connection, connection.pipeline() as pipeline:

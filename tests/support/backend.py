@@ -60,7 +60,8 @@ class Backend:
         self.messages: list[bytes] = []
         self.later: list[bytes] = []
         self.before_state: Callable[[], None] = lambda: None
-        self._transaction = 1
+        self.definer = self.nested = False
+        self._ended: Callable[[], None] = lambda: None
         self._statement = clock.now
         self._statements = 1
         self.add_tenant(ACME, "acme")
@@ -84,7 +85,7 @@ class Backend:
 
     def begin(self) -> None:
         """The client ends its transaction and begins another."""
-        self._transaction += 1
+        self._ended()
         self.statement()
 
     def statement(self) -> None:
@@ -130,11 +131,19 @@ class Backend:
         self.session.renew()
         return [{}]
 
+    query_now = query
+
+    def at_end(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+
+    def is_nested(self) -> bool:
+        return self.nested
+
+    def is_definer(self) -> bool:
+        return self.definer
+
     def check_interrupts(self) -> None:
         pass
-
-    def transaction(self) -> int:
-        return self._transaction
 
     def statement_time(self) -> float:
         return self._statement

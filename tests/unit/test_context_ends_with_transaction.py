@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from wardkey_pg.errors import ContextError, InvalidToken, TenantNotActive, TokenExpired, WrongTenant
+from wardkey_pg.errors import (
+    ContextError,
+    InvalidToken,
+    NoContext,
+    TenantNotActive,
+    TokenExpired,
+    WrongTenant,
+)
 
 from tests.support.backend import GLOBEX, Backend
 from tests.support.tokens import sign
@@ -29,12 +36,19 @@ def test_it_lasts_for_its_transaction(backend: Backend) -> None:
 def test_it_ends_with_its_transaction(backend: Backend) -> None:
     backend.session.login(backend.token())
     backend.session.reading()
-    stamp = backend.session.stamp
-    assert stamp == backend.statement_start()
-    backend.begin()
-    assert backend.session.stamp == stamp != backend.statement_start()  # the hot path compares these
+    assert backend.session.stamp == backend.statement_start()
+    backend._ended()  # the transaction: the statement goes on, as a DO block does
+    assert backend.session.stamp != backend.statement_start()  # the hot path compares these
     assert subject(backend) is None
     assert not backend.session.openers and not backend.session.sealers
+
+
+def test_it_ends_also_where_the_next_transaction_is_of_the_same_statement(backend: Backend) -> None:
+    backend.session.login(backend.token())
+    backend.session.reading()
+    backend._ended()
+    with pytest.raises(NoContext):
+        backend.session.reading()
 
 
 def test_a_sessions_goes_on_in_the_next_transaction(backend: Backend) -> None:

@@ -22,14 +22,39 @@ def test_no_statement_after_expiry(backend: Backend, lasting: bool) -> None:
         backend.session.current()
 
 
-def test_a_statement_that_began_in_time_may_end(backend: Backend) -> None:
+def test_a_query_that_began_in_time_may_end(backend: Backend) -> None:
     backend.session.login(backend.token())
     backend.statement()
     backend.clock.now += 3600
-    assert backend.session.current() is not None
+    assert backend.session.current(begun=True) is not None
     backend.statement()
     with pytest.raises(TokenExpired):
+        backend.session.current(begun=True)
+
+
+def test_no_query_begins_in_a_statement_that_began_in_time(backend: Backend) -> None:
+    """A DO block's, a function's, or that of a cursor."""
+    backend.session.login(backend.token())
+    backend.statement()
+    backend.clock.now += 3600
+    with pytest.raises(TokenExpired):
         backend.session.current()
+    backend.nested = True
+    with pytest.raises(TokenExpired):
+        backend.session.current(begun=True)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_faces_trigger_may_end_the_clients_own_write(backend: Backend, nested: bool) -> None:
+    backend.session.login(backend.token())
+    backend.statement()
+    backend.clock.now += 3600
+    backend.definer, backend.nested = True, nested
+    if nested:
+        with pytest.raises(TokenExpired):
+            backend.session.current()
+    else:
+        assert backend.session.current() is not None
 
 
 def test_a_sessions_is_not_renewed_after_expiry(backend: Backend) -> None:

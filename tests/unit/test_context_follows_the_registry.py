@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from wardkey_pg import context as context_module
-from wardkey_pg.errors import InvalidToken, TenantNotActive
+from wardkey_pg.errors import ContextStale, InvalidToken, TenantNotActive
 
 from tests.support.backend import ACME, Backend
 from tests.support.tokens import ISSUER, document, jwk
@@ -78,6 +78,48 @@ def test_an_issuer_that_changes_all_the_time_is_not_believed(backend: Backend) -
     backend.before_state = backend.issuers.clear
     with pytest.raises(InvalidToken):
         backend.session.login(backend.token(jti="other"))
+
+
+def test_a_transaction_that_lasts_looks_again(backend: Backend) -> None:
+    backend.session.login(backend.token())
+    backend.queries.clear()
+    backend.session.current()
+    assert backend.queries == []
+    backend.clock.now += 2
+    backend.session.current()
+    backend.session.current()
+    assert backend.queries == ["select ward.renew_keys()", context_module._STATE]
+
+
+def test_a_suspension_ends_a_transaction_that_lasts(backend: Backend) -> None:
+    backend.session.login(backend.token())
+    backend.tenants[ACME]["status"] = "suspended"
+    backend.clock.now += 2
+    with pytest.raises(TenantNotActive):
+        backend.session.current()
+    assert backend.session.current() is None
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_a_removed_issuer_ends_a_transaction_that_lasts(backend: Backend, lasting: bool) -> None:
+    backend.session.login(backend.token(), lasting=lasting)
+    del backend.issuers[ISSUER]
+    backend.clock.now += 2
+    with pytest.raises(InvalidToken):
+        backend.session.current()
+    assert backend.session.current() is None
+
+
+def test_a_parallel_plan_goes_by_what_was_looked_up_for_as_long_as_a_key_is_kept(backend: Backend) -> None:
+    backend.session.login(backend.token())
+    backend.parallel = True
+    backend.clock.now += 299
+    assert backend.session.current() is not None
+    backend.clock.now += 2
+    with pytest.raises(ContextStale):
+        backend.session.current()
+    backend.parallel = False
+    assert backend.session.current() is not None
 
 
 def test_known_tokens_are_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from wardkey_pg.keyring import Keyring, TenantKeys
 from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, open_text_slowly, sealer_slowly
 
 from tests.support.backend import ACME, GLOBEX, Backend, SocketKeeper, dek_of, frame
+from tests.support.tokens import ISSUER
 
 COLUMN, ROW = bytes(range(16)), (1).to_bytes(8, "big")
 
@@ -62,6 +63,37 @@ def test_the_keeper_sees_the_token_that_logged_in(backend: Backend, keeper: Sock
         "wrapped": base64.b64encode(b"wrapped").decode(),
         "token": token,
     }
+
+
+def test_keys_serve_the_issuer_whose_tokens_the_keeper_accepted(
+    backend: Backend, keeper: SocketKeeper
+) -> None:
+    """An issuer that is in the database only, or is another since, finds no key that is warm."""
+    login(backend)
+    read(backend)
+    found, _ = backend.issuers[ISSUER]
+    backend.issuers["https://rogue.example"] = ({**found, "issuer": "https://rogue.example"}, 2)
+    for count, changes in enumerate(({"iss": "https://rogue.example"}, {}), 2):
+        backend.begin()
+        login(backend, **changes)
+        assert read(backend) == "Ada"
+        assert len(keeper.requests) == min(count, 2)
+    backend.issuers[ISSUER] = (found, 3)
+    backend.begin()
+    login(backend)
+    read(backend)
+    assert len(keeper.requests) == 3
+
+
+def test_keys_do_not_follow_a_context_to_another_generation(backend: Backend, keeper: SocketKeeper) -> None:
+    login(backend)
+    read(backend)
+    backend.issuers[ISSUER] = (backend.issuers[ISSUER][0], 2)
+    backend.clock.now += 2
+    backend.statement()
+    assert backend.session.current() is not None
+    read(backend)
+    assert len(keeper.requests) == 2
 
 
 def test_login_alone_asks_for_no_key(backend: Backend, keeper: SocketKeeper) -> None:
@@ -114,7 +146,7 @@ def test_suspension_drops_the_keys(backend: Backend, keeper: SocketKeeper) -> No
     backend.begin()
     with pytest.raises(TenantNotActive):
         login(backend)
-    assert not backend.session._keyring._tenants
+    assert not backend.session._keyring._keys
     assert not backend.session.openers and not backend.session.sealers
     backend.tenants[ACME]["status"] = "active"
     login(backend)
@@ -203,9 +235,9 @@ def test_tenants_in_a_keyring_are_bounded(backend: Backend) -> None:
     tenants = [str(UUID(int=number)) for number in range(5)]
     for tenant in tenants[:3]:
         ring.put(TenantKeys(tenant, 1, []))
-    assert ring.get(tenants[0], 1, 300) is not None  # used again: the second is now the oldest
+    assert ring.get(tenants[0], ("", 0), 1, 300) is not None  # used again: the second is now the oldest
     ring.put(TenantKeys(tenants[3], 1, []))
-    held = [tenant for tenant in tenants if ring.get(tenant, 1, 300)]
+    held = [tenant for tenant in tenants if ring.get(tenant, ("", 0), 1, 300)]
     assert held == [tenants[0], tenants[2], tenants[3]]
 
 

@@ -45,7 +45,6 @@ _PROSE = frozenset(
         "detail",
         "due",
         "explanation",
-        "ids",
         "matter",
         "old_versions",
         "reason",

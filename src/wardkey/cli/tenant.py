@@ -100,7 +100,7 @@ def list_(context: Context) -> None:
 def suspend(context: Context, slug: str) -> None:
     """Refuse a tenant every login, from now on.
 
-    A transaction that runs goes on to its end.
+    A query that runs may end; no other begins.
     """
     with context.connect() as connection:
         connection.execute("select ward.suspend_tenant(%s)", [slug])
