@@ -19,6 +19,7 @@ _FUNCTIONS = (
     "model_columns",
     "audit",
     "audit_writes",
+    "model_names",
     "faces",
     "models",
     "unprotect",
@@ -32,6 +33,7 @@ _FUNCTIONS = (
     "audit_questions",
     "audit_export",
     "upsert",
+    "counters",
     "events",
     "hardening",
 )

@@ -16,8 +16,13 @@ alter function ward.login_session(text) owner to ward_owner;
 alter function ward.renew_session() owner to ward_owner;
 alter function ward.renew_keys() owner to ward_owner;
 alter function ward.request_rotation(text) owner to ward_owner;
+alter function ward.nextval(regclass) owner to ward_owner;
+alter function ward.currval(regclass) owner to ward_owner;
+alter function ward.lastval() owner to ward_owner;
+alter function ward.setval(regclass, bigint, boolean) owner to ward_owner;
 alter function ward.audit_entries(timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_coverage(text, timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_acts_of(text, timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_refusals(timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_of_key(integer, timestamptz, timestamptz) owner to ward_owner;
@@ -30,28 +35,31 @@ grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
   ward.tenant_id(), ward.subject(), ward.role(),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
-  ward.upsert(regclass, jsonb), ward.request_rotation(text)
+  ward.upsert(regclass, jsonb), ward.request_rotation(text),
+  ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),
+  ward.pg_get_serial_sequence(text, text)
 to ward_tenant;
 
 grant usage on schema ward_internal, ward_archive to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
 grant select, insert on ward_internal.rotation_requests to ward_owner;
 grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
-grant usage on sequence ward_internal.audit_id to ward_owner;
+grant select, update on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
   ward_internal.look_up_now(),
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.report_event(text, text), ward_internal.refuse(text, text),
-  ward_internal.begin_write(text), ward_internal.is_running(xid),
+  ward_internal.begin_write(text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),
   ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),
   ward_internal.canonical(timestamptz), ward_internal.canonical(interval),
   ward_internal.canonical(real), ward_internal.canonical(double precision)
 to ward_owner;
 
 grant execute on function
-  ward_internal.audit_context(text), ward_internal.audit_leaf(uuid), ward_internal.make_audit_partition(uuid, timestamptz),
+  ward_internal.audit_context(text), ward_internal.make_audit_id(), ward_internal.lease_audit_ids(bigint),
+  ward_internal.audit_leaf(uuid), ward_internal.make_audit_partition(uuid, timestamptz),
   ward_internal.log_event(uuid, text, jsonb), ward_internal.statement_start()
 to ward_owner;
 
@@ -59,13 +67,17 @@ grant execute on function
   ward.audit_entries(timestamptz, timestamptz), ward.audit_reads_of(text, text, timestamptz, timestamptz),
   ward.audit_acts_of(text, timestamptz, timestamptz), ward.audit_refusals(timestamptz, timestamptz),
   ward.audit_of_key(integer, timestamptz, timestamptz), ward.audit_activity(timestamptz, timestamptz),
-  ward.audit_anomalies(timestamptz, timestamptz, numeric), ward.audit_export(timestamptz, timestamptz)
+  ward.audit_coverage(text, timestamptz, timestamptz), ward.audit_anomalies(timestamptz, timestamptz, numeric),
+  ward.audit_export(timestamptz, timestamptz)
 to ward_tenant;
 grant select on ward_internal.models to ward_owner;
 grant select on ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_owner;  -- for ward.audit_export
 grant execute on function
   ward_internal.audit_leaf(uuid), ward_internal.audit_reader(), ward_internal.audit_table(text),
   ward_internal.audit_entries(uuid, timestamptz, timestamptz),
+  ward_internal.audit_model(uuid, text), ward_internal.audit_row(uuid, uuid, text), ward_internal.audit_months(uuid),
+  ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz),
+  ward_internal.leaf_name(uuid, name),
   ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz),
   ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz),
   ward_internal.audit_refusals(uuid, timestamptz, timestamptz),
@@ -76,6 +88,7 @@ grant execute on function
 to ward_owner;
 
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running, entries
+grant execute on function pg_advisory_xact_lock(bigint) to ward_owner;  -- for ward_internal.lease_audit_ids
 grant select on pg_replication_slots to ward_owner;  -- login looks whether the journal's is there
 grant execute on function pg_get_replication_slots() to ward_owner;
 
@@ -94,6 +107,11 @@ begin
     create event trigger ward_follow_grants on ddl_command_end when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
       execute function ward_internal.on_grant();
     alter event trigger ward_follow_grants enable always;
+  end if;
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_refuse_grants') then
+    create event trigger ward_refuse_grants on ddl_command_start when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
+      execute function ward_internal.refuse_grant();
+    alter event trigger ward_refuse_grants enable always;
   end if;
 end
 $$;

@@ -32,10 +32,13 @@ _MONTH = """
 select ward_internal.make_audit_partition($1) as made,
        date_part('epoch', (date_trunc('month', clock_timestamp() at time zone 'UTC') + interval '1 month')
          at time zone 'UTC') as until"""
+_LEASE = "select ward_internal.lease_audit_ids($1) as first"
+_LEASED = 500
 
 _host = PostgresHost()
 _session = Session(_host)
 _resealing = False  # nobody's change of a row: the audit log's triggers ask
+_ids = iter(range(0))  # of entries, leased by this backend and not given yet
 _months: dict[str, float] = {}  # by tenant, until when its log is known to have a partition, in unix seconds
 _mark = ""  # of the session's login, kept in a setting too: what resets the session ends its context
 
@@ -156,6 +159,16 @@ def _audit_context(tenant: str) -> bytes | None:
     return _session.context_of(tenant)
 
 
+def _make_audit_id() -> int:
+    global _ids
+    made = next(_ids, None)
+    if made is None:
+        (row,) = _host.query(_LEASE, ["bigint"], [_LEASED])
+        _ids = iter(range(row["first"], row["first"] + _LEASED))
+        made = next(_ids)
+    return made
+
+
 def _make_month(tenant: str) -> None:
     """See to it that the tenant's log has a partition for now. One just made may go with its transaction."""
     (row,) = _host.query(_MONTH, ["uuid"], [tenant])
@@ -187,6 +200,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "look_up_now": _host.look_up_now,
     "reseal": _reseal,
     "audit_context": _audit_context,
+    "make_audit_id": _make_audit_id,
 }
 _refused = _session.report_refusal
 _FUNCTIONS = {name: boundary(function, _refused) for name, function in _cold.items()}

@@ -3,7 +3,7 @@
 WardError
 ├── ContextError      who is asking: WK001–WK007
 ├── SealError         values and their keys: WK101–WK107
-├── AdministrationError  what a DBA asked for: WK201–WK217
+├── AdministrationError  what a DBA asked for: WK201–WK232
 ├── VersionMismatch   WK301
 └── AuditUnavailable  WK401
 
@@ -194,6 +194,10 @@ class OnHold(AdministrationError):
 
 class ChangeRefused(AdministrationError):
     sqlstate = "WK218"
+
+
+class NotInTheLog(AdministrationError):
+    sqlstate = "WK228"
 
 
 class VersionMismatch(WardError):

@@ -3,6 +3,27 @@
 -- A month's partition that is missing is made by whoever writes first, or ahead of time by the scribe. An entry that cannot
 -- be written makes what it is about fail: it is in the same transaction.
 
+create or replace function ward_internal.lease_audit_ids(p_count bigint) returns bigint
+language plpgsql volatile strict security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_first bigint;
+begin
+  -- not nextval, after which a client's lastval() would be ours; the lock goes with the savepoint, the counter stays
+  begin
+    perform pg_advisory_xact_lock('ward_internal.audit_id'::regclass::bigint);
+    v_first := (select last_value + is_called::integer from ward_internal.audit_id);
+    perform setval('ward_internal.audit_id', v_first + p_count - 1);
+    raise triggered_action_exception;
+  exception when triggered_action_exception then
+    return v_first;
+  end;
+end
+$$;
+comment on function ward_internal.lease_audit_ids(bigint) is
+  'takes so many ids of entries, one after the other, and returns the first. They stay taken whatever becomes of the transaction. '
+  'Nothing else may move the counter';
+alter table only ward_internal.audit_log alter column id set default ward_internal.lease_audit_ids(1);
+
 create or replace function ward_internal.audit_leaf(p_tenant uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   select case
@@ -89,6 +110,15 @@ comment on function ward_internal.log_event(uuid, text, jsonb) is
   'writes an event into the tenant''s log, or the platform''s; the detail may hold names, numbers and reasons, no plaintext and '
   'no key, wrapped or not';
 
+create or replace function ward_internal.log_event_in_all(p_kind text, p_detail jsonb) returns void
+language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+  select ward_internal.log_event(id, p_kind, p_detail)
+  from (select ward_internal.master_id() as id union all
+    select id from ward_internal.tenants where status not in ('shredding', 'shredded')) as t
+$$;
+comment on function ward_internal.log_event_in_all(text, jsonb) is
+  'writes an event into the platform''s log and each tenant''s: what says how far a log is to be believed';
+
 create or replace function ward_internal.statement_start() returns bigint
 language sql stable security invoker set search_path = pg_catalog, pg_temp
 return (date_part('epoch', statement_timestamp()) * 1000000)::bigint - 946684800000000;
@@ -142,7 +172,7 @@ begin
   select * into v_model from ward_internal.models where id = ward_internal.model_of(p_table) for update;
   update ward_internal.models set audit = p_level, audit_reason = p_reason where id = v_model.id;
   update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn it
-  perform ward_internal.log_event(ward_internal.master_id(), 'audit level', jsonb_build_object('table', p_table::text,
+  perform ward_internal.log_event_in_all('audit level', jsonb_build_object('table', p_table::text,
     'model', v_model.id, 'from', v_model.audit, 'to', p_level, 'reason', p_reason));
 end
 $$;

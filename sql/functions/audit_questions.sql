@@ -47,43 +47,164 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function ward_internal.audit_table(text) is 'what entries call a table: patients for clinic.patients';
 
+create or replace function ward_internal.audit_model(p_tenant uuid, p_table text) returns uuid
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_leaf text := ward_internal.audit_leaf(p_tenant);
+  v_model uuid := (select id from ward_internal.models where face::text = ward_internal.audit_table(p_table));
+begin
+  if v_model is null and to_regclass(v_leaf) is not null then  -- a model that is gone is called by its id
+    execute format('select model_id from %s where model_id::text = $1 limit 1', v_leaf) into v_model using p_table;
+  end if;
+  if v_model is null then
+    perform ward_internal.fail('not_in_the_log', 'neither is there a model table of that name, nor does the log know one', format(
+      'model tables: %s', coalesce((select string_agg(face, ', ' order by face) from ward_internal.models), 'none')));
+  end if;
+  return v_model;
+end
+$$;
+comment on function ward_internal.audit_model(uuid, text) is 'the model that entries of a table name. Errors: WK228 there is none';
+
+create or replace function ward_internal.audit_row(p_tenant uuid, p_model uuid, p_row text) returns text
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_log text := ward_internal.audit_leaf(p_tenant);
+  v_leaf text := (
+    select ward_internal.leaf_name(p_model, schema_name) from ward_internal.tenants where id = p_tenant);
+  v_row text;
+  v_expression text;
+  v_key text;
+  v_there boolean;
+begin
+  if to_regclass(v_leaf) is not null then
+    select case when count(*) = 1 then format('jsonb_build_array(%s) ->> 0', min(given))
+        else format('jsonb_build_array(%s)::text', string_agg(given, ', ' order by key_place)) end,
+      string_agg(format('%I = %s', column_name, given), ' and ')
+    into v_expression, v_key
+    from (
+      select a.attname as column_name, k.place as key_place, format(
+        case a.atttypid when 'bpchar'::regtype then 'rtrim(%s::text, '' '')' else '%s' end,
+        format('(%s)::%s', case i.indnkeyatts when 1 then '$1' else format('($1::jsonb ->> %s)', k.place - 1) end,
+          format_type(a.atttypid, -1))) as given
+      from ward_internal.models as m
+      join pg_index as i on i.indrelid = m.shape and i.indisprimary
+      cross join unnest(i.indkey::int2[]) with ordinality as k (number, place)
+      join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.number
+      where m.id = p_model) as k;
+    begin
+      execute format('select %s, exists (select from %s where %s)', v_expression, v_leaf, v_key) into v_row, v_there using p_row;
+    exception when data_exception then
+      v_row := null;
+    end;
+    if v_there then
+      return v_row;
+    end if;
+  end if;
+  v_row := coalesce(v_row, p_row);
+  if to_regclass(v_log) is not null then
+    execute format('select exists (select from %s where model_id = $1 and row_id = $2)', v_log) into v_there using p_model, v_row;
+  end if;
+  if v_there is not true then
+    perform ward_internal.fail('not_in_the_log', 'neither is there such a row, nor does the log know one',
+      'a row is its primary key: 17, a uuid; a JSON array of several columns: [17, "a"]');
+  end if;
+  return v_row;
+end
+$$;
+comment on function ward_internal.audit_row(uuid, uuid, text) is
+  'a row''s id as entries have it: 17 for 017, a uuid in lower case. Errors: WK228 neither table nor log have such a row';
+
+create or replace function ward_internal.audit_coverage(p_tenant uuid, p_model uuid, p_from timestamptz, p_to timestamptz)
+returns table (kind text, begins timestamptz, ends timestamptz, table_name text, detail text)
+language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+  with asked as (
+    select greatest(coalesce(p_from, '-infinity'), (select min(m.begins) from ward_internal.audit_months(p_tenant) as m)) as begins,
+      coalesce(p_to, statement_timestamp()) as ends
+  ), told as materialized (
+    select at, id, operation, detail from ward_internal.audit_entries(p_tenant, null, null)
+    where kind = 'event' and operation in ('audit_level', 'reads_lost')
+  ), changes as (
+    select m.face::text as face, t.at, t.id, t.detail ->> 'from' as before, t.detail ->> 'to' as level
+    from ward_internal.models as m join told as t on t.detail ->> 'model' = m.id::text
+    where p_model is null or m.id = p_model
+  ), levels as (
+    select face, '-infinity'::timestamptz as begins, min(at) as ends, (array_agg(before order by at, id))[1] as level
+      from changes group by face
+    union all
+    select face, at, lead(at) over (partition by face order by at, id), level from changes
+    union all
+    select m.face::text, '-infinity', null, m.audit from ward_internal.models as m
+      where (p_model is null or m.id = p_model) and not exists (select from changes as c where c.face = m.face::text)
+  )
+  select 'log', begins, ends, null, null from asked
+  union all
+  (select 'level', greatest(l.begins, a.begins), least(l.ends, a.ends), l.face, l.level
+    from levels as l, asked as a
+    where l.begins < a.ends and coalesce(l.ends, 'infinity') > a.begins and (p_model is not null or l.level <> 'row')
+    order by l.face, l.begins)
+  union all
+  (select 'gap', (t.detail ->> 'since')::timestamptz, t.at, null, t.detail ->> 'why'
+    from told as t, asked as a
+    where operation = 'reads_lost' and (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
+    order by t.at)
+$$;
+comment on function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) is
+  'how far an answer of the log reaches. log: from when to when it was looked at; level: how reads of the table were journalled, '
+  'and when (without a table: of those not journalled row by row); gap: reads of that time may be lost, and why';
+
 create or replace function ward_internal.audit_reads_of(
   p_tenant uuid, p_table text, p_row text, p_from timestamptz, p_to timestamptz
 )
 returns table (
   at timestamptz, subject text, role text, purpose text, columns text[], row_id text, database_role text, address text,
-  application text
+  application text, ids bigint[]
 )
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  select min(e.at), e.subject, e.role, e.purpose, array_agg(distinct c.name order by c.name), e.row_id, e.database_role,
-    e.address, e.application
-  from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-  left join unnest(e.columns) as c (name) on true
-  where e.kind = 'read' and e.table_name = ward_internal.audit_table(p_table) and (e.row_id = p_row or e.row_id is null)
-  group by e.context, e.statement, e.subject, e.role, e.purpose, e.row_id, e.database_role, e.address, e.application
-  order by 1, min(e.id)
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_model uuid := ward_internal.audit_model(p_tenant, p_table);
+  v_row text := ward_internal.audit_row(p_tenant, v_model, p_row);
+begin
+  return query
+    select min(e.at), e.subject, e.role, e.purpose, array_agg(distinct c.name order by c.name), e.row_id, e.database_role,
+      e.address, e.application, array_agg(distinct e.id order by e.id)
+    from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
+    left join unnest(e.columns) as c (name) on true
+    where e.kind = 'read' and e.table_name in (ward_internal.audit_table(p_table), v_model::text)
+      and (e.row_id = v_row or e.row_id is null)
+    group by e.context, e.statement, e.subject, e.role, e.purpose, e.row_id, e.database_role, e.address, e.application
+    order by 1, min(e.id);
+end
 $$;
 comment on function ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz) is
   'who read a row, when, which columns and what for: a line a statement. row_id is null where the table''s level is statement: '
-  'rows were read, and this one may be among them';
+  'rows were read, and this one may be among them. ids: of its entries. Errors: WK228 no such table, no such row';
 
 create or replace function ward_internal.audit_acts_of(p_tenant uuid, p_subject text, p_from timestamptz, p_to timestamptz)
 returns table (
   at timestamptz, kind text, operation text, table_name text, rows bigint, row_ids text[], columns text[], role text,
-  purpose text, address text, application text, detail jsonb
+  purpose text, address text, application text, detail jsonb, ids bigint[]
 )
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  select min(e.at), e.kind, e.operation, e.table_name, count(distinct e.row_id),
-    (array_agg(distinct e.row_id) filter (where e.row_id is not null))[1:20], array_agg(distinct c.name order by c.name)
-      filter (where c.name is not null), e.role, e.purpose, e.address, e.application, e.detail
-  from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-  left join unnest(e.columns) as c (name) on true
-  where e.subject = p_subject
-  group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application, e.detail
-  order by 1, min(e.id)
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return query
+    select min(e.at), e.kind, e.operation, e.table_name, count(distinct e.row_id),
+      (array_agg(distinct e.row_id) filter (where e.row_id is not null))[1:20], array_agg(distinct c.name order by c.name)
+        filter (where c.name is not null), e.role, e.purpose, e.address, e.application, e.detail,
+      (array_agg(distinct e.id order by e.id))[1:20]
+    from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
+    left join unnest(e.columns) as c (name) on true
+    where e.subject = p_subject
+    group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application, e.detail
+    order by 1, min(e.id);
+  if not found and not exists (select from ward_internal.audit_entries(p_tenant, null, null) as e where e.subject = p_subject) then
+    perform ward_internal.fail('not_in_the_log', 'nobody of that name is in the log',
+      'a subject is spelled as in its tokens; what the log had of one before it was pruned is gone');
+  end if;
+end
 $$;
 comment on function ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz) is
-  'what a subject did: a line a statement and table, with how many rows and the ids of the first 20';
+  'what a subject did: a line a statement and table, with how many rows, and the ids of the first 20 rows and entries. '
+  'Errors: WK228 no such subject';
 
 create or replace function ward_internal.audit_refusals(p_tenant uuid, p_from timestamptz, p_to timestamptz)
 returns table (
@@ -99,16 +220,24 @@ comment on function ward_internal.audit_refusals(uuid, timestamptz, timestamptz)
 
 create or replace function ward_internal.audit_of_key(p_tenant uuid, p_version integer, p_from timestamptz, p_to timestamptz)
 returns table (at timestamptz, until timestamptz, operation text, version text, who text, times bigint, detail jsonb)
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  select min(e.at), max(e.at), e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role), count(*),
-    (array_agg(e.detail order by e.id))[1]
-  from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-  where e.operation in ('provisioned', 'requested', 'rotated', 'rewrapped', 'unopened', 'paused', 'suspended', 'resumed',
-      'retired', 'destroyed', 'readmitted', 'shredding', 'shredded', 'key_released')
-    and (p_version is null or p_version::text in (e.detail ->> 'version', e.detail ->> 'from', e.detail ->> 'to'))
-  group by e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role),
-    case e.operation when 'key_released' then date_trunc('day', e.at, 'UTC')::text else e.id::text end
-  order by 1
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return query
+    select min(e.at), max(e.at), e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role), count(*),
+      (array_agg(e.detail order by e.id))[1]
+    from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
+    where e.operation in ('provisioned', 'requested', 'rotated', 'rewrapped', 'unopened', 'paused', 'suspended', 'resumed',
+        'retired', 'destroyed', 'readmitted', 'shredding', 'shredded', 'key_released')
+      and (p_version is null or p_version::text in (e.detail ->> 'version', e.detail ->> 'from', e.detail ->> 'to'))
+    group by e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role),
+      case e.operation when 'key_released' then date_trunc('day', e.at, 'UTC')::text else e.id::text end
+    order by 1;
+  if not found and p_version is not null and (p_from, p_to) is distinct from (null, null) then
+    perform from ward_internal.audit_of_key(p_tenant, p_version, null, null);
+  elsif not found and p_version is not null then
+    perform ward_internal.fail('not_in_the_log', 'the log knows no such version of the key', 'list them: wardkey keys status');
+  end if;
+end
 $$;
 comment on function ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz) is
   'what happened to the tenant''s key, or one version: its life step by step, releases a line a day and subject. While a tenant is '
@@ -200,7 +329,7 @@ create or replace function ward.audit_reads_of(
 )
 returns table (
   at timestamptz, subject text, role text, purpose text, columns text[], row_id text, database_role text, address text,
-  application text
+  application text, ids bigint[]
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -210,7 +339,26 @@ $$;
 revoke execute on function ward.audit_reads_of(text, text, timestamptz, timestamptz) from public;
 comment on function ward.audit_reads_of(text, text, timestamptz, timestamptz) is
   'for a tenant''s ADMIN: who read a row, when, which columns, what for (an accounting of disclosures, 45 CFR 164.528), a line '
-  'a statement; row_id is null where only statements are journalled. p_row: 17, a uuid, a JSON array. Errors: WK001, WK212';
+  'a statement; row_id is null where only statements are journalled. p_row: 17, a uuid, a JSON array. ward.audit_coverage says '
+  'how far the answer reaches. Errors: WK001, WK212, WK228 no such table, no such row';
+
+-- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
+create or replace function ward.audit_coverage(
+  p_table text default null, p_from timestamptz default null, p_to timestamptz default null
+)
+returns table (kind text, begins timestamptz, ends timestamptz, table_name text, detail text)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant uuid := ward_internal.audit_reader();
+begin
+  return query select * from ward_internal.audit_coverage(
+    v_tenant, case when p_table is not null then ward_internal.audit_model(v_tenant, p_table) end, p_from, p_to);
+end
+$$;
+revoke execute on function ward.audit_coverage(text, timestamptz, timestamptz) from public;
+comment on function ward.audit_coverage(text, timestamptz, timestamptz) is
+  'for a tenant''s ADMIN: how far an answer of its log reaches: from when to when (log), how reads of the table, or of those not '
+  'journalled row by row, were journalled (level), when reads may be lost (gap). Errors: WK001, WK212, WK228';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_acts_of(
@@ -218,7 +366,7 @@ create or replace function ward.audit_acts_of(
 )
 returns table (
   at timestamptz, kind text, operation text, table_name text, rows bigint, row_ids text[], columns text[], role text,
-  purpose text, address text, application text, detail jsonb
+  purpose text, address text, application text, detail jsonb, ids bigint[]
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -227,8 +375,8 @@ end
 $$;
 revoke execute on function ward.audit_acts_of(text, timestamptz, timestamptz) from public;
 comment on function ward.audit_acts_of(text, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: what a subject did, a line a statement and table, with the ids of its first 20 rows. '
-  'Errors: WK001, WK212';
+  'for a tenant''s ADMIN: what a subject did, a line a statement and table, with the ids of its first 20 rows and entries. '
+  'Errors: WK001, WK212, WK228 no such subject';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_refusals(p_from timestamptz default null, p_to timestamptz default null)

@@ -16,6 +16,17 @@ comment on function ward_internal.audit_context(text) is
   'the id of the context of this tenant, which entries refer to; null without one; empty while rows are resealed. Sees to it '
   'that the tenant''s log has a partition for this month';
 
+create or replace function ward_internal.make_audit_id() returns bigint
+language plpython3u volatile parallel unsafe security invoker as $$
+try:
+    return SD["call"]()
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "make_audit_id")
+return SD["call"]()
+$$;
+comment on function ward_internal.make_audit_id() is 'an entry''s id, out of those that this backend has leased';
+
 create or replace function ward_internal.audit_writer(p_tenant ward_internal.tenants) returns text
 language sql stable security invoker set search_path = pg_catalog, pg_temp
 return format('%I.%I', p_tenant.schema_name, 'log_change' || substr(p_tenant.schema_name, length('tenant_')));
@@ -35,6 +46,7 @@ declare
   v_new jsonb;
   v_row text;
   v_columns text;
+  v_id bigint;
   v_model uuid := tg_argv[0];
   -- PL/pgSQL keeps expressions ready from call to call, those inside a statement it does not
   v_transaction xid8 := pg_current_xact_id();
@@ -71,9 +83,10 @@ begin
     v_address := host(inet_client_addr());
     v_application := current_setting('application_name');
   end if;
-  insert into %2$s (tenant_id, transaction, statement, model_id, kind, context, operation, row_id, columns, old, new,
+  v_id := ward_internal.make_audit_id();
+  insert into %2$s (tenant_id, id, transaction, statement, model_id, kind, context, operation, row_id, columns, old, new,
       database_role, address, application)
-    values (%1$L, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old, v_new,
+    values (%1$L, v_id, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old, v_new,
       v_role, v_address, v_application);
   return null;
 end
@@ -98,7 +111,8 @@ declare
     then (
       select array[p_model::text] || array_agg(part order by key_place, half)
       from ward_internal.model_columns(p_model),
-        unnest(array[type_id::regtype::text, column_name]) with ordinality as p (part, half)
+        unnest(array[format_type(type_id, -1), column_name])  -- bpchar, not character
+        with ordinality as p (part, half)
       where key_place is not null)
     else array[p_model::text] || v_key
   end;

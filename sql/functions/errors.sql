@@ -21,6 +21,7 @@ return case p_condition
   when 'tenant_shredded' then 'WK216'
   when 'on_hold' then 'WK217'
   when 'change_refused' then 'WK218'
+  when 'not_in_the_log' then 'WK228'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

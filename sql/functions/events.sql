@@ -196,9 +196,14 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_stack text;
   v_change record;
+  -- whoever else grants something to a tenant's role owns it: that is no business of the tenant's log
+  v_is_superuser boolean := (select rolsuper from pg_roles where rolname = session_user);
 begin
   get diagnostics v_stack = pg_context;
-  if regexp_replace(v_stack, '^[^\n]*', '') ~ '\nPL/pgSQL function ward(_internal)?\.'  -- what wardkey itself grants
+  -- What wardkey itself grants is no event: the call at the bottom of the stack, under this one, is of its own. Nobody's text
+  -- can stand there: PostgreSQL ends with a quotation mark whatever it quotes of a statement.
+  if v_stack ~ '\nPL/pgSQL function ward(_internal)?\.[a-z_]+\([^"\n]*\) line [0-9]+ at [^"\n]+$'
+    or exists (select from ward_internal.tenants where login_role = session_user)  -- ward_internal.refuse_grant let it through
     or exists (select from pg_event_trigger_ddl_commands() where in_extension)
   then
     return;
@@ -208,7 +213,7 @@ begin
       jsonb_agg(jsonb_build_object('object', p.object, 'privileges', p.acl::text[]) order by p.object) as objects
     from ward_internal.fresh_privileges() as p
     left join ward_internal.tenants as t on t.schema_name = p.schema_name
-      or exists (select from aclexplode(p.acl) as a where pg_get_userbyid(a.grantee) = t.login_role)
+      or v_is_superuser and exists (select from aclexplode(p.acl) as a where pg_get_userbyid(a.grantee) = t.login_role)
     where t.id is not null or p.schema_name in ('ward', 'ward_internal', 'ward_model', 'ward_archive', 'pg_catalog')
       or p.schema_name is null or p.relation in (select m.relation from ward_internal.models as m)
       or exists (select from aclexplode(p.acl) as a
@@ -223,4 +228,19 @@ $$;
 revoke execute on function ward_internal.on_grant() from public;
 comment on function ward_internal.on_grant() is
   'writes an event where somebody grants or revokes what is wardkey''s, a ward''s, or a tenant''s role''s, with the privileges as they '
-  'are then. Roles, their membership, databases and ALTER SYSTEM fire no event trigger';
+  'are then. What wardkey grants itself is none where a function of it was called directly. Roles, their membership, databases and '
+  'ALTER SYSTEM fire no event trigger';
+
+-- invoker because it is to know who grants; a tenant's user may not call ward_internal.refuse
+create or replace function ward_internal.refuse_grant() returns event_trigger
+language plpgsql security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  if pg_has_role(current_user, 'ward_tenant', 'member') and not (select rolsuper from pg_roles where rolname = current_user) then
+    raise exception using errcode = 'WK212', message = 'a tenant''s role grants nothing',
+      hint = 'it owns nothing; what it may do is the administrator''s to grant';
+  end if;
+end
+$$;
+revoke execute on function ward_internal.refuse_grant() from public;
+comment on function ward_internal.refuse_grant() is
+  'refuses a tenant''s role GRANT, REVOKE and ALTER DEFAULT PRIVILEGES: it has nothing to give, and would only write the log';

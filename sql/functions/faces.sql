@@ -12,7 +12,7 @@ return (select format('%I.%I', p_schema, face || '_sealed') from ward_internal.m
 
 create or replace function ward_internal.writer_name(p_face name, p_schema name) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
-return left(p_face || '_write' || substr(p_schema, length('tenant_')), 63);
+return ward_internal.cut_name(p_face || '_write' || substr(p_schema, length('tenant_')));
 comment on function ward_internal.writer_name(name, name) is
   'name of a face''s trigger function: patients_write_acme. Its own in each ward, because PostgreSQL looks a function up among '
   'all of its name, in whatever schema';
@@ -70,7 +70,6 @@ begin
       v_column.seqmax, v_column.seqcache, case when v_column.seqcycle then 'cycle' else 'no cycle' end);
     execute format('alter sequence %s owner to ward_owner', v_column.name);
     execute format('alter sequence %s owned by %s.%I', v_column.name, v_leaf, v_column.column_name);
-    execute format('grant usage on sequence %s to %I', v_column.name, p_tenant.login_role);
   end loop;
 end
 $$;
@@ -290,7 +289,7 @@ begin
   end;
   select string_agg(format('alter column %I %s', column_name, case
       when generated or default_expression is null and sequence is null then 'drop default'
-      when sequence is not null then format('set default nextval(%L)',
+      when sequence is not null then format('set default ward.nextval(%L)',
         format('%I.%I', p_tenant.schema_name, (select relname from pg_class where oid = sequence)))
       else 'set default ' || default_expression
     end), ', ')

@@ -87,13 +87,8 @@ begin
     perform ward_internal.fail('unsupported', format('there is already a face called %I', v_class.relname),
       'rename the table: every face has the name of its table, in one schema per tenant');
   end if;
-  if v_class.relname ~ '^audit_log(_|$)' then
-    perform ward_internal.fail('unsupported', format('%I is what the audit log of each ward is called', v_class.relname),
-      'rename the table');
-  end if;
-  if length(v_class.relname) > 50 then
-    perform ward_internal.fail('unsupported', format('the name of %s is too long', p_table), 'use at most 50 characters');
-  end if;
+  perform ward_internal.check_names(row(gen_random_uuid(), p_table, p_table, v_class.relname, 'row', null));
+  perform ward_internal.check_size(p_table, p_seal);
   if not exists (select from pg_index where indrelid = p_table and indisprimary) then
     perform ward_internal.fail('no_primary_key', format('%s has no primary key', p_table),
       format('alter table %s add primary key (…): ciphertexts are bound to their row by it', p_table));
@@ -277,7 +272,7 @@ begin
   execute format('grant usage on schema %I to ward_owner', v_schema);  -- checks name its types and functions
   execute format('alter table %s set schema ward_model', p_table);
   execute format('alter table ward_model.%I rename to %I', v_class.relname,
-    left(v_schema || '__' || v_class.relname, 63));
+    ward_internal.cut_name(v_schema || '__' || v_class.relname));
   execute format('alter table %s owner to ward_owner', p_table);
   insert into ward_internal.models (id, relation, shape, face, audit, audit_reason)
     values (v_model, p_table, p_table, v_class.relname, audit, audit_reason);
@@ -360,6 +355,7 @@ begin
   execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type, coalesce(' default ' || p_default, ''));
   perform ward_internal.check_sealed_column(v_shape, p_column);
   insert into ward_internal.sealed_columns (model_id, name) values (v_model, p_column);
+  perform ward_internal.check_size(v_shape, (select array_agg(name) from ward_internal.sealed_columns where model_id = v_model));
   execute format('alter table %s add column %I bytea', p_table, p_column);  -- the event trigger remakes the faces
   update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the column
   perform ward_internal.log_event(ward_internal.master_id(), 'column sealed',

@@ -16,7 +16,7 @@ create sequence ward_internal.audit_id;
 
 create table ward_internal.audit_log (
   tenant_id uuid not null,
-  id bigint not null default pg_catalog.nextval('ward_internal.audit_id'),
+  id bigint not null,
   at timestamptz not null default pg_catalog.clock_timestamp(),
   transaction xid8,
   statement bigint,

@@ -10,7 +10,8 @@ WardError                  sqlstate, message, hint
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
-│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused
+│       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
+│       NotInTheLog
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -49,6 +50,7 @@ from wardkey_pg.errors import (
     NoPrimaryKey,
     NotAllowed,
     NotConfirmed,
+    NotInTheLog,
     OnHold,
     OpenFailed,
     RoleMayNotWrite,
@@ -92,6 +94,7 @@ __all__ = [
     "NoPrimaryKey",
     "NotAllowed",
     "NotConfirmed",
+    "NotInTheLog",
     "NotRunning",
     "OnHold",
     "OpenFailed",

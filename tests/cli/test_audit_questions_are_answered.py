@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -19,6 +20,7 @@ QUESTIONS = [
     "audit_reads_of('patients', '17')",
     "audit_acts_of('dr.jones')",
     "audit_refusals()",
+    "audit_coverage('patients')",
     "audit_of_key()",
     "audit_activity()",
     "audit_anomalies()",
@@ -49,17 +51,108 @@ def tell(filled: tuple[Database, Filled]) -> Any:
     return lambda *words: wardkey("--dsn", database.dsn(), "audit", *words, "--tenant", "acme").stdout
 
 
+@pytest.fixture
+def refused(filled: tuple[Database, Filled]) -> Any:
+    database, _ = filled
+    wardkey = Wardkey(database.cluster.home.path)
+    on = ["--json", "--dsn", database.dsn(), "audit"]
+    return lambda *words: json.loads(wardkey(*on, *words, "--tenant", "acme", code=1).stderr)
+
+
 @pytest.mark.parametrize("table", ["patients", "clinic.patients"])
 def test_who_read_a_row(ask, table):
-    found = ask("who-read", table, "17")
+    found = ask("who-read", table, "17")["entries"]
     assert [row["subject"] for row in found] == ["dr.jones"] * 16 + [SCRIPT] + ["dr.jones"] * 4
     assert found[0]["at"] == "2026-03-02T10:52:00+00:00"
     assert (found[0]["purpose"], found[0]["role"], found[0]["columns"]) == (
         "treatment", "EVALUATOR", ["name", "ssn"],
     )  # fmt: skip
     assert found[16]["columns"] == ['name of "X"', "ssn"]
-    assert len(ask("who-read", table, "17", "--from", "2026-03-03", "--to", "2026-03-05")) == 2
-    assert ask("who-read", table, "no such row") == []
+    march = ask("who-read", table, "17", "--from", "2026-03-03", "--to", "2026-03-05")
+    assert len(march["entries"]) == 2
+    assert (march["from"], march["to"]) == ("2026-03-03T00:00:00+00:00", "2026-03-05T00:00:00+00:00")
+    assert [(part["table"], part["level"]) for part in march["levels"]] == [("patients", "row")]
+    assert march["gaps"] == []
+
+
+def test_an_accounting_is_not_empty_by_a_typo(filled, refused):
+    for words in (
+        ("who-read", "patient", "17"),
+        ("who-read", "patients", "4711"),
+        ("who-read", "patients", "no such row"),
+        ("who-read", "patients", "99999999999999999999"),
+        ("did", "dr.jonse"),
+        ("key", "3"),
+    ):
+        error = refused(*words)
+        assert error["sqlstate"] == "WK228" and error["hint"], words
+    assert "model tables: " in refused("who-read", "patient", "17")["hint"]
+
+
+def test_a_row_is_known_by_every_spelling_of_its_key_and_though_nobody_read_it(filled, ask, tell):
+    database, _ = filled
+    for spelled in ("017", " 17 "):
+        assert len(ask("who-read", "patients", spelled)["entries"]) == 21
+    with database.admin() as connection:
+        connection.execute(
+            "insert into clinic.patients (tenant_id, id, name) select id, 9000, '\\x01'"
+            " from ward_internal.tenants where slug = 'acme'"
+        )
+    found = ask("who-read", "patients", "9000")
+    assert found["entries"] == []
+    assert "nobody read it, as far as the log tells" in tell("who-read", "patients", "9000")
+
+
+def test_rows_of_keys_of_several_columns_are_known(database):
+    with database.admin() as connection:
+        connection.execute(
+            "create table clinic.doses (code char(6), day integer, note text, primary key (code, day));"
+            "select ward.protect('clinic.doses', seal => '{note}')"
+        )
+        with database.tenant("acme", subject="a", role="ADMIN") as tenant:
+            tenant.execute("insert into doses values ('a', 7, 'x')")
+            tenant.commit()
+        query = """select ward_internal.audit_row(t.id, m.id, %s)
+            from ward_internal.tenants as t, ward_internal.models as m
+            where t.slug = 'acme' and m.face = 'doses'"""
+        ((known,),) = connection.execute(query, ['["a ", "07"]']).fetchall()
+        written = "select row_id from tenant_acme.audit_log where kind = 'w' and operation = 'insert'"
+        assert connection.execute(written).fetchall() == [(known,)]
+        for wrong in ('["a", 8]', '["a"]', "[]", "a", "{}", "7"):
+            with pytest.raises(psycopg.Error) as unknown:
+                connection.execute(query, [wrong])
+            assert unknown.value.sqlstate == "WK228", wrong
+
+
+def test_an_accounting_says_how_far_it_reaches(filled, ask, tell):
+    database, log = filled
+    with database.admin() as connection:
+        for level, reason in (("off", "a load"), ("statement", None), ("row", None)):
+            connection.execute("select ward.set_audit('clinic.patients', %s, %s)", [level, reason])
+    found = ask("who-read", "patients", "17")
+    assert found["from"] == "2026-03-01T00:00:00+00:00", "where the log begins"
+    assert [part["level"] for part in found["levels"]] == ["row", "off", "statement", "row"]
+    spans = [(part["from"], part["to"]) for part in found["levels"]]
+    assert all(before[1] == after[0] for before, after in pairwise(spans))
+    assert (spans[0][0], spans[-1][1]) == (found["from"], found["to"])
+    shown = tell("who-read", "patients", "17")
+    assert "READS ARE NOT JOURNALLED" in shown and "gaps      none" in shown
+    assert [part["level"] for part in ask("did", "dr.jones")["levels"]] == ["off", "statement"]
+    assert len(ask("who-read", "patients", "17", "--to", "2026-03-05")["levels"]) == 1
+    with database.admin() as connection:
+        query = "select * from ward_internal.audit_coverage(%s, null, null, '2026-03-05')"
+        assert [row[0] for row in connection.execute(query, [log.tenant]).fetchall()] == ["log"]
+
+
+def test_entries_named_in_an_accounting_are_proven(filled, ask, tmp_path):
+    database, _ = filled
+    wardkey = Wardkey(database.cluster.home.path)
+    for number, words in enumerate((("who-read", "patients", "17"), ("did", "dr.jones"))):
+        (first, *_) = ask(*words)["entries"][-1]["ids"]
+        proof = tmp_path / f"proof{number}"
+        on = ["--dsn", database.dsn(), "audit"]
+        wardkey(*on, "prove", str(first), "--tenant", "acme", "--output", str(proof))
+        assert "proven" in wardkey("audit", "verify", str(proof)).stdout
 
 
 def test_a_statement_that_may_have_read_the_row_is_told(filled):
@@ -78,7 +171,7 @@ def test_a_statement_that_may_have_read_the_row_is_told(filled):
 
 
 def test_what_a_person_did(ask):
-    found = ask("did", "dr.jones", "--to", "2026-03-03")
+    found = ask("did", "dr.jones", "--to", "2026-03-03")["entries"]
     assert [row["operation"] for row in found] == [
         "login",
         "key_released",
@@ -87,7 +180,7 @@ def test_what_a_person_did(ask):
         *["read"] * 13,
     ]
     assert found[2]["rows"] == 1 and found[2]["row_ids"] == ["1"] and found[2]["table_name"] == "patients"
-    assert ask("did", "nobody") == []
+    assert ask("did", "dr.jones", "--to", "2026-01-01")["entries"] == [], "not that early"
 
 
 def test_who_was_refused(ask):
@@ -162,13 +255,15 @@ def test_an_admin_asks_the_same_of_its_own_log(filled):
         assert ask("select count(*) from ward.audit_refusals() where operation = 'tampered'") == [(1,)]
         assert ask("select sum(reads) from ward.audit_activity()") == [(1420,)]
         assert [row[0] for row in ask("select operation from ward.audit_of_key(2)")] == ["rotated"]
-        assert ask("select count(*) from ward.audit_acts_of('mallory')") == [(0,)]
+        with pytest.raises(psycopg.Error) as unknown:
+            ask("select * from ward.audit_acts_of('mallory')")
+        assert unknown.value.sqlstate == "WK228", "of another tenant"
 
 
 def test_the_sealed_value_of_an_old_image_is_ciphertext(filled):
     database, _ = filled
     with database.tenant("acme", subject="officer", role="ADMIN") as connection:
-        query = "select distinct old ->> 'name' from ward.audit_entries() where kind = 'write'"
+        query = "select distinct old ->> 'name' from ward.audit_entries() where operation = 'update'"
         ((name,),) = connection.execute(query).fetchall()
     assert name.startswith("\\x01")
 
@@ -187,7 +282,11 @@ def test_nobody_else_is_answered(filled, question):
         connection.execute(f"select * from ward.{question}")
     assert refused.value.sqlstate == "WK001"
     with database.tenant("globex", subject="mallory", role="ADMIN") as connection:
-        found = str(connection.execute(f"select * from ward.{question}").fetchall())
+        try:
+            found = str(connection.execute(f"select * from ward.{question}").fetchall())
+        except psycopg.Error as unknown:
+            assert unknown.sqlstate == "WK228"
+            found = str(unknown)
     assert "dr.jones" not in found and SECRET not in found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 
@@ -38,7 +37,7 @@ def test_what_ails_the_scribe_is_named(home: Cluster) -> None:
         while connection.execute("select from ward_internal.audit_checkpoints").fetchone() is None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        scribe.signal(signal.SIGKILL)
+        home.scribe.stop()
         while connection.execute(
             "select from pg_replication_slots where slot_name = 'wardkey_audit' and active"
         ).fetchone():

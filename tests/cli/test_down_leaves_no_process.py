@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,14 @@ from wardkey.server.processes import Process, find
 
 def processes_of(home: Path) -> list[Process]:
     """Every process that works below ``home`` or names it in its arguments."""
-    return find(
-        lambda process: (
-            str(process.directory or "").startswith(f"{home}/")
-            or any(str(home) in word for word in process.arguments)
-        )
-    )
+    return find(lambda process: any(str(home) in said for said in facts_of(process)))
+
+
+def facts_of(process: Process) -> list[str]:
+    proc = Path(f"/proc/{process.pid}")
+    with suppress(OSError):
+        return [str((proc / "cwd").readlink()), *(proc / "cmdline").read_bytes().decode().split("\0")]
+    return []
 
 
 def pids(facts: dict) -> tuple[int, int]:

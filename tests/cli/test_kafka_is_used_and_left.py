@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,8 +82,7 @@ def test_home_publishes_as_long_as_it_is_told_to(
     kafka.start()
     wait_until(lambda: "audit.globex" in kafka.topics())
 
-    process.signal(signal.SIGKILL)
-    wait_until(lambda: not process.alive)
+    cluster.publisher.stop()
     assert not cluster.status().running
     wait_until(lambda: found_by_doctor(cluster) != [])
     assert "is not at work" in found_by_doctor(cluster)[0]

@@ -72,9 +72,7 @@ def test_backend_is_killed(ward, worker):
 
 def test_keeper_is_killed_and_the_command_goes_on_by_itself(ward, worker):
     cluster = ward.database.cluster
-    os.kill(int(cluster.home.keeper_pid.read_text()), signal.SIGKILL)
-    time.sleep(0.5)
-    cluster.start()
+    cluster.keeper.process.signal(signal.SIGKILL)
     output, errors = worker.communicate(timeout=60)
     assert worker.returncode == 0, output + errors
     assert ward.is_whole()
@@ -82,7 +80,7 @@ def test_keeper_is_killed_and_the_command_goes_on_by_itself(ward, worker):
 
 def test_keeper_stays_away(ward, worker):
     cluster = ward.database.cluster
-    os.kill(int(cluster.home.keeper_pid.read_text()), signal.SIGKILL)
+    cluster.keeper.stop()
     outcome = _command(ward)("keys", "pause", ward.slug, "--dsn", ward.database.dsn())
     assert "paused" in outcome.stdout
     output, _ = worker.communicate(timeout=60)

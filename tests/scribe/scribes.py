@@ -205,9 +205,9 @@ def new_tenant(connection: Connection) -> UUID:
 def kill_server(database: Database) -> None:
     """kill -9 of the postmaster and all its children."""
     data = database.cluster.home.data
-    for process in find(lambda p: p.directory == data and p.program == "postgres"):
+    for process in find(lambda p: p.program == "postgres" and p.works_in(data)):
         process.signal(signal.SIGKILL)
     deadline = time.monotonic() + 20
-    while find(lambda p: p.directory == data and p.program == "postgres"):
+    while find(lambda p: p.program == "postgres" and p.works_in(data)):
         assert time.monotonic() < deadline
         time.sleep(0.02)

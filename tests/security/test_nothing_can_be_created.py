@@ -89,7 +89,7 @@ def test_no_schema_takes_an_object(calm: Wards, schema: str) -> None:
     ],
 )
 def test_no_ddl_and_no_administration(calm: Wards, statement: str) -> None:
-    calm.refuses(statement, "42501", "58P01", "42704", "0A000")
+    calm.refuses(statement, "42501", "58P01", "42704", "0A000", "WK212")
 
 
 def test_no_schema_is_writable_and_no_database_grants_more_than_connect(calm: Wards) -> None:

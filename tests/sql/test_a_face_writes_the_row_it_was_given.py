@@ -1,4 +1,4 @@
-"""UPDATE and DELETE through a face reach the row their WHERE named, and no other, whatever became of the key."""
+"""UPDATE and DELETE through a face reach the row their WHERE named, whatever became of the key."""
 
 from __future__ import annotations
 

@@ -90,6 +90,33 @@ def test_what_wardkey_grants_itself_and_what_is_nobodys_is_no_event(database: Da
         connection.rollback()
 
 
+def test_no_text_of_a_statement_passes_for_wardkeys_own_grant(database: Database) -> None:
+    frame = "PL/pgSQL function ward.repair_tenant(text) line 5 at PERFORM"
+    grant = "grant select on tenant_acme.patients to public"
+    statements = (
+        f"do $$ begin {grant} /*\n{frame}\n*/; end $$",
+        f"do $$ begin execute '{grant} /*\n{frame}\n*/'; end $$",
+        f'create function public."f\n{frame}"() returns void language plpgsql as $$ begin {grant}; end $$;'
+        f' select public."f\n{frame}"()',
+    )
+    for statement in statements:
+        with database.admin(autocommit=False) as connection:
+            connection.execute(statement)
+            assert len(events(connection, database.tenant_id("acme"))) == 1, statement
+            connection.rollback()
+
+
+def test_a_role_of_somebody_else_writes_no_tenants_log(database: Database) -> None:
+    with database.admin(autocommit=False) as connection:
+        connection.execute(
+            "create role another_application; set local session authorization another_application;"
+            " alter default privileges grant select on tables to tenant_acme;"
+            " reset session authorization"
+        )
+        assert events(connection, database.tenant_id("acme")) == []
+        connection.rollback()
+
+
 def test_a_grant_whose_event_cannot_be_written_does_not_happen(database: Database) -> None:
     with database.admin() as connection:
         connection.execute(

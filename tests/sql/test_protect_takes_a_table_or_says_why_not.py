@@ -158,11 +158,6 @@ def test_two_faces_of_one_name_are_refused(admin: Connection) -> None:
     refused(admin, "select ward.protect('other.patients')", "WK209", "already a face")
 
 
-def test_a_name_that_is_too_long_is_refused(admin: Connection) -> None:
-    admin.execute(f"create table clinic.{'x' * 51} (id int primary key)")
-    refused(admin, f"select ward.protect('clinic.{'x' * 51}')", "WK209", "50 characters")
-
-
 @pytest.mark.parametrize("statement", [
     "select ward.protect('clinic.icd10')", "select ward.share('clinic.icd10')",
     "select ward.create_tenant('x1')",

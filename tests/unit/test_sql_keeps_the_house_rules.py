@@ -19,6 +19,7 @@ _UNPINNED = {
     "ward_internal.renew_session": "as ward_internal.login",
     "ward_internal.begin_write": "no SQL; hot: once a row written",
     "ward_internal.audit_context": "hot: once a row written; the path is pinned by the trigger that calls it",
+    "ward_internal.make_audit_id": "as ward_internal.audit_context",
     "ward_internal.report_event": "its one query is of wardkey_pg and names schemas",
     "ward_internal.check_issuer": "no SQL",
     "ward_internal.renew_keys": "as ward_internal.login",
@@ -37,21 +38,21 @@ _UNPINNED = {
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
-    r"^(audit_(activity|acts_of|anomalies|bytes|entries|export|months|of_key|reader|reads_of|refusals|retention)"
+    r"^(audit_(activity|acts_of|anomalies|bytes|coverage|entries|export|model|months|of_key|reader|reads_of|refusals|retention|row)"
     r"|audit_table|audit_tenant"
     r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
-    r"|leaf_versions|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
+    r"|leaf_versions|made_names|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
+    r"|currval|lastval|nextval|pg_get_serial_sequence|setval"  # as PostgreSQL calls them
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|build|can|check|copy|create|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
-    r"|log|login|logout|look|make|parse|pass|pause|plan|protect|provision|prune|readmit|rebuild|refuse|release|remove"
-    r"|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend|unprotect"
-    r"|unseal|unshare|upsert"
-    r"|wrap)(_|$)"
+    r"^(add|archive|begin|build|can|check|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
+    r"|lease|log|login|logout|look|make|parse|pass|pause|plan|protect|provision|prune|readmit|rebuild|refuse"
+    r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
+    r"|unprotect|unseal|unshare|upsert|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
 _PUBLIC_PARAMETERS = {("ward.protect", "seal"), ("ward.protect", "audit"), ("ward.protect", "audit_reason")}

@@ -21,7 +21,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "up": ("server", "Start the private PostgreSQL, the keeper and the scribe, made first if missing."),
         "down": ("server", "Stop PostgreSQL and all that runs beside it; the data stays."),
         "status": ("server", "Say what runs, where, and for how long."),
-        "logs": ("server", "Show the logs of PostgreSQL, keeper, scribe and publisher."),
+        "logs": ("server", "Show the logs of PostgreSQL, keeper, scribe, publisher and supervisor."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),
         "keeper": ("keeper", "Ask the keeper, the process that releases keys."),
         "scribe": ("scribe", "Run and ask the scribe, the process that seals the audit log."),

@@ -13,7 +13,7 @@ import click
 
 from ._audit import printable, report_facts, snapshot, tenant_id
 from ._context import Context, pass_context
-from ._output import console, details, emit, table
+from ._output import console, details, emit, moment, table
 
 if TYPE_CHECKING:
     import psycopg
@@ -60,17 +60,82 @@ def record(connection: psycopg.Connection[Any], tenant: UUID, kind: str, asked: 
 
 
 def _ask(context: Context, slug: str, asked: Period, name: str, *values: object) -> list[dict[str, Any]]:
+    return _answer(context, slug, asked, name, *values)[0]
+
+
+def _answer(
+    context: Context, slug: str, asked: Period, name: str, *values: object, table_name: str | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what the log answers, and how far that reaches."""
     from psycopg.rows import dict_row
 
     marks = ", ".join(["%s"] * (len(values) + 3))
     with context.connect(autocommit=True) as connection, connection.cursor(row_factory=dict_row) as cursor:
         tenant = tenant_id(connection, slug)
-        connection.execute("set timezone = 'UTC'")
         arguments = [tenant, *values, asked.begin, asked.end]
-        return cursor.execute(
+        rows = cursor.execute(
             f"select * from ward_internal.{name}({marks})",  # noqa: S608
             arguments,
         ).fetchall()
+        model = (
+            "case when %(table)s::text is not null then ward_internal.audit_model(%(tenant)s, %(table)s) end"
+        )
+        coverage = cursor.execute(
+            f"select * from ward_internal.audit_coverage(%(tenant)s, {model}, %(begin)s, %(end)s)",  # noqa: S608
+            {"tenant": tenant, "table": table_name, "begin": asked.begin, "end": asked.end},
+        ).fetchall()
+    return rows, coverage
+
+
+def _account(
+    context: Context,
+    answer: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+    about: dict[str, str],
+    columns: Sequence[str],
+    empty: str,
+) -> None:
+    """Print an accounting: what was asked, how far the answer reaches, the answer."""
+    rows, coverage = answer
+    (reach,) = [part for part in coverage if part["kind"] == "log"]
+    levels = [part for part in coverage if part["kind"] == "level"]
+    gaps = [part for part in coverage if part["kind"] == "gap"]
+    facts = {
+        **about,
+        "from": reach["begins"],
+        "to": reach["ends"],
+        "levels": [
+            {"table": part["table_name"], "level": part["detail"], "from": part["begins"], "to": part["ends"]}
+            for part in levels
+        ],
+        "gaps": [{"from": part["begins"], "to": part["ends"], "why": part["detail"]} for part in gaps],
+        "entries": rows,
+    }
+
+    def render() -> None:
+        details(about | {"period": _span(reach)})
+        for part in levels:
+            click.echo(f"journal   {part['table_name']}: {_LEVELS[part['detail']]}, {_span(part)}")
+        if not levels:
+            click.echo("journal   each row read")
+        for part in gaps:
+            click.echo(f"GAP       reads may be missing, {_span(part)}: {printable(part['detail'] or '')}")
+        if not gaps:
+            click.echo("gaps      none")
+        click.echo()
+        table([_readable(row) for row in rows], columns, empty=empty)
+
+    emit(context, facts, render)
+
+
+_LEVELS = {
+    "row": "each row read",
+    "statement": "statements that read, not which rows",
+    "off": "READS ARE NOT JOURNALLED",
+}
+
+
+def _span(part: dict[str, Any]) -> str:
+    return f"{moment(part['begins'])} to {moment(part['ends'])}"
 
 
 def _show(context: Context, rows: list[dict[str, Any]], columns: Sequence[str], empty: str) -> None:
@@ -104,13 +169,17 @@ def who_read(context: Context, /, slug: str, table_name: str, row: str, **bounds
     """Say who read a row, when, which columns and what for.
 
     An accounting of disclosures (45 CFR 164.528), a line a statement: who-read patients 17. A key of
-    several columns is a JSON array. A line without a row: rows were read, this one may be among them.
+    several columns is a JSON array. A line without a row: rows were read, this one may be among them. The ids
+    are those of entries, for `wardkey audit prove`. A table or row that neither database nor log know is an
+    error.
     """
-    rows = _ask(
-        context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_reads_of", table_name, row
+    answer = _answer(
+        *(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_reads_of", table_name, row),
+        table_name=table_name,
     )
-    columns = ("at", "subject", "role", "purpose", "columns", "row_id", "address", "application")
-    _show(context, rows, columns, "nobody read it")
+    columns = ("at", "subject", "role", "purpose", "columns", "row_id", "address", "application", "ids")
+    about = {"tenant": slug, "table": table_name, "row": row}
+    _account(context, answer, about, columns, "nobody read it, as far as the log tells")
 
 
 @click.command("did")
@@ -121,11 +190,13 @@ def who_read(context: Context, /, slug: str, table_name: str, row: str, **bounds
 def did(context: Context, /, slug: str, subject: str, **bounds: str | None) -> None:
     """Say what a person did.
 
-    SUBJECT is that of its tokens. A line a statement and table, with the ids of the first 20 rows.
+    SUBJECT is that of its tokens. A line a statement and table, with the ids of the first 20 rows and
+    entries: for `wardkey audit prove`.
     """
-    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_acts_of", subject)
-    columns = ("at", "operation", "table_name", "rows", "row_ids", "columns", "purpose", "address")
-    _show(context, rows, columns, "nothing")
+    answer = _answer(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_acts_of", subject)
+    columns = ("at", "operation", "table_name", "rows", "row_ids", "columns", "purpose", "address", "ids")
+    about = {"tenant": slug, "subject": subject}
+    _account(context, answer, about, columns, "nothing, as far as the log tells")
 
 
 @click.command("refused")

@@ -45,6 +45,7 @@ _PROSE = frozenset(
         "detail",
         "due",
         "explanation",
+        "ids",
         "matter",
         "old_versions",
         "reason",

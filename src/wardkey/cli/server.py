@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from .kms import choice_options, make_choice, use_for_cell
 if TYPE_CHECKING:
     from ..server import Status
 
-_LOGS = ("postgres", "keeper", "scribe", "publisher")
+_LOGS = ("postgres", "keeper", "scribe", "publisher", "supervisor")
 ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 
 
@@ -62,15 +63,14 @@ def status(context: Context) -> int:
 @click.option("--only", type=click.Choice(_LOGS), help="One of the logs.")
 @pass_context
 def logs(context: Context, lines: int, follow: bool, only: str | None) -> None:
-    """Show the logs of PostgreSQL, keeper, scribe and publisher.
+    """Show the logs of PostgreSQL, keeper, scribe, publisher and supervisor.
 
     They hold no data, parameter or key.
     """
     import subprocess
 
     home = context.home
-    every = (home.postgres_log, home.keeper_log, home.scribe_log, home.publisher_log)
-    files = [file for file in every if only in (None, file.stem)]
+    files = [home.log / f"{name}.log" for name in _LOGS if only in (None, name)]
     if not home.exists:
         fail(f"there is no server in {home.path}", "make one: wardkey up", UNREACHABLE)
     follow_option = ["-F"] if follow else []
@@ -127,6 +127,8 @@ def _facts(status: Status) -> dict[str, Any]:
         "dsn": status.dsn,
         "port": status.port,
         "socket_directory": status.socket_directory,
+        "supervisor": {"pid": status.supervisor_pid, "seconds": status.supervisor_seconds},
+        "restarts": status.restarts,
         "postgres": {"pid": status.postgres_pid, "seconds": status.postgres_seconds},
         "keeper": {"pid": status.keeper_pid, "seconds": status.keeper_seconds, **(status.keeper or {})},
         "scribe": {**(status.scribe or {}), "pid": status.scribe_pid, "seconds": status.scribe_seconds},
@@ -146,15 +148,17 @@ def _show(status: Status) -> None:
         return
     for name, pid, seconds in (
         ("PostgreSQL", status.postgres_pid, status.postgres_seconds),
+        ("supervisor", status.supervisor_pid, status.supervisor_seconds),
         ("keeper", status.keeper_pid, status.keeper_seconds),
         ("scribe", status.scribe_pid, status.scribe_seconds),
     ):
-        click.echo(f"{name:<12}{_running(pid, seconds)}")
+        click.echo(f"{name:<12}{_running(pid, seconds)}{_restarted(status.restarts.get(name))}")
     for trouble in (*(status.scribe or {}).get("warnings", ()), (status.scribe or {}).get("trouble")):
         if trouble:
             click.echo(f"            {trouble}")
     if status.publishes:
-        click.echo(f"publisher   {_running(status.publisher_pid, status.publisher_seconds)}")
+        restarted = _restarted(status.restarts.get("publisher"))
+        click.echo(f"publisher   {_running(status.publisher_pid, status.publisher_seconds)}{restarted}")
         if trouble := (status.publisher or {}).get("trouble"):
             click.echo(f"            {trouble}")
     click.echo(f"listens     127.0.0.1:{status.port} and {status.socket_directory}")
@@ -166,3 +170,11 @@ def _running(pid: int | None, seconds: float | None) -> str:
     if pid is None or seconds is None:
         return "not running"
     return f"running for {timedelta(seconds=int(seconds))}, process {pid}"
+
+
+def _restarted(seen: Mapping[str, Any] | None) -> str:
+    """Say how often the supervisor has started it again, and why last."""
+    if not seen or "last_exit" not in seen:
+        return ""
+    times = "once" if seen["restarts"] == 1 else f"{seen['restarts']} times"
+    return f", restarted {times}, last end {seen['ended_at']}: {seen['last_exit']}"

@@ -73,7 +73,9 @@ from (values
   ('ward_follow_models', 'on ddl_command_end when tag in (''ALTER TABLE'') execute function ward_internal.on_alter_table()'),
   ('ward_forget_models', 'on sql_drop execute function ward_internal.on_drop()'),
   ('ward_follow_grants', 'on ddl_command_end when tag in (''GRANT'', ''REVOKE'', ''ALTER DEFAULT PRIVILEGES'') '
-    'execute function ward_internal.on_grant()')
+    'execute function ward_internal.on_grant()'),
+  ('ward_refuse_grants', 'on ddl_command_start when tag in (''GRANT'', ''REVOKE'', ''ALTER DEFAULT PRIVILEGES'') '
+    'execute function ward_internal.refuse_grant()')
 ) as w (name, definition)
 left join pg_event_trigger as e on e.evtname = w.name
 where e.evtenabled is distinct from 'A'

@@ -12,7 +12,7 @@ where (oid in (select oid from guarded)
       ('ward_internal.issuers', 'SELECT', ''), ('ward_internal.settings', 'SELECT', ''),
       ('ward_internal.rotation_requests', 'INSERT', ''), ('ward_internal.rotation_requests', 'SELECT', ''),
       ('ward_internal.models', 'SELECT', ''), ('ward_internal.sealed_columns', 'SELECT', ''),
-      ('ward_internal.audit_id', 'USAGE', ''),
+      ('ward_internal.audit_id', 'SELECT', ''), ('ward_internal.audit_id', 'UPDATE', ''),
       ('ward_internal.audit_batches', 'SELECT', ''), ('ward_internal.audit_checkpoints', 'SELECT', '')))
 order by 1, 2;
 
@@ -53,7 +53,6 @@ where p.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
   and p.oid not in (select oid from ward where oid is not null)
   and not (o.name = 'ward_tenant' and p.privilege_type = 'SELECT'
     and p.oid in (select relation from ward_internal.shares))
-  and not (p.relkind = 'S' and p.privilege_type = 'USAGE' and n.nspname is not distinct from o.schema_name)
   and (o.schema_name is not null or has_schema_privilege('ward_tenant', n.oid, 'usage'))
 order by 1, 2;
 

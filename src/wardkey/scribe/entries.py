@@ -289,9 +289,8 @@ def _check_event(event: journal.Event) -> None:
 def _ids(connection: Connection, count: int) -> list[int]:
     if count == 0:
         return []
-    query = "select array_agg(nextval('ward_internal.audit_id')) from generate_series(1, %s)"
-    row = connection.execute(query, [count]).fetchone()
-    return list(row[0]) if row else []
+    row = connection.execute("select ward_internal.lease_audit_ids(%s)", [count]).fetchone()
+    return list(range(row[0], row[0] + count)) if row else []
 
 
 def _stored_events(connection: Connection, events: list[journal.Event]) -> list[Stored]:

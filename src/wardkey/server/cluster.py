@@ -1,4 +1,7 @@
-"""PostgreSQL, keeper, scribe, publisher and extension of one home as one thing: start, stop, status, DSN."""
+"""PostgreSQL, keeper, scribe, publisher and extension of one home as one thing: start, stop, status, DSN.
+
+The supervisor starts keeper, scribe and publisher again when they end; PostgreSQL looks after its own.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,17 @@ from .postgres import Postgres
 from .publisher_process import PublisherProcess
 from .scribe_process import ScribeProcess
 from .software import Software
+from .supervision import Supervision
 
 __all__ = ["Cluster", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What runs. Seconds since start; pids and the rest are None where nothing runs."""
+    """What runs. Seconds since start; pids and the rest are None where nothing runs.
+
+    ``restarts``: by name what the supervisor has seen: restarts, last_exit, ended_at.
+    """
 
     home: Path
     made: bool
@@ -40,12 +47,15 @@ class Status:
     publisher_pid: int | None
     publisher_seconds: float | None
     publisher: dict[str, Any] | None
+    supervisor_pid: int | None
+    supervisor_seconds: float | None
+    restarts: Mapping[str, Mapping[str, Any]]
     dsn: str | None
 
     @property
     def running(self) -> bool:
         """``publishes``: Kafka is configured, so that a publisher should run as well."""
-        pids = (self.postgres_pid, self.keeper_pid, self.scribe_pid)
+        pids = (self.postgres_pid, self.keeper_pid, self.scribe_pid, self.supervisor_pid)
         return None not in pids and not (self.publishes and self.publisher_pid is None)
 
 
@@ -64,6 +74,7 @@ class Cluster:
         self.postgres = Postgres(home, settings or {})
         self.scribe = ScribeProcess(home)
         self.publisher = PublisherProcess(home)
+        self.supervision = Supervision(home.supervisor, home.supervisor_log)
         self._say = say or (lambda text: None)
 
     def init(self) -> Config:
@@ -90,16 +101,18 @@ class Cluster:
         return self.status()
 
     def stop(self) -> bool:
-        """Stop publisher, scribe, PostgreSQL, keeper, and everything they left; True when something ran."""
+        """Stop all that runs, the supervisor last, and what it left; True when something ran."""
         if not self.home.exists:
             return False
         with self.home.locked():
             parts = (self.postgres.postmaster, self.keeper.process, self.scribe.process)
-            ran = any(part is not None for part in (*parts, self.publisher.process))
+            watching = (self.publisher.process, self.supervision.supervisor)
+            ran = any(part is not None for part in (*parts, *watching))
             self.publisher.stop()
             self.scribe.stop()
             self.postgres.stop()
             self.keeper.stop()
+            self.supervision.stop()
         return ran
 
     def restart_keeper(self) -> bool:
@@ -125,6 +138,7 @@ class Cluster:
         keeper = self.keeper.process if config else None
         scribe = self.scribe.process if config else None
         publisher = self.publisher.process if config else None
+        supervisor = self.supervision.supervisor if config else None
         return Status(
             home=self.home.path,
             made=config is not None,
@@ -142,6 +156,9 @@ class Cluster:
             publisher_pid=publisher.pid if publisher else None,
             publisher_seconds=publisher.seconds_up if publisher else None,
             publisher=self.publisher.status() if publisher else None,
+            supervisor_pid=supervisor.pid if supervisor else None,
+            supervisor_seconds=supervisor.seconds_up if supervisor else None,
+            restarts=self.supervision.status(),
             dsn=self.dsn() if postmaster else None,
         )
 

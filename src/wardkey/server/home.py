@@ -2,12 +2,13 @@
 
 ::
 
-    config.json   id, port, programs        run/        .s.PGSQL.PORT, keeper.sock, keeper.pid, scribe.json
+    config.json   id, port, programs        run/        .s.PGSQL.PORT, keeper.sock, scribe.json
     log/          of each process           postgres/   data; 0700, OS user of the server
     python/       PYTHONPATH of the server  keeper/     0700, OS user of the keeper
     issuer/       0700, operator: key.pem   pgpass      0600, operator: a line per tenant login role
     orchestrator/ 0700, operator: kms.json and the credentials that manage KEKs, out of the keeper's reach
     publisher/    0700, OS user of the publisher: kafka.json
+    supervisor/   0700, operator: what should run, the pids of what does, how often it was restarted
 
 Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe and publisher as
 ``wardkey-scribe`` and ``wardkey-publisher``: none can read another's directory. Anybody else runs all as
@@ -108,8 +109,12 @@ class Home:
         return self.run / "keeper.sock"
 
     @property
-    def keeper_pid(self) -> Path:
-        return self.run / "keeper.pid"
+    def supervisor(self) -> Path:
+        return self.path / "supervisor"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.log / "supervisor.log"
 
     @property
     def postgres_log(self) -> Path:
@@ -200,13 +205,14 @@ class Home:
         _directory(self.keeper, keeper.uid, keeper.gid, 0o700)
         publisher = self.publisher_user()
         _directory(self.publisher, publisher.uid, publisher.gid, 0o700)
-        for directory in (self.issuer, self.orchestrator):
+        for directory in (self.issuer, self.orchestrator, self.supervisor):
             _directory(directory, operator.uid, operator.gid, 0o700)
         for file, owner in (
             (self.postgres_log, server),
             (self.keeper_log, operator),
             (self.scribe_log, operator),
             (self.publisher_log, operator),
+            (self.supervisor_log, operator),
         ):
             file.touch(0o640)
             os.chown(file, owner.uid, owner.gid)

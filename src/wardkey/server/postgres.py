@@ -139,4 +139,4 @@ class Postgres:
 
     def _is_ours(self, process: Process) -> bool:
         # Backends rename themselves, but all of them work in the data directory.
-        return process.directory == self._home.data and process.program == "postgres"
+        return process.program == "postgres" and process.works_in(self._home.data)

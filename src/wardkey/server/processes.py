@@ -12,11 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._files import write_atomically
 from ..errors import ServerError
 
 __all__ = ["OsUser", "Process", "clean_environment", "end", "find", "run"]
 
 _PROC = Path("/proc")
+_BOOT = _PROC / "sys/kernel/random/boot_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,28 @@ class Process:
     def alive(self) -> bool:
         return Process.of(self.pid) == self
 
-    @property
-    def arguments(self) -> list[str]:
+    @classmethod
+    def recorded(cls, file: Path) -> Process | None:
+        """Return the live process that ``record`` wrote into ``file``, None when it is gone."""
         try:
-            words = (_PROC / str(self.pid) / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return []
-        return [os.fsdecode(word) for word in words[:-1]]
-
-    @property
-    def directory(self) -> Path | None:
-        try:
-            return (_PROC / str(self.pid) / "cwd").readlink()
-        except OSError:
+            pid, started, boot = file.read_text().split()
+            process = cls.of(int(pid))
+        except (OSError, ValueError):
             return None
+        if process is None or process.started != int(started) or boot != _boot():
+            return None
+        return process
+
+    def record(self, file: Path) -> None:
+        """Write down which process this is; after a reboot the record means none."""
+        write_atomically(file, f"{self.pid} {self.started} {_boot()}\n".encode())
+
+    def works_in(self, directory: Path) -> bool:
+        """Say whether its working directory is this one: not one of the same path in another container."""
+        try:
+            return (_PROC / str(self.pid) / "cwd").samefile(directory)
+        except OSError:
+            return False
 
     @property
     def program(self) -> str:
@@ -71,6 +81,10 @@ class Process:
         if self.alive:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+
+def _boot() -> str:
+    return _BOOT.read_text().strip()
 
 
 def find(matches: Callable[[Process], bool]) -> list[Process]:
