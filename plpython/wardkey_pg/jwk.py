@@ -15,6 +15,8 @@ __all__ = ["ALGORITHMS", "VerifyingKey", "b64url_decode", "b64url_encode", "impo
 
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "PS256", "RS256")
 RSA_BITS = (2048, 8192)
+# Primes modulo which all keys of the ROCA kind (CVE-2017-15361) are powers of 65537.
+_ROCA_PRIMES = (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
 
 _B64URL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _PRIVATE = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k", "r", "t"))
@@ -145,8 +147,19 @@ def _check_numbers(alg: str, crv: str | None, numbers: list[bytes], where: str) 
         n, e = (int.from_bytes(number, "big") for number in numbers)
         if not RSA_BITS[0] <= n.bit_length() <= RSA_BITS[1] or n % 2 == 0:
             raise ValueError(f"{where}.n: an RSA key has {RSA_BITS[0]} to {RSA_BITS[1]} bits; make a new one")
+        if _is_roca(n):
+            raise ValueError(f"{where}.n: a key of the ROCA kind can be factored; make a new one elsewhere")
         if not 3 <= e < 2**33 or e % 2 == 0:
             raise ValueError(f"{where}.e: must be an odd number from 3 to 2^33, usually 65537")
+
+
+def _is_roca(n: int) -> bool:
+    """Tell whether ``n`` has the fingerprint of a broken generator (Nemec et al. 2017).
+
+    Its primes are 65537^a modulo the product of the first primes, so ``n`` lies in the subgroup of 65537 each
+    time; so do few others, about one in 2^28.
+    """
+    return all(n % prime in {pow(65537, power, prime) for power in range(prime)} for prime in _ROCA_PRIMES)
 
 
 def _ed25519(numbers: tuple[bytes, ...]) -> Callable[[bytes, bytes], None]:

@@ -1,8 +1,8 @@
 """From an identity provider's JWKS (RFC 7517), a file or a URL, to an issuer document.
 
-Providers publish more than wardkey takes: certificates, encryption keys, keys without ``alg``. What is not
-needed is left out, and whoever asks is told; a private key is refused. The result is checked like any
-issuer document.
+Providers publish more than wardkey takes: certificates, encryption keys, keys without ``alg``, of other
+curves, malformed ones. What is not needed or not good is left out, and whoever asks is told; a private key is
+refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
-from wardkey_pg.jwk import ALGORITHMS
+from wardkey_pg.jwk import ALGORITHMS, VerifyingKey
 from wardkey_pg.tokens import Issuer
 
 __all__ = ["JwksError", "document_from_jwks", "fetch", "read"]
@@ -91,13 +91,18 @@ def document_from_jwks(
     if not isinstance(keys, list):
         raise JwksError('the JWKS is not a JSON object with a list "keys"')
     notes: list[str] = []
-    taken = [key for index, jwk in enumerate(keys) if (key := _public_key(jwk, f"keys[{index}]", notes))]
+    taken: dict[str, dict[str, Any]] = {}
+    for index, jwk in enumerate(keys):
+        place = f"keys[{index}]"
+        key = _public_key(jwk, place, notes)
+        if key is not None and taken.setdefault(key["kid"], key) is not key:
+            notes.append(f"{_left_out(key, place)}: an earlier key has the same kid")
     if not taken:
         raise JwksError("the JWKS has no key that can verify tokens" + "".join(f"; {note}" for note in notes))
     document: dict[str, Any] = {
         "issuer": issuer,
         "audience": audience,
-        "keys": taken,
+        "keys": list(taken.values()),
         "max_lifetime": max_lifetime,
     }
     if claims:
@@ -111,29 +116,42 @@ def document_from_jwks(
 
 def _public_key(jwk: object, where: str, notes: list[str]) -> dict[str, Any] | None:
     if not isinstance(jwk, dict):
-        raise JwksError(f"{where} of the JWKS is not a JSON object")
+        notes.append(f"{where} left out: it is not a JSON object")
+        return None
     if private := sorted(_PRIVATE & jwk.keys()):
         raise JwksError(
             f"{where} of the JWKS holds private key material ({', '.join(private)}); publish only public keys"
         )
     alg = jwk.get("alg")
-    if alg is None and (alg := _ALG_OF.get((str(jwk.get("kty")), jwk.get("crv")))) == "RS256":
+    if alg is None and (alg := _ALG_OF.get((str(jwk.get("kty")), _text(jwk.get("crv"))))) == "RS256":
         notes.append(f"{where} names no alg; RS256 is assumed")
     operations = jwk.get("key_ops", ["verify"])
+    key = {name: jwk[name] for name in _PUBLIC if name in jwk} | {"alg": alg, "use": "sig"}
+    why = ""
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
-        why = "is not for signatures"
+        why = "it is not for signatures"
     elif alg not in ALGORITHMS:
-        why = "has an algorithm that wardkey does not take"
-    elif not isinstance(jwk.get("kid"), str):
-        why = "has no kid"
+        why = "it has an algorithm that wardkey does not take"
     else:
-        why = ""
+        try:
+            VerifyingKey.from_jwk(key, "")
+        except ValueError as error:
+            why = str(error).lstrip(":. ")
     if why:
-        notes.append(f"{where} left out: it {why}")
+        notes.append(f"{_left_out(jwk, where)}: {why}")
         return None
     if unknown := sorted(jwk.keys() - set(_PUBLIC) - _IGNORED):
         notes.append(f"{where}: unknown members left out: {', '.join(unknown)}")
-    return {name: jwk[name] for name in _PUBLIC if name in jwk} | {"alg": alg, "use": "sig"}
+    return key
+
+
+def _left_out(jwk: Mapping[str, Any], where: str) -> str:
+    kid = jwk.get("kid")
+    return f"{where} left out, kid {kid[:255]!r}" if isinstance(kid, str) else f"{where} left out"
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
+import math
+import random
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -62,6 +64,25 @@ def jwk(alg: str, /, **changes: Any) -> dict[str, Any]:
     else:
         members = {"kty": "RSA", "n": b64(public.public_numbers().n.to_bytes(256, "big")), "e": "AQAB"}
     return change({**members, "kid": f"key-{alg}", "alg": alg, "use": "sig"}, changes)
+
+
+@cache
+def roca_jwk(alg: str = "RS256") -> dict[str, Any]:
+    """A key as the broken generator made them: both primes are k * M + (65537^a mod M)."""
+    primes = [n for n in range(2, 702) if all(n % d for d in range(2, int(n**0.5) + 1))]
+    product, draw = math.prod(primes), random.Random(alg)
+
+    def prime() -> int:
+        while True:
+            power = pow(65537, draw.getrandbits(200), product)
+            found = (
+                draw.getrandbits(1024 - product.bit_length()) | 3 << 1022 - product.bit_length()
+            ) * product + power
+            if found.bit_length() == 1024 and pow(2, found - 1, found) == 1:
+                return found
+
+    modulus = prime() * prime()
+    return jwk(alg, n=b64(modulus.to_bytes(256, "big")), kid="infineon")
 
 
 def pem(alg: str) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from wardkey_pg.tokens import Issuer
 
-from tests.support.tokens import ALGORITHMS, DROP, jwk
+from tests.support.tokens import ALGORITHMS, DROP, jwk, roca_jwk
 from wardkey import jwks
 from wardkey.jwks import JwksError, document_from_jwks
 
@@ -62,6 +62,35 @@ def test_keys_for_anything_else_are_left_out_and_named(changes: dict[str, Any]) 
     assert len(notes) == 1 and notes[0].startswith("keys[1] left out")
     with pytest.raises(JwksError, match="no key that can verify"):
         take(jwk("ES256", **changes))
+
+
+ED448 = {"kty": "OKP", "crv": "Ed448", "kid": "goldilocks", "x": "A" * 76, "alg": "EdDSA"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "name"),
+    [
+        (ED448, "goldilocks"),
+        ({**ED448, "alg": None}, "goldilocks"),
+        ({"kty": "EC", "crv": [], "kid": "list"}, "list"),
+        (jwk("ES256", kid="short", x="AA"), "short"),
+        (jwk("ES256", kid="off the curve", x=jwk("ES256")["y"], y=jwk("ES256")["x"]), "off the curve"),
+        (jwk("ES256", kid="padded", x=jwk("ES256")["x"] + "="), "padded"),
+        (jwk("RS256", kid="weak", n=jwk("RS256")["n"][:168]), "weak"),
+        (jwk("RS256", kid="number", n=5), "number"),
+        (jwk("ES256", kid="mismatch", alg="ES384"), "mismatch"),
+        (jwk("ES256", kid=""), "''"),
+        (jwk("ES256", kid="key-EdDSA"), "key-EdDSA"),
+        (roca_jwk(), "infineon"),
+        (1, "keys[1]"),
+        (None, "keys[1]"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_bad_key_is_left_out_by_name_and_the_others_are_taken(bad: Any, name: str) -> None:
+    document, notes = take(jwk("EdDSA"), bad, jwk("ES384"))
+    assert [key["kid"] for key in document["keys"]] == ["key-EdDSA", "key-ES384"]
+    assert len(notes) == 1 and notes[0].startswith("keys[1] left out") and name in notes[0]
 
 
 def test_certificates_are_left_out() -> None:

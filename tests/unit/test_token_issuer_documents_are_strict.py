@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from wardkey_pg import jwk as jwk_module
 from wardkey_pg.tokens import Issuer
 
-from tests.support.tokens import ALGORITHMS, DROP, b64, document, jwk
+from tests.support.tokens import ALGORITHMS, DROP, b64, document, jwk, roca_jwk
 
 
 def says(where: str, value: object) -> None:
@@ -135,3 +137,16 @@ def test_rsa_has_2048_bits_at_least(alg: str) -> None:
     for exponent in (1, 2, 65536, 2**64 + 1):
         e = b64(exponent.to_bytes(9, "big").lstrip(b"\0"))
         says("keys[0].e:", document(keys=[jwk(alg, e=e)]))
+
+
+@pytest.mark.parametrize("alg", ["RS256", "PS256"])
+def test_rsa_keys_of_the_roca_kind_are_refused(alg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ATTACKS 62: CVE-2017-15361. That the generator here is the broken one shows where nobody looks."""
+    says("keys[0].n: a key of the ROCA kind", document(keys=[roca_jwk(alg)]))
+    monkeypatch.setattr(jwk_module, "_is_roca", lambda n: False)
+    assert Issuer.from_document(document(keys=[roca_jwk(alg)]))
+
+
+def test_other_rsa_keys_are_not_taken_for_roca() -> None:
+    draw = random.Random(1)
+    assert not any(jwk_module._is_roca(draw.getrandbits(2048) | 1) for _ in range(3000))
