@@ -32,9 +32,15 @@ if ! [ -e "$tree/.complete" ]; then
     mv "$tree.new" "$tree"
 fi
 
+# One at a time: the next one would replace the copy under the first.
+exec 9>"$tree.lock"
+flock 9
+
 # Packages come from where this machine's come from.
 rm -f "$tree"/etc/apt/sources.list "$tree"/etc/apt/sources.list.d/*
-echo "$suites" | tr + '\n' | sed "s|.*|deb $mirror & main|" >"$tree/etc/apt/sources.list"
+components=main
+! grep -q "^ID=ubuntu" "$tree/etc/os-release" || components="main universe"
+echo "$suites" | tr + '\n' | sed "s|.*|deb $mirror & $components|" >"$tree/etc/apt/sources.list"
 for path in /etc/apt/apt.conf.d /etc/apt/auth.conf.d /etc/pip.conf /etc/xdg/pip /root/.config/pip /root/.pip \
     /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
     [ -e "$path" ] || continue

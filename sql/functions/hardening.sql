@@ -17,7 +17,8 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
       'pg_largeobject_metadata',  -- who has large objects
       'pg_locks',                 -- who works on which table
       'pg_prepared_xacts',        -- others' transactions
-      'pg_replication_slots'      -- how much is written
+      'pg_replication_slots',     -- how much is written
+      'pg_subscription_rel'
     ))
   union all
   select d.objid from pg_depend as d join pg_extension as e on e.oid = d.refobjid
@@ -34,6 +35,7 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     ('pg_class'::regclass, 'reltuples'),      -- how many rows, pages and dead rows a table has,
     ('pg_class'::regclass, 'relpages'),
     ('pg_class'::regclass, 'relallvisible'),
+    ('pg_class'::regclass, 'relallfrozen'),
     ('pg_class'::regclass, 'relfrozenxid'),   -- and when it was vacuumed
     ('pg_class'::regclass, 'relminmxid'),
     ('pg_roles'::regclass, 'rolconfig'),      -- settings of other tenants' roles
@@ -48,15 +50,16 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   where pronamespace = 'pg_catalog'::regnamespace and (
     -- what stands behind the views above
     proname ~ '^pg_stat_'
-    or proname in ('pg_blocking_pids', 'pg_get_replication_slots', 'pg_isolation_test_session_is_blocked', 'pg_lock_status',
-      'pg_prepared_xact', 'pg_safe_snapshot_blocking_pids')
+    or proname in ('has_largeobject_privilege', 'pg_blocking_pids', 'pg_get_replication_slots',
+      'pg_isolation_test_session_is_blocked', 'pg_lock_status', 'pg_prepared_xact', 'pg_safe_snapshot_blocking_pids')
     -- sizes of others' tables
     or proname in ('pg_database_size', 'pg_indexes_size', 'pg_relation_size', 'pg_table_size', 'pg_tablespace_size',
       'pg_total_relation_size')
     -- counters of the whole server, which tell how much the others write, and when
-    or proname ~ '^pg_(current|last)_wal_' or proname ~ '^txid_(current|status)' or proname in ('mxid_age', 'pg_control_checkpoint',
-      'pg_current_snapshot', 'pg_current_xact_id', 'pg_current_xact_id_if_assigned', 'pg_get_multixact_members',
-      'pg_last_committed_xact', 'pg_last_xact_replay_timestamp', 'pg_xact_commit_timestamp',
+    or proname ~ '^pg_(current|last)_wal_' or proname ~ '^pg_control_' or proname ~ '^txid_(current|status)'
+    or proname in ('mxid_age', 'pg_available_wal_summaries', 'pg_column_toast_chunk_id', 'pg_current_snapshot',
+      'pg_current_xact_id', 'pg_current_xact_id_if_assigned', 'pg_get_multixact_members', 'pg_get_wal_summarizer_state',
+      'pg_last_committed_xact', 'pg_last_xact_replay_timestamp', 'pg_wal_summary_contents', 'pg_xact_commit_timestamp',
       'pg_xact_commit_timestamp_origin', 'pg_xact_status')
     or oid = 'age(xid)'::regprocedure
     -- locks by number, common to all tenants: whether one is held is a fact, and enough of them exhaust the lock table

@@ -46,7 +46,7 @@ begin
     where i.indrelid = p_table
     union all
     select conname from pg_constraint
-    where conrelid = p_table and contype <> 'c' and v_column.attnum = any (conkey)
+    where conrelid = p_table and contype in ('p', 'u', 'f', 'x') and v_column.attnum = any (conkey)
     limit 1);
   if v_index is not null then
     perform ward_internal.fail('sealed_index',

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from wardkey_pg.journal import Event, Read
 
-from tests.support.database import Connection
+from tests.support.database import Connection, parallel_mode
 from tests.support.journals import Journal, by_row, journal_of
 from wardkey.scribe.pgoutput import Message
 
@@ -180,7 +180,7 @@ def test_rows_of_a_parallel_plan(wards: Wards, journal: Journal) -> None:
         connection.execute("select ward.login(%s)", [wards.token()])
         connection.execute(
             "set local parallel_setup_cost = 0; set local parallel_tuple_cost = 0;"
-            " set local min_parallel_table_scan_size = 0; set local force_parallel_mode = on"
+            f" set local min_parallel_table_scan_size = 0; {parallel_mode('on', local=True)}"
         )
         connection.execute("select count(name), count(*) from patients")
     assert journal.reads(2).keys() == MINE

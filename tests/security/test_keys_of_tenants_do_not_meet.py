@@ -51,7 +51,13 @@ def test_conflict_in_the_own_ward_names_own_values_only(visits: Wards) -> None:
 
 def test_on_conflict_and_merge_are_no_oracle(visits: Wards) -> None:
     merge = "merge into patients p using (values (2)) v (id) on p.id = v.id when matched then delete"
-    visits.refuses(merge, "0A000", "42809")
+    if visits.admin.info.server_version < 170000:
+        visits.refuses(merge, "0A000", "42809")
+    else:  # MERGE works on views with INSTEAD OF triggers
+        with visits.attacker() as connection:
+            assert connection.execute(merge).rowcount == 0
+        with visits.victim() as connection:
+            assert connection.execute("select count(*) from patients where id = 2").fetchone() == (1,)
     insert = "insert into patients (id, name) values (%s, 'x') on conflict do nothing"
     with visits.attacker() as connection:
         assert connection.execute(insert, [2]).rowcount == 1  # globex has a 2; acme has a 1

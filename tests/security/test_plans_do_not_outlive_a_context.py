@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.database import parallel_mode
 from tests.support.sqlstate import refused
 
 from .conftest import SECRET, Wards
 
 PARALLEL = (
     "set parallel_setup_cost = 0; set parallel_tuple_cost = 0; set min_parallel_table_scan_size = 0;"
-    "set force_parallel_mode = regress; set max_parallel_workers_per_gather = 2"
+    f"{parallel_mode('regress')}; set max_parallel_workers_per_gather = 2"
 )
 
 

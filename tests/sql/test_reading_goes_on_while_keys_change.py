@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.support.database import Connection, Database
+from tests.support.database import Connection, Database, parallel_mode
 from tests.support.rotations import reseal, retire, rotate, versions
 from tests.support.sqlstate import refused
 
@@ -101,7 +101,7 @@ def test_a_parallel_plan_says_to_try_again(filled: Database, postgresql: Connect
     with filled.tenant("acme") as ward:
         ward.execute(
             "set parallel_setup_cost = 0; set parallel_tuple_cost = 0; set min_parallel_table_scan_size = 0;"
-            "set force_parallel_mode = regress; set max_parallel_workers_per_gather = 2; begin"
+            f"{parallel_mode('regress')}; set max_parallel_workers_per_gather = 2; begin"
         )
         _log_in(filled, ward)
         assert ward.execute(query).fetchone() == (50, 50)

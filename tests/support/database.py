@@ -26,6 +26,12 @@ _numbers = count(1)
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
+def parallel_mode(value: str, *, local: bool = False) -> str:
+    """Return the statement that sets what is called force_parallel_mode in 15, debug_parallel_query later."""
+    names = "('force_parallel_mode', 'debug_parallel_query')"
+    return f"select set_config(name, '{value}', {local}) from pg_settings where name in {names}"
+
+
 @dataclass(frozen=True)
 class Database:
     """One test's database."""
