@@ -6,9 +6,12 @@ ones (``functions/``) are written once and run again by every update. ``privileg
 only: it runs before anything is installed.
 """
 
+import hashlib
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 _SQL = Path(__file__).resolve().parent
 # functions that others name in views, defaults or SQL-standard bodies come first
@@ -81,7 +84,99 @@ def build(target: Path) -> list[Path]:
         scripts[f"wardkey--{delta.name}"] = update(_read(delta), is_last=delta.stem.endswith(f"--{new}"))
     for name, text in scripts.items():
         (target / name).write_text(text.replace("@VERSION@", new))
+    (target / "manifest.json").write_text(
+        json.dumps(manifest((target / f"wardkey--{new}.sql").read_text()), indent=1)
+    )
     return [target / name for name in scripts]
+
+
+# What a statement is made of; a dollar-quoted body is one piece, comments go.
+_PIECE = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|;|[^;'$-]+|.", re.DOTALL)
+_FUNCTION = re.compile(
+    r"create or replace function ([\w.]+)\((.*?)\)\s*returns\s(.*?)\blanguage (\w+)\s(.*?)"
+    r"(?:\bas \$(\w*)\$(.*)\$\6\$|\breturn\b.*)\s*",
+    re.DOTALL,
+)
+_TABLE_COLUMNS = re.compile(r"\s*table\s*\((.*)\)\s*", re.DOTALL)
+_SETTING = re.compile(r"\bset (\w+) (?:=|to) (.*?)(?=\s+set |\s*$)", re.DOTALL)
+_GRANT = re.compile(
+    r"grant (.+?) on\s+(?:(function|sequence|schema|table)\s+)?(.+)\s+to\s+([\w, ]+)", re.DOTALL
+)
+_OWNER = re.compile(r"alter function (.+) owner to (\w+)\s*", re.DOTALL)
+
+
+def manifest(script: str) -> dict[str, Any]:
+    """Return what the installed extension is to be; ``wardkey doctor`` compares the catalog with it.
+
+    functions: by signature, with the SHA-256 of the body, None where PostgreSQL keeps no text of it.
+    relations: the statements that make them. grants: kind and name of the object, role, privilege.
+    owners: of the functions that are not their maker's.
+    """
+    made: dict[str, Any] = {"functions": {}, "relations": [], "grants": [], "owners": {}}
+    for statement in _statements(script):
+        if match := _FUNCTION.fullmatch(statement):
+            name, arguments, returned, language, attributes, _, body = match.groups()
+            names, types, defaults = _arguments(arguments)
+            if columns := _TABLE_COLUMNS.fullmatch(returned):
+                names += _arguments(columns[1])[0]
+            made["functions"][f"{name}({', '.join(types)})"] = {
+                "language": language,
+                "volatility": (re.findall(r"\b(immutable|stable|volatile)\b", attributes) or ["volatile"])[0],
+                "strict": re.search(r"\bstrict\b", attributes) is not None,
+                "parallel": (re.findall(r"\bparallel (\w+)", attributes) or ["unsafe"])[0],
+                "definer": "security definer" in attributes,
+                "leakproof": re.search(r"\bleakproof\b", attributes) is not None,
+                "settings": [f"{key}={value.strip()}" for key, value in _SETTING.findall(attributes)],
+                "arguments": names,
+                "defaults": defaults,
+                "body": body and hashlib.sha256(body.encode()).hexdigest(),
+                "statement": statement,
+            }
+        elif re.match(r"create (or replace view|table|sequence|(unique )?index)\b", statement):
+            made["relations"].append(statement)
+        elif match := _GRANT.fullmatch(statement):
+            privileges, kind, objects, roles = match.groups()
+            made["grants"] += [
+                [kind or "table", name, role, privilege.upper()]
+                for name in _split(objects)
+                for role in _split(roles)
+                for privilege in _split(privileges)
+            ]
+        elif match := _OWNER.fullmatch(statement):
+            made["owners"][match[1]] = match[2]
+    return made
+
+
+def _statements(script: str) -> list[str]:
+    made, current = [], ""
+    for piece in _PIECE.finditer(script[script.index("\n") :]):
+        if piece[0] == ";":
+            made.append(current.strip())
+            current = ""
+        elif not piece[0].startswith("--"):
+            current += piece[0]
+    return made
+
+
+def _arguments(text: str) -> tuple[list[str], list[str], int]:
+    """Return the names of all arguments, the types of those that go in, and how many have a default."""
+    names, types, defaults = [], [], 0
+    for argument in _split(text):
+        declared, *default = re.split(r"\s+default\s+", argument)
+        words = declared.split()
+        mode = words.pop(0) if words[0] in ("in", "out", "inout", "variadic") else "in"
+        if len(words) > 1:
+            names.append(words.pop(0))
+        if mode != "out":
+            types.append(" ".join(words))
+        defaults += len(default)
+    return names, types, defaults
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside parentheses."""
+    parts = re.findall(r"(?:[^,()]|\((?:[^()]|\([^()]*\))*\))+", text)
+    return [part.strip() for part in parts if part.strip()]
 
 
 if __name__ == "__main__":

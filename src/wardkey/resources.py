@@ -5,8 +5,9 @@ from __future__ import annotations
 import runpy
 import tempfile
 from pathlib import Path
+from typing import Any
 
-__all__ = ["extension_files", "migrations", "sql"]
+__all__ = ["extension_files", "manifest", "migrations", "sql"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent.parent
@@ -28,6 +29,14 @@ def extension_files() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="wardkey-") as directory:
         scripts = {script.name: script.read_bytes() for script in build(Path(directory))}
     return {"wardkey.control": (sql() / "wardkey.control").read_bytes(), **scripts}
+
+
+def manifest() -> dict[str, Any]:
+    """Build the extension and return what it is to be, once installed: see ``manifest`` in build.py."""
+    build = runpy.run_path(str(sql() / "build.py"))
+    (script,) = (text for name, text in extension_files().items() if name.count("--") == 1)
+    made: dict[str, Any] = build["manifest"](script.decode())
+    return made
 
 
 def _find(in_checkout: str, in_package: str) -> Path:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psycopg
+from psycopg import sql
 
 if TYPE_CHECKING:
     from ..server import Home
 
-__all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "prelude", "read_checks"]
+__all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "prelude", "read", "read_checks"]
 
 Outcome = Literal["ok", "info", "warn", "fail"]
 """fail: an invariant is broken; warn: a defence is weaker than it should be; info: worth knowing."""
@@ -22,14 +23,18 @@ Outcome = Literal["ok", "info", "warn", "fail"]
 _HEADING = re.compile(r"^-- ([a-z-]+) \((fail|warn|info)\): (.+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Server:
     """The server that is checked, through a superuser's connection. ``home`` is None when it is not here."""
 
     connection: psycopg.Connection[Any]
     home: Home | None = None
 
-    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    @cached_property
+    def is_standby(self) -> bool:
+        return bool(self.value("select pg_is_in_recovery()"))
+
+    def rows(self, query: str | sql.Composed, *values: Any) -> list[tuple[Any, ...]]:
         return self.connection.execute(query, values or None).fetchall()
 
     def value(self, query: str, *values: Any) -> Any:
@@ -59,15 +64,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """``look`` is a function, or a query for object, found and mend that stands below ``prelude.sql``."""
+    """``look`` is a function, or a query for object, found and mend that stands below ``prelude.sql``.
+
+    ``writes``: it makes objects to compare with, which are rolled back; a standby cannot.
+    """
 
     name: str
     holds: str
     look: str | Callable[[Server], Iterable[Problem]]
     severity: Outcome = "fail"
+    writes: bool = False
 
     def run(self, theme: str, server: Server) -> Finding:
         """Look, in a transaction that is rolled back, with only the catalog in the search_path."""
+        if self.writes and server.is_standby:
+            problem = Problem(
+                "this standby", "cannot be compared with what would be made", "run it on the primary"
+            )
+            return Finding(theme, self.name, self.holds, "info", (problem,))
         try:
             with server.connection.transaction(force_rollback=True):
                 server.connection.execute("set local search_path = pg_catalog, pg_temp")
@@ -85,7 +99,7 @@ class Check:
 
 def read_checks(theme: str) -> tuple[Check, ...]:
     """Return the checks of ``theme.sql``: each a line ``-- name (severity): invariant`` and a query."""
-    parts = _HEADING.split(_read(theme))[1:]
+    parts = _HEADING.split(read(theme))[1:]
     return tuple(
         Check(name, holds, query.strip().removesuffix(";"), cast(Outcome, severity))
         for name, severity, holds, query in zip(*(parts[place::4] for place in range(4)), strict=True)
@@ -95,8 +109,9 @@ def read_checks(theme: str) -> tuple[Check, ...]:
 @cache
 def prelude() -> str:
     """Return the common table expressions that queries may use."""
-    return _read("prelude")
+    return read("prelude")
 
 
-def _read(name: str) -> str:
+def read(name: str) -> str:
+    """Return the text of ``name.sql``."""
     return files(__package__).joinpath(f"{name}.sql").read_text("utf-8")

@@ -1,0 +1,68 @@
+"""Relations as the catalog describes them, part by part, and where two descriptions differ."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ._check import Problem, Server, read
+
+__all__ = ["Parts", "compare", "describe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``creation`` makes it, ``removal`` takes it away; None where no single statement does."""
+
+    definition: str
+    creation: str | None
+    removal: str | None
+
+
+Parts = dict[tuple[str, str], Part]
+"""The parts of one relation by kind (trigger, policy, …) and name."""
+
+
+def describe(
+    server: Server, relations: Iterable[int], rename: Callable[[int, str], str] = lambda oid, text: text
+) -> dict[int, Parts]:
+    """Return the parts of each relation. ``rename`` puts placeholders for what differs and may."""
+    array = "'{" + ",".join(map(str, relations)) + "}'::oid[]"
+    found: dict[int, Parts] = defaultdict(dict)
+    for oid, kind, name, definition, creation, removal in server.rows(
+        read("describe").replace("@relations", array)
+    ):
+        part = Part(rename(oid, definition), creation and rename(oid, creation), removal)
+        found[oid][kind, rename(oid, name)] = part
+    return found
+
+
+def compare(
+    label: str,
+    expected: Mapping[tuple[str, str], Part],
+    found: Mapping[tuple[str, str], Part],
+    mend: Callable[[str], str] = lambda creation: creation,
+    otherwise: str | None = None,
+) -> Iterator[Problem]:
+    """Yield what is missing, changed or additional in ``found``.
+
+    ``mend`` puts the names of what was found for placeholders; ``otherwise`` mends what no statement makes.
+    """
+    for key in sorted(expected.keys() | found.keys()):
+        wanted, there = expected.get(key), found.get(key)
+        if wanted == there or (wanted and there and wanted.definition == there.definition):
+            continue
+        kind, name = key
+        what = f"{kind} {name}".strip()
+        if wanted is None and there is not None:
+            yield Problem(label, f"{what} is additional", _statement(there.removal))
+        elif wanted is not None:
+            removal = there.removal if there is not None and kind not in ("column", "privilege") else None
+            made = "; ".join(filter(None, [removal, wanted.creation and mend(wanted.creation)]))
+            again = "; ".join(filter(None, [removal, otherwise])) if wanted.creation is None else made
+            yield Problem(label, f"{what} is {'missing' if there is None else 'changed'}", _statement(again))
+
+
+def _statement(text: str | None) -> str | None:
+    return f"{text};" if text and not text.endswith(";") else text or None

@@ -1,0 +1,190 @@
+"""The extension itself: its functions, tables and grants are those of the scripts it was built from."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from psycopg import sql
+
+from .. import resources
+from ._check import Check, Problem, Server, read
+from ._describe import Parts, compare, describe
+
+__all__ = ["CHECKS"]
+
+_ATTRIBUTES = (
+    "language",
+    "volatility",
+    "strict",
+    "parallel",
+    "definer",
+    "leakproof",
+    "settings",
+    "arguments",
+    "defaults",
+)
+_COPIES = """
+select oid::bigint, quote_ident({0}name) from pg_{1}
+where {0}namespace = pg_my_temp_schema() and {0}name like 'ward%.%'"""
+_RESOLVED = """
+select name, case when name ~ '\\(' then to_regprocedure(name)::text else to_regclass(name)::text end
+from unnest(%s::text[]) as name"""
+_NAME = re.compile(r"\b(ward(?:_internal)?)\.(\w+)")
+_COPY = re.compile(r'(?:pg_temp(?:_\d+)?\.)?"(ward\w*)\.(\w+)"')  # the name of a copy; see _copy
+
+
+def _query(name: str) -> str:
+    """Return a query of extension.sql."""
+    _, *parts = re.split(r"^-- (\w+):.*$", read("extension"), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))[name]
+
+
+@cache
+def _manifest() -> Mapping[str, Any]:
+    return resources.manifest()
+
+
+def _oids(server: Server, function: str, names: Iterable[str]) -> dict[str, int]:
+    """Return the oids of what is there under these names; ``function``: to_regclass or its like."""
+    query = sql.SQL("select name, {}(name)::oid::bigint from unnest(%s::text[]) as name")
+    rows = server.rows(query.format(sql.Identifier(function)), list(names))
+    return {name: oid for name, oid in rows if oid is not None}
+
+
+def _functions(server: Server) -> Iterator[Problem]:
+    wanted = _manifest()["functions"]
+    known = {oid: name for name, oid in _oids(server, "to_regprocedure", wanted).items()}
+    for name in wanted.keys() - known.values():
+        yield Problem(name, "is missing", f"{wanted[name]['statement']};")
+    for oid, signature, *facts, body, plain, _ in server.rows(_query("functions")):
+        if oid not in known:
+            yield Problem(signature, "is additional", f"drop function {signature};")
+            continue
+        one = wanted[known[oid]]
+        found = dict(zip(_ATTRIBUTES, facts, strict=True))
+        changed = [key for key in _ATTRIBUTES if _plain(found[key]) != _plain(one[key])]
+        if one["body"] is not None and hashlib.sha256(body.encode()).hexdigest() != one["body"]:
+            changed.append("body")
+        if changed or not plain:
+            text = f"its {', '.join(changed) or 'kind'} is not what wardkey installs"
+            yield Problem(signature, text, f"{one['statement']};")
+
+
+def _plain(value: Any) -> Any:
+    """Return settings as PostgreSQL keeps them, whose case and quotes may differ."""
+    return (
+        [str(item).lower().replace("'", "").replace('"', "") for item in value]
+        if isinstance(value, list)
+        else value
+    )
+
+
+def _owners(server: Server) -> Iterator[Problem]:
+    superusers = {name for (name,) in server.rows("select rolname from pg_roles where rolsuper")}
+    maker = server.value("select pg_get_userbyid(extowner) from pg_extension where extname = 'wardkey'")
+    owners = _manifest()["owners"]
+    wanted = {oid: owners[name] for name, oid in _oids(server, "to_regprocedure", owners).items()}
+    there = [("function", oid, name, owner) for oid, name, *_, owner in server.rows(_query("functions"))]
+    there += [(kind, oid, name, owner) for oid, name, owner, kind in server.rows(_query("relations"))]
+    there += [("schema", 0, name, owner) for name, owner in server.rows(_query("schemas"))]
+    for kind, oid, name, owner in there:
+        proper = owner == wanted[oid] if kind == "function" and oid in wanted else owner in superusers
+        if not proper:
+            mend = f"alter {kind} {name} owner to {wanted.get(oid, maker)};"
+            yield Problem(f"{kind} {name}", f"belongs to {owner}", mend)
+
+
+def _grants(server: Server) -> Iterator[Problem]:
+    grants = _manifest()["grants"]
+    names = {name for kind, name, *_ in grants if kind != "schema"}
+    resolved = dict(server.rows(_RESOLVED, list(names)))
+    wanted = {(kind, resolved.get(name) or name, *rest) for kind, name, *rest in grants}
+    found = {tuple(row) for row in server.rows(_query("grants"))}
+    for kind, name, role, privilege in sorted(found - wanted):
+        yield Problem(f"{kind} {name}", f"{role} has {privilege}", _revoke(kind, name, role, privilege))
+    for kind, name, role, privilege in sorted(wanted - found):
+        # PostgreSQL's own objects are not among those found
+        test = {"function": "has_function_privilege", "table": "has_table_privilege"}.get(kind, "")
+        if name.startswith("ward") or not server.value(f"select {test}(%s, %s, %s)", role, name, privilege):
+            what = "" if kind == "table" else f"{kind} "
+            yield Problem(
+                f"{kind} {name}", f"{role} lacks {privilege}", f"grant {privilege} on {what}{name} to {role};"
+            )
+
+
+def _revoke(kind: str, name: str, role: str, privilege: str) -> str:
+    what = privilege.removesuffix(" WITH GRANT OPTION")
+    if match := re.fullmatch(r"(.*) \((.*)\)", name) if kind == "table" else None:
+        name, what = match[1], f"{what} ({match[2]})"
+    return f"revoke {what} on {'' if kind == 'table' else f'{kind} '}{name} from {role};"
+
+
+def _relations(server: Server) -> Iterator[Problem]:
+    """Make a temporary copy of each table, sequence and view, and compare."""
+    for statement in _manifest()["relations"]:
+        server.connection.execute(_copy(statement))
+    copies = dict(server.rows(_COPIES.format("rel", "class")))
+    made = describe(server, copies, lambda oid, text: _COPY.sub(r"\1.\2", text))
+    expected = {_COPY.sub(r"\1.\2", copies[oid]): _own(parts) for oid, parts in made.items()}
+    there = {name: (oid, kind) for oid, name, _, kind in server.rows(_query("relations"))}
+    found = describe(server, [oid for oid, _ in there.values()])
+    for name, parts in expected.items():
+        if name not in there:
+            yield Problem(name, "is missing", "restore the database from a backup")
+        else:
+            yield from compare(name, parts, _own(found[there[name][0]]))
+    for name in there.keys() - expected.keys():
+        kind = there[name][1]
+        yield Problem(name, f"is an additional {kind}", f"drop {kind} {name};")
+
+
+def _own(parts: Parts) -> Parts:
+    """Leave out what _owners and _grants compare."""
+    return {key: part for key, part in parts.items() if key[0] not in ("owner", "privilege")}
+
+
+def _sql_functions(server: Server) -> Iterator[Problem]:
+    wanted = {name: one["statement"] for name, one in _manifest()["functions"].items() if one["body"] is None}
+    there = _oids(server, "to_regprocedure", wanted)
+    for statement in wanted.values():
+        server.connection.execute(_copy(statement))
+    definition = "select oid::bigint, pg_get_functiondef(oid) from pg_proc where oid = any(%s)"
+    copies = [oid for oid, _ in server.rows(_COPIES.format("pro", "proc"))]
+    expected = {
+        # within, PostgreSQL qualifies parameters with the mere name
+        re.sub(r'"ward\w*\.(\w+)"\.', r"\1.", re.sub(r'pg_temp\w*\."(ward\w*\.\w+)"', r"\1", text))
+        for _, text in server.rows(definition, copies)
+    }
+    by_oid = {oid: name for name, oid in there.items()}
+    for oid, text in server.rows(definition, list(by_oid)):
+        if text not in expected:
+            name = by_oid[oid]
+            yield Problem(name, "is not what wardkey installs", f"{wanted[name]};")
+
+
+def _copy(statement: str) -> str:
+    """Return the statement that makes a temporary copy, which is called "ward_internal.tenants"."""
+    head, on, tail = (
+        statement.partition(" on ") if " index " in statement.partition("\n")[0] else ("", "", statement)
+    )
+    tail = re.sub(r"^create or replace (view|function)", r"create \1", tail)
+    return head + on + _NAME.sub(r'pg_temp."\1.\2"', tail, count=1)
+
+
+CHECKS = (
+    Check(
+        "functions-unchanged", "the functions of the extension are those that wardkey installs", _functions
+    ),
+    Check(
+        "sql-functions-unchanged", "so are those that PostgreSQL keeps as trees", _sql_functions, writes=True
+    ),
+    Check(
+        "registry-unchanged", "so are tables, views and sequences of the registry", _relations, writes=True
+    ),
+    Check("extension-owners", "nobody but a superuser or ward_owner owns them", _owners),
+    Check("extension-grants", "privileges on them are those that wardkey grants", _grants),
+)
