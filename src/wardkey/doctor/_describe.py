@@ -56,12 +56,15 @@ def compare(
         kind, name = key
         what = f"{kind} {name}".strip()
         if wanted is None and there is not None:
-            yield Problem(label, f"{what} is additional", _statement(there.removal))
+            yield Problem(label, f"{what} is additional", _statement(there.removal or otherwise))
         elif wanted is not None:
             removal = there.removal if there is not None and kind not in ("column", "privilege") else None
-            made = "; ".join(filter(None, [removal, wanted.creation and mend(wanted.creation)]))
-            again = "; ".join(filter(None, [removal, otherwise])) if wanted.creation is None else made
-            yield Problem(label, f"{what} is {'missing' if there is None else 'changed'}", _statement(again))
+            lacks_column = there is None and kind == "column"
+            creation = mend(wanted.creation) if wanted.creation and not lacks_column else otherwise
+            statement = "; ".join(filter(None, (removal, creation)))
+            yield Problem(
+                label, f"{what} is {'missing' if there is None else 'changed'}", _statement(statement)
+            )
 
 
 def _statement(text: str | None) -> str | None:

@@ -4,11 +4,11 @@ with relation as (
   select c.*, c.oid::regclass::text as name, c.relkind in ('r', 'p') as is_table
   from pg_class as c where c.oid = any (@relations)
 ), privilege as (
-  select r.oid, r.name, null::text as column_name, a.*
+  select r.oid, r.name, case r.relkind when 'S' then 'sequence ' else '' end as kind, null::text as column_name, a.*
   from relation as r
   cross join aclexplode(coalesce(r.relacl, acldefault(case r.relkind when 'S' then 's'::"char" else 'r' end, r.relowner))) as a
   union all
-  select r.oid, r.name, quote_ident(t.attname), a.*
+  select r.oid, r.name, '', quote_ident(t.attname), a.*
   from relation as r join pg_attribute as t on t.attrelid = r.oid cross join aclexplode(t.attacl) as a
 )
 select oid::bigint, 'relation' as kind, '' as name,
@@ -20,16 +20,16 @@ select oid::bigint, 'relation' as kind, '' as name,
 from relation
 
 union all
-select oid, 'owner', '', pg_get_userbyid(relowner), format('alter table %s owner to %I', name, pg_get_userbyid(relowner)), null
+select oid, 'owner', '', pg_get_userbyid(relowner), format('alter %s %s owner to %I', case relkind when 'S' then 'sequence' else 'table' end, name, pg_get_userbyid(relowner)), null
 from relation
 
 union all
 select p.oid, 'privilege',
   concat_ws(' ', privilege_type, 'on ' || column_name, case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end),
   case when is_grantable then 'with grant option' else '' end,
-  format('grant %s%s on %s to %s', privilege_type, ' (' || column_name || ')', name,
+  format('grant %s%s on %s%s to %s', privilege_type, ' (' || column_name || ')', kind, name,
     case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end),
-  format('revoke %s%s on %s from %s', privilege_type, ' (' || column_name || ')', name,
+  format('revoke %s%s on %s%s from %s', privilege_type, ' (' || column_name || ')', kind, name,
     case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end)
 from privilege as p
 
@@ -42,7 +42,7 @@ select r.oid, 'column', quote_ident(a.attname),
     coalesce('set default ' || pg_get_expr(d.adbin, d.adrelid), 'drop default')
     || case when not r.is_table then '' when a.attnotnull then format(', alter column %I set not null', a.attname)
       else format(', alter column %I drop not null', a.attname) end) end,
-  format('alter table %s drop column %I', r.name, a.attname)
+  case when r.is_table then format('alter table %s drop column %I', r.name, a.attname) end
 from relation as r
 join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
 left join pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
@@ -71,16 +71,14 @@ left join pg_constraint as c on c.conindid = x.indexrelid and c.conrelid = r.oid
 union all
 select r.oid, 'trigger', quote_ident(t.tgname),
   replace(pg_get_triggerdef(t.oid), t.tgfoid::regproc::text, '…') || ' ' || t.tgenabled::text,
-  format('%s; alter table %s %s trigger %I', pg_get_triggerdef(t.oid), r.name,
-    case t.tgenabled when 'A' then 'enable always' when 'R' then 'enable replica' when 'D' then 'disable' else 'enable' end, t.tgname),
+  null,
   format('drop trigger %I on %s', t.tgname, r.name)
 from relation as r join pg_trigger as t on t.tgrelid = r.oid and not t.tgisinternal
 
 union all
 select r.oid, 'function of trigger', quote_ident(t.tgname),
   concat_ws(' ', p.prosrc, l.lanname, case when p.prosecdef then 'definer' end, p.provolatile, p.proparallel,
-    case when p.proisstrict then 'strict' end, case when p.proleakproof then 'leakproof' end, p.proconfig::text,
-    pg_get_userbyid(p.proowner), p.proacl::text),
+    case when p.proisstrict then 'strict' end, case when p.proleakproof then 'leakproof' end, p.proconfig::text),
   null, null
 from relation as r
 join pg_trigger as t on t.tgrelid = r.oid and not t.tgisinternal

@@ -1,0 +1,143 @@
+"""Every ward is as wardkey makes it: compared, part by part, with one that is made now and rolled back.
+
+That one's leaves are partitions of copies of the model tables, so that nobody waits for the doctor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import sql
+
+from ._check import Check, Problem, Server
+from ._describe import Parts, compare, describe
+
+__all__ = ["CHECKS"]
+
+_MAKE = """
+select ward_internal.set_up_schema(t), ward_internal.make_audit_partition(t.id),
+  ward_internal.build_audit_writer(t)
+from ward_internal.tenants as t where id = %s"""
+_CALL = "select ward_internal.{}(%s, t) from ward_internal.tenants as t where id = %s"
+_MAKE_COPY = "create table {} (like {} including all) partition by list (tenant_id)"
+_WARDS = """
+select id, slug, schema_name::text, login_role::text from ward_internal.tenants
+where status <> 'shredded' order by slug"""
+_MODELS = """
+select m.id, m.relation::text from ward_internal.models as m join pg_class as c on c.oid = m.relation
+where exists (select from pg_class where oid = m.shape) order by 2"""
+_RELATIONS = r"""
+select n.nspname::text, c.oid::bigint, c.oid::regclass::text, c.relname::text
+from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+where (n.nspname = any(%s) or n.nspname = 'ward_archive'
+    or n.nspname = 'ward_internal' and c.relname ~ '^audit_platform(_\d{4}_\d\d)?$')
+  and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')"""
+_LOG = re.compile(r"(?:audit_log|audit_platform|log_[0-9a-f]{32})(_\d{4}_\d\d)?")
+_ROLE = "pg_signal_backend"  # the login role of the ward that is made: any that is there and is nothing else to us
+_COPY = "doctor_"  # the name of a model table's copy begins with this
+
+
+@dataclass(frozen=True)
+class _Ward:
+    """A tenant's ward; or, without a slug, where other logs are."""
+
+    id: UUID | None
+    slug: str | None
+    schema: str
+    role: str
+    relations: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """By oid the name, and what it is called in every ward."""
+
+    @property
+    def repair(self) -> str | None:
+        return self.slug and f"select ward.repair_tenant('{self.slug}')"
+
+    def renamed(self, oid: int, text: str) -> str:
+        """Put placeholders for the ward's own names; schema and role have the same."""
+        text = text.replace(self.relations[oid][0], "@this")
+        if self.slug is None:
+            return text
+        words = {self.role: "@ward", self.schema: "@ward", str(self.id): "@id"}
+        return re.sub(rf"\b(?:{'|'.join(words)})\b", lambda match: words[match[0]], text)
+
+    def named(self, name: str, text: str) -> str:
+        """Put the ward's own names for the placeholders."""
+        words = {"@this": name, "@ward": self.schema, "@id": str(self.id)}
+        return re.sub("|".join(words), lambda match: words[match[0]], text)
+
+
+def _unchanged(server: Server) -> Iterator[Problem]:
+    wards = [_Ward(*row) for row in server.rows(_WARDS)]
+    slug = f"doctor{uuid4().hex[:8]}"
+    made = _Ward(uuid4(), slug, f"tenant_{slug}", _ROLE)
+    yield from _make(server, made)
+    logs = [_Ward(None, None, schema, _ROLE) for schema in ("ward_internal", "ward_archive")]
+    by_schema = {ward.schema: ward for ward in (made, *wards, *logs)}
+    ward_of = {}
+    for schema, oid, name, relname in server.rows(
+        _RELATIONS, [made.schema, *(ward.schema for ward in wards)]
+    ):
+        if not relname.startswith(_COPY):
+            log = _LOG.fullmatch(relname)
+            label = relname if log is None else "audit_log of a month" if log[1] else "audit_log"
+            ward_of[oid] = by_schema[schema]
+            ward_of[oid].relations[oid] = (name, label)
+    found = describe(server, ward_of, lambda oid, text: ward_of[oid].renamed(oid, text))
+    expected = {label: _comparable(found[oid]) for oid, (_, label) in made.relations.items()}
+    for ward in (*wards, *logs):
+        for oid, (name, label) in ward.relations.items():
+            if label not in expected:
+                yield Problem(name, "is additional", f"alter table {name} set schema public;")
+                continue
+            mend = _mend(ward, name)
+            yield from compare(name, expected[label], _comparable(found[oid]), mend, ward.repair)
+        for label in expected.keys() - {label for _, label in ward.relations.values()}:
+            if ward.slug:
+                yield Problem(f"{ward.schema}.{label}", "is missing", f"{ward.repair};")
+
+
+def _mend(ward: _Ward, name: str) -> Callable[[str], str]:
+    return lambda text: ward.named(name, text)
+
+
+def _comparable(parts: Parts) -> Parts:
+    """Leave foreign keys out: to make them would lock shared tables; foreign-keys-there looks at them."""
+    return {key: part for key, part in parts.items() if key[0] != "foreign key"}
+
+
+def _make(server: Server, ward: _Ward) -> Iterator[Problem]:
+    """Make the ward to compare with."""
+
+    run = server.connection.execute
+    run("set local lock_timeout = '5s'")
+    run(
+        "insert into ward_internal.tenants (id, slug, name, schema_name, login_role)"
+        " values (%s, %s, '', %s, %s)",
+        [ward.id, ward.slug, ward.schema, ward.role],
+    )
+    run(_MAKE, [ward.id])
+    models = server.rows(_MODELS)
+    for number, (model, relation) in enumerate(models):
+        copy = f"{ward.schema}.{_COPY}{number}"
+        run(sql.SQL(_MAKE_COPY).format(sql.SQL(copy), sql.SQL(relation)))
+        run("update ward_internal.models set relation = %s where id = %s", [copy, model])
+    for function in ("create_leaf", "build_face"):
+        for model, relation in models:
+            try:
+                with server.connection.transaction():
+                    run(sql.SQL(_CALL).format(sql.Identifier(function)), [model, ward.id])
+            except psycopg.DatabaseError as error:
+                if server.connection.broken:
+                    raise
+                yield Problem(relation, f"no ward can have it: {error.diag.message_primary}")
+
+
+CHECKS = (
+    Check(
+        "wards-unchanged", "wards and logs are what wardkey makes, no more, no less", _unchanged, writes=True
+    ),
+)
