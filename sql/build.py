@@ -102,6 +102,10 @@ _SETTING = re.compile(r"\bset (\w+) (?:=|to) (.*?)(?=\s+set |\s*$)", re.DOTALL)
 _GRANT = re.compile(
     r"grant (.+?) on\s+(?:(function|sequence|schema|table)\s+)?(.+)\s+to\s+([\w, ]+)", re.DOTALL
 )
+_EVENT_TRIGGER = re.compile(
+    r"create event trigger (\w+) on (\w+)(?: when tag in \((.*?)\))?\s+execute function ([\w.]+)\(\)",
+    re.DOTALL,
+)
 _OWNER = re.compile(r"alter function (.+) owner to (\w+)\s*", re.DOTALL)
 
 
@@ -110,9 +114,13 @@ def manifest(script: str) -> dict[str, Any]:
 
     functions: by signature, with the SHA-256 of the body, None where PostgreSQL keeps no text of it.
     relations: the statements that make them. grants: kind and name of the object, role, privilege.
-    owners: of the functions that are not their maker's.
+    owners: of the functions that are not their maker's. event_triggers: event, tags and function.
     """
     made: dict[str, Any] = {"functions": {}, "relations": [], "grants": [], "owners": {}}
+    made["event_triggers"] = {
+        name: [event, re.findall(r"'([^']+)'", tags), function]
+        for name, event, tags, function in _EVENT_TRIGGER.findall(script)
+    }
     for statement in _statements(script):
         if match := _FUNCTION.fullmatch(statement):
             name, arguments, returned, language, attributes, _, body = match.groups()

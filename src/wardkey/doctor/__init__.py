@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import requirements
-from . import audit, extension, faces, keeper, settings, versions, wards
+from . import audit, extension, keeper, settings, versions, wards
 from ._check import Check, Finding, Outcome, Problem, Server, read_checks
 
 __all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "checks", "diagnose"]
@@ -24,8 +24,7 @@ def checks() -> dict[str, tuple[Check, ...]]:
         "versions": versions.CHECKS,
         "extension": extension.CHECKS,
         "wards": wards.CHECKS,
-        "models": read_checks("models") + faces.CHECKS,
-        "row security": read_checks("row_security"),
+        "models": read_checks("models"),
         "roles": read_checks("roles"),
         "privileges": read_checks("privileges"),
         "functions": read_checks("functions"),

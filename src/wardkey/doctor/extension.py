@@ -62,8 +62,7 @@ def _functions(server: Server) -> Iterator[Problem]:
         yield Problem(name, "is missing", f"{wanted[name]['statement']};")
     for oid, signature, *facts, body, plain, _ in server.rows(_query("functions")):
         if oid not in known:
-            yield Problem(signature, "is additional", f"drop function {signature};")
-            continue
+            continue  # others-alone
         one = wanted[known[oid]]
         found = dict(zip(_ATTRIBUTES, facts, strict=True))
         changed = [key for key in _ATTRIBUTES if _plain(found[key]) != _plain(one[key])]
@@ -166,6 +165,45 @@ def _sql_functions(server: Server) -> Iterator[Problem]:
             yield Problem(name, "is not what wardkey installs", f"{wanted[name]};")
 
 
+def _event_triggers(server: Server) -> Iterator[Problem]:
+    maker = server.value("select pg_get_userbyid(extowner) from pg_extension where extname = 'wardkey'")
+    found = {name: facts for name, *facts in server.rows(_query("event_triggers"))}
+    for name, (event, tags, function) in _manifest()["event_triggers"].items():
+        when = f" when tag in ({', '.join(map(repr, tags))})" if tags else ""
+        made = (
+            f"create event trigger {name} on {event}{when} execute function {function}();"
+            f" alter event trigger {name} enable always;"
+        )
+        if name not in found:
+            yield Problem(f"event trigger {name}", "is missing", made)
+            continue
+        *facts, is_always, owned, _ = found[name]
+        if facts != [event, tags, function]:
+            yield Problem(f"event trigger {name}", "was changed", f"drop event trigger {name}; {made}")
+        elif not is_always:
+            mend = f"alter event trigger {name} enable always;"
+            yield Problem(f"event trigger {name}", "is not always enabled", mend)
+        elif not owned:
+            mend = f"alter event trigger {name} owner to {maker};"
+            yield Problem(f"event trigger {name}", "does not belong to a superuser", mend)
+
+
+def _other_event_triggers(server: Server) -> Iterator[Problem]:
+    for name, *_, extension in server.rows(_query("event_triggers")):
+        if extension is None and name not in _manifest()["event_triggers"]:
+            yield Problem(f"event trigger {name}", "is nobody's we know", f"drop event trigger {name};")
+
+
+def _others(server: Server) -> Iterator[Problem]:
+    known = set(_oids(server, "to_regprocedure", _manifest()["functions"]).values())
+    there = {signature: oid for oid, signature, *_ in server.rows(_query("functions"))}
+    for text, kind, identity in server.rows(_query("others")):
+        mend = f"drop {kind} {identity};"
+        if there.get(identity) in known:
+            mend = f"alter extension wardkey add function {identity};"
+        yield Problem(text, "is none of wardkey's", mend)
+
+
 def _copy(statement: str) -> str:
     """Return the statement that makes a temporary copy, which is called "ward_internal.tenants"."""
     head, on, tail = (
@@ -185,6 +223,11 @@ CHECKS = (
     Check(
         "registry-unchanged", "so are tables, views and sequences of the registry", _relations, writes=True
     ),
+    Check(
+        "event-triggers", "DDL on model tables and grants fire our event triggers, always", _event_triggers
+    ),
+    Check("event-triggers-alone", "no other event trigger takes part in DDL", _other_event_triggers, "warn"),
+    Check("others-alone", "nothing else lies in the schemas of wardkey and of wards", _others),
     Check("extension-owners", "nobody but a superuser or ward_owner owns them", _owners),
     Check("extension-grants", "privileges on them are those that wardkey grants", _grants),
 )

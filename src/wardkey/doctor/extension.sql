@@ -44,3 +44,22 @@ from (
 ) as o (kind, name, owner, acl)
 cross join aclexplode(o.acl) as a
 where a.grantee <> o.owner;
+
+-- event_triggers: of the database, with the extension they belong to
+select e.evtname::text, e.evtevent::text, coalesce(e.evttags, '{}'), e.evtfoid::regproc::text, e.evtenabled = 'A', r.rolsuper,
+  (select x.extname::text from pg_depend as d join pg_extension as x on x.oid = d.refobjid
+    where d.classid = 'pg_event_trigger'::regclass and d.objid = e.oid and d.deptype = 'e')
+from pg_event_trigger as e join pg_roles as r on r.oid = e.evtowner;
+
+-- others: what else lies in schemas of wardkey and of wards, and would be found by its name there
+select pg_describe_object(d.classid, d.objid, 0), i.type, i.identity
+from pg_depend as d
+join pg_namespace as n on d.refclassid = 'pg_namespace'::regclass and n.oid = d.refobjid
+cross join pg_identify_object(d.classid, d.objid, 0) as i
+where d.classid not in ('pg_class'::regclass, 'pg_default_acl'::regclass) and d.deptype = 'n'
+  and (n.nspname in ('ward', 'ward_internal', 'ward_archive')
+    or n.nspname in (select schema_name from ward_internal.tenants where status <> 'shredded'))
+  and not exists (select from pg_depend as e where e.classid = d.classid and e.objid = d.objid and e.deptype = 'e')
+  and not exists (
+    select from pg_trigger as t join pg_class as c on c.oid = t.tgrelid
+    where d.classid = 'pg_proc'::regclass and t.tgfoid = d.objid and c.relnamespace = n.oid);

@@ -9,16 +9,6 @@ select t.slug, format('has %s active keys', count(k.version) filter (where k.sta
 from tenant as t left join ward_internal.tenant_keys as k on k.tenant_id = t.id
 group by t.id, t.slug having count(k.version) filter (where k.state = 'active') <> 1 order by 1;
 
--- one-active-key (fail): the registry cannot hold two active keys of a tenant
-select 'ward_internal.tenant_keys', 'the unique index over active keys is missing or invalid',
-  'drop index if exists ward_internal.tenant_keys_one_active; create unique index tenant_keys_one_active '
-  'on ward_internal.tenant_keys (tenant_id) where state = ''active'';'
-where not exists (
-  select from pg_index
-  where indexrelid = to_regclass('ward_internal.tenant_keys_one_active') and indisunique and indisvalid
-    and indrelid = 'ward_internal.tenant_keys'::regclass
-    and pg_get_expr(indpred, indrelid) = '(state = ''active''::text)');
-
 -- own-kek (fail): no two tenants share a key encryption key
 select string_agg(distinct t.slug, ', ' order by t.slug), format('share %s', k.kek),
   'restore the rows of ward_internal.tenant_keys from a backup'
@@ -63,15 +53,6 @@ from ward_internal.rotations as r join tenant as t on t.id = r.tenant_id
 where r.finished_at is null
   and r.started_at < now() - case when r.fenced_at is null and not r.paused then interval '1 day' else interval '7 days' end
 order by 1;
-
--- destroyed-keys-gone (fail): the registry cannot keep a wrapped key that is destroyed
-select 'ward_internal.tenant_keys', 'the constraint over destroyed keys is missing',
-  'update ward_internal.tenant_keys set wrapped = null where state = ''destroyed''; '
-  'alter table ward_internal.tenant_keys add constraint tenant_keys_wrapped_until_destroyed '
-  'check ((state = ''destroyed'') = (wrapped is null));'
-where not exists (
-  select from pg_constraint
-  where conrelid = 'ward_internal.tenant_keys'::regclass and conname = 'tenant_keys_wrapped_until_destroyed' and convalidated);
 
 -- shredded-gone (fail): a shredded tenant has no ward, no role and no key
 select t.slug, concat_ws(', ', 'still has ' || case when n.oid is not null then 'its schema' end,

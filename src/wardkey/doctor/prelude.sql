@@ -14,10 +14,8 @@ with tenant as (  -- those that have a ward
   select m.relation::oid as oid from ward_internal.models as m join pg_class as c on c.oid = m.relation
   union
   select oid from leaf
-), ward as (  -- a row per tenant and model; oid is null where the face is missing, writer where its function is
-  select t.id as tenant_id, t.slug, t.schema_name, t.login_role, m.id as model_id, m.face, m.relation,
-    c.oid, c.relowner, c.relacl,
-    to_regprocedure(format('%I.%I()', t.schema_name, ward_internal.writer_name(m.face, t.schema_name))) as writer
+), ward as (  -- a row per tenant and model; oid is null where the face is missing
+  select t.id as tenant_id, t.slug, m.id as model_id, m.relation, c.oid
   from tenant as t
   cross join ward_internal.models as m
   left join pg_namespace as n on n.nspname = t.schema_name
@@ -45,29 +43,13 @@ with tenant as (  -- those that have a ward
   ) as g
 ), executable as (  -- functions that tenants may execute
   select p.oid, p.oid::regprocedure::text as name, p.proowner, p.prosecdef, n.nspname, o.name as who,
-    p.pronamespace in ('ward'::regnamespace, 'ward_internal'::regnamespace)
-      or n.nspname in (select schema_name from tenant) as ours,
+    n.nspname in ('ward', 'ward_internal') or n.nspname in (select schema_name from tenant) as ours,
     format('%s may execute it', o.name) as found,
     format('revoke execute on function %s from %s;', p.oid::regprocedure, o.name) as revoke
   from pg_proc as p
   join pg_namespace as n on n.oid = p.pronamespace
   cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
   join outsider as o on o.oid = a.grantee
-), tenant_function as (  -- what sql/privileges.sql grants to ward_tenant
-  select unnest(array['ward.login(text)', 'ward.login_session(text)', 'ward.renew_session()', 'ward.renew_keys()', 'ward.logout()',
-    'ward.tenant_id()', 'ward.subject()', 'ward.role()', 'ward.unseal(bytea,bytea,bytea)', 'ward.parse_array(text)',
-    'ward.unseal_bytes(bytea,bytea,bytea)', 'ward.upsert(regclass,jsonb)', 'ward.request_rotation(text)',
-    'ward.nextval(regclass)', 'ward.currval(regclass)', 'ward.lastval()', 'ward.setval(regclass,bigint,boolean)',
-    'ward.pg_get_serial_sequence(text,text)',
-    'ward.audit_entries(timestamp with time zone,timestamp with time zone)',
-    'ward.audit_reads_of(text,text,timestamp with time zone,timestamp with time zone)',
-    'ward.audit_acts_of(text,timestamp with time zone,timestamp with time zone)',
-    'ward.audit_coverage(text,timestamp with time zone,timestamp with time zone)',
-    'ward.audit_refusals(timestamp with time zone,timestamp with time zone)',
-    'ward.audit_of_key(integer,timestamp with time zone,timestamp with time zone)',
-    'ward.audit_activity(timestamp with time zone,timestamp with time zone)',
-    'ward.audit_anomalies(timestamp with time zone,timestamp with time zone,numeric)',
-    'ward.audit_export(timestamp with time zone,timestamp with time zone)']) as name
 ), definer as (  -- SECURITY DEFINER functions and the search_path they set
   select p.oid::regprocedure::text as name, s.path,
     format('alter function %s set search_path = pg_catalog, pg_temp;', p.oid::regprocedure) as pin
@@ -76,13 +58,6 @@ with tenant as (  -- those that have a ward
     select substr(line, 13) as path from unnest(p.proconfig) as line where line like 'search_path=%'
   ) as s on true
   where p.prosecdef and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
-), policy as (  -- what ward_internal.set_row_security makes; the restrictive one checks new rows
-  select name, permissive, rule, case stored when 'true' then stored else rule end as stored,
-    format('create policy %I on %%s as %s using (tenant_id = (select ward.tenant_id())) with check (%s);', name, kind,
-      stored) as creation
-  from (values ('ward_tenant', true, 'permissive', 'true'),
-      ('ward_fence', false, 'restrictive', 'tenant_id = (select ward.tenant_id())')) as p (name, permissive, kind, stored)
-  cross join (values ('(tenant_id = ( SELECT ward.tenant_id() AS tenant_id))')) as r (rule)
 ), tenant_setting (name, value) as (  -- what ward_internal.set_up_role gives a login role, beside its search_path
   values ('log_min_messages', 'fatal'), ('log_min_error_statement', 'panic'), ('log_statement', 'none'),
     ('log_duration', 'off'), ('log_min_duration_statement', '-1'), ('log_min_duration_sample', '-1'),

@@ -1,37 +1,20 @@
 -- What tenants, and everybody through PUBLIC, may touch: faces, shares and the functions meant for them.
 
--- inner-tables-closed (fail): nobody but the owner has a privilege on leaves, parents, shapes or the registry
+-- inner-tables-closed (fail): nobody but the owner has a privilege on leaves, parents or shapes
 select relation, found, revoke
 from privilege
-where (oid in (select oid from guarded)
-    or relnamespace in ('ward'::regnamespace, 'ward_internal'::regnamespace, 'ward_model'::regnamespace))
-  and grantee <> relowner
-  and not (who = 'ward_owner' and not is_grantable
-    and (relation, privilege_type, coalesce(attname, '')) in (
-      ('ward_internal.tenants', 'SELECT', ''), ('ward_internal.tenant_keys', 'SELECT', ''),
-      ('ward_internal.issuers', 'SELECT', ''), ('ward_internal.settings', 'SELECT', ''),
-      ('ward_internal.rotation_requests', 'INSERT', ''), ('ward_internal.rotation_requests', 'SELECT', ''),
-      ('ward_internal.models', 'SELECT', ''), ('ward_internal.sealed_columns', 'SELECT', ''),
-      ('ward_internal.audit_id', 'SELECT', ''), ('ward_internal.audit_id', 'UPDATE', ''),
-      ('ward_internal.audit_batches', 'SELECT', ''), ('ward_internal.audit_checkpoints', 'SELECT', '')))
+where (oid in (select oid from guarded) or relnamespace = 'ward_model'::regnamespace) and grantee <> relowner
 order by 1, 2;
 
--- faces-closed (fail): a face's only user is its tenant's login role, to read and write rows
-select p.relation, p.found, p.revoke
-from privilege as p join ward as w on w.oid = p.oid
-where p.grantee <> p.relowner and p.who <> 'ward_owner' and not (p.who = quote_ident(w.login_role)
-  and not p.is_grantable and p.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))
-order by 1, 2;
-
--- faces-open (fail): every tenant may read and write its faces
-select w.oid::regclass::text, format('%I lacks a privilege', w.login_role),
-  format('grant select, insert, update, delete on %s to %I;', w.oid::regclass, w.login_role)
-from ward as w
-where w.oid is not null and (
-  select count(distinct privilege_type) from privilege as p
-  where p.oid = w.oid and p.who = quote_ident(w.login_role) and p.attname is null
-    and p.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE')) < 4
-order by 1;
+-- ward-functions-closed (fail): nobody but its owner may execute a function of a ward: triggers need not be asked
+select p.oid::regprocedure::text, format('%s may execute it', who),
+  format('revoke execute on function %s from %s;', p.oid::regprocedure, who)
+from tenant as t
+join pg_namespace as n on n.nspname = t.schema_name
+join pg_proc as p on p.pronamespace = n.oid
+cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
+cross join lateral (select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end) as g (who)
+where a.grantee <> p.proowner order by 1, 2;
 
 -- schemas-closed (fail): no tenant may create in a schema, nor use the registry's, the shapes' or another ward
 select quote_ident(n.nspname), format('%s has %s', o.name, a.privilege_type),
@@ -102,16 +85,6 @@ order by 1, 2;
 -- functions-hidden (fail): no tenant can call the functions behind statistics, sizes, large objects and WAL messages
 select name, found, revoke from executable
 where oid in (select ward_internal.hidden_functions()) order by 1, 2;
-
--- inner-functions-closed (fail): tenants can execute those functions of wardkey that are meant for them, no others
-select name, found, revoke from executable
-where ours and not (who = 'ward_tenant' and name in (select name from tenant_function)) order by 1, 2;
-
--- functions-open (fail): ward_tenant may execute the functions meant for tenants
-select name, 'ward_tenant may not execute it', format('grant execute on function %s to ward_tenant;', name)
-from tenant_function
-where to_regprocedure(name) is not null
-  and not has_function_privilege('ward_tenant', to_regprocedure(name), 'execute') order by 1;
 
 -- definers-closed (fail): PUBLIC cannot execute any SECURITY DEFINER function
 select name, 'is SECURITY DEFINER, and public may execute it', revoke from executable

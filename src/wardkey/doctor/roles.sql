@@ -45,23 +45,18 @@ join pg_shdepend as d on d.refclassid = 'pg_authid'::regclass and d.refobjid = r
   and d.dbid = (select oid from pg_database where datname = current_database())
 group by t.login_role order by 1;
 
--- owners (fail): parents, leaves, shapes, faces, their functions and schemas, and the gates are ward_owner's
+-- owners (fail): shapes, and schemas and functions of wards are ward_owner's
 select o.name, format('belongs to %I', pg_get_userbyid(o.owner)),
   format('alter %s %s owner to ward_owner;', o.kind, o.name)
 from (
   select 'table', c.oid::regclass::text, c.relowner
-  from pg_class as c
-  where c.oid in (select oid from guarded) or c.oid in (select shape from ward_internal.models)
+  from pg_class as c where c.oid in (select shape from ward_internal.models)
   union all
-  select 'view', oid::regclass::text, relowner from ward where oid is not null
-  union all
-  select 'function', p.oid::regprocedure::text, p.proowner from ward as w join pg_proc as p on p.oid = w.writer
+  select 'function', p.oid::regprocedure::text, p.proowner
+  from tenant as t join pg_namespace as n on n.nspname = t.schema_name join pg_proc as p on p.pronamespace = n.oid
   union all
   select 'schema', quote_ident(n.nspname), n.nspowner
   from tenant as t join pg_namespace as n on n.nspname = t.schema_name
-  union all
-  select 'function', p.oid::regprocedure::text, p.proowner
-  from pg_proc as p where p.pronamespace = 'ward'::regnamespace and p.prosecdef
 ) as o (kind, name, owner)
 where pg_get_userbyid(o.owner) <> 'ward_owner' order by 1;
 
@@ -92,3 +87,10 @@ order by 1, 2;
 select rolname::text, 'its password is kept as MD5',
   format('set password_encryption = ''scram-sha-256''; and in psql: \password %I', rolname)
 from pg_authid where rolcanlogin and rolpassword like 'md5%' order by 1;
+
+-- nobody-exempt (warn): nobody but superusers is exempt from row-level security
+select rolname::text, 'has BYPASSRLS', format('alter role %I nobypassrls;', rolname)
+from pg_roles
+where rolbypassrls and not rolsuper
+  and rolname not in (select login_role from tenant union all values ('ward_owner'), ('ward_tenant'))
+order by 1;

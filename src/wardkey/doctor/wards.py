@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -28,8 +29,9 @@ _WARDS = """
 select id, slug, schema_name::text, login_role::text from ward_internal.tenants
 where status <> 'shredded' order by slug"""
 _MODELS = """
-select m.id, m.relation::text from ward_internal.models as m join pg_class as c on c.oid = m.relation
-where exists (select from pg_class where oid = m.shape) order by 2"""
+select m.id, m.relation::text, m.relation::oid::bigint, m.shape::oid::bigint, m.shape::text
+from ward_internal.models as m join pg_class as c on c.oid = m.relation join pg_class as s on s.oid = m.shape
+order by 2"""
 _RELATIONS = r"""
 select n.nspname::text, c.oid::bigint, c.oid::regclass::text, c.relname::text
 from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
@@ -37,18 +39,19 @@ where (n.nspname = any(%s) or n.nspname = 'ward_archive'
     or n.nspname = 'ward_internal' and c.relname ~ '^audit_platform(_\d{4}_\d\d)?$')
   and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')"""
 _LOG = re.compile(r"(?:audit_log|audit_platform|log_[0-9a-f]{32})(_\d{4}_\d\d)?")
-_ROLE = "pg_signal_backend"  # the login role of the ward that is made: any that is there and is nothing else to us
-_COPY = "doctor_"  # the name of a model table's copy begins with this
+_ROLE = "pg_signal_backend"  # in place of the login role of the ward that is made: one that is there
+_COPY = "doctor_"  # with the number of the model: the name of a model table's copy
+_ADDED = ("trigger", "function of trigger", "rule", "policy", "child")  # what no shape has
 
 
 @dataclass(frozen=True)
 class _Ward:
-    """A tenant's ward; or, without a slug, where other logs are."""
+    """A tenant's ward; without a slug, what is of no ward."""
 
-    id: UUID | None
-    slug: str | None
-    schema: str
-    role: str
+    id: UUID | None = None
+    slug: str | None = None
+    schema: str = ""
+    role: str = ""
     relations: dict[int, tuple[str, str]] = field(default_factory=dict)
     """By oid the name, and what it is called in every ward."""
 
@@ -58,7 +61,7 @@ class _Ward:
 
     def renamed(self, oid: int, text: str) -> str:
         """Put placeholders for the ward's own names; schema and role have the same."""
-        text = text.replace(self.relations[oid][0], "@this")
+        text = re.sub(rf"(?<![\w.]){re.escape(self.relations[oid][0])}(?!\w)", "@this", text)
         if self.slug is None:
             return text
         words = {self.role: "@ward", self.schema: "@ward", str(self.id): "@id"}
@@ -72,32 +75,41 @@ class _Ward:
 
 def _unchanged(server: Server) -> Iterator[Problem]:
     wards = [_Ward(*row) for row in server.rows(_WARDS)]
+    models = server.rows(_MODELS)
     slug = f"doctor{uuid4().hex[:8]}"
     made = _Ward(uuid4(), slug, f"tenant_{slug}", _ROLE)
-    yield from _make(server, made)
-    logs = [_Ward(None, None, schema, _ROLE) for schema in ("ward_internal", "ward_archive")]
-    by_schema = {ward.schema: ward for ward in (made, *wards, *logs)}
+    yield from _make(server, made, models)
+    logs, parents = _Ward(), _Ward()
+    by_schema = {ward.schema: ward for ward in (made, *wards)}
     ward_of = {}
-    for schema, oid, name, relname in server.rows(
-        _RELATIONS, [made.schema, *(ward.schema for ward in wards)]
-    ):
-        if not relname.startswith(_COPY):
-            log = _LOG.fullmatch(relname)
-            label = relname if log is None else "audit_log of a month" if log[1] else "audit_log"
-            ward_of[oid] = by_schema[schema]
-            ward_of[oid].relations[oid] = (name, label)
+    for schema, oid, name, relname in server.rows(_RELATIONS, [*by_schema]):
+        log = _LOG.fullmatch(relname)
+        label = relname if log is None else "audit_log of a month" if log[1] else "audit_log"
+        ward_of[oid] = by_schema.get(schema, logs)
+        ward_of[oid].relations[oid] = (name, label)
+    for number, (_, name, oid, *_) in enumerate(models):
+        ward_of[oid] = parents
+        parents.relations[oid] = (name, f"{_COPY}{number}")
     found = describe(server, ward_of, lambda oid, text: ward_of[oid].renamed(oid, text))
     expected = {label: _comparable(found[oid]) for oid, (_, label) in made.relations.items()}
-    for ward in (*wards, *logs):
+    for ward in (parents, *wards, logs):
         for oid, (name, label) in ward.relations.items():
-            if label not in expected:
+            if label in expected:
+                parts = _comparable(found[oid])
+                yield from compare(name, expected[label], parts, _mend(ward, name), ward.repair)
+            else:
                 yield Problem(name, "is additional", f"alter table {name} set schema public;")
-                continue
-            mend = _mend(ward, name)
-            yield from compare(name, expected[label], _comparable(found[oid]), mend, ward.repair)
-        for label in expected.keys() - {label for _, label in ward.relations.values()}:
-            if ward.slug:
+        missing = expected.keys() - {label for _, label in ward.relations.values()}
+        for label in sorted(missing) if ward.slug else ():
+            if not label.startswith(_COPY):
                 yield Problem(f"{ward.schema}.{label}", "is missing", f"{ward.repair};")
+
+
+def _shapes(server: Server) -> Iterator[Problem]:
+    names = {oid: name for *_, oid, name in server.rows(_MODELS)}
+    for oid, parts in describe(server, names).items():
+        added = {key: part for key, part in parts.items() if key[0] in _ADDED}
+        yield from compare(names[oid], {}, added)
 
 
 def _mend(ward: _Ward, name: str) -> Callable[[str], str]:
@@ -109,9 +121,8 @@ def _comparable(parts: Parts) -> Parts:
     return {key: part for key, part in parts.items() if key[0] != "foreign key"}
 
 
-def _make(server: Server, ward: _Ward) -> Iterator[Problem]:
+def _make(server: Server, ward: _Ward, models: list[tuple[Any, ...]]) -> Iterator[Problem]:
     """Make the ward to compare with."""
-
     run = server.connection.execute
     run("set local lock_timeout = '5s'")
     run(
@@ -120,13 +131,13 @@ def _make(server: Server, ward: _Ward) -> Iterator[Problem]:
         [ward.id, ward.slug, ward.schema, ward.role],
     )
     run(_MAKE, [ward.id])
-    models = server.rows(_MODELS)
-    for number, (model, relation) in enumerate(models):
+    for number, (model, relation, *_) in enumerate(models):
         copy = f"{ward.schema}.{_COPY}{number}"
         run(sql.SQL(_MAKE_COPY).format(sql.SQL(copy), sql.SQL(relation)))
+        run("select ward_internal.set_row_security(%s)", [copy])
         run("update ward_internal.models set relation = %s where id = %s", [copy, model])
     for function in ("create_leaf", "build_face"):
-        for model, relation in models:
+        for model, relation, *_ in models:
             try:
                 with server.connection.transaction():
                     run(sql.SQL(_CALL).format(sql.Identifier(function)), [model, ward.id])
@@ -140,4 +151,5 @@ CHECKS = (
     Check(
         "wards-unchanged", "wards and logs are what wardkey makes, no more, no less", _unchanged, writes=True
     ),
+    Check("shapes-alone", "nothing acts on the shapes of model tables", _shapes),
 )
