@@ -140,7 +140,7 @@ def manifest(script: str) -> dict[str, Any]:
                 "body": body and hashlib.sha256(body.encode()).hexdigest(),
                 "statement": statement,
             }
-        elif re.match(r"create (or replace view|table|sequence|(unique )?index)\b", statement):
+        elif re.match(r"(create (or replace view|table|sequence|(unique )?index)|alter table)\b", statement):
             made["relations"].append(statement)
         elif match := _GRANT.fullmatch(statement):
             privileges, kind, objects, roles = match.groups()

@@ -29,31 +29,38 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         " alter event trigger ward_follow_models enable always",
         set(),
     ),
-    "leaves-there": (f"drop table {LEAF} cascade", set()),
+    "leaves-there": (f"drop table {LEAF} cascade", ANY),
+    "wards-unchanged": (f"drop trigger patients_write on {FACE}", {"others-alone"}),
+    "shapes-alone": (
+        "create rule nothing as on insert to ward_model.clinic__patients do instead nothing",
+        set(),
+    ),
+    "functions-unchanged": ("alter function ward.logout() stable", set()),
+    "sql-functions-unchanged": (
+        "create or replace function ward_internal.quoted_name(p_name name) returns text language sql"
+        " immutable strict parallel safe set search_path = pg_catalog, pg_temp return p_name",
+        ANY,
+    ),
+    "registry-unchanged": ("drop index ward_internal.tenant_keys_one_active", set()),
+    "event-triggers": ("alter event trigger ward_follow_models enable replica", set()),
+    "event-triggers-alone": (
+        "create function clinic.f() returns event_trigger language plpgsql as 'begin end';"
+        " create event trigger wk_mine on sql_drop execute function clinic.f()",
+        set(),
+    ),
+    "others-alone": ("create function ward.f() returns int language sql return 1", {"extension-grants"}),
+    "extension-owners": ("alter function ward.login(text) owner to postgres", ANY),
+    "extension-grants": ("grant execute on function ward.protect to ward_tenant", set()),
+    "ward-functions-closed": ("grant execute on function {ward}.patients_write_{slug}() to public", set()),
+    "foreign-keys-there": (
+        f"alter table {LEAF} add constraint wk_key foreign key (city) references clinic.icd10",
+        set(),
+    ),
     "leaves-only": (
         "create table clinic.stray partition of clinic.patients default;"
         " select ward_internal.set_row_security('clinic.stray')",
         set(),
     ),
-    "faces-there": (f"drop view {FACE}", set()),
-    "faces-unchanged": (
-        f"create or replace view {FACE} as select id, ''::text as name, ''::text as ssn,"
-        f" null::date as birth_date, city, created_at from {LEAF}",
-        set(),
-    ),
-    "triggers-there": (f"drop trigger patients_write on {FACE}", set()),
-    "triggers-unchanged": (
-        "create or replace function {ward}.patients_write_{slug}() returns trigger language plpgsql"
-        " security definer set search_path = pg_catalog, pg_temp as 'begin return new; end'",
-        set(),
-    ),
-    "writes-audited": (f"alter table {LEAF} enable trigger ward_audit", set()),
-    "models-followed": ("alter event trigger ward_follow_models enable replica", set()),
-    "row-security-enabled": (f"alter table {LEAF} disable row level security", set()),
-    "row-security-forced": ("alter table clinic.patients no force row level security", set()),
-    "policies-there": (f"drop policy ward_fence on {LEAF}", set()),
-    "policies-unchanged": (f"alter policy ward_tenant on {LEAF} using (true)", set()),
-    "policies-alone": (f"create policy everybody on {LEAF} using (true)", set()),
     "nobody-exempt": ("create role wk_exempt bypassrls", set()),
     "ward-roles-powerless": ("alter role ward_owner createdb", set()),
     "ward-owner-alone": ("create role wk_member; grant ward_owner to wk_member", set()),
@@ -66,7 +73,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         "create table clinic.theirs (id int); alter table clinic.theirs owner to {ward}",
         {"tables-protected"},
     ),
-    "owners": (f"alter table {LEAF} owner to postgres", set()),
+    "owners": ("alter table ward_model.clinic__patients owner to postgres", set()),
     "tenant-log-settings": ("alter role {ward} in database {database} set log_statement = 'all'", set()),
     "tenant-search-path": ("alter role {ward} in database {database} set search_path = clinic", set()),
     "tenant-own-settings": ("alter role {ward} set work_mem = '1GB'", set()),
@@ -74,9 +81,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         "update pg_authid set rolpassword = 'md5' || md5('x') where rolname = '{ward}'",
         set(),
     ),
-    "inner-tables-closed": (f"grant select (city) on {LEAF} to {{ward}}", set()),
-    "faces-closed": (f"grant trigger on {FACE} to {{ward}}", set()),
-    "faces-open": (f"revoke delete on {FACE} from {{ward}}", set()),
+    "inner-tables-closed": ("grant select (city) on ward_model.clinic__patients to {ward}", set()),
     "schemas-closed": ("grant create on schema {ward} to {ward}", set()),
     "tenants-reach-nothing-else": (
         "create table clinic.notes (id int); grant select on clinic.notes to public",
@@ -88,11 +93,6 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     "statistics-hidden": ("grant select on pg_stat_activity to ward_tenant", set()),
     "columns-hidden": ("grant select (reltuples) on pg_class to public", set()),
     "functions-hidden": ("grant execute on function pg_notify(text, text) to {ward}", set()),
-    "inner-functions-closed": (
-        "grant execute on function ward_internal.seal(text, bytea, bytea) to ward_tenant",
-        set(),
-    ),
-    "functions-open": ("revoke execute on function ward.role() from ward_tenant", set()),
     "definers-closed": (
         "create function clinic.peek() returns int language sql security definer"
         " set search_path = pg_catalog, pg_temp return 1",
@@ -129,7 +129,6 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     "copies-guarded": (f"create table public.copy as table {LEAF}", set()),
     "tables-protected": ("create table clinic.todo (id int)", set()),
     "active-key": ("update ward_internal.tenant_keys set state = 'decrypt-only'", set()),
-    "one-active-key": ("drop index ward_internal.tenant_keys_one_active", set()),
     "own-kek": ("update ward_internal.tenant_keys set kek = 'local:same'", set()),
     "masters-there": ("update ward_internal.tenant_keys set kek = 'master'", set()),
     "key-age": ("update ward_internal.tenant_keys set created_at = now() - interval '366 days'", set()),
@@ -137,10 +136,6 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     "rotations-finished": (
         "insert into ward_internal.rotations (tenant_id, version, reason, started_at)"
         " select id, 1, 'test', now() - interval '2 days' from ward.tenants",
-        set(),
-    ),
-    "destroyed-keys-gone": (
-        "alter table ward_internal.tenant_keys drop constraint tenant_keys_wrapped_until_destroyed",
         set(),
     ),
     "shredded-gone": ("update ward_internal.tenants set status = 'shredded' where slug = '{slug}'", ANY),

@@ -1,10 +1,8 @@
 -- What tenants, and everybody through PUBLIC, may touch: faces, shares and the functions meant for them.
 
--- inner-tables-closed (fail): nobody but the owner has a privilege on leaves, parents or shapes
+-- inner-tables-closed (fail): nobody but the owner has a privilege on shapes
 select relation, found, revoke
-from privilege
-where (oid in (select oid from guarded) or relnamespace = 'ward_model'::regnamespace) and grantee <> relowner
-order by 1, 2;
+from privilege where relnamespace = 'ward_model'::regnamespace and grantee <> relowner order by 1, 2;
 
 -- ward-functions-closed (fail): nobody but its owner may execute a function of a ward: triggers need not be asked
 select p.oid::regprocedure::text, format('%s may execute it', who),
