@@ -200,6 +200,10 @@ class NotInTheLog(AdministrationError):
     sqlstate = "WK228"
 
 
+class RestoreRefused(AdministrationError):
+    sqlstate = "WK229"
+
+
 class VersionMismatch(WardError):
     sqlstate = "WK301"
     default_message = "extension wardkey and Python module wardkey_pg are of different versions"

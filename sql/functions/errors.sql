@@ -22,6 +22,7 @@ return case p_condition
   when 'on_hold' then 'WK217'
   when 'change_refused' then 'WK218'
   when 'not_in_the_log' then 'WK228'
+  when 'restore_refused' then 'WK229'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

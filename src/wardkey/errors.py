@@ -11,7 +11,7 @@ WardError                  sqlstate, message, hint
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
-│       NotInTheLog
+│       NotInTheLog · RestoreRefused
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -53,6 +53,7 @@ from wardkey_pg.errors import (
     NotInTheLog,
     OnHold,
     OpenFailed,
+    RestoreRefused,
     RoleMayNotWrite,
     RotationPaused,
     RotationRunning,
@@ -99,6 +100,7 @@ __all__ = [
     "OnHold",
     "OpenFailed",
     "PublisherError",
+    "RestoreRefused",
     "RoleMayNotWrite",
     "RotationPaused",
     "RotationRunning",

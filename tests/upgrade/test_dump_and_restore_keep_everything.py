@@ -178,24 +178,6 @@ def test_renamed_then_restored_still_opens(full: Database, elsewhere: Database, 
     assert _rows(elsewhere, "acme", "select note from visits order by note") != []
 
 
-def test_one_ward_comes_back_from_its_own_dump(full: Database, tmp_path: Path) -> None:
-    before, visits = _rows(full, "acme"), _rows(full, "acme", "select * from visits order by id")
-    others = _rows(full, "globex")
-    file = dump(full, tmp_path / "ward", "--schema=tenant_acme")
-    with full.admin() as admin:
-        admin.execute("drop schema tenant_acme cascade")
-        admin.execute("alter table clinic.patients alter city set default 'Shelbyville'")  # goes on meanwhile
-        admin.execute("select ward.repair_tenant('acme')")
-    assert _rows(full, "acme") == []
-    restore(full, file, "--data-only", "--disable-triggers", "--schema=tenant_acme")
-    assert _rows(full, "acme") == before
-    assert _rows(full, "acme", "select * from visits order by id") == visits
-    assert _rows(full, "globex") == others
-    with full.tenant("acme", role="ADMIN") as ward:
-        row = ward.execute("insert into patients (name) values ('next') returning id, city").fetchone()
-    assert row == (3, "Shelbyville")
-
-
 def test_dump_holds_no_plaintext(full: Database, tmp_path: Path) -> None:
     run(full.cluster, "pg_dump", "--format=plain", f"--file={tmp_path / 'sql'}", full.dsn())
     text = (tmp_path / "sql").read_text()

@@ -32,7 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),
         "migrate": ("migrate", "Bring extension and reference clinic model up to date."),
         "doctor": ("doctor", "Check a live server against every invariant; changes nothing."),
-        "tenant": ("tenant", "Create, list, suspend, resume, export, shred and drop tenants."),
+        "tenant": ("tenant", "Create, list, suspend, resume, restore, export, shred and drop tenants."),
         "keys": ("keys", "List, rotate, rewrap, retire and destroy the keys of tenants."),
         "audit": ("audit", "Export, verify, prove and prune the audit log, and answer questions to it."),
         "table": ("table", "Protect tables, share reference tables, list them."),

@@ -12,6 +12,7 @@ from ._output import emit, fail, progress, table
 from .kafka import make_topics
 from .kms import choice_options, make_choice, own_kms
 from .tenant_leaving import check_certificate, export, shred
+from .tenant_restore import restore
 
 if TYPE_CHECKING:
     from ..tenants import Remember
@@ -21,13 +22,13 @@ _COLUMNS = ("slug", "name", "status", "login_role", "key_version", "created_at")
 
 @click.group()
 def tenant() -> None:
-    """Create, list, suspend, resume, export, shred and drop tenants.
+    """Create, list, suspend, resume, restore, export, shred and drop tenants.
 
     A tenant has a ward: a schema of its own, a login role, and a data key that seals its protected columns.
     """
 
 
-for command in (export, shred, check_certificate):
+for command in (export, shred, check_certificate, restore):
     tenant.add_command(command)
 
 
