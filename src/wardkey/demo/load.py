@@ -52,7 +52,8 @@ class Ward:
 
     def connect(self) -> Connection:
         """Connect as the clinic's login role; nobody is logged in yet."""
-        return connect(self.cluster.dsn(user=f"tenant_{self.slug}"), "wardkey demo")
+        role = f"tenant_{self.slug}"
+        return connect(self.cluster.dsn(user=role), "wardkey demo", settings={"search_path": role})
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[Any]]:

@@ -64,12 +64,12 @@ class Software:
         """The interpreter of the Python that PL/Python embeds; it installs packages for the server."""
         linked = run(["ldd", str(self.pkglibdir / "plpython3.so")], "cannot inspect plpython3.so")
         version = re.search(r"libpython(3\.\d+)", linked)
-        names = [f"/usr/bin/python{version[1]}"] if version else []
-        for candidate in map(Path, [*names, "/usr/bin/python3"]):
-            if candidate.exists():
-                return candidate
+        candidate = Path(f"/usr/bin/python{version[1]}" if version else "/usr/bin/python3")
+        if candidate.exists():  # no other will do: packages are compiled for one version
+            return candidate
         raise MissingSoftware(
-            "the interpreter that PL/Python embeds is not installed", "apt-get install python3 python3-pip"
+            "the interpreter that PL/Python embeds is not installed",
+            f"apt-get install {candidate.name} python3-pip",
         )
 
     def program(self, name: str) -> str:
