@@ -18,6 +18,7 @@ BENCHES = (
     "field",
     "copy_in",
     "first_login",
+    "cold_start",
     "cold_key",
     "cold_read",
     "kms_calls",

@@ -365,7 +365,7 @@ class Session:
             raise KeeperUnavailable(
                 "the keeper's socket is not known", "select ward.set('keeper_socket', '/path/of/keeper.sock')"
             )
-        return KeeperClient(path, self._number("keeper_timeout", 3.0), self._host.check_interrupts)
+        return KeeperClient(path, self._number("keeper_timeout", 30.0), self._host.check_interrupts)
 
     def _verify(self, token: str) -> tuple[bytes, Claims, int]:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -114,6 +114,14 @@ class KeyDestroyed(SealError):
     default_hint = "what was sealed under it cannot be opened again"
 
 
+class KeeperBusy(KeeperUnavailable):
+    sqlstate = "WK113"
+    default_message = "the keeper has too many requests of this tenant, or in all"
+    default_hint = (
+        "retry the transaction; a backend asks again for keeper_timeout seconds before it says this"
+    )
+
+
 class KeysChanged(SealError):
     sqlstate = "WK107"
     default_message = "the tenant's keys were rotated during this statement"
@@ -218,9 +226,11 @@ class AuditUnavailable(WardError):
     )
 
 
-def _leaves(cls: type[WardError]) -> list[type[WardError]]:
-    children = cls.__subclasses__()
-    return [cls] if not children else [leaf for child in children for leaf in _leaves(child)]
+def _conditions(cls: type[WardError]) -> list[type[WardError]]:
+    own = [cls] if "sqlstate" in vars(cls) else []
+    return own + [each for child in cls.__subclasses__() for each in _conditions(child)]
 
 
-BY_SQLSTATE: dict[str, type[WardError]] = {cls.sqlstate: cls for cls in _leaves(WardError)}
+BY_SQLSTATE: dict[str, type[WardError]] = {
+    cls.sqlstate: cls for child in WardError.__subclasses__() for cls in _conditions(child)
+}

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from _socket import AF_UNIX, SOCK_STREAM, socket  # module socket takes 3 ms of each backend for its enums
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .errors import BY_SQLSTATE, KeeperUnavailable, KeyRefused
+from .errors import BY_SQLSTATE, KeeperBusy, KeeperUnavailable, KeyRefused, WardError
 from .keyring import WrappedKey
 
 __all__ = ["KeeperClient"]
 
 MAX_FRAME = 65_536
 _SLICE = 0.05  # seconds between looks for a cancel
+_SHORTEST, _LONGEST = 0.05, 1.0  # seconds until a busy keeper is asked again
 _RESEALING = 60.0  # seconds a reseal may take: it may wait for another's
 _MOST_RESEALED = 512 * 2**20
 _NONSENSE = "the keeper gave an answer that is not one"
 
 
 class KeeperClient:
-    """Asks the keeper at ``path``, for ``timeout`` seconds at most; ``check_interrupts`` while it waits."""
+    """Asks the keeper at ``path``, for ``timeout`` seconds at most; ``check_interrupts`` while it waits.
+
+    A keeper that lives is waited for; where none listens, that is an error at once.
+    """
 
     def __init__(self, path: str, timeout: float, check_interrupts: Callable[[], None]) -> None:
         self._path = path
@@ -75,70 +79,121 @@ class KeeperClient:
         """Have values sealed under version ``to``: bytes in and out as module resealing frames them."""
         described = [{**_members(key), "commitment": _base64(key.commitment)} for key in keys]
         request = {"op": "reseal", "tenant": tenant, "to": to, "keys": described, "length": len(fields)}
-        with self._connected(max(self._timeout, _RESEALING)) as (connection, deadline):
-            answer = self._converse(connection, deadline, request, fields)
-            length = answer.get("length")
-            if type(length) is not int or not 0 <= length <= _MOST_RESEALED:
-                raise KeeperUnavailable(_NONSENSE)
-            return self._receive(connection, length, deadline)
+        _, resealed = self._persist(request, fields, max(self._timeout, _RESEALING))
+        return resealed
 
     def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        with self._connected(self._timeout) as (connection, deadline):
-            return self._converse(connection, deadline, request)
+        return self._persist(request, b"", self._timeout)[0]
 
-    @contextmanager
-    def _connected(self, timeout: float) -> Iterator[tuple[socket.socket, float]]:
+    def _persist(
+        self, request: Mapping[str, Any], more: bytes, timeout: float
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """Ask until there is an answer: a keeper that is busy or is being restarted is asked again.
+
+        Everything that a backend asks may be repeated.
+        """
         self._looked = time.monotonic()
-        deadline = self._looked + timeout
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_SLICE)
-            self._patiently(deadline, lambda: connection.connect(self._path))
-            yield connection, deadline
-
-    def _converse(
-        self, connection: socket.socket, deadline: float, request: Mapping[str, Any], more: bytes = b""
-    ) -> Mapping[str, Any]:
+        deadline, longest = self._looked + timeout, _SHORTEST
         body = json.dumps(request).encode()
-        for part in (len(body).to_bytes(4, "big") + body, more):
-            left = memoryview(part)
-            while left:
-                sent = self._patiently(deadline, lambda: connection.send(left))  # noqa: B023 - called at once
-                left = left[sent:]
-        length = int.from_bytes(self._receive(connection, 4, deadline), "big")
-        if not 0 < length <= MAX_FRAME:
-            raise KeeperUnavailable(_NONSENSE)
-        return _decode(self._receive(connection, length, deadline))
-
-    def _receive(self, connection: socket.socket, length: int, deadline: float) -> bytes:
-        received = bytearray(length)
-        left = memoryview(received)
-        while left:
-            count = self._patiently(deadline, lambda: connection.recv_into(left))  # noqa: B023 - called at once
-            if not count:
-                raise KeeperUnavailable("the keeper hung up")
-            left = left[count:]
-        return bytes(received)
-
-    def _patiently(self, deadline: float, call: Callable[[], Any]) -> Any:
         while True:
-            self._look(deadline)
             try:
-                return call()
-            except TimeoutError:
-                continue
-            except BlockingIOError:  # the socket's queue is full
-                time.sleep(_SLICE)
-            except OSError:
-                raise KeeperUnavailable from None
+                with _Conversation(self._path, deadline, self._look) as conversation:
+                    return conversation.ask(body, more)
+            except KeeperBusy as error:
+                trouble: WardError = error
+            except _HungUp:
+                trouble = KeeperUnavailable("the keeper hung up")
+            until = time.monotonic() + longest * (0.5 + _random() / 2)  # not all who were refused at once
+            if until > deadline:
+                raise trouble
+            while (left := until - time.monotonic()) > 0:
+                time.sleep(min(left, _SLICE))
+                self._look()
+            longest = min(2 * longest, _LONGEST)
 
-    def _look(self, deadline: float) -> None:
-        """Look for a cancel and at the clock: also between the pieces of an answer that comes in drops."""
+    def _look(self) -> None:
+        """Look for a cancel now and then: also between the pieces of an answer that comes in drops."""
         now = time.monotonic()
         if now - self._looked >= _SLICE:
             self._check_interrupts()
             self._looked = now
-        if now > deadline:
-            raise KeeperUnavailable("the keeper did not answer in time")
+
+
+class _HungUp(Exception):
+    """The keeper was there, and went before it answered."""
+
+
+class _Conversation:
+    """One connection, one request, one answer, by ``deadline``; ``look`` is called while it waits."""
+
+    def __init__(self, path: str, deadline: float, look: Callable[[], None]) -> None:
+        self._deadline = deadline
+        self._look = look
+        self._socket = socket(AF_UNIX, SOCK_STREAM)
+        try:
+            self._patiently(lambda: self._socket.connect(path), KeeperUnavailable)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> _Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def ask(self, body: bytes, more: bytes) -> tuple[Mapping[str, Any], bytes]:
+        """Return the answer and the bytes behind it."""
+        try:
+            for part in (len(body).to_bytes(4, "big") + body, more):
+                left = memoryview(part)
+                while left:
+                    left = left[self._patiently(lambda: self._socket.send(left)) :]  # noqa: B023
+        except _HungUp:
+            pass  # it may have said why
+        length = int.from_bytes(self._receive(4), "big")
+        if not 0 < length <= MAX_FRAME:
+            raise KeeperUnavailable(_NONSENSE)
+        answer = _decode(self._receive(length))
+        length = answer.get("length", 0)
+        if type(length) is not int or not 0 <= length <= _MOST_RESEALED:
+            raise KeeperUnavailable(_NONSENSE)
+        return answer, self._receive(length)
+
+    def _receive(self, length: int) -> bytes:
+        received = bytearray(length)
+        left = memoryview(received)
+        while left:
+            count = self._patiently(lambda: self._socket.recv_into(left))  # noqa: B023 - called at once
+            if not count:
+                raise _HungUp
+            left = left[count:]
+        return bytes(received)
+
+    def _patiently(self, call: Callable[[], Any], gone: type[Exception] = _HungUp) -> Any:
+        """Return what ``call`` does, once it does not have to wait.
+
+        The clock does not end what need not wait: a backend that got no CPU for long finds its answer there.
+        """
+        while True:
+            self._look()
+            left = self._deadline - time.monotonic()
+            self._socket.settimeout(max(min(left, _SLICE), 0))
+            try:
+                return call()
+            except TimeoutError:
+                pass
+            except BlockingIOError:  # past the deadline, or the queue of the keeper's socket is full
+                if left > 0:
+                    time.sleep(min(left, _SLICE * _random()))
+            except OSError:
+                raise gone from None
+            if left <= 0:
+                raise KeeperUnavailable("the keeper did not answer in time")
+
+
+def _random() -> float:
+    return os.urandom(1)[0] / 255  # module random would be read by each backend
 
 
 def _decode(payload: bytes) -> Mapping[str, Any]:

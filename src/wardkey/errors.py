@@ -5,8 +5,8 @@ WardError                  sqlstate, message, hint
 │   └── NoContext · InvalidToken · TokenExpired · WrongTenant · TenantNotActive · RoleMayNotWrite ·
 │       ContextStale
 ├── SealError              values and their keys
-│   └── OpenFailed · KeeperUnavailable · KeyRefused · KeyUnknown · CommitmentMismatch · KeyDestroyed ·
-│       KeysChanged
+│   └── OpenFailed · KeeperUnavailable · KeeperBusy · KeyRefused · KeyUnknown · CommitmentMismatch ·
+│       KeyDestroyed · KeysChanged
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
@@ -40,6 +40,7 @@ from wardkey_pg.errors import (
     DuplicateTenant,
     InvalidSlug,
     InvalidToken,
+    KeeperBusy,
     KeeperUnavailable,
     KeyDestroyed,
     KeyInUse,
@@ -84,6 +85,7 @@ __all__ = [
     "DuplicateTenant",
     "InvalidSlug",
     "InvalidToken",
+    "KeeperBusy",
     "KeeperUnavailable",
     "KeyDestroyed",
     "KeyInUse",

@@ -155,3 +155,8 @@ def test_started_by_root_it_becomes_its_user_and_imports_nothing_then(new_keeper
     assert "IMPORT" not in keeper.errors
     assert (keeper.directory / "root.key").stat().st_uid == 65534
     assert keeper.stop() == 0
+
+
+def test_it_gets_the_cpu_before_a_hundred_backends_if_that_is_allowed(keeper: Keeper) -> None:
+    allowed = subprocess.run(["nice", "-n", "-10", "nice"], capture_output=True).stdout.strip() == b"-10"
+    assert (os.getpriority(os.PRIO_PROCESS, keeper.pid) == -10) == allowed

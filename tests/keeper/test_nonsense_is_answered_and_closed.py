@@ -185,7 +185,7 @@ def test_connections_are_bounded_and_places_come_free(keeper: Keeper) -> None:
         if answer and answer["ok"] is False:
             break
         assert time.monotonic() < deadline
-    assert answer["sqlstate"] == "WK102"
+    assert answer["sqlstate"] == "WK113"
     for connection in idle:
         connection.close()
     while True:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from wardkey_pg.errors import KeeperUnavailable, KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX
 from wardkey.issuers import EmbeddedIssuer
+from wardkey.keeper import server
 from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keeper.ledger import Ledger
+from wardkey.keeper.protocol import frame, to_base64
 from wardkey.keeper.providers import Providers
 from wardkey.keeper.requests import Provision, Release, WrappedKey
 from wardkey.keeper.service import Service
@@ -196,3 +200,43 @@ def test_no_release_without_its_line_in_the_log(bench: Bench, tmp_path: Path) ->
         assert await bench.ask(request)
 
     asyncio.run(run())
+
+
+def test_a_tenant_whose_kms_hangs_leaves_places_to_others(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 20)
+    release, path = threading.Event(), tmp_path / "sock"
+
+    async def ask(request: Release) -> dict[str, Any]:
+        key = request.key
+        asked = {"op": "release", "tenant": str(key.tenant), "version": 1, "token": request.token}
+        asked |= {"kek": key.kek.name, "kek_version": key.kek.version, "wrapped": to_base64(key.wrapped)}
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(frame(asked))
+        body = await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
+        writer.close()
+        return dict(json.loads(body))
+
+    async def run() -> None:
+        acme, globex = await bench.provision(ACME), await bench.provision(GLOBEX)
+        bench.kms.trouble = lambda: release.wait(20) and None
+        stop, served = asyncio.Event(), server.SocketServer(bench.service, frozenset([os.geteuid()]), print)
+        serving = asyncio.create_task(served.run(server.bind(path, None), stop))
+        hanging = [asyncio.create_task(ask(acme)) for _ in range(18)]
+        refused, _ = await asyncio.wait(hanging, return_when=asyncio.FIRST_COMPLETED)
+        assert {task.result()["sqlstate"] for task in refused} == {"WK113"}
+        assert (await ask(globex))["ok"]
+        answers = await asyncio.gather(*hanging)
+        told = Counter(answer["sqlstate"] for answer in answers)
+        assert set(told) == {"WK102", "WK113"}
+        release.set()
+        bench.kms.trouble = lambda: None
+        assert (await ask(acme))["ok"]
+        stop.set()
+        await serving
+
+    try:
+        asyncio.run(run())
+    finally:
+        release.set()

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,6 +66,15 @@ class Impostor:
                 opened.shutdown(socket.SHUT_RDWR)
             opened.close()
         shutil.rmtree(self.directory)
+
+
+def passed_on(path: str, request: dict[str, object]) -> bytes:
+    """What the keeper at ``path`` answers."""
+    with socket.socket(socket.AF_UNIX) as onward:
+        onward.connect(path)
+        onward.sendall(frame(json.dumps(request).encode()))
+        head = onward.recv(4, socket.MSG_WAITALL)
+        return head + onward.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
 
 
 def frame(body: bytes) -> bytes:
@@ -198,11 +208,7 @@ def test_one_tenants_trouble_is_not_anothers(wards: Wards, at_socket: Callable[[
     def answer(request: dict[str, object], connection: socket.socket) -> bytes | None:
         if request["tenant"] == globex:
             return None
-        with socket.socket(socket.AF_UNIX) as onward:
-            onward.connect(real)
-            onward.sendall(frame(json.dumps(request).encode()))
-            head = onward.recv(4, socket.MSG_WAITALL)
-            return head + onward.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL)
+        return passed_on(real, request)
 
     at_socket(answer)
     wards.admin.execute("select ward.set('keeper_timeout', '3')")
@@ -225,6 +231,27 @@ def test_one_tenants_trouble_is_not_anothers(wards: Wards, at_socket: Callable[[
         thread.join()
     for connection in waiting:
         connection.close()
+
+
+def test_a_keeper_that_is_late_is_waited_for(wards: Wards) -> None:
+    """By default, and by many: three seconds were not enough where 100 backends began at once."""
+    real, begun = str(wards.database.cluster.home.keeper_socket), time.monotonic()
+
+    def answer(request: dict[str, object], connection: socket.socket) -> bytes | None:
+        time.sleep(max(begun + 4 - time.monotonic(), 0))
+        return passed_on(real, request)
+
+    impostor = Impostor(answer)
+    wards.admin.execute("select ward.set('keeper_socket', %s)", [str(impostor.path)])
+    try:
+        waiting = [wards.victim() for _ in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda connection: connection.execute(READ).fetchone(), waiting))
+        assert found == [(SECRET,)] * 8
+        for connection in waiting:
+            connection.close()
+    finally:
+        impostor.close()
 
 
 @pytest.mark.parametrize("way", ["statement_timeout", "cancel", "terminate"])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from wardkey_pg.errors import (
     BY_SQLSTATE,
+    KeeperBusy,
     KeeperUnavailable,
     KeyRefused,
     OpenFailed,
@@ -62,6 +63,41 @@ def test_no_answer_in_time_is_an_error_in_time(answer: Answer) -> None:
         with pytest.raises(KeeperUnavailable, match="in time"):
             ask(keeper.path)
         assert time.monotonic() - began < TIMEOUT + 0.5
+
+
+def test_an_answer_is_found_past_the_deadline() -> None:
+    """A backend that got no CPU for long has its answer, whatever the clock says."""
+
+    def late(_: dict[str, Any], connection: socket.socket) -> bytes:
+        time.sleep(TIMEOUT / 2)
+        return frame({"ok": True, "dek": "eA=="})
+
+    looks = 0
+
+    def starved() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            time.sleep(2 * TIMEOUT)
+
+    with SocketKeeper(late) as keeper:
+        assert ask(keeper.path, starved) == b"x"
+
+
+def test_a_keeper_that_is_busy_or_goes_is_asked_again() -> None:
+    busy = {"ok": False, "sqlstate": "WK113", "message": "too many", "hint": None}
+
+    def answer(_: dict[str, Any], connection: socket.socket) -> bytes:
+        return [frame(busy), b"", frame(b"half")[:5], frame({"ok": True, "dek": "eA=="})][
+            len(keeper.requests) - 1
+        ]
+
+    with SocketKeeper(answer) as keeper:
+        assert ask(keeper.path, timeout=60) == b"x"
+        assert len(keeper.requests) == 4
+    with SocketKeeper(lambda request, _: frame(busy)) as keeper, pytest.raises(KeeperBusy):
+        ask(keeper.path)
+    assert len(keeper.requests) > 1
 
 
 @pytest.mark.parametrize("answer", [hang, trickle])

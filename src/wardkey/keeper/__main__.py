@@ -24,7 +24,7 @@ from wardkey_pg.jwk import import_algorithms
 from wardkey.kms import KmsConfigurationError, configured
 
 from .checkpoints import CHECKPOINTS_FILE, Checkpoints, CheckpointsError
-from .hardening import become, harden
+from .hardening import become, come_first, harden
 from .journal import ReleaseLog
 from .ledger import LEDGER_FILE, Ledger, LedgerError
 from .providers import Providers, import_all
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory: Path = options.directory.absolute()
     path: Path = options.socket.absolute()
     try:
+        come_first()
         import_all(_configuration(options, directory), _report)
         if options.run_as:
             import_algorithms()

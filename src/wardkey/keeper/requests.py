@@ -34,6 +34,7 @@ __all__ = [
     "Tombstone",
     "WrappedKey",
     "parse_request",
+    "tenant_of",
 ]
 
 MASTER_TENANT = UUID(bytes=MASTER)
@@ -160,6 +161,17 @@ class Status:
 
 
 Request = Release | Provision | Derive | Rewrap | Reseal | Kek | Tombstone | Certify | Checkpoint | Status
+
+
+def tenant_of(request: Request) -> UUID | None:
+    """Return whose key, KEK or log is asked for."""
+    match request:
+        case Release(key) | Rewrap(key):
+            return key.tenant
+        case Status():
+            return None
+    return request.tenant
+
 
 _KEY = frozenset(("version", "kek", "kek_version", "wrapped"))
 _DERIVED = frozenset(("master", "salt"))

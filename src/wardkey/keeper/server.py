@@ -1,7 +1,8 @@
 """The keeper's socket: who may speak, how long, how much. It knows frames, but not what is in them.
 
 Each connection has its own deadlines, so that nobody who is slow, silent or talks nonsense holds up
-another; their number is bounded, and users other than the allowed ones cannot take a place.
+another; their number is bounded, and users other than the allowed ones cannot take a place. No tenant has
+more requests waiting than places are left for others, so that one whose KMS is slow does not take them all.
 
 Sockets are read and written without asyncio's transports and streams: most connections carry one request, and
 setting those up cost as much as the rest of a release.
@@ -17,22 +18,24 @@ import socket
 import stat
 import struct
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
-from wardkey_pg.errors import KeeperUnavailable, Unsupported, WardError
+from wardkey_pg.errors import KeeperBusy, KeeperUnavailable, Unsupported, WardError
 
 from .journal import Peer
 from .protocol import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
-from .requests import Reseal, parse_request
+from .requests import Reseal, parse_request, tenant_of
 from .service import Service
 
 __all__ = ["SocketError", "SocketServer", "bind"]
 
-MAX_CONNECTIONS = 400
-BACKLOG = 512  # connections that wait to be accepted; further ones are told to try again
+MAX_CONNECTIONS = 400  # further ones are told to ask again
+BACKLOG = 512  # connections that wait to be accepted; further ones wait for that
 IDLE_SECONDS = 60.0  # between requests
 FRAME_SECONDS = 5.0  # from the first byte of a request to its last, and for an answer to be taken
 SLOWEST = 8 * 1024 * 1024  # bytes a second, of those behind a frame: fields to reseal and their answer
@@ -60,6 +63,7 @@ class SocketServer:
         self._report = report
         self._connections: set[asyncio.Task[None]] = set()
         self._answering = 0
+        self._of_tenant: Counter[UUID | None] = Counter()  # of those, a tenant's
         self._stopped = False
         self._resealing = asyncio.Lock()  # one at a time, so that memory is bounded
 
@@ -118,14 +122,20 @@ class SocketServer:
         if peer.uid not in self._allowed:
             return await self._send(wire, refusal(self._service.refuse_peer(peer)))
         if len(self._connections) > MAX_CONNECTIONS:
-            return await self._send(wire, refusal(KeeperUnavailable("the keeper has too many connections")))
+            return await self._send(wire, refusal(KeeperBusy()))
         while first := await _within(wire.read(1), IDLE_SECONDS):
             try:
                 body = await _within(_rest(wire, first), FRAME_SECONDS)
                 request = parse_request(body)
             except Unsupported as error:
                 return await self._send(wire, refusal(error))
+            tenant = tenant_of(request)
+            if self._of_tenant[tenant] >= MAX_CONNECTIONS - len(self._connections):
+                return await self._send(
+                    wire, refusal(KeeperBusy())
+                )  # its KMS is slow: the rest is for others
             self._answering += 1
+            self._of_tenant[tenant] += 1
             try:
                 if isinstance(request, Reseal):
                     await self._reseal(request, peer, wire)
@@ -136,6 +146,9 @@ class SocketServer:
                 await self._send(wire, refusal(error))
             finally:
                 self._answering -= 1
+                self._of_tenant[tenant] -= 1
+                if not self._of_tenant[tenant]:
+                    del self._of_tenant[tenant]
 
     async def _reseal(self, request: Reseal, peer: Peer, wire: Wire) -> None:
         """Answer the fields behind a frame. Who waits for a KMS holds up nobody; who has the keys goes on."""
