@@ -69,6 +69,8 @@ select session_user::pg_catalog.text as database_role,
        pg_catalog.host(pg_catalog.inet_client_addr()) as address,
        pg_catalog.current_setting('application_name') as application"""
 
+_temp_file_limit = ctypes.c_int.in_dll(_server, "temp_file_limit")
+
 _wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
 
 
@@ -167,6 +169,14 @@ class PostgresHost:
 
     def statement_start(self) -> int:
         return statement_started()
+
+    def refuse_temporary_files(self) -> None:
+        """Let this backend write no temporary file: they are on a disk, and would hold plaintext.
+
+        Tenants' login roles have the setting; whoever is in their place, or was restored without it, gets it.
+        """
+        if _temp_file_limit.value != 0:
+            self.query("select pg_catalog.set_config('temp_file_limit', '0', false)")
 
     def in_recovery(self) -> bool:
         """Whether this server cannot write WAL: a standby."""

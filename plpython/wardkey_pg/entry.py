@@ -52,11 +52,13 @@ def bind(version: str, name: str) -> Callable[..., Any]:
 
 
 def _login(token: str | None) -> None:
+    _host.refuse_temporary_files()
     _session.login(token or "")  # NULL is a failed login, which ends the context there was
 
 
 def _login_session(token: str | None) -> None:
     global _mark
+    _host.refuse_temporary_files()
     _session.login(token or "", lasting=True)
     _mark = os.urandom(16).hex()
     # no parallel plans: renewing asks the registry, which cannot be done in the middle of one

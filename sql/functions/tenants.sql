@@ -31,13 +31,16 @@ begin
   execute format('grant ward_tenant to %I', p_tenant.login_role);
   execute format('alter role %I in database %I reset all', p_tenant.login_role, current_database());
   -- Settings no tenant may change keep its literals and parameters out of the server's log; the search_path it may
-  -- change, to its own harm: everything in it is reached by grants, and pinned where it matters.
+  -- change, to its own harm: everything in it is reached by grants, and pinned where it matters. Nor do temporary files
+  -- take plaintext to a disk (temp_tablespaces would not keep it from one: a tenant may change that), so that work_mem has
+  -- to do for a sort, a hash table or a cursor WITH HOLD; how much it is, a tenant may change.
   foreach v_setting in array array[
     format('search_path = %I, ward, pg_catalog, pg_temp', p_tenant.schema_name),
     'log_min_messages = fatal', 'log_min_error_statement = panic', 'log_statement = none', 'log_duration = off',
     'log_min_duration_statement = -1', 'log_min_duration_sample = -1', 'log_transaction_sample_rate = 0',
     'log_parameter_max_length = 0', 'log_lock_waits = off', 'log_temp_files = -1', 'log_executor_stats = off',
-    'log_parser_stats = off', 'log_planner_stats = off', 'log_statement_stats = off'
+    'log_parser_stats = off', 'log_planner_stats = off', 'log_statement_stats = off',
+    'temp_file_limit = 0', 'work_mem = 65536'
   ] loop
     execute format('alter role %I in database %I set %s', p_tenant.login_role, current_database(), v_setting);
   end loop;

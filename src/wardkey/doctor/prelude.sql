@@ -63,7 +63,7 @@ with tenant as (  -- those that have a ward
     ('log_duration', 'off'), ('log_min_duration_statement', '-1'), ('log_min_duration_sample', '-1'),
     ('log_transaction_sample_rate', '0'), ('log_parameter_max_length', '0'), ('log_lock_waits', 'off'),
     ('log_temp_files', '-1'), ('log_executor_stats', 'off'), ('log_parser_stats', 'off'),
-    ('log_planner_stats', 'off'), ('log_statement_stats', 'off')
+    ('log_planner_stats', 'off'), ('log_statement_stats', 'off'), ('temp_file_limit', '0')
 ), role_setting as (  -- the settings that tenants' login roles have, in all databases (0) and in this one
   select t.slug, t.schema_name, t.login_role, s.setdatabase, split_part(c.line, '=', 1) as name,
     substr(c.line, strpos(c.line, '=') + 1) as value

@@ -60,7 +60,7 @@ from (
 ) as o (kind, name, owner)
 where pg_get_userbyid(o.owner) <> 'ward_owner' order by 1;
 
--- tenant-log-settings (fail): tenants' login roles have the settings that keep their statements out of the server's log
+-- tenant-log-settings (fail): tenants' login roles have the settings that keep literals out of the log, plaintext off disks
 select t.login_role::text, format('%s is not %s', w.name, w.value), format('select ward.repair_tenant(%L);', t.slug)
 from tenant as t
 cross join tenant_setting as w
@@ -80,7 +80,7 @@ select login_role::text, format('%s = %s', name, value),
   format('alter role %I%s reset %I;', login_role,
     case when setdatabase = 0 then '' else format(' in database %I', current_database()) end, name)
 from role_setting
-where setdatabase = 0 or name not in (select name from tenant_setting union all select 'search_path')
+where setdatabase = 0 or name not in (select name from tenant_setting union values ('search_path'), ('work_mem'))
 order by 1, 2;
 
 -- passwords-scram (fail): passwords of login roles are kept as SCRAM verifiers
