@@ -49,6 +49,8 @@ grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
   ward_internal.look_up_now(),
+  ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.digest(text),
+  ward_internal.long_columns(text[], bigint[]),
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.report_event(text, text), ward_internal.refuse(text, text),
   ward_internal.begin_write(text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),

@@ -3,7 +3,7 @@
 WardError
 ├── ContextError      who is asking: WK001–WK007
 ├── SealError         values and their keys: WK101–WK107
-├── AdministrationError  what a DBA asked for: WK201–WK232
+├── AdministrationError  what a DBA asked for: WK201–WK232, WK402
 ├── VersionMismatch   WK301
 └── AuditUnavailable  WK401
 
@@ -210,6 +210,10 @@ class NotInTheLog(AdministrationError):
 
 class RestoreRefused(AdministrationError):
     sqlstate = "WK229"
+
+
+class EntryTooLong(AdministrationError):
+    sqlstate = "WK402"
 
 
 class VersionMismatch(WardError):

@@ -20,6 +20,7 @@ return case p_condition
   when 'rotation_paused' then 'WK215'
   when 'tenant_shredded' then 'WK216'
   when 'on_hold' then 'WK217'
+  when 'entry_too_long' then 'WK402'
   when 'change_refused' then 'WK218'
   when 'not_in_the_log' then 'WK228'
   when 'restore_refused' then 'WK229'

@@ -151,6 +151,7 @@ begin
     for v_schema in select schema_name from ward_internal.tenants loop
       execute format('drop function if exists %I.%I()', v_schema,
         ward_internal.writer_name(v_model.face, v_schema));
+      execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face, v_schema));
     end loop;
   end loop;
   if not ward_internal.is_restoring() then

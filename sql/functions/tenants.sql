@@ -70,7 +70,6 @@ begin
       from generate_series(p_tenant.created_at, clock_timestamp(), interval '1 month') as month;
   end if;
   perform ward_internal.make_audit_partition(p_tenant.id);
-  perform ward_internal.build_audit_writer(p_tenant);
   for v_model in select id from ward_internal.models order by relation loop
     if to_regclass(ward_internal.leaf_name(v_model, p_tenant.schema_name)) is null then
       perform ward_internal.create_leaf(v_model, p_tenant);

@@ -31,6 +31,7 @@ begin
   for v_schema in select schema_name from ward_internal.tenants loop
     execute format('drop view if exists %I.%I', v_schema, v_model.face);
     execute format('drop function if exists %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
+    execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face, v_schema));
   end loop;
   delete from ward_internal.sealed_columns where model_id = v_model.id;
   delete from ward_internal.models where id = v_model.id;

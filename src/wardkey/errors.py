@@ -11,7 +11,7 @@ WardError                  sqlstate, message, hint
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
-│       NotInTheLog · RestoreRefused
+│       NotInTheLog · RestoreRefused · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -38,6 +38,7 @@ from wardkey_pg.errors import (
     ContextError,
     ContextStale,
     DuplicateTenant,
+    EntryTooLong,
     InvalidSlug,
     InvalidToken,
     KeeperBusy,
@@ -83,6 +84,7 @@ __all__ = [
     "ContextStale",
     "DatabaseError",
     "DuplicateTenant",
+    "EntryTooLong",
     "InvalidSlug",
     "InvalidToken",
     "KeeperBusy",

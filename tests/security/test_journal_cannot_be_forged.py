@@ -100,7 +100,7 @@ def test_the_owner_of_faces_reads_no_log_without_a_context(wards: Wards) -> None
         "ward_internal.make_audit_partition(ward.tenant_id())",
         "ward_internal.archive_audit_log(ward.tenant_id())",
         "ward.set_audit('clinic.patients', 'off', 'no reason')",
-        "tenant_acme.log_change_acme()",
+        "tenant_acme.patients_log_acme()",
     ],
 )
 def test_no_tenant_calls_what_writes_the_log(calm: Wards, call: str) -> None:

@@ -136,11 +136,11 @@ def test_what_is_rolled_back_left_no_entry(wards: Wards) -> None:
         "revoke insert on tenant_acme.audit_log from ward_owner",
         "revoke update on sequence ward_internal.audit_id from ward_owner",
         "drop table tenant_acme.audit_log",
-        "drop function tenant_acme.log_change_acme() cascade;"
-        " create function tenant_acme.log_change_acme() returns trigger language plpgsql"
+        "drop function tenant_acme.patients_log_acme() cascade;"
+        " create function tenant_acme.patients_log_acme() returns trigger language plpgsql"
         " as 'begin raise disk_full; end';"
         " create trigger ward_audit after insert or update or delete on tenant_acme.patients_sealed"
-        " for each row execute function tenant_acme.log_change_acme()",
+        " for each row execute function tenant_acme.patients_log_acme()",
     ],
 )
 @pytest.mark.parametrize(

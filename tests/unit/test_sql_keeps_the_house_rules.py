@@ -40,7 +40,8 @@ _UNPINNED = {
 _NOUNS = re.compile(
     r"^(audit_(activity|acts_of|anomalies|bytes|coverage|entries|export|model|months|of_key|reader|reads_of|refusals|retention|row)"
     r"|audit_table|audit_tenant"
-    r"|audit_context|audit_leaf|audit_writer|canonical|canonical_expression|face_checks|faces_are_behind"
+    r"|audit_context|audit_expressions|audit_leaf|audit_writer|audit_writer_body|base_type|digest|image_expression"
+    r"|length_expression|long_columns|needed_settings|object_expression|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|made_names|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
