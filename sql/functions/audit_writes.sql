@@ -116,11 +116,11 @@ return (
     when type_id = 'bytea'::regtype then '{bytea_output = hex}'::text[]
     when type_id = any ('{float4, float8}'::regtype[]::oid[]) then '{extra_float_digits = 1}'
     when type_id = 'interval'::regtype then '{intervalstyle = postgres}'
-    when type_id = 'timestamptz'::regtype then '{timezone = UTC}'
-    when type_id = 'money'::regtype then '{lc_monetary = C}'
+    when type_id = 'timestamptz'::regtype then array['timezone = ''UTC''']
+    when type_id = 'money'::regtype then array['lc_monetary = ''C''']
     when ward_internal.is_short(type_id) or type_id = any ('{text, varchar, bpchar, numeric, json, jsonb}'::regtype[]::oid[])
       then '{}'
-    else array['bytea_output = hex', 'extra_float_digits = 1', 'intervalstyle = postgres', 'timezone = UTC', 'lc_monetary = C',
+    else array['bytea_output = hex', 'extra_float_digits = 1', 'intervalstyle = postgres', 'timezone = ''UTC''', 'lc_monetary = ''C''',
       'datestyle = ''ISO, YMD''', 'quote_all_identifiers = off']
   end
   from (
