@@ -2,8 +2,8 @@
 -- that leaves the stored row as it was is no change. The triggers are ALWAYS: session_replication_role does not get round them.
 -- Images are as stored: sealed values are ciphertext.
 --
--- An entry is bounded, or one value could stop the scribe, which reads all tenants' entries as text: where what it tells of is
--- longer than 100,000 bytes, values beyond 1,000 stand in it as length and SHA-256, and its detail names their columns.
+-- An entry is bounded, or one value could stop the scribe, which reads all tenants' entries as text: of a record
+-- that has more than 50,000 bytes, values beyond 1,000 stand in it as length and SHA-256, and its detail names their columns.
 --
 -- What an entry says does not follow the session's settings: values are compared as they are stored, and the settings on
 -- which their texts depend are pinned.
@@ -187,13 +187,12 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   select format($body$
 declare
   v_context bytea := ward_internal.audit_context(%1$L);
-  v_names text[] := %4$L;
   v_changed boolean[];  -- of an update: which columns
   v_same text[];
   v_columns text;
   v_lengths bigint[];
   v_length bigint;
-  v_long text[] := '{}';
+  v_long text[];
   v_old jsonb;
   v_new jsonb;
   v_row text;
@@ -227,7 +226,7 @@ begin
     else
       v_lengths := %10$s;
       v_new := %12$s;
-      v_long := v_long || ward_internal.long_columns(v_names, v_lengths);
+      v_long := v_long || ward_internal.long_columns(%4$L, v_lengths);
     end if;
   end if;
   if tg_op in ('UPDATE', 'DELETE') then
@@ -238,7 +237,7 @@ begin
     else
       v_lengths := %15$s;
       v_old := %17$s;
-      v_long := v_long || ward_internal.long_columns(v_names, v_lengths);
+      v_long := v_long || ward_internal.long_columns(%4$L, v_lengths);
     end if;
   end if;
   if tg_op = 'UPDATE' then
