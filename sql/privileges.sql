@@ -15,6 +15,7 @@ alter function ward.login(text) owner to ward_owner;
 alter function ward.login_session(text) owner to ward_owner;
 alter function ward.renew_session() owner to ward_owner;
 alter function ward.renew_keys() owner to ward_owner;
+alter function ward.is_context_required() owner to ward_owner;
 alter function ward.request_rotation(text) owner to ward_owner;
 alter function ward.nextval(regclass) owner to ward_owner;
 alter function ward.currval(regclass) owner to ward_owner;
@@ -33,7 +34,7 @@ alter function ward.audit_export(timestamptz, timestamptz) owner to ward_owner;
 grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
-  ward.tenant_id(), ward.subject(), ward.role(),
+  ward.tenant_id(), ward.subject(), ward.role(), ward.require_context(), ward.is_context_required(),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward.upsert(regclass, jsonb), ward.request_rotation(text),
   ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),
@@ -46,7 +47,7 @@ grant select, insert on ward_internal.rotation_requests to ward_owner;
 grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
 grant select, update on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
-  ward.tenant_id(), ward.role(), ward.subject(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
+  ward.tenant_id(), ward.role(), ward.subject(), ward.require_context(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
   ward_internal.look_up_now(),
   ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.digest(text),

@@ -13,7 +13,7 @@ from typing import Any
 from . import __version__
 from ._host import PostgresHost, boundary, statement_started
 from .context import Context, Session
-from .errors import NoContext, RoleMayNotWrite, Unsupported, VersionMismatch, WrongTenant
+from .errors import NoContext, RoleMayNotWrite, Unsupported, VersionMismatch, WardError, WrongTenant
 from .keyring import WrappedKey
 from .sealing import (
     make_seal,
@@ -96,6 +96,21 @@ def _begin_write(tenant: str) -> bool:
     if not context.may_write:
         raise RoleMayNotWrite
     return True
+
+
+def _require_context() -> bool:
+    """Return True in a context; without one, False where the settings say that faces are empty then."""
+    if _session.current() is not None:
+        return True
+    if _host.in_parallel_plan() or _host.query("select ward.is_context_required() as it")[0]["it"]:
+        raise NoContext
+    return False
+
+
+def _refused_with_token(error: WardError) -> None:
+    """A password alone writes nothing: no entry of a query without a context."""
+    if not isinstance(error, NoContext):
+        _refused(error)
 
 
 def _report_event(operation: str, detail: str) -> None:
@@ -206,6 +221,7 @@ _cold: dict[str, Callable[..., Any]] = {
 }
 _refused = _session.report_refusal
 _FUNCTIONS = {name: boundary(function, _refused) for name, function in _cold.items()}
+_FUNCTIONS["require_context"] = boundary(_require_context, _refused_with_token)
 # The hot ones stand before the boundary and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session), _refused))
 _FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session), _refused))

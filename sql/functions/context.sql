@@ -138,6 +138,30 @@ $$;
 revoke execute on function ward.tenant_id() from public;
 comment on function ward.tenant_id() is 'tenant of the current context, NULL without one. Error: WK003 expired';
 
+-- definer because the settings are read
+create or replace function ward.is_context_required() returns boolean
+language plpgsql stable parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return not exists (select from ward_internal.settings where name = 'no_context' and value = 'empty');
+end
+$$;
+revoke execute on function ward.is_context_required() from public;
+comment on function ward.is_context_required() is 'whether a query on a face fails without a context; called by itself';
+
+-- Every face asks this once a statement, whether it has rows or not.
+create or replace function ward.require_context() returns boolean
+language plpython3u stable parallel restricted security invoker as $$
+try:
+    return SD["call"]()
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "require_context")
+return SD["call"]()
+$$;
+revoke execute on function ward.require_context() from public;
+comment on function ward.require_context() is
+  'true in a context; without one raises WK001, or is false where ward.set(''no_context'', ''empty'') says so. Error: WK003 expired';
+
 create or replace function ward.subject() returns text
 language plpython3u stable parallel restricted security invoker as $$
 from wardkey_pg.entry import bind

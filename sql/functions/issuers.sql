@@ -63,6 +63,8 @@ begin
   elsif p_name = 'most_fields' and (p_value ~ '^[0-9]{1,10}$' and p_value::bigint between 1 and 4294967296) is not true then
     perform ward_internal.fail('not_allowed', 'most_fields is a number from 1 to 2^32',
       'random nonces are safe for so many values under one key (NIST SP 800-38D)');
+  elsif p_name = 'no_context' and (p_value in ('error', 'empty')) is not true then
+    perform ward_internal.fail('not_allowed', 'no_context is error or empty', 'empty: a face has no rows without a context');
   end if;
   insert into ward_internal.settings values (p_name, p_value)
     on conflict (name) do update set value = excluded.value;
@@ -70,11 +72,11 @@ begin
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
     'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields, grace, '
-    'audit_slot and audit_retention');
+    'audit_slot, audit_retention and no_context');
 end
 $$;
 comment on function ward.set(text, text) is
   'sets keeper_socket (path), keeper_timeout (seconds), key_ttl (seconds a backend keeps a data key); cryptoperiod and '
   'kek_cryptoperiod (days after which a key is to be replaced, 365), most_fields (values sealed under one key, 2^31), grace '
   '(days between retiring a key and destroying it, 30), audit_slot (the scribe''s; without it nobody logs in), '
-  'audit_retention (days that entries of the audit log are kept, 2192)';
+  'audit_retention (days that entries of the audit log are kept, 2192), no_context (error, or empty: what a query on a face gives without a context)';

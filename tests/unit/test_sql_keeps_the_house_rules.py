@@ -32,6 +32,7 @@ _UNPINNED = {
     "ward.unseal": "hot: once a field read; its one query is of wardkey_pg and names schemas",
     "ward.unseal_bytes": "as ward.unseal",
     "ward.tenant_id": "hot: once a statement and table; as ward.unseal",
+    "ward.require_context": "as ward.tenant_id",
     "ward.subject": "as ward.unseal",
     "ward.role": "as ward.unseal",
     "ward.logout": "no SQL",
@@ -58,7 +59,7 @@ _VERBS = re.compile(
 # Parameters that are part of the API as named arguments and read better without a prefix.
 _PUBLIC_PARAMETERS = {("ward.protect", "seal"), ("ward.protect", "audit"), ("ward.protect", "audit_reason")}
 _STABLE_NAMES = re.compile(
-    r"^(tenant_id|subject|role|unseal|unseal_bytes|begin_write|audit_context|look_up_now)$"
+    r"^(tenant_id|require_context|subject|role|unseal|unseal_bytes|begin_write|audit_context|look_up_now)$"
 )
 
 

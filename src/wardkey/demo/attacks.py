@@ -54,15 +54,24 @@ class Scene:
 
 @dataclass(slots=True)
 class Answer:
-    """Everything that statements gave: rows, then the error of the last one that failed."""
+    """Everything that statements gave: rows, and SQLSTATE and message of each that failed."""
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
-    sqlstate: str | None = None
-    error: str | None = None
+    errors: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def sqlstate(self) -> str | None:
+        """SQLSTATE of the first error."""
+        return self.errors[0][0] if self.errors else None
+
+    @property
+    def error(self) -> str | None:
+        """Message of the first error."""
+        return self.errors[0][1] if self.errors else None
 
     def tells(self, scene: Scene) -> bool:
         """Return whether a value of the victim's is in any row or in the error."""
-        texts = [str(value) for row in self.rows for value in row] + [self.error or ""]
+        texts = [str(value) for row in [*self.rows, *self.errors] for value in row]
         return any(prize in text for text in texts for prize in scene.prizes)
 
     @property
@@ -147,11 +156,9 @@ def inject(scene: Scene) -> Outcome:
 def only_the_password(scene: Scene) -> Outcome:
     with scene.attacker.connect() as connection, connection.cursor() as cursor:
         answer = _answer(cursor, [("select * from patients", [])])
-    got = f"{len(answer.rows)} rows" if answer.error is None else answer.refusal
+    got = answer.refusal if answer.error else f"{len(answer.rows)} rows"
     tried = "database password, no token: select * from patients"
-    return Outcome(
-        "leaked database password", tried, got, not answer.rows and (answer.refused or answer.error is None)
-    )
+    return Outcome("leaked database password", tried, got, not answer.rows and answer.sqlstate == "WK001")
 
 
 def use_a_stolen_token(scene: Scene) -> Outcome:
@@ -351,7 +358,8 @@ def _log_in(scene: Scene, attack: str, token: str, tried: str) -> Outcome:
     with scene.attacker.connect() as connection, connection.cursor() as cursor:
         answer = _answer(cursor, [("select ward.login(%s)", [token]), ("select id, email from patients", [])])
     rows = [row for row in answer.rows if len(row) == 2]
-    got = f"{answer.refusal}; then {len(rows)} rows"
+    then = f"{len(rows)} rows" if rows or len(answer.errors) < 2 else answer.errors[1][0]
+    got = f"{answer.refusal}; then {then}"
     return Outcome(attack, f"select ward.login(<{tried}>)", got, answer.refused and not rows)
 
 
@@ -372,7 +380,7 @@ def _answer(cursor: psycopg.Cursor[Any], statements: Iterable[Statement]) -> Ans
             if cursor.description:
                 answer.rows += cursor.fetchall()
         except psycopg.Error as error:
-            answer.sqlstate, answer.error = error.sqlstate, error.diag.message_primary
+            answer.errors.append((error.sqlstate or "", error.diag.message_primary or ""))
             cursor.execute("rollback to savepoint attack")
     cursor.connection.rollback()
     return answer

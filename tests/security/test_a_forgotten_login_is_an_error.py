@@ -1,0 +1,115 @@
+"""Without a context a query on a face fails with WK001: an empty result could be taken for "no allergies"."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from .conftest import Wards
+
+QUERIES = [
+    "select * from patients",
+    "select count(*) from patients",
+    "select max(id) from patients",
+    "select from patients where id = 4711",  # not there: the index finds nothing to filter
+    "select 1 where not exists (select from patients where id = 4711)",
+    "select (select name from patients where id = 1)",
+    "select c.code from clinic.icd10 c left join patients p on p.city = c.code",
+    "select a.id from patients a join patients b using (id) where b.id = 4711",
+    "select code from clinic.icd10 where code not in (select city from patients)",
+    "with p as (select id from patients) select * from p",
+    "select id from patients where id = 1 for update",
+    "update patients set city = 'x'",
+    "update patients set city = 'x' where id = 4711",
+    "delete from patients where id = 4711",
+    "insert into patients (id, name) values (9, 'x')",
+    "copy (select * from patients) to stdout",
+    "select * from empty",
+]
+MODEL = "create table clinic.empty (id int primary key); select ward.protect('clinic.empty')"
+
+
+def outcome(connection: psycopg.Connection, query: str) -> object:
+    try:
+        if query.startswith("copy"):
+            with connection.cursor().copy(query) as copy:
+                return len(list(copy))
+        cursor = connection.execute(query)
+        return cursor.rowcount
+    except psycopg.Error as error:
+        return error.sqlstate
+
+
+@pytest.fixture(scope="module")
+def modelled(calm: Wards) -> Wards:
+    calm.admin.execute(MODEL)
+    return calm
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_no_row_and_an_error(modelled: Wards, query: str) -> None:
+    with modelled.attacker(None) as forgotten:
+        assert outcome(forgotten, query) == "WK001"
+        forgotten.execute(
+            "select ward.login(%s)", [modelled.token(subject="a")]
+        )  # of its own transaction only
+        assert outcome(forgotten, query) == "WK001"
+    with modelled.attacker() as connection:
+        connection.autocommit = False
+        assert isinstance(outcome(connection, query), int)
+        connection.rollback()
+    with psycopg.connect(modelled.database.dsn(), autocommit=True) as superuser:
+        superuser.execute("set search_path = tenant_acme, public")
+        assert outcome(superuser, query) == "WK001"
+
+
+def test_prepared_statements_ask_each_time(modelled: Wards) -> None:
+    with modelled.attacker(None) as connection:
+        connection.execute("prepare q as select count(*) from patients where id = 4711")
+        with connection.transaction():
+            connection.execute("select ward.login(%s)", [modelled.token(subject="a")])
+            for _ in range(8):  # a generic plan
+                assert connection.execute("execute q").fetchone() == (0,)
+        assert outcome(connection, "execute q") == "WK001"
+
+
+def test_what_reads_no_row_needs_no_context(modelled: Wards) -> None:
+    """Tools look so at the columns of a query."""
+    with modelled.attacker(None) as connection:
+        cursor = connection.execute("select * from patients limit 0")
+        assert cursor.fetchall() == [] and cursor.description and len(cursor.description) == 6
+        connection.execute("explain select * from patients")
+
+
+def test_a_password_alone_leaves_no_entry(wards: Wards) -> None:
+    last = "select pg_current_wal_lsn()"
+    with wards.attacker(None) as connection:
+        outcome(connection, "select * from patients")
+        (before,) = wards.admin.execute(last).fetchone() or (None,)
+        for _ in range(50):
+            outcome(connection, "select * from patients")
+        written = wards.admin.execute(f"select ({last}) - %s::pg_lsn", [before]).fetchone()
+    assert written is not None and written[0] < 50 * 50  # an entry has more bytes
+
+
+def test_who_wants_zero_rows_gets_them(wards: Wards) -> None:
+    wards.admin.execute("select ward.set('no_context', 'empty')")
+    with wards.attacker(None) as connection:
+        for query, rows in ((QUERIES[0], 0), (QUERIES[4], 1), (QUERIES[11], 0), (QUERIES[13], 0)):
+            assert outcome(connection, query) == rows
+    wards.admin.execute("select ward.set('no_context', 'error')")
+    wards.refuses(QUERIES[0], "WK001", subject=None)
+    with pytest.raises(psycopg.Error) as caught:
+        wards.admin.execute("select ward.set('no_context', 'rows')")
+    assert caught.value.sqlstate == "WK212"
+
+
+@pytest.mark.parametrize("query", [QUERIES[0], QUERIES[3], QUERIES[4], QUERIES[13]])
+def test_the_silence_is_there_without_the_question(wards: Wards, query: str) -> None:
+    (face,) = wards.admin.execute("select pg_get_viewdef('tenant_acme.patients'::regclass)").fetchone() or (
+        "",
+    )
+
+    wards.admin.execute(f"create or replace view tenant_acme.patients as {face[: face.index('WHERE')]}")
+    with wards.attacker(None) as connection:
+        assert isinstance(outcome(connection, query), int)
