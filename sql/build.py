@@ -23,6 +23,7 @@ _FUNCTIONS = (
     "audit",
     "model_names",
     "audit_writes",
+    "model_schemas",
     "faces",
     "models",
     "unprotect",

@@ -36,7 +36,7 @@ grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
   ward.tenant_id(), ward.subject(), ward.role(), ward.require_context(), ward.is_context_required(),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
-  ward.upsert(regclass, jsonb), ward.request_rotation(text),
+  ward.upsert(regclass, jsonb, text[], boolean), ward.request_rotation(text),
   ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),
   ward.pg_get_serial_sequence(text, text)
 to ward_tenant;

@@ -40,6 +40,8 @@ _log_message.restype = ctypes.c_uint64
 _flush_soon = _server.XLogSetAsyncXactLSN
 _flush_soon.restype = None
 _flush_soon.argtypes = (ctypes.c_uint64,)
+_client_statement = ctypes.c_char_p.in_dll(_server, "debug_query_string")
+_statement_address = ctypes.c_void_p.in_dll(_server, "debug_query_string")
 _OnEnd = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
 _call_at_end = _server.RegisterXactCallback
 _call_at_end.restype = None
@@ -177,6 +179,14 @@ class PostgresHost:
         """
         if _temp_file_limit.value != 0:
             self.query("select pg_catalog.set_config('temp_file_limit', '0', false)")
+
+    def client_statement(self) -> bytes:
+        """Return the text that the client sent, in the database's encoding."""
+        return _client_statement.value or b""
+
+    def statement_address(self) -> int:
+        """Return where that text lies: with the time, which statement it is, without copying it."""
+        return _statement_address.value or 0
 
     def in_recovery(self) -> bool:
         """Whether this server cannot write WAL: a standby."""

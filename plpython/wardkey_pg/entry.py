@@ -24,6 +24,7 @@ from .sealing import (
     open_text_slowly,
     sealer_slowly,
 )
+from .statements import ignores_conflicts
 from .tokens import Issuer
 
 __all__ = ["bind"]
@@ -40,6 +41,7 @@ _session = Session(_host)
 _resealing = False  # nobody's change of a row: the audit log's triggers ask
 _ids = iter(range(0))  # of entries, leased by this backend and not given yet
 _months: dict[str, float] = {}  # by tenant, until when its log is known to have a partition, in unix seconds
+_statement, _ignoring = (0, 0), False  # which one wrote last, and whether it ignores conflicts
 _mark = ""  # of the session's login, kept in a setting too: what resets the session ends its context
 
 
@@ -87,7 +89,11 @@ def _claim(get: Callable[[Context], str]) -> Callable[[], str | None]:
 
 
 def _begin_write(tenant: str) -> bool:
-    """Let the write to a row of ``tenant`` go ahead, or say why not."""
+    """Let the write to a row of ``tenant`` go ahead, or say why not.
+
+    Return whether the client's statement says ON CONFLICT DO NOTHING.
+    """
+    global _statement, _ignoring
     context = _session.current(begun=True)
     if context is None:
         raise NoContext
@@ -95,7 +101,10 @@ def _begin_write(tenant: str) -> bool:
         raise WrongTenant
     if not context.may_write:
         raise RoleMayNotWrite
-    return True
+    statement = (statement_started(), _host.statement_address())
+    if statement != _statement:
+        _statement, _ignoring = statement, ignores_conflicts(_host.client_statement())
+    return _ignoring
 
 
 def _require_context() -> bool:

@@ -47,7 +47,8 @@ except KeyError:
 return SD["call"](*args)
 $$;
 comment on function ward_internal.begin_write(text) is
-  'true; raises unless the context is of this tenant and its role may write';
+  'raises unless the context is of this tenant and its role may write; whether the client''s statement is an INSERT … ON CONFLICT '
+  'DO NOTHING';
 
 create or replace function ward_internal.report_event(p_operation text, p_detail text) returns void
 language plpython3u volatile strict parallel unsafe security invoker as $$

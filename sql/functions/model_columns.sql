@@ -6,7 +6,8 @@
 create or replace function ward_internal.model_columns(p_model uuid)
 returns table (
   place integer, column_name name, type_name text, type_id oid, column_id uuid,
-  default_expression text, generated boolean, key_place integer, sequence regclass
+  default_expression text, generated boolean, key_place integer, sequence regclass,
+  collation_name text
 )
 language plpgsql stable strict rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -23,7 +24,8 @@ begin
       pg_get_expr(def.adbin, def.adrelid),
       stored.attgenerated <> '',
       array_position(pk.indkey::int2[], declared.attnum)::integer,
-      pg_get_serial_sequence(model.shape::text, declared.attname)::regclass
+      pg_get_serial_sequence(model.shape::text, declared.attname)::regclass,
+      case when declared.attcollation not in (0, 'pg_catalog.default'::regcollation) then declared.attcollation::regcollation::text end
     from ward_internal.models as model
     join pg_attribute as stored on stored.attrelid = model.relation and stored.attnum > 0 and not stored.attisdropped
     join pg_attribute as declared on declared.attrelid = model.shape and declared.attname = stored.attname
@@ -37,7 +39,8 @@ begin
 end
 $$;
 comment on function ward_internal.model_columns(uuid) is
-  'columns of a model table without tenant_id, in order: declared type, id if sealed, default, place in the primary key';
+  'columns of a model table without tenant_id, in order: declared type, id if sealed, default, place in the primary key from 0, '
+  'sequence, collation if it is not the database''s';
 
 create or replace function ward_internal.can_be_sealed(p_type oid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp

@@ -283,6 +283,7 @@ begin
   perform ward_internal.copy_comments(v_model, v_parent);
   perform ward_internal.set_row_security(v_parent);
   update ward_internal.models set relation = v_parent::regclass where id = v_model;
+  perform ward_internal.open_model_schemas();
 
   for v_tenant in select * from ward_internal.tenants where status not in ('shredding', 'shredded') loop
     perform ward_internal.create_leaf(v_model, v_tenant);
@@ -328,6 +329,7 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 declare
   v_tenant ward_internal.tenants;
 begin
+  perform ward_internal.open_model_schemas();
   for v_tenant in select * from ward_internal.tenants loop
     -- a ward may be away, to be restored: ward.repair_tenant makes what it lacks
     continue when to_regclass(ward_internal.leaf_name(p_model, v_tenant.schema_name)) is null;

@@ -35,7 +35,7 @@ begin
   -- take plaintext to a disk (temp_tablespaces would not keep it from one: a tenant may change that), so that work_mem has
   -- to do for a sort, a hash table or a cursor WITH HOLD; how much it is, a tenant may change.
   foreach v_setting in array array[
-    format('search_path = %I, ward, pg_catalog, pg_temp', p_tenant.schema_name),
+    'search_path = ' || ward_internal.tenant_path(p_tenant.schema_name),
     'log_min_messages = fatal', 'log_min_error_statement = panic', 'log_statement = none', 'log_duration = off',
     'log_min_duration_statement = -1', 'log_min_duration_sample = -1', 'log_transaction_sample_rate = 0',
     'log_parameter_max_length = 0', 'log_lock_waits = off', 'log_temp_files = -1', 'log_executor_stats = off',

@@ -130,15 +130,13 @@ class Client(threading.Thread):
     def nobody(self, connection: Connection) -> None:
         """Without a login there is no context and no row, by any way others may have left."""
         connection.execute("begin")
-        state = connection.execute(
-            "select ward.tenant_id(), ward.subject(), (select count(*) from patients)"
-        ).fetchone()
-        if state != (None, None, 0):
+        state = connection.execute("select ward.tenant_id(), ward.subject()").fetchone()
+        if state != (None, None):
             self.findings.leaks.append(f"{self.slug}/{self.subject} without login: {state}")
-        for (name,) in connection.execute(
-            "select name from pg_prepared_statements where name ~ '^left_'"
-        ).fetchall():
-            if rows := connection.execute(f"execute {name}").fetchall():
+        left = connection.execute("select name from pg_prepared_statements where name ~ '^left_'").fetchall()
+        for query in ("select count(*) from patients", *(f"execute {name}" for (name,) in left)):
+            with suppress(psycopg.Error), connection.transaction():
+                rows = connection.execute(query).fetchall()
                 self.findings.leaks.append(f"{self.slug}/{self.subject} without login: {rows}")
         connection.execute("commit")
 

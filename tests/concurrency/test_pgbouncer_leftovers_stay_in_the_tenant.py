@@ -53,7 +53,8 @@ def test_settings_and_statements_stay(database: Database, clients: tuple[Connect
     query = "select current_setting('app.was_left', true), (select count(*) from pg_prepared_statements)"
     assert two.execute(query).fetchone() == ("behind", 1)
     assert other.execute(query).fetchone() == (None, 0)
-    assert two.execute('execute "PGBOUNCER_1"').fetchall() == []  # a statement has the context of who runs it
+    with refused("WK001"):  # a statement has the context of who runs it
+        two.execute('execute "PGBOUNCER_1"')
     with two.transaction():
         two.execute("select ward.login(%s)", [database.token("acme", "two")])
         assert two.execute('execute "PGBOUNCER_1"').fetchall() == [("acme one",)]

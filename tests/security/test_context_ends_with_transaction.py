@@ -13,7 +13,12 @@ from tests.support.sqlstate import refused
 from .conftest import Wards
 
 STATE = "select ward.tenant_id(), ward.subject(), (select count(*) from patients)"
-NOBODY = (None, None, 0)
+
+
+def check_nobody(connection: Connection) -> None:
+    assert connection.execute("select ward.tenant_id(), ward.subject()").fetchone() == (None, None)
+    with refused("WK001"), connection.transaction():
+        connection.execute("select count(*) from patients")
 
 
 def _commit(connection: Connection) -> None:
@@ -49,9 +54,9 @@ def test_next_transaction_has_no_context(wards: Wards, end: Callable[[Connection
         connection.execute("select ward.login(%s)", [wards.token(subject="first")])
         assert connection.execute(STATE).fetchone()[1:] == ("first", 2)
         end(connection)
-        assert connection.execute(STATE).fetchone() == NOBODY
+        check_nobody(connection)
         connection.execute("begin")
-        assert connection.execute(STATE).fetchone() == NOBODY
+        check_nobody(connection)
 
 
 def test_chained_transaction_has_no_context(wards: Wards) -> None:
@@ -59,7 +64,7 @@ def test_chained_transaction_has_no_context(wards: Wards) -> None:
         connection.execute("begin")
         connection.execute("select ward.login(%s)", [wards.token()])
         connection.execute("commit and chain")
-        assert connection.execute(STATE).fetchone() == NOBODY
+        check_nobody(connection)
 
 
 def test_transaction_of_a_procedure_has_no_context(wards: Wards) -> None:
@@ -71,7 +76,10 @@ def test_transaction_of_a_procedure_has_no_context(wards: Wards) -> None:
               assert (select count(*) = 2 from patients);
               commit;
               assert ward.tenant_id() is null, 'still there';
-              assert (select count(*) = 0 from patients), 'still there';
+              begin
+                assert (select count(*) is null from patients), 'no error';
+              exception when sqlstate 'WK001' then null;
+              end;
             end $$"""
         )
 
@@ -81,7 +89,7 @@ def test_failed_login_ends_the_context_there_was(wards: Wards) -> None:
         connection.execute("select ward.login(%s)", [wards.token(subject="first")])
         with refused("WK002"), connection.transaction():
             connection.execute("select ward.login('no token')")
-        assert connection.execute(STATE).fetchone() == NOBODY
+        check_nobody(connection)
 
 
 def test_cursor_of_an_ended_transaction_is_gone_unless_held(wards: Wards) -> None:
@@ -107,7 +115,8 @@ def test_prepared_statement_of_another_client_sees_nothing(wards: Wards) -> None
         connection.execute("prepare everything as select name from patients")
         assert len(connection.execute("execute everything").fetchall()) == 2
         connection.execute("commit")
-        assert connection.execute("execute everything").fetchall() == []
+        with refused("WK001"):
+            connection.execute("execute everything")
 
 
 def test_the_attack_works_where_the_context_outlives_its_transaction(wards: Wards) -> None:
@@ -134,9 +143,9 @@ def test_session_context_ends_when_a_pooler_resets_the_session(wards: Wards, res
         mark = connection.execute("select current_setting('ward.session')").fetchone()[0]
         connection.execute(reset)
         connection.execute("select set_config('ward.session', %s, false)", [mark[::-1]])
-        assert connection.execute(STATE).fetchone() == NOBODY
+        check_nobody(connection)
         connection.execute("select set_config('ward.session', %s, false)", [mark])
-        assert connection.execute(STATE).fetchone() == NOBODY
+        check_nobody(connection)
 
 
 def test_session_context_outlives_errors(wards: Wards) -> None:
@@ -155,7 +164,7 @@ def test_context_cannot_be_had_by_standing_still(wards: Wards) -> None:
         for _ in range(50):
             login = connection.execute("select ward.login(%s), count(*) from patients", [wards.token()])
             pipeline.sync()
-            count = connection.execute("select ward.subject(), count(*) from patients")
+            subject = connection.execute("select ward.subject()")
             pipeline.sync()
             assert login.fetchone() is not None
-            assert count.fetchone() == (None, 0)
+            assert subject.fetchone() == (None,)

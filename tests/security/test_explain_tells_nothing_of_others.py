@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from tests.support.sqlstate import refused
+
 from .conftest import SECRET, Wards
 
 QUERIES = (
@@ -59,9 +61,16 @@ def test_without_a_token_no_row_is_even_counted_as_filtered(calm: Wards) -> None
             "select * from patients where 1 / (id - 1) = 0",
             "select * from patients where name::integer = 1",
         ):
+            for statement in (f"explain (analyze, timing off, format json) {query}", query):
+                with refused("WK001"):
+                    connection.execute(statement)
+    calm.admin.execute("select ward.set('no_context', 'empty')")
+    try:
+        with calm.attacker(None) as connection:
             plan = repr(connection.execute(f"explain (analyze, timing off, format json) {query}").fetchall())
             assert "'Rows Removed by Filter': 0" in plan or "Rows Removed by Filter" not in plan
-            assert connection.execute(query).fetchall() == []
+    finally:
+        calm.admin.execute("select ward.set('no_context', 'error')")
 
 
 def test_victims_face_cannot_be_explained(calm: Wards) -> None:

@@ -75,7 +75,8 @@ def test_superuser_sees_ciphertext_only(calm: Wards) -> None:
     whole = repr(calm.admin.execute("select * from clinic.patients").fetchall())
     assert SECRET not in whole
     assert "Bob" not in whole
-    assert calm.admin.execute("select * from tenant_globex.patients").fetchall() == []
+    with refused("WK001"):
+        calm.admin.execute("select * from tenant_globex.patients")
     value = "select ward.unseal(ssn, uuid_send(c.id), int8send(p.id)) from clinic.patients p"
     with refused("WK001"):
         calm.admin.execute(

@@ -25,7 +25,8 @@ def test_no_custom_setting_is_believed(wards: Wards) -> None:
             connection.execute("select ward.tenant_id(), ward.subject(), ward.role()").fetchone()
             == (None,) * 3
         )
-        assert connection.execute(COUNT).fetchone() == (0,)
+        with refused("WK001"):
+            connection.execute(COUNT)
 
 
 def test_every_setting_a_tenant_may_change_leaves_the_rows_alone(wards: Wards) -> None:
@@ -126,4 +127,5 @@ def test_an_empty_setting_is_not_null(wards: Wards) -> None:
         with connection.transaction():
             connection.execute("select ward.login(%s)", [wards.token()])
         assert connection.execute("select ward.tenant_id()").fetchone() == (None,)
-        assert connection.execute(COUNT).fetchone() == (0,)
+        with refused("WK001"):
+            connection.execute(COUNT)

@@ -30,12 +30,14 @@ def test_generic_plan_asks_for_the_context_each_time(wards: Wards, mode: str) ->
     with wards.attacker(None) as connection:
         connection.execute(f"set plan_cache_mode = {mode}")
         connection.execute("prepare mine(bigint) as select name from patients where id >= $1 order by id")
-        assert connection.execute("execute mine(1)").fetchall() == []
+        with refused("WK001"):
+            connection.execute("execute mine(1)")
         for _ in range(7):
             with connection.transaction():
                 connection.execute("select ward.login(%s)", [wards.token()])
                 assert connection.execute("execute mine(1)").fetchall() == [("Ann Alpha",), ("Al Able",)]
-            assert connection.execute("execute mine(1)").fetchall() == []
+            with refused("WK001"):
+                connection.execute("execute mine(1)")
 
 
 def test_plan_is_not_reused_across_roles(wards: Wards) -> None:
@@ -63,7 +65,8 @@ def test_parallel_scan_sees_all_rows_or_none(wards: Wards) -> None:
         with connection.transaction():
             connection.execute("select ward.login(%s)", [wards.token()])
             assert connection.execute(query).fetchone() == (502, 502, 502)
-        assert connection.execute(query).fetchone() == (0, 0, 0)
+        with refused("WK001"):
+            connection.execute(query)
 
 
 def test_a_session_that_is_logged_in_makes_no_parallel_plans(wards: Wards) -> None:

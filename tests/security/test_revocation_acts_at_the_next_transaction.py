@@ -39,7 +39,8 @@ def test_session_of_a_removed_issuer_ends(wards: Wards) -> None:
         wards.admin.execute("select ward.remove_issuer(%s)", [issuer_of(wards.admin)["issuer"]])
         with refused("WK002"):
             connection.execute(COUNT)
-        assert connection.execute(COUNT).fetchone() == (0,)
+        with refused("WK001"):
+            connection.execute(COUNT)
 
 
 def test_key_that_is_retired(wards: Wards) -> None:
@@ -67,7 +68,8 @@ def test_tenant_that_is_suspended(wards: Wards) -> None:
             connection.execute("select ward.login(%s)", [token])
         with refused("WK005"):
             session.execute(COUNT)
-        assert session.execute(COUNT).fetchone() == (0,)
+        with refused("WK001"):
+            session.execute(COUNT)
         wards.admin.execute("select ward.resume_tenant(%s)", [slug])
         connection.execute("select ward.login(%s)", [token])
 

@@ -35,5 +35,6 @@ def remove_abandoned() -> None:
     """Throw away what runs left that were killed."""
     for directory in Path("/tmp").glob(f"{_PREFIX}*"):
         pid = directory.name.removeprefix(_PREFIX).split("-")[0]
-        if directory.owner() == Path("/proc/self").owner() and pid.isdigit() and not Process.of(int(pid)):
-            throw_away(directory)
+        with suppress(FileNotFoundError):  # another run has just thrown it away
+            if directory.owner() == Path("/proc/self").owner() and pid.isdigit() and not Process.of(int(pid)):
+                throw_away(directory)

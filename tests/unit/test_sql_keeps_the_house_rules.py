@@ -47,17 +47,24 @@ _NOUNS = re.compile(
     r"|leaf_versions|made_names|master_id|model_columns|model_of|older_transactions|on_alter_table|on_drop|on_grant"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
+    r"|key_operator|model_schemas|tenant_path"
     r"|currval|lastval|nextval|pg_get_serial_sequence|setval"  # as PostgreSQL calls them
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
     r"^(add|archive|begin|build|can|check|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
-    r"|lease|log|login|logout|look|make|parse|pass|pause|plan|protect|provision|prune|readmit|rebuild|refuse"
+    r"|lease|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
     r"|unprotect|unseal|unshare|upsert|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
-_PUBLIC_PARAMETERS = {("ward.protect", "seal"), ("ward.protect", "audit"), ("ward.protect", "audit_reason")}
+_PUBLIC_PARAMETERS = {
+    ("ward.protect", "seal"),
+    ("ward.protect", "audit"),
+    ("ward.protect", "audit_reason"),
+    ("ward.upsert", "key"),
+    ("ward.upsert", "ignore"),
+}
 _STABLE_NAMES = re.compile(
     r"^(tenant_id|require_context|subject|role|unseal|unseal_bytes|begin_write|audit_context|look_up_now)$"
 )

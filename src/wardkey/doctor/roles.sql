@@ -72,7 +72,7 @@ order by 1, 2;
 -- tenant-search-path (warn): tenants' login roles begin in their ward
 select login_role::text, format('search_path is %s', value), format('select ward.repair_tenant(%L);', slug)
 from role_setting
-where name = 'search_path' and setdatabase <> 0 and value <> format('%I, ward, pg_catalog, pg_temp', schema_name)
+where name = 'search_path' and setdatabase <> 0 and value <> ward_internal.tenant_path(schema_name)
 order by 1;
 
 -- tenant-own-settings (warn): tenants have not given their login role settings of their own
