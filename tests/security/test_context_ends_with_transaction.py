@@ -162,7 +162,7 @@ def test_context_cannot_be_had_by_standing_still(wards: Wards) -> None:
     """A pipeline's transactions come in messages of their own, each later than the last."""
     with wards.attacker(None) as connection, connection.pipeline() as pipeline:
         for _ in range(50):
-            login = connection.execute("select ward.login(%s), count(*) from patients", [wards.token()])
+            login = connection.execute("select ward.login(%s)", [wards.token()])
             pipeline.sync()
             subject = connection.execute("select ward.subject()")
             pipeline.sync()
