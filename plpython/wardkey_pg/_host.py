@@ -46,6 +46,10 @@ _OnEnd = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
 _call_at_end = _server.RegisterXactCallback
 _call_at_end.restype = None
 _call_at_end.argtypes = (_OnEnd, ctypes.c_void_p)
+_OnExit = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_size_t)
+_call_before_exit = _server.before_shmem_exit
+_call_before_exit.restype = None
+_call_before_exit.argtypes = (_OnExit, ctypes.c_size_t)
 _COMMIT, _ABORT, _PREPARE = 0, 2, 4  # of enum XactEvent
 _isolation = ctypes.c_int.in_dll(_server, "XactIsoLevel")
 _REPEATABLE_READ = 2
@@ -124,9 +128,16 @@ class PostgresHost:
         self._written = 0  # up to where the WAL has messages that nobody has asked to have on disk
         self._ended: Callable[[], None] = lambda: None
         self._on_end = _OnEnd(self._end)  # has to live as long as the backend
+        self._exiting: Callable[[], None] = lambda: None
+        self._on_exit = _OnExit(lambda code, argument: self._exiting())
         self._asked: tuple[str, Sequence[str], Sequence[Any]] = ("", (), ())
         self._found: list[Mapping[str, Any]] = []
         _call_at_end(self._on_end, None)
+        _call_before_exit(self._on_exit, 0)
+
+    def at_exit(self, exiting: Callable[[], None]) -> None:
+        """Have ``exiting`` called when the backend ends, before it lets go of the WAL."""
+        self._exiting = exiting
 
     def at_end(self, ended: Callable[[], None]) -> None:
         """Have ``ended`` called at the end of each transaction, also of those within one statement."""

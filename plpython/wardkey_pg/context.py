@@ -51,6 +51,7 @@ from .errors import (
 from .keeper import KeeperClient
 from .keyring import Keyring, Sealer, TenantKeys, WrappedKey
 from .reads import Column, Opener, Reads
+from .tally import Tally
 from .tokens import Claims, Issuer, unverified_issuer, verify
 
 __all__ = ["KEYS", "Context", "Host", "Session"]
@@ -91,7 +92,10 @@ _MOST_TOKENS = 256
 _SLOT_FOR = 10.0  # seconds for which a slot that was found is taken to be there
 _MOST_SECONDS = 86_400.0
 _LONGEST_ROW = 1_000  # bytes of a row id in a report of tampering: anybody may call unseal with any
+_MOST_TAMPERED = 20  # rows a minute that are named one by one, of a column
 _READ_ONLY_ROLES = frozenset({"VIEWER"})
+
+_Origin = tuple[bytes, bytes, Mapping[str, str | None]]  # tenant, login and texts of an event
 
 
 class Host(Protocol):
@@ -104,6 +108,7 @@ class Host(Protocol):
         self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
     ) -> list[Mapping[str, Any]]: ...
     def at_end(self, ended: Callable[[], None]) -> None: ...
+    def at_exit(self, exiting: Callable[[], None]) -> None: ...
     def is_nested(self) -> bool: ...
     def is_definer(self) -> bool: ...
     def check_interrupts(self) -> None: ...
@@ -155,6 +160,7 @@ class Session:
         "_reads",
         "_settings",
         "_slot_found",
+        "_tally",
         "_verified",
         "openers",
         "sealers",
@@ -175,7 +181,9 @@ class Session:
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
         self.sealers: dict[bytes, Sealer] = {}
         self.logout()
+        self._tally = Tally()
         host.at_end(self.end_transaction)
+        host.at_exit(self.report_counted)
 
     def login(self, token: str, *, lasting: bool = False) -> None:
         """Make ``token``'s claims the context: of this transaction, or of the session if ``lasting``.
@@ -210,6 +218,8 @@ class Session:
             self._forget_statement()
         elif self._context is not None:
             self.logout()
+        if self._tally.due < float("inf") and time.monotonic() >= self._tally.due:
+            self._tally.write(time.monotonic())
 
     def current(self, *, begun: bool = False) -> Context | None:
         """Return the context of this transaction. Raises TokenExpired, and as ``login`` if it has ended.
@@ -293,28 +303,56 @@ class Session:
 
     def report(self, operation: str, detail: Mapping[str, Any]) -> None:
         """Journal an event, of the context of this transaction or of whoever is connected."""
+        if not self._host.in_recovery():
+            self._write_event(self._origin(), operation, detail)
+
+    def report_often(
+        self, operation: str, detail: Mapping[str, Any], alike: Mapping[str, Any], most: int = 1
+    ) -> None:
+        """The same for what anybody can bring about: ``most`` a minute, and one event with a count.
+
+        ``alike``: what the detail of those that are counted together has in common.
+        """
         if self._host.in_recovery():
             return
-        context = self._context if self._is_current else None
-        tenant, login, texts = journal.NO_TENANT, journal.NO_CONTEXT, {}
-        if context is None:
-            texts = dict(self._host.client())
-        else:
-            tenant, login = UUID(context.claims.tenant_id).bytes, context.login
-        at = self._host.statement_start()
-        self._host.journal(journal.event(tenant, login, at, operation, texts, detail))
+        login = self._context.login if self._context and self._is_current else journal.NO_CONTEXT
+        kind = (login, operation, repr(alike))
+        if self._tally.counts(kind):
+            return
+        origin = self._origin()
+        self._write_event(origin, operation, detail)
+        self._tally.begin(
+            kind, most, lambda count: self._write_event(origin, operation, {**alike, "count": count})
+        )
+
+    def report_counted(self) -> None:
+        """Journal what was counted until now: the backend ends."""
+        self._tally.write(float("inf"))
 
     def report_refusal(self, error: WardError) -> None:
         """Journal that somebody was refused; errors of other kinds are not."""
         if isinstance(error, ContextError | KeyRefused | KeyDestroyed | CommitmentMismatch):
-            self.report("refusal", {"sqlstate": error.sqlstate, "reason": error.message})
+            detail = {"sqlstate": error.sqlstate, "reason": error.message}
+            self.report_often("refusal", detail, detail)
 
     def report_tampering(self, column: bytes, row: bytes) -> None:
         """Journal that a value did not open: altered or moved, or something that never was one."""
         known = self._context.keys.columns.get(column) if self._context else None
         place = {"model": str(UUID(bytes=known.model)), "column": known.name} if known else {}
         readable = journal.readable(known.form if known else "", row[:_LONGEST_ROW])
-        self.report("tampered", {"investigate": True, "row": readable, **place})
+        alike = {"investigate": True, **place}
+        self.report_often("tampered", {**alike, "row": readable}, alike, _MOST_TAMPERED)
+
+    def _origin(self) -> _Origin:
+        context = self._context if self._is_current else None
+        if context is None:
+            return journal.NO_TENANT, journal.NO_CONTEXT, dict(self._host.client())
+        return UUID(context.claims.tenant_id).bytes, context.login, {}
+
+    def _write_event(self, origin: _Origin, operation: str, detail: Mapping[str, Any]) -> None:
+        tenant, login, texts = origin
+        at = self._host.statement_start()
+        self._host.journal(journal.event(tenant, login, at, operation, texts, detail))
 
     def look_again(self) -> TenantKeys:
         """Return the context's keys as the registry has them now. Raises KeysChanged where it cannot ask."""

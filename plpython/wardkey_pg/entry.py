@@ -123,9 +123,11 @@ def _refused_with_token(error: WardError) -> None:
 
 
 def _report_event(operation: str, detail: str) -> None:
-    _session.report(
-        operation, {name: value for name, value in json.loads(detail).items() if value is not None}
-    )
+    given = {name: value for name, value in json.loads(detail).items() if value is not None}
+    if operation == "refusal":
+        _session.report_often(operation, given, given)
+    else:
+        _session.report(operation, given)
 
 
 def _check_issuer(document: str) -> None:

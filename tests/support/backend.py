@@ -136,6 +136,9 @@ class Backend:
     def at_end(self, ended: Callable[[], None]) -> None:
         self._ended = ended
 
+    def at_exit(self, exiting: Callable[[], None]) -> None:
+        self.exit = exiting
+
     def is_nested(self) -> bool:
         return self.nested
 

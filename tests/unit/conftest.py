@@ -22,6 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     stand_in = SimpleNamespace(time=clock.time, monotonic=clock.monotonic, sleep=time.sleep)
     monkeypatch.setattr("wardkey_pg.context.time", stand_in)
     monkeypatch.setattr("wardkey_pg.keyring.time", stand_in)
+    monkeypatch.setattr("wardkey_pg.tally.time", stand_in)
     return clock
 
 
