@@ -114,9 +114,23 @@ grant execute on function pg_get_replication_slots() to ward_owner;
 do $$
 begin
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_models') then
-    create event trigger ward_follow_models on ddl_command_end when tag in ('ALTER TABLE')
-      execute function ward_internal.on_alter_table();
+    create event trigger ward_follow_models on ddl_command_end when tag in ('ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX',
+        'CREATE POLICY', 'CREATE RULE', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE TRIGGER', 'DROP COLLATION', 'DROP DOMAIN',
+        'DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA', 'DROP TYPE')
+      execute function ward_internal.on_change();
     alter event trigger ward_follow_models enable always;
+  end if;
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_save_dependents') then
+    create event trigger ward_save_dependents on ddl_command_start when tag in ('ALTER TABLE', 'DROP COLLATION', 'DROP DOMAIN',
+        'DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA', 'DROP TYPE')
+      execute function ward_internal.on_change_begin();
+    alter event trigger ward_save_dependents enable always;
+  end if;
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_names') then
+    create event trigger ward_follow_names on ddl_command_end when tag in ('ALTER COLLATION', 'ALTER DOMAIN', 'ALTER FUNCTION',
+        'ALTER OPERATOR', 'ALTER ROUTINE', 'ALTER SCHEMA', 'ALTER TYPE')
+      execute function ward_internal.on_name_change();
+    alter event trigger ward_follow_names enable always;
   end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_forget_models') then
     create event trigger ward_forget_models on sql_drop execute function ward_internal.on_drop();

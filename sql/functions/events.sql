@@ -1,4 +1,8 @@
--- ALTER TABLE on a model table reaches every face by itself; DROP TABLE takes it out of the registry.
+-- DDL on a model table reaches every ward by itself, or is refused; DROP TABLE takes the table out of the registry.
+--
+-- An event trigger sees which object was changed, not how: shape, faces and foreign keys are made to agree with what is there
+-- now, and if what the command made cannot do what it says (ward_internal.model_faults), all of it is undone. What wardkey's own
+-- functions do, and what a dump brings piece by piece, is left alone.
 
 create or replace function ward_internal.is_restoring() returns boolean
 language sql stable security invoker set search_path = pg_catalog, pg_temp
@@ -6,131 +10,147 @@ return current_setting('check_function_bodies') = 'off';
 comment on function ward_internal.is_restoring() is
   'whether a dump is being loaded, which turns that off: a model comes piece by piece, and is whole at the end';
 
-create or replace function ward_internal.check_key(p_model ward_internal.models) returns void
-language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
-begin
-  if (select count(*) from pg_index where indrelid in (p_model.relation, p_model.shape) and indisprimary and indimmediate) <> 2
-  then
-    perform ward_internal.fail('change_refused', format('a face of %s finds its rows by the primary key', p_model.relation),
-      'the key stays as it was declared; unprotect the empty table to declare another');
-  end if;
-end
-$$;
-comment on function ward_internal.check_key(ward_internal.models) is
-  'raises unless table and shape have a primary key that holds at every moment';
+create or replace function ward_internal.is_own_change(p_stack text) returns boolean
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
+return regexp_replace(p_stack, '^[^\n]*', '') ~ '\nPL/pgSQL function ward(_internal)?\.';
+comment on function ward_internal.is_own_change(text) is 'whether the stack under an event trigger''s function has one of wardkey''s';
 
-create or replace function ward_internal.faces_are_behind(p_model uuid) returns boolean
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  with wanted as (
-    select array_agg(format('%s %s %s', column_name, type_name,
-        case when sequence is null and not generated then default_expression end) order by place) as columns,
-      array_agg(column_name) filter (where sequence is not null) as numbered
-    from ward_internal.model_columns(p_model)
-  )
-  select exists (
-    select from ward_internal.tenants as t
-    join ward_internal.models as m on m.id = p_model
-    join pg_class as face on face.oid = to_regclass(format('%I.%I', t.schema_name, m.face))
-    cross join wanted
-    where wanted.columns is distinct from (
-      select array_agg(format('%s %s %s', a.attname, format_type(a.atttypid, a.atttypmod),
-          case when a.attname = any (wanted.numbered) then null else pg_get_expr(d.adbin, d.adrelid) end) order by a.attnum)
-      from pg_attribute as a
-      left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
-      where a.attrelid = face.oid and a.attnum > 0))
-    and (select columns is not null from wanted)
-$$;
-comment on function ward_internal.faces_are_behind(uuid) is
-  'whether a face that is there differs from its model in a column, type or default. Not for a model without its primary '
-  'key: pg_restore is under way, which alters tables before all of it is there and brings the faces itself';
-
-create or replace function ward_internal.follow_model(p_model uuid, p_renamed boolean) returns void
+create or replace function ward_internal.refuse_faults(p_model uuid) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_model ward_internal.models := (select m from ward_internal.models as m where id = p_model);
-  v_column record;
-  v_old name;
-  v_schema name;
-  v_changed boolean := false;
+  v_fault record;
 begin
-  for v_column in
-    select s.attname as stored, d.attname as declared, s.atttypid, s.atttypmod,
-      d.atttypid as declared_type, d.atttypmod as declared_typmod, c.id as column_id,
-      coalesce(c.id is not null and s.atttypid <> 'bytea'::regtype, false) as unsealed,
-      pg_get_serial_sequence(v_model.relation::text, s.attname) is not null as has_sequence
-    from (select * from pg_attribute where attrelid = v_model.relation and attnum > 0 and not attisdropped
-        and attname <> 'tenant_id') as s
-    full join (select * from pg_attribute where attrelid = v_model.shape and attnum > 0 and not attisdropped) as d
-      using (attname)
-    left join ward_internal.sealed_columns as c on c.model_id = p_model and c.name = d.attname
-    order by s.attnum
-  loop
-    if v_column.unsealed then
-      perform ward_internal.fail('type_cannot_be_sealed', format('column %I is sealed: its stored type is bytea', v_column.stored),
-        'add a new sealed column with ward.add_sealed_column, and copy');
-    elsif v_column.has_sequence then
-      perform ward_internal.fail('unsupported', 'a sequence shared by all tenants would tell one about the others',
-        'declare identity columns before ward.protect');
-    elsif v_column.stored is not null and v_column.declared is null and p_renamed then
-      select d.attname into strict v_old from pg_attribute as d
-        where d.attrelid = v_model.shape and d.attnum > 0 and not d.attisdropped and not exists (
-          select from pg_attribute as s where s.attrelid = v_model.relation and s.attname = d.attname);
-      execute format('alter table %s rename column %I to %I', v_model.shape, v_old, v_column.stored);
-      update ward_internal.sealed_columns set name = v_column.stored where model_id = p_model and name = v_old;
-      for v_schema in select schema_name from ward_internal.tenants loop
-        execute format('alter view if exists %I.%I rename column %I to %I', v_schema, v_model.face, v_old, v_column.stored);
-      end loop;
-      v_changed := true;
-      exit;
-    elsif v_column.declared is null then
-      v_changed := true;
-      execute format('alter table %s add column %I %s', v_model.shape, v_column.stored,
-        format_type(v_column.atttypid, v_column.atttypmod));
-    elsif v_column.stored is null then
-      v_changed := true;
-      execute format('alter table %s drop column %I', v_model.shape, v_column.declared);
-      delete from ward_internal.sealed_columns where id = v_column.column_id;
-    elsif v_column.column_id is null
-      and (v_column.atttypid, v_column.atttypmod) <> (v_column.declared_type, v_column.declared_typmod)
-    then
-      v_changed := true;
-      execute format('alter table %s alter column %I type %s using null', v_model.shape, v_column.declared,
-        format_type(v_column.atttypid, v_column.atttypmod));
-    end if;
-  end loop;
-  if v_changed or ward_internal.faces_are_behind(p_model) then
-    perform ward_internal.rebuild_faces(p_model);
+  select * into v_fault from ward_internal.model_faults(p_model) where made_by is null or ward_internal.is_running(made_by) limit 1;
+  if found then
+    perform ward_internal.fail(case when v_fault.kind = 'index' and v_fault.found ~ ' on sealed column ' then 'sealed_index' else 'change_refused' end,
+      format('%s %s', v_fault.object, v_fault.found), v_fault.way);
   end if;
 end
 $$;
-comment on function ward_internal.follow_model(uuid, boolean) is
-  'makes shape and faces of a model follow its columns; p_renamed: a column was renamed, not added and dropped';
+comment on function ward_internal.refuse_faults(uuid) is 'raises if this transaction made a fault; older ones do not hinder their mending';
 
--- definer because whoever alters any table of the database runs it, and may not read the registry
-create or replace function ward_internal.on_alter_table() returns event_trigger
+-- definer because whoever alters anything in the database runs it, and may not read the registry
+create or replace function ward_internal.on_change_begin() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_command record;
+  v_stack text;
 begin
-  for v_command in
-    select m.id, bool_or(c.object_type = 'table column') as renamed
-    from pg_event_trigger_ddl_commands() as c
-    join ward_internal.models as m on m.relation = c.objid
-    where c.classid = 'pg_class'::regclass and m.relation <> m.shape
+  get diagnostics v_stack = pg_context;
+  if not ward_internal.is_own_change(v_stack) and not ward_internal.is_restoring()
+    and not exists (select from ward_internal.tenants where login_role = session_user)  -- who will be refused
+  then
+    delete from ward_internal.dependents where transaction = pg_current_xact_id();
+    perform ward_internal.save_dependents();
+  end if;
+end
+$$;
+revoke execute on function ward_internal.on_change_begin() from public;
+
+-- definer because whoever alters anything in the database runs it, and may not read the registry
+create or replace function ward_internal.on_change() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_stack text;
+  v_model record;
+begin
+  get diagnostics v_stack = pg_context;
+  if ward_internal.is_own_change(v_stack) or ward_internal.is_restoring()
+    or exists (select from pg_event_trigger_ddl_commands() where in_extension)
+  then
+    return;
+  end if;
+  for v_model in
+    with changed as (
+      select coalesce(x.indrelid, n.conrelid, t.tgrelid, p.polrelid, w.ev_class, c.objid) as relation, c.object_type = 'table column' as renamed
+      from pg_event_trigger_ddl_commands() as c
+      left join pg_index as x on c.classid = 'pg_class'::regclass and x.indexrelid = c.objid
+      left join pg_constraint as n on c.classid = 'pg_constraint'::regclass and n.oid = c.objid
+      left join pg_trigger as t on c.classid = 'pg_trigger'::regclass and t.oid = c.objid
+      left join pg_policy as p on c.classid = 'pg_policy'::regclass and p.oid = c.objid
+      left join pg_rewrite as w on c.classid = 'pg_rewrite'::regclass and w.oid = c.objid
+      where c.classid in ('pg_class'::regclass, 'pg_constraint'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass,
+        'pg_rewrite'::regclass)
+    )
+    select m.id, m.face, bool_or(c.renamed and c.relation = m.relation) as renamed, bool_or(c.relation = m.shape) as by_shape
+    from changed as c
+    join ward_internal.models as m on c.relation in (m.relation, m.shape)
+      or exists (select from pg_inherits where inhrelid = c.relation and inhparent = m.relation)
+      or exists (select from pg_class as f join ward_internal.tenants as t on t.schema_name::text = f.relnamespace::regnamespace::text
+        where f.oid = c.relation and f.relname in (m.face, m.face || '_sealed'))
+    where m.relation <> m.shape
     group by m.id
   loop
-    perform ward_internal.follow_model(v_command.id, v_command.renamed);
+    if v_model.by_shape then
+      perform ward_internal.follow_shape(v_model.id);
+    else
+      perform ward_internal.follow_model(v_model.id, v_model.renamed);
+    end if;
+    perform ward_internal.refuse_faults(v_model.id);
+  end loop;
+  delete from ward_internal.dependents where transaction = pg_current_xact_id();
+end
+$$;
+revoke execute on function ward_internal.on_change() from public;
+comment on function ward_internal.on_change() is 'carries what was done to a model table to shape and faces, or refuses it';
+
+-- definer because whoever alters anything in the database runs it, and may not read the registry
+create or replace function ward_internal.on_name_change() returns event_trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_stack text;
+  v_model uuid;
+begin
+  get diagnostics v_stack = pg_context;
+  if ward_internal.is_own_change(v_stack) or ward_internal.is_restoring() then
+    return;
+  end if;
+  if tg_tag = 'ALTER SCHEMA' and exists (
+    select from pg_event_trigger_ddl_commands() as c
+    join pg_class as leaf on leaf.relnamespace = c.objid
+    join pg_inherits as i on i.inhrelid = leaf.oid
+    join ward_internal.models as m on m.relation = i.inhparent
+    where c.classid = 'pg_namespace'::regclass and not exists (
+      select from ward_internal.tenants as t where t.schema_name::text = leaf.relnamespace::regnamespace::text))
+  then
+    perform ward_internal.fail('change_refused', 'a ward''s schema has the name of its tenant', 'make a tenant of another slug');
+  end if;
+  for v_model in select id from ward_internal.models where relation <> shape loop
+    if tg_tag = 'ALTER TYPE' then
+      update ward_internal.sealed_columns as s
+        set labels = array(select enumlabel from pg_enum where enumtypid = a.atttypid order by enumsortorder)
+        from ward_internal.models as m join pg_attribute as a on a.attrelid = m.shape
+        where s.model_id = m.id and m.id = v_model and a.attname = s.name and exists (
+            select from pg_event_trigger_ddl_commands() as c where c.classid = 'pg_type'::regclass and c.objid = a.atttypid)
+          and ward_internal.missing_labels(a.atttypid, s.labels) = '{}';
+    end if;
+    if tg_tag = 'ALTER TYPE' and exists (
+      select from ward_internal.model_faults(v_model) where kind = 'labels') and exists (
+      select from ward_internal.models as m join pg_attribute as a on a.attrelid = m.shape
+      join ward_internal.sealed_columns as s on s.model_id = m.id and s.name = a.attname
+      join pg_event_trigger_ddl_commands() as c on c.classid = 'pg_type'::regclass and c.objid = a.atttypid
+      where m.id = v_model)
+    then
+      perform ward_internal.fail('change_refused', 'sealed values hold that label as text, which renaming does not reach',
+        'alter type … add value, and move the rows to the new label through each face');
+    end if;
+    if ward_internal.writers_are_behind(v_model) then
+      perform ward_internal.rebuild_faces(v_model);
+    end if;
   end loop;
 end
 $$;
-revoke execute on function ward_internal.on_alter_table() from public;
+revoke execute on function ward_internal.on_name_change() from public;
+comment on function ward_internal.on_name_change() is
+  'makes faces anew that name what has another name now; refuses to rename a label that sealed values hold, or a ward''s schema';
 
--- definer because whoever drops any table of the database runs it, and may not read the registry
+-- definer because whoever drops anything in the database runs it, and may not read the registry
 create or replace function ward_internal.on_drop() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+  v_stack text;
   v_model ward_internal.models;
   v_schema name;
+  v_column name;
 begin
   delete from ward_internal.shares where relation in (
     select objid from pg_event_trigger_dropped_objects() where classid = 'pg_class'::regclass and objsubid = 0);
@@ -154,15 +174,47 @@ begin
       execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face, v_schema));
     end loop;
   end loop;
-  if not ward_internal.is_restoring() then
-    perform ward_internal.check_key(m)
-      from ward_internal.models as m
-      join pg_event_trigger_dropped_objects() as d on d.object_type = 'table constraint'
-        and to_regclass(format('%I.%I', d.address_names[1], d.address_names[2])) in (m.relation, m.shape);
+
+  get diagnostics v_stack = pg_context;
+  if ward_internal.is_own_change(v_stack) or ward_internal.is_restoring() then
+    return;
   end if;
+  for v_model in
+    select m.* from ward_internal.models as m
+    join pg_class as t on t.oid = m.relation join pg_namespace as n on n.oid = t.relnamespace
+    join pg_class as s on s.oid = m.shape
+    where exists (
+      select from pg_event_trigger_dropped_objects() as d
+      where d.objid in (m.relation, m.shape)
+        or d.object_type in ('table constraint', 'default value', 'trigger', 'policy', 'rule') and (
+          d.address_names[1:2] in (array[n.nspname, t.relname]::text[], array['ward_model', s.relname]::text[])
+          or d.address_names[2] = m.face || '_sealed' and d.address_names[1] in (select schema_name from ward_internal.tenants))
+        or d.object_type = 'index' and d.schema_name in (n.nspname, 'ward_model')
+        or d.object_type = 'view' and d.object_name = m.face and d.schema_name in (select schema_name from ward_internal.tenants)
+          and tg_tag <> 'DROP VIEW')
+  loop
+    if exists (select from pg_event_trigger_dropped_objects() where objid = v_model.shape and objsubid > 0 and original) then
+      perform ward_internal.fail('change_refused', format('that is the shape of %s', v_model.relation),
+        format('drop the column of the model table: alter table %s drop column … cascade', v_model.relation));
+    end if;
+    -- with its type: the table has it as bytea, which nothing took away
+    for v_column in
+      select a.attname from pg_event_trigger_dropped_objects() as d
+      join pg_attribute as a on a.attrelid = v_model.relation and a.attname = d.address_names[3] and not a.attisdropped
+      where d.objid = v_model.shape and d.classid = 'pg_class'::regclass and d.objsubid > 0 and not d.original
+    loop
+      execute format('alter table %s drop column %I cascade', v_model.relation, v_column);
+    end loop;
+    perform ward_internal.follow_model(v_model.id, false);
+    perform ward_internal.refuse_faults(v_model.id);
+  end loop;
+  perform ward_internal.restore_dependents();
 end
 $$;
 revoke execute on function ward_internal.on_drop() from public;
+comment on function ward_internal.on_drop() is
+  'takes dropped models out of the registry; where only a part of one was dropped, makes the rest of it, and what stood on its '
+  'faces, as it should be without that part';
 
 create or replace function ward_internal.fresh_privileges()
 returns table (schema_name name, object text, acl aclitem[], relation oid)

@@ -37,27 +37,36 @@ end
 $$;
 comment on function ward_internal.set_row_security(text) is 'makes a parent or leaf ward_owner''s and puts it under RLS';
 
+create or replace function ward_internal.name_leaf_indexes(p_leaf regclass, p_schema name) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_index record;
+begin
+  for v_index in
+    select c.oid::regclass as made, declared.relname as name
+    from pg_index as x
+    join pg_class as c on c.oid = x.indexrelid
+    join pg_inherits as i on i.inhrelid = x.indexrelid
+    join pg_class as declared on declared.oid = i.inhparent
+    where x.indrelid = p_leaf and c.relname <> declared.relname and to_regclass(format('%I.%I', p_schema, declared.relname)) is null
+  loop
+    execute format('alter index %s rename to %I', v_index.made, v_index.name);
+  end loop;
+end
+$$;
+comment on function ward_internal.name_leaf_indexes(regclass, name) is
+  'errors name the constraint: by its declared name, which applications know, not by the one PostgreSQL makes up';
+
 create or replace function ward_internal.create_leaf(p_model uuid, p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_leaf text := ward_internal.leaf_name(p_model, p_tenant.schema_name);
   v_column record;
-  v_index record;
 begin
   execute format('create table %s partition of %s for values in (%L)', v_leaf,
     (select relation from ward_internal.models where id = p_model), p_tenant.id);
   perform ward_internal.set_row_security(v_leaf);
-  -- Errors name the constraint: by its declared name, which applications know, not by the one PostgreSQL makes up.
-  for v_index in
-    select i.inhrelid::regclass as leaf, declared.relname as name
-    from pg_index as x
-    join pg_inherits as i on i.inhrelid = x.indexrelid
-    join pg_class as declared on declared.oid = i.inhparent
-    where x.indrelid = v_leaf::regclass
-      and to_regclass(format('%I.%I', p_tenant.schema_name, declared.relname)) is null
-  loop
-    execute format('alter index %s rename to %I', v_index.leaf, v_index.name);
-  end loop;
+  perform ward_internal.name_leaf_indexes(v_leaf::regclass, p_tenant.schema_name);
   -- A sequence of the tenant's own: gaps in a shared one would tell how much others insert.
   for v_column in
     select format('%I.%I', p_tenant.schema_name, seq.relname) as name, c.column_name, s.*
@@ -99,7 +108,9 @@ begin
     from ward_internal.models as m
     join pg_constraint as c on c.conrelid = m.shape and c.contype = 'f'
     left join ward_internal.models as target on target.shape = c.confrelid
-    where m.id = p_model
+    where m.id = p_model and not exists (
+      select from pg_constraint as l where l.conrelid = ward_internal.leaf_name(p_model, p_tenant.schema_name)::regclass
+        and l.contype = 'f' and l.conname = c.conname)
     order by c.conname
   loop
     execute format('alter table %s add constraint %I foreign key (%s%s) references %s (%s%s)%s%s%s',
@@ -314,7 +325,8 @@ begin
   begin
     execute format('create or replace view %s as %s', v_face, v_query);
   exception when invalid_table_definition then  -- a column went or changed its type
-    execute format('drop view %s', v_face);
+    perform ward_internal.save_dependents();
+    execute format('drop view %s cascade', v_face);
     execute format('create view %s as %s', v_face, v_query);
     v_is_new := true;
   end;

@@ -66,11 +66,52 @@ end
 $$;
 comment on function ward_internal.check_sealed_column(regclass, text) is 'raises unless the column can be sealed';
 
+create or replace function ward_internal.check_foreign_keys(p_table regclass, p_seals boolean) returns void
+language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_key record;
+begin
+  for v_key in
+    select c.*, p.conkey as primary_key from pg_constraint as c
+    join pg_constraint as p on p.conrelid = c.conrelid and p.contype = 'p'
+    where c.conrelid = p_table and c.contype = 'f'
+  loop
+    if v_key.confmatchtype = 'f' or v_key.confupdtype in ('n', 'd') then
+      perform ward_internal.fail('unsupported', format('%s has a foreign key that is %s', p_table,
+          case v_key.confmatchtype when 'f' then 'MATCH FULL' else 'ON UPDATE SET NULL or SET DEFAULT' end),
+        'drop that from the foreign key: there is no such key between leaves');
+    end if;
+    if v_key.confrelid <> p_table
+      and not exists (select from ward_internal.models where shape = v_key.confrelid)
+      and not exists (select from ward_internal.shares where relation = v_key.confrelid)
+    then
+      perform ward_internal.fail('unsupported',
+        format('foreign key %I of %s references %s, which is not protected', v_key.conname, p_table, v_key.confrelid::regclass),
+        format('protect that first: select ward.protect(%1$L), or share it with all: select ward.share(%1$L)',
+          v_key.confrelid::regclass));
+    end if;
+    if p_seals and (v_key.confupdtype = 'c' or v_key.confdeltype = 'd') and v_key.conkey && v_key.primary_key then
+      perform ward_internal.fail('unsupported',
+        format('foreign key %I of %s would change a primary key behind the seals', v_key.conname, p_table),
+        'ciphertexts are bound to the primary key: drop ON UPDATE CASCADE or ON DELETE SET DEFAULT from the foreign key');
+    end if;
+  end loop;
+end
+$$;
+comment on function ward_internal.check_foreign_keys(regclass, boolean) is
+  'raises unless each foreign key of the table can stand between leaves; p_seals: the table has sealed columns';
+
+create or replace function ward_internal.register_sealed_column(p_model uuid, p_shape regclass, p_column name) returns void
+language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+  insert into ward_internal.sealed_columns (model_id, name, labels)
+    select p_model, attname, array(select enumlabel from pg_enum where enumtypid = atttypid order by enumsortorder)
+    from pg_attribute where attrelid = p_shape and attname = p_column
+$$;
+
 create or replace function ward_internal.check_declared_table(p_table regclass, p_seal text[]) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_class pg_class := (select c from pg_class as c where oid = p_table);
-  v_key record;
   v_reason text;
 begin
   if v_class.relkind is distinct from 'r' or v_class.relpersistence <> 'p' then
@@ -109,34 +150,18 @@ begin
       then 'has a CHECK that is NO INHERIT'
     when exists (select from pg_attribute where attrelid = p_table and attnum > 0 and attname = 'tenant_id')
       then 'has a column tenant_id, which is wardkey''s'
-    when exists (select from pg_constraint where conrelid = p_table and contype = 'f' and confmatchtype = 'f')
-      then 'has a foreign key that is MATCH FULL'
-    when exists (select from pg_constraint where conrelid = p_table and contype = 'f' and confupdtype in ('n', 'd'))
-      then 'has a foreign key ON UPDATE SET NULL or SET DEFAULT'
+    when exists (
+      select from pg_depend as d join pg_class as q on q.oid = d.refobjid and q.relkind = 'S'
+      join pg_attrdef as e on d.classid = 'pg_attrdef'::regclass and e.oid = d.objid and e.adrelid = p_table
+      where d.refclassid = 'pg_class'::regclass and not exists (
+        select from pg_depend as o where o.classid = 'pg_class'::regclass and o.objid = q.oid and o.refobjid = p_table
+          and o.refobjsubid = e.adnum and o.deptype in ('a', 'i')))
+      then 'has a default that draws from a sequence which is not the column''s own'
   end;
   if v_reason is not null then
     perform ward_internal.fail('unsupported', format('%s %s', p_table, v_reason), 'drop that from the table, then protect it');
   end if;
-  for v_key in
-    select c.*, p.conkey as primary_key from pg_constraint as c
-    join pg_constraint as p on p.conrelid = c.conrelid and p.contype = 'p'
-    where c.conrelid = p_table and c.contype = 'f'
-  loop
-    if v_key.confrelid <> p_table
-      and not exists (select from ward_internal.models where shape = v_key.confrelid)
-      and not exists (select from ward_internal.shares where relation = v_key.confrelid)
-    then
-      perform ward_internal.fail('unsupported',
-        format('foreign key %I of %s references %s, which is not protected', v_key.conname, p_table, v_key.confrelid::regclass),
-        format('protect that first: select ward.protect(%1$L), or share it with all: select ward.share(%1$L)',
-          v_key.confrelid::regclass));
-    end if;
-    if cardinality(p_seal) > 0 and (v_key.confupdtype = 'c' or v_key.confdeltype = 'd') and v_key.conkey && v_key.primary_key then
-      perform ward_internal.fail('unsupported',
-        format('foreign key %I of %s would change a primary key behind the seals', v_key.conname, p_table),
-        'ciphertexts are bound to the primary key: drop ON UPDATE CASCADE or ON DELETE SET DEFAULT from the foreign key');
-    end if;
-  end loop;
+  perform ward_internal.check_foreign_keys(p_table, cardinality(p_seal) > 0);
   if cardinality(p_seal) > 0 and exists (
     select from pg_index as i join pg_attribute as a on a.attrelid = p_table and a.attnum = any (i.indkey)
     where i.indrelid = p_table and i.indisprimary and not ward_internal.can_be_row_id(a.atttypid)
@@ -276,7 +301,7 @@ begin
   execute format('alter table %s owner to ward_owner', p_table);
   insert into ward_internal.models (id, relation, shape, face, audit, audit_reason)
     values (v_model, p_table, p_table, v_class.relname, audit, audit_reason);
-  insert into ward_internal.sealed_columns (model_id, name) select v_model, unnest(seal);
+  perform ward_internal.register_sealed_column(v_model, p_table, name) from unnest(seal) as name;
 
   execute ward_internal.parent_query(v_model, v_parent);
   perform ward_internal.create_parent_indexes(v_model, v_parent);
@@ -335,6 +360,7 @@ begin
     continue when to_regclass(ward_internal.leaf_name(p_model, v_tenant.schema_name)) is null;
     perform ward_internal.build_face(p_model, v_tenant);
   end loop;
+  perform ward_internal.restore_dependents();
 end
 $$;
 
@@ -356,9 +382,10 @@ begin
   perform p_type::regtype;  -- raises, before anything is made of the text
   execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type, coalesce(' default ' || p_default, ''));
   perform ward_internal.check_sealed_column(v_shape, p_column);
-  insert into ward_internal.sealed_columns (model_id, name) values (v_model, p_column);
+  perform ward_internal.register_sealed_column(v_model, v_shape, p_column);
   perform ward_internal.check_size(v_shape, (select array_agg(name) from ward_internal.sealed_columns where model_id = v_model));
-  execute format('alter table %s add column %I bytea', p_table, p_column);  -- the event trigger remakes the faces
+  execute format('alter table %s add column %I bytea', p_table, p_column);
+  perform ward_internal.rebuild_faces(v_model);
   update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the column
   perform ward_internal.log_event(ward_internal.master_id(), 'column sealed',
     jsonb_build_object('table', p_table::text, 'column', p_column));

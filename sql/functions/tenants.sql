@@ -82,6 +82,7 @@ begin
   for v_model in select id from ward_internal.models loop
     perform ward_internal.build_face(v_model, p_tenant);
   end loop;
+  perform ward_internal.restore_dependents();
 end
 $$;
 comment on function ward_internal.set_up_ward(ward_internal.tenants) is

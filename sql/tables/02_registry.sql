@@ -87,8 +87,23 @@ create table ward_internal.sealed_columns (
   id uuid constraint sealed_columns_pkey primary key default pg_catalog.gen_random_uuid(),
   model_id uuid not null,
   name name not null,
+  labels text[] not null default '{}',
   constraint sealed_columns_name_key unique (model_id, name)
 );
+comment on column ward_internal.sealed_columns.labels is
+  'the labels of its enum: sealed values hold them as text, which ALTER TYPE … RENAME VALUE does not reach';
+
+create table ward_internal.dependents (
+  transaction xid8 not null,
+  catalog oid not null,
+  object oid not null,
+  place integer not null,
+  name text not null,
+  statements text[],
+  constraint dependents_pkey primary key (transaction, catalog, object)
+);
+comment on table ward_internal.dependents is
+  'what stands on faces, during a command that may take faces away; statements that make it anew, NULL where none can';
 
 create table ward_internal.shares (
   relation regclass constraint shares_pkey primary key

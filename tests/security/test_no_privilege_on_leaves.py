@@ -147,7 +147,10 @@ def test_every_new_leaf_is_under_rls(wards: Wards) -> None:
     assert open_ones == []
 
 
-SECOND = "create policy second on tenant_globex.patients_sealed using (true)"
+SECOND = (
+    "alter event trigger ward_follow_models disable;"
+    " create policy second on tenant_globex.patients_sealed using (true)"
+)
 
 
 def test_second_permissive_policy_opens_nothing(wards: Wards) -> None:

@@ -53,7 +53,7 @@ def test_no_schema_takes_an_object(calm: Wards, schema: str) -> None:
         "create server s foreign data wrapper w",
         "create publication p",
         "create subscription s connection '' publication p",
-        "create event trigger e on ddl_command_end execute function ward_internal.on_alter_table()",
+        "create event trigger e on ddl_command_end execute function ward_internal.on_change()",
         "create cast (text as integer) with inout",
         "create language plperlu",
         "create access method a type table handler heap_tableam_handler",

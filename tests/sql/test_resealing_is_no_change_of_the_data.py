@@ -115,6 +115,7 @@ def test_no_trigger_fires_and_the_session_is_as_before(filled: Database, postgre
         """
         create function clinic.refuse() returns trigger language plpgsql as
           $$ begin raise 'somebody changed a row'; end $$;
+        alter event trigger ward_follow_models disable;
         create trigger watch before update on clinic.patients for each row execute function clinic.refuse();
         """
     )
@@ -132,6 +133,7 @@ def test_a_trigger_that_would_fire_all_the_same_is_named(
     postgresql.execute(
         f"""
         create function clinic.watch() returns trigger language plpgsql as $$ begin return new; end $$;
+        alter event trigger ward_follow_models disable;
         create trigger watch after update on clinic.patients for each row execute function clinic.watch();
         alter table clinic.patients enable {kind} trigger watch;
         """

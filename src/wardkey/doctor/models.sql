@@ -26,6 +26,14 @@ where s.id is null or d.id is null
   or s.atttypid <> case when s.sealed then 'bytea'::regtype else d.atttypid end
 order by 1, 2;
 
+-- models-sound (fail): nothing on a model table or leaf sees ciphertext where it means plaintext, and the key of a face holds
+select f.object, f.found, f.mend
+from ward_internal.models as m, ward_internal.model_faults(m.id) as f
+where f.kind in ('key', 'constraint', 'default', 'index', 'labels') and f.object in (m.relation::text, m.shape::text)
+  and exists (select from pg_class where oid = m.relation)
+  and exists (select from pg_class where oid = m.shape)
+order by 1, 2;
+
 -- leaves-there (fail): every tenant has a leaf of every model table
 select w.slug, format('has no leaf of %s', w.relation), format('select ward.repair_tenant(%L);', w.slug)
 from ward as w
