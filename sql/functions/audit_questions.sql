@@ -122,7 +122,7 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
       coalesce(p_to, statement_timestamp()) as ends
   ), told as materialized (
     select at, id, operation, detail from ward_internal.audit_entries(p_tenant, null, null)
-    where kind = 'event' and operation in ('audit_level', 'reads_lost')
+    where kind = 'event' and operation in ('audit_level', 'journal_gap')
   ), changes as (
     select m.face::text as face, t.at, t.id, t.detail ->> 'from' as before, t.detail ->> 'to' as level
     from ward_internal.models as m join told as t on t.detail ->> 'model' = m.id::text
@@ -145,7 +145,7 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   union all
   (select 'gap', (t.detail ->> 'since')::timestamptz, t.at, null, t.detail ->> 'why'
     from told as t, asked as a
-    where operation = 'reads_lost' and (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
+    where operation = 'journal_gap' and (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
     order by t.at)
 $$;
 comment on function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) is

@@ -99,10 +99,12 @@ create table ward_internal.scribe_state (
   slot name not null,
   lsn pg_lsn not null,
   at timestamptz not null default pg_catalog.clock_timestamp(),
-  detail jsonb not null default '{}',
+  timeline integer,
   constraint scribe_state_one_row check (one)
 );
 comment on table ward_internal.scribe_state is 'how far the scribe has come: what ends at or before lsn is in the log and sealed';
+comment on column ward_internal.scribe_state.timeline is
+  'of the WAL it reads; another one is begun by a promotion, and what was journalled last on the former one may be lost';
 
 create table ward_internal.audit_holds (
   tenant_id uuid not null,

@@ -23,7 +23,7 @@ from .report import Defect, Report
 from .source import COLUMNS, DamagedLog, Log, bytes_of
 from .verify import verify
 
-__all__ = ["ask_keeper", "prove_live", "verify_live"]
+__all__ = ["ask_keeper", "log_name", "prove_live", "verify_live"]
 
 _PATIENCE = 10.0  # seconds for the scribe to store what the keeper has signed
 
@@ -36,11 +36,7 @@ def ask_keeper(
     ``connection``: sees what others commit; the log is to be read afterwards. ``patience``: seconds. Raises
     as ``remembered.ask`` does.
     """
-    log = None
-    if tenant == UUID(int=0):
-        (log,) = connection.execute(
-            "select system_identifier || '/' || current_database() from pg_control_system()"
-        ).fetchone() or (None,)
+    log = log_name(connection) if tenant == UUID(int=0) else None
     found = ask(keeper, tenant, log)
     waiting = (
         "select 1 from ward_internal.audit_unsigned"
@@ -50,6 +46,13 @@ def ask_keeper(
     while connection.execute(waiting, [tenant, found.digest]).fetchone() and time.monotonic() < deadline:
         time.sleep(0.1)
     return found
+
+
+def log_name(connection: psycopg.Connection[Any]) -> str:
+    """Return how the keeper calls this database's log of the platform."""
+    query = "select system_identifier || '/' || current_database() from pg_control_system()"
+    row = connection.execute(query).fetchone()
+    return str(row[0]) if row else ""
 
 
 def verify_live(

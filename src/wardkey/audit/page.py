@@ -107,7 +107,12 @@ def _verdict(facts: Facts) -> str:
         f" <code>wardkey audit export --tenant {escape(facts.slug)} --output log.jsonl</code>, then"
         " <code>wardkey audit verify log.jsonl --key KEY</code></p>"
     )
-    return _section("verdict", "Is the log whole?", "", said, "verdict")
+    said += "".join(
+        f"<p><strong>Reads may be missing</strong> of {escape(gap['since'])} to {escape(gap['until'])}:"
+        f" {escape(gap['why'])}.</p>"
+        for gap in found["gaps"]
+    )
+    return _section("verdict", "Is the log whole?", "", said, "verdict bad" if found["gaps"] else "verdict")
 
 
 def _anomalies(facts: Facts) -> str:

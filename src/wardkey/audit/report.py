@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .checkpoint import Checkpoint
 from .exportfile import Header
 
-__all__ = ["Defect", "Pruned", "Report"]
+__all__ = ["Defect", "Gap", "Pruned", "Report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,15 @@ class Pruned:
     at: str  # when the last of them were pruned
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What the log itself says of reads that it may lack: those of ``since`` to ``until``, text."""
+
+    since: str
+    until: str
+    why: str
+
+
 @dataclass(slots=True)
 class Report:
     """What was found. ``defect`` alone says that a file is bad; what else is here may be worth a look."""
@@ -53,6 +62,7 @@ class Report:
     known: bool | None = None  # the log continues the known checkpoint; None: the file cannot tell
     known_is_older: bool = False  # than the first entry here: there is nothing to compare it with
     pruned: Pruned | None = None  # the log begins later than at its first entry, and says so
+    gaps: list[Gap] = field(default_factory=list)
     remembered: bool = False  # it has the checkpoint that the keeper remembers
     unlike: str | None = None  # in what the keeper's memory is unlike it, or why it was not compared
     complete_from: bool = False  # no entry at or after ``from`` (or: at all) is missing ahead of the first

@@ -19,12 +19,13 @@ from .checkpoint import BrokenChain, Checkpoint, Signed, check_next, fingerprint
 from .exportfile import BLOCK, SHORT, Damaged, End, Header, lines, read_leaves
 from .merkle import Range, leaf_hash
 from .remembered import Remembered
-from .report import Defect, Pruned, Report
+from .report import Defect, Gap, Pruned, Report
 
 __all__ = ["Defect", "Report", "verify"]
 
 _UNSEALED = b'{"unsealed":'
 _PRUNING = b'"operation":"log_pruned"'
+_GAP = b'"operation":"journal_gap"'
 
 
 def verify(
@@ -120,6 +121,8 @@ class _Reader:
             self._block_line = self.line
         if self._cut and _PRUNING in line:
             self._take_pruning(line)
+        if _GAP in line:
+            self._take_gap(line)
         try:
             found = entry_format.match(line.decode("utf-8"))
         except UnicodeDecodeError:
@@ -208,6 +211,8 @@ class _Reader:
             self._stop("malformed", f"the unsealed entry in line {self.line} {error}")
         if self._cut and _PRUNING in inner:
             self._take_pruning(inner)
+        if _GAP in inner:
+            self._take_gap(inner)
         if members["tenant"] != self._header.tenant:
             self._stop("foreign", f"the unsealed entry in line {self.line} is of another tenant")
         if members["at"] < self._settled:
@@ -269,6 +274,20 @@ class _Reader:
                 self._prunings[int(detail["size"])] = (detail, members["at"])
         except (NotCanonical, ValueError, TypeError, KeyError):
             pass  # it is looked at as every entry is, and does not account for anything
+
+    def _take_gap(self, line: bytes) -> None:
+        try:
+            members = entry_format.decode(line)
+            detail = json.loads(members.get("detail", "{}"))
+            if members["kind"] == "event" and members["operation"] == "journal_gap":
+                said = (
+                    str(detail.get("since") or "its beginning"),
+                    members["at"],
+                    str(detail.get("why") or ""),
+                )
+                self.report.gaps.append(Gap(*said))
+        except (NotCanonical, ValueError, TypeError, AttributeError):
+            pass  # as above
 
     def _check_pruning(self) -> None:
         """Does an entry say that what was ahead of the file's first checkpoint was pruned?"""

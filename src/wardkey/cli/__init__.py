@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 import click
 from wardkey_pg import __version__
@@ -78,15 +79,16 @@ def _help_lines(section: Iterable[tuple[str, tuple[str, str]]]) -> list[tuple[st
 )
 @click.option("--home", metavar="DIR", help="State directory of the embedded server (or WARDKEY_HOME).")
 @click.option("--dsn", metavar="DSN", help="Another server, as superuser or owner (or WARDKEY_DSN).")
+@click.option("--keeper", metavar="SOCKET", help="Its keeper's socket (default: as the database says).")
 @click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, home: str | None, dsn: str | None, as_json: bool) -> None:
+def cli(ctx: click.Context, home: str | None, dsn: str | None, keeper: str | None, as_json: bool) -> None:
     """Every tenant its own ward, every ward its own key, inside PostgreSQL.
 
     Start with `wardkey up`, or see everything at work with `wardkey demo`.
     """
-    ctx.obj = Context.from_options(home, dsn, as_json)
+    ctx.obj = Context.from_options(home, dsn, as_json, Path(keeper) if keeper else None)
     help_if_alone()
 
 

@@ -221,6 +221,7 @@ def report_facts(report: Report) -> dict[str, Any]:
         "keys_trusted": report.trusted,
         "continues_known": report.known,
         "pruned": report.pruned and asdict(report.pruned),
+        "gaps": [asdict(gap) for gap in report.gaps],
         "keeper_agrees": report.remembered,
         "keeper": report.unlike,
         "complete_from": report.complete_from,
@@ -244,6 +245,8 @@ def _show(report: Report, facts: dict[str, Any], live: bool) -> None:
     click.echo(f"good: {what} holds the {report.entries:,} entries that its checkpoints sign")
     shown = ("tenant", "slug", "checkpoints", "as_of", "unsealed", "root", "keys")
     details(_printable({name: facts[name] for name in shown if facts[name]}))
+    for gap in report.gaps:
+        click.echo(printable(f"WARNING: reads of {gap.since} to {gap.until} may be missing: {gap.why}"))
     for said in _remarks(report, live):
         click.echo(f"- {said}")
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,10 +26,13 @@ class Context:
     home_option: str | None = None
     dsn: str | None = None
     json: bool = False
+    keeper: Path | None = None
 
     @classmethod
-    def from_options(cls, home: str | None, dsn: str | None, as_json: bool) -> Context:
-        return cls(home, dsn or os.environ.get("WARDKEY_DSN") or None, as_json)
+    def from_options(
+        cls, home: str | None, dsn: str | None, as_json: bool, keeper: Path | None = None
+    ) -> Context:
+        return cls(home, dsn or os.environ.get("WARDKEY_DSN") or None, as_json, keeper)
 
     @property
     def home(self) -> Home:
@@ -46,6 +50,18 @@ class Context:
     def admin_dsn(self) -> str:
         """The DSN for administration: the one given, else the embedded server's (which must be running)."""
         return self.dsn or self.cluster.require_running().dsn()
+
+    @property
+    def keeper_socket(self) -> Path:
+        """Where the keeper listens: as --keeper says, else the embedded server or the database."""
+        from ..keys.registry import keeper_socket
+
+        if self.keeper is not None:
+            return self.keeper
+        if self.dsn is None:
+            return self.home.keeper_socket
+        with self.connect() as connection:
+            return keeper_socket(connection)
 
     @contextmanager
     def connect(self, *, autocommit: bool = False) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
@@ -89,5 +105,6 @@ def _global_options() -> list[click.Option]:
     return [
         option("--home", "home_option", hidden=True),
         option("--dsn", "dsn", hidden=True),
+        option("--keeper", "keeper", type=click.Path(path_type=Path), hidden=True),
         option("--json", "json", is_flag=True, help="Print facts as JSON."),
     ]

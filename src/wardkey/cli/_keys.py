@@ -49,7 +49,7 @@ def open_orchestrator(context: Context) -> Iterator[Orchestrator]:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    with Orchestrator(connect, context.home.orchestrator, stop) as orchestrator:
+    with Orchestrator(connect, context.home.orchestrator, stop, context.keeper) as orchestrator:
         yield orchestrator
 
 

@@ -117,7 +117,7 @@ def verify(
     else:
         with context.connect(autocommit=True) as connection:
             tenant = tenant_id(connection, str(slug))
-            socket = keeper or context.home.keeper_socket
+            socket = keeper or context.keeper_socket
             memory = Memory(lambda: in_database.ask_keeper(connection, socket, tenant))
             with snapshot(connection):
                 report = in_database.verify_live(

@@ -24,7 +24,7 @@ def status(context: Context, socket: Path | None) -> None:
     from ..errors import KeeperUnavailable
     from ..keeper import client
 
-    path = socket or context.home.keeper_socket
+    path = socket or context.keeper_socket
     try:
         facts = client.status(path)
     except KeeperUnavailable:

@@ -96,14 +96,14 @@ def own_kms(context: Context, choice: Choice | None) -> Iterator[tuple[UUID | No
 
     home = context.home
     if choice is None:
-        yield None, Keks(home.orchestrator, home.keeper_socket)
+        yield None, Keks(home.orchestrator, context.keeper_socket)
         return
     from ..server import kms_choice
 
     tenant = uuid4()
     try:
         choose(context, choice, tenant)
-        yield tenant, Keks(home.orchestrator, home.keeper_socket)
+        yield tenant, Keks(home.orchestrator, context.keeper_socket)
     except BaseException:
         with suppress(Exception), context.connect() as connection:
             there = connection.execute("select from ward.tenants where id = %s", [tenant]).fetchone()
@@ -219,13 +219,13 @@ def check(context: Context, slug: str | None) -> int:
     from ..keys.kek import Keks
     from ..keys.kms_check import check as try_keys
 
-    keks = Keks(context.home.orchestrator, context.home.keeper_socket)
+    keks = Keks(context.home.orchestrator, context.keeper_socket)
     with context.connect() as connection:
         if slug is not None:
             from ..tenants import find
 
             find(connection, slug)
-        found = list(try_keys(connection, keks, context.home.keeper_socket, slug))
+        found = list(try_keys(connection, keks, context.keeper_socket, slug))
     rows = [asdict(each) for each in found]
     emit(context, rows, lambda: table(rows, ("tenant", "kek", "keeper", "orchestrator"), empty="no keys yet"))
     return 0 if all(each.ok for each in found) else FAILED

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from ._audit import tenant_id
 from ._context import Context, pass_context
-from ._output import UNREACHABLE, details, emit, fail
+from ._output import UNREACHABLE, details, emit, fail, note
+from .tenant_leaving import operator
 
 
 @click.group()
@@ -18,7 +20,6 @@ def scribe() -> None:
 
 
 @scribe.command("run")
-@click.option("--keeper", metavar="SOCKET", type=click.Path(path_type=Path), help="Of another keeper.")
 @click.option("--slot", metavar="NAME", help="Replication slot (default wardkey_audit).")
 @click.option(
     "--status",
@@ -28,7 +29,7 @@ def scribe() -> None:
     help="Where to tell how it is.",
 )
 @pass_context
-def run(context: Context, keeper: Path | None, slot: str | None, status_file: Path | None) -> int:
+def run(context: Context, slot: str | None, status_file: Path | None) -> int:
     """Work in the foreground until SIGTERM or Ctrl-C.
 
     For a server of your own.
@@ -38,7 +39,7 @@ def run(context: Context, keeper: Path | None, slot: str | None, status_file: Pa
     """
     from ..scribe.__main__ import main
 
-    arguments = ["--dsn", context.admin_dsn, "--keeper", str(keeper or context.home.keeper_socket)]
+    arguments = ["--dsn", context.admin_dsn, "--keeper", str(context.keeper_socket)]
     if slot:
         arguments += ["--slot", slot]
     if status_file:
@@ -83,23 +84,34 @@ def status(context: Context) -> int:
 
 
 @scribe.command("readmit")
-@click.argument("slug")
+@click.argument("slug", metavar="[SLUG|UUID|platform]", required=False)
+@click.option(
+    "--all", "every", is_flag=True, help="Each log of which the keeper refuses the next checkpoint."
+)
 @pass_context
-def readmit(context: Context, slug: str) -> None:
+def readmit(context: Context, slug: str | None, every: bool) -> None:
     """After a restore: let a log go on from an older checkpoint.
 
     Older than the last one the keeper signed, that is.
 
     The keeper signs one history of each tenant's log. A database that comes back from a backup has lost the
-    end of it, and would begin a second one; this allows that, and the keeper's own log says so. Its Kafka
-    topic, if it has one, is left as it is: the publisher makes another and fills it from the first entry.
+    end of it, and would begin a second one; this allows that, and the keeper's own log says so, and the log
+    itself has an entry: reads may be missing. Its Kafka topic, if it has one, is left as it is: the publisher
+    makes another and fills it from the first entry.
     """
-    from .. import issuers
-    from ..keeper import client
+    from .. import readmitting
 
-    with context.connect() as connection:
-        tenant = issuers.tenant_id(connection, slug)
-        client.ask(context.home.keeper_socket, {"op": "checkpoint", "tenant": str(tenant), "readmit": True})
-        connection.execute("delete from ward_internal.audit_topics where tenant_id = %s", [tenant])
-    text = f"the next checkpoint of tenant {slug} may be any"
-    emit(context, {"tenant": str(tenant), "readmitted": True}, lambda: click.echo(text))
+    if (slug is None) != every:
+        raise click.UsageError("name a log, or --all")
+    keeper, rows = context.keeper_socket, []
+    with context.connect(autocommit=True) as connection:
+        if slug is None:
+            found = list(readmitting.forked(connection, keeper))
+        else:
+            found = [readmitting.find(connection, keeper, tenant_id(connection, slug), slug)]
+        for each in found:
+            with connection.transaction():
+                readmitting.readmit(connection, keeper, each, operator())
+            rows.append({"tenant": each.tenant, "log": each.name, "readmitted": True})
+            note(context, f"{each.name}: the next checkpoint may be any")
+    emit(context, rows, lambda: click.echo(f"{len(rows)} readmitted"))

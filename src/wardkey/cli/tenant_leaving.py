@@ -98,13 +98,13 @@ def shred(context: Context, slug: str, code: str | None, certificate: Path | Non
     with context.connect(autocommit=True) as connection:
         proof = shredding.finished(connection, slug)
         if proof is None:
-            keks = Keks(home.orchestrator, home.keeper_socket)
+            keks = Keks(home.orchestrator, context.keeper_socket)
             if code is None:
                 facts = shredding.what_goes(connection, slug, keks, gone=gone)
                 return emit(context, facts, lambda: _show_what_goes(facts))
             say = lambda text: note(context, text)  # noqa: E731
             proof = shredding.shred(
-                connection, keks, home.keeper_socket, slug, code, operator(), say, gone=gone
+                connection, keks, context.keeper_socket, slug, code, operator(), say, gone=gone
             )
     _forget(context, proof)
     if certificate is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC
 
 from ..audit.canonical import NotCanonical
 from ..audit.checkpoint import Checkpoint, Signed
@@ -158,6 +159,22 @@ def _remembered(server: Server) -> dict[str, Remembered]:
     return found
 
 
+def _gaps(server: Server) -> Iterator[Problem]:
+    rows = server.rows(
+        "select coalesce(t.slug, 'platform'), e.at, coalesce(e.detail ->> 'since', 'its beginning'),"
+        " e.detail ->> 'why'"
+        " from ward_internal.audit_log as e left join ward_internal.tenants as t on t.id = e.tenant_id"
+        " where e.kind = 'e' and e.operation = 'journal_gap'"
+        " and e.at > clock_timestamp() - interval '30 days' order by e.at, 1"
+    )
+    for name, at, since, why in rows:
+        yield Problem(
+            f"the log of {name}",
+            f"may lack reads of {since} to {at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}: {why}",
+            "say so to those it concerns; this is told for 30 days, in the log for good",
+        )
+
+
 def _pruned(server: Server) -> Iterator[Problem]:
     rows = server.rows(
         "select coalesce(w.slug, t.tenant_id::text), to_char(m.begins at time zone 'UTC', 'YYYY-MM')"
@@ -214,6 +231,7 @@ CHECKS = (
     Check("scribe-required", "nobody reads plaintext while there is no journal", _required, "warn"),
     Check("scribe-room", "neither disk nor max_slot_wal_keep_size cuts the journal short", _room, "warn"),
     Check("scribe-on-time", "entries are sealed and signed within a minute", _on_time, "warn"),
+    Check("journal-whole", "no reads of the last 30 days were lost with WAL", _gaps, "warn"),
     Check("logs-pruned", "no log goes back much longer than its retention", _pruned, "info"),
     Check(
         "checkpoints-verify",

@@ -47,15 +47,21 @@ class Orchestrator:
     """Works over ``connect``, which opens autocommitting connections of a superuser.
 
     ``directory``: of the orchestrator, with its credentials. ``stop``: set it, and what is under way ends at
-    the next safe point.
+    the next safe point. ``keeper``: its socket, if it is not where the database says.
     """
 
-    def __init__(self, connect: Callable[[], Connection], directory: Path, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        directory: Path,
+        stop: threading.Event,
+        keeper: Path | None = None,
+    ) -> None:
         self._connect = connect
         self._stop = stop
         self.connection = connect()
         try:
-            self._socket = registry.keeper_socket(self.connection)
+            self._socket = keeper or registry.keeper_socket(self.connection)
             self._keks = Keks(directory, self._socket)
             self.policy: Policy = registry.read_policy(self.connection)
         except BaseException:

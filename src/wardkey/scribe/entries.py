@@ -120,10 +120,10 @@ class Turn:
             defect = str(error) if isinstance(error, journal.Malformed) else "holds what cannot be stored"
             self.event("journal_malformed", {"defect": defect} | _traits(message))
 
-    def event(self, operation: str, detail: Mapping[str, Any]) -> None:
-        """Take an event of the platform that the scribe has to tell itself."""
+    def event(self, operation: str, detail: Mapping[str, Any], tenant: str = PLATFORM) -> None:
+        """Take an event that the scribe has to tell itself."""
         at = (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
-        self._items.append(journal.Event(UUID(PLATFORM), None, at, operation, {}, dict(detail)))
+        self._items.append(journal.Event(UUID(tenant), None, at, operation, {}, dict(detail)))
 
     def inserted(self, row: StreamRow) -> None:
         """Take a row of audit_log that its own transaction wrote, as the stream has it."""

@@ -77,6 +77,26 @@ class State:
             old_slot=self.slot,
         )
 
+    @staticmethod
+    def is_of_timeline(connection: Connection, timeline: int) -> bool:
+        """Say whether what is stored is of this timeline, or does not say of which."""
+        query = "select from ward_internal.scribe_state where timeline <> %s"
+        return connection.execute(query, [timeline]).fetchone() is None
+
+    @staticmethod
+    def store_timeline(connection: Connection, timeline: int) -> None:
+        query = "update ward_internal.scribe_state set timeline = %s where timeline is distinct from %s"
+        connection.execute(query, [timeline, timeline])
+
+    @staticmethod
+    def stored_at(connection: Connection) -> str | None:
+        """Return when the position was stored last."""
+        row = connection.execute(
+            "select to_char(at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+            " from ward_internal.scribe_state"
+        ).fetchone()
+        return str(row[0]) if row else None
+
     def _run(self, connection: Connection, query: str, **more: str) -> bool:
         values = {"system": self.system, "slot": self.slot, "lsn": lsn_text(self.lsn)} | more
         return connection.execute(query, values).rowcount == 1

@@ -105,6 +105,9 @@ class Scribe:
                 self._lost = None
             if state is None:
                 raise Superseded("the position of the scribe is gone")
+            if not State.is_of_timeline(observer, timeline := _timeline(observer)):
+                self._note_promotion(connection, state, system)
+            State.store_timeline(observer, timeline)
             with Stream(self._dsn, self._slot, PUBLICATION, after=state.lsn) as stream:
                 sealer = self._sealer = self._new_sealer(connection, system)
                 self._report(f"at work in database {connection.info.dbname}, from {lsn_text(state.lsn)}")
@@ -121,6 +124,7 @@ class Scribe:
         if state != State.read(observer):
             raise Superseded("another scribe was at work meanwhile")
         self._say(state="beginning", trouble=why)
+        since = State.stored_at(observer)
         slots.publish(observer)
         with slots.made_anew(self._dsn, self._slot) as (lsn, snapshot):
             connection.execute("set transaction isolation level repeatable read")
@@ -135,10 +139,12 @@ class Scribe:
                 count += 1
                 if len(turn) >= _PIECE:
                     sealer.seal(turn.write(connection, months), lsn)
-            detail = {"why": why, "to": lsn_text(lsn), "sealed": count}
+            detail: dict[str, Any] = {"why": why, "to": lsn_text(lsn), "sealed": count}
             if state:
                 detail["from"] = lsn_text(state.lsn)
-            turn.event("journal_gap" if state else "journal_begins", detail)
+                _tell_gap(connection, turn, since, why, detail)
+            else:
+                turn.event("journal_begins", detail)
             sealer.seal(turn.write(connection, months), lsn)
             sealer.save()
             connection.commit()
@@ -150,6 +156,18 @@ class Scribe:
             )
         self._report(f"slot {self._slot} made at {lsn_text(lsn)}, {count} entries sealed: {why}")
         return moved
+
+    def _note_promotion(self, connection: Connection, state: State, system: str) -> None:
+        """Say that the end of the former primary's journal may not have come along."""
+        sealer, turn = self._new_sealer(connection, system), Turn()
+        why = "a standby was promoted, or the server was restored to an earlier time"
+        _tell_gap(
+            connection, turn, State.stored_at(connection), why, {"from": lsn_text(state.lsn), "why": why}
+        )
+        sealer.seal(turn.write(connection, set()), state.lsn)
+        sealer.save()
+        connection.commit()
+        self._report(why)
 
     def _new_sealer(self, connection: Connection, system: str) -> Sealer:
         return Sealer(connection, self._keeper, f"{system}/{connection.info.dbname}", self._report)
@@ -195,6 +213,21 @@ class Scribe:
 def _system(connection: Connection) -> str:
     row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
     return str(row[0]) if row else ""
+
+
+def _timeline(connection: Connection) -> int:
+    row = connection.execute("select left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)").fetchone()
+    return int(row[0], 16) if row else 0
+
+
+def _tell_gap(
+    connection: Connection, turn: Turn, since: str | None, why: str, detail: dict[str, Any]
+) -> None:
+    """Tell of reads that may be lost in every tenant's log: each is asked who read what."""
+    turn.event("journal_gap", detail | {"since": since})
+    query = "select id::text from ward_internal.tenants where status not in ('shredding', 'shredded')"
+    for (tenant,) in connection.execute(query).fetchall():
+        turn.event("journal_gap", {"why": why, "since": since}, tenant)
 
 
 def _why_anew(connection: Connection, state: State | None, system: str, slot: str) -> str | None:
