@@ -160,10 +160,11 @@ def tenant_id(connection: Connection[Any], slug: str) -> UUID:
     return found
 
 
-def register(connection: Connection[Any], keeper: Path, document: Mapping[str, Any]) -> None:
+def register(connection: Connection[Any] | None, keeper: Path | None, document: Mapping[str, Any]) -> None:
     """Register an issuer, or replace what is known of it, in the database and in the keeper; commits.
 
-    Raises Unsupported for a bad document, psycopg.Error, OSError, ServerError.
+    In one of them only where the other is None: an OS user that reaches one does not reach the other. Raises
+    Unsupported for a bad document, psycopg.Error, OSError, ServerError.
     """
     from psycopg.types.json import Jsonb
 
@@ -171,7 +172,7 @@ def register(connection: Connection[Any], keeper: Path, document: Mapping[str, A
         issuer = Issuer.from_document(document).issuer
     except ValueError as error:
         raise Unsupported(f"issuer document: {error}") from None
-    _change_both(
+    _change(
         connection,
         keeper,
         ("select ward.add_issuer(%s)", [Jsonb(document)]),
@@ -179,7 +180,7 @@ def register(connection: Connection[Any], keeper: Path, document: Mapping[str, A
     )
 
 
-def remove(connection: Connection[Any], keeper: Path, issuer: str) -> None:
+def remove(connection: Connection[Any] | None, keeper: Path | None, issuer: str) -> None:
     """Stop trusting an issuer, in the database and in the keeper; commits.
 
     Raises as ``register``, UnknownObject.
@@ -188,14 +189,18 @@ def remove(connection: Connection[Any], keeper: Path, issuer: str) -> None:
     if issuer not in names:
         raise UnknownObject("no such issuer", "list them: wardkey issuer list")
     statement = ("select ward.remove_issuer(%s)", [issuer]) if names[issuer]["database"] else None
-    _change_both(connection, keeper, statement, lambda known: _without(known, issuer))
+    _change(connection, keeper, statement, lambda known: _without(known, issuer))
 
 
-def registered(connection: Connection[Any], keeper: Path) -> dict[str, dict[str, Any]]:
-    """Return by name each issuer's ``document`` and whether ``database`` and ``keeper`` trust that one."""
-    rows = connection.execute("select document from ward.issuers order by issuer").fetchall()
+def registered(connection: Connection[Any] | None, keeper: Path | None) -> dict[str, dict[str, Any]]:
+    """Return by name each issuer's ``document`` and whether ``database`` and ``keeper`` trust that one.
+
+    One that is None is not asked, and trusts nobody.
+    """
+    query = "select document from ward.issuers order by issuer"
+    rows = connection.execute(query).fetchall() if connection else []
     theirs = {row[0]["issuer"]: row[0] for row in rows}
-    ours = {document["issuer"]: document for document in _read(keeper)}
+    ours = {document["issuer"]: document for document in (_read(keeper) if keeper else ())}
     return {
         name: {
             "document": theirs.get(name, ours.get(name)),
@@ -206,22 +211,28 @@ def registered(connection: Connection[Any], keeper: Path) -> dict[str, dict[str,
     }
 
 
-def _change_both(
-    connection: Connection[Any],
-    keeper: Path,
+def _change(
+    connection: Connection[Any] | None,
+    keeper: Path | None,
     statement: tuple[str, list[Any]] | None,
     change: Callable[[Documents], Documents],
 ) -> None:
     """Run ``statement``, write the keeper's file, commit; whatever fails, neither shall keep the change."""
+    if keeper is None:
+        if connection is not None and statement is not None:
+            connection.execute(*statement)
+            connection.commit()
+        return
     path = keeper / ISSUERS_FILE
     _read(keeper)
     with locked(path):
         before = _read(keeper)
-        if statement is not None:
+        if connection is not None and statement is not None:
             connection.execute(*statement)
         try:
             write_documents(path, change(before))
-            connection.commit()
+            if connection is not None:
+                connection.commit()
         except BaseException:
             with suppress(OSError):
                 write_documents(path, before)

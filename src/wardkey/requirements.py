@@ -14,31 +14,40 @@ from wardkey_pg import __version__
 
 from .server.database import prepare_extension
 
-__all__ = ["Finding", "check", "install"]
+__all__ = ["Finding", "check", "check_all", "install"]
 
 Connection = psycopg.Connection[Any]
 
+EXTENSION = "extension wardkey"
 _OLDEST = 150000
 _OLDEST_CRYPTOGRAPHY = 43
 
-# Runs in the server: what its Python is, and whether it can reach the keeper.
+# Runs in the server: what its Python is, and whether the keeper answers it.
 _PROBE = """
 create function pg_temp.wardkey_probe(keeper text) returns text language plpython3u as $probe$
-import json, socket, sys
+import json, os, socket, sys
 found = {"python": "%d.%d.%d" % sys.version_info[:3]}
 for name in ("cryptography", "wardkey_pg"):
     try:
         found[name] = __import__(name).__version__
     except Exception:
         found[name] = None
+found["uid"] = os.geteuid()
 if keeper:
     link = socket.socket(socket.AF_UNIX)
     link.settimeout(2)
     try:
         link.connect(keeper)
-        found["keeper"] = "answers"
-    except OSError as error:
-        found["keeper"] = error.strerror or "does not answer"
+        link.sendall(b'\\x00\\x00\\x00\\x0f{"op":"status"}')
+        stream = link.makefile("rb")
+        size = int.from_bytes(stream.read(4), "big")
+        answer = json.loads(stream.read(size)) if size else {}
+        found["keeper"] = "answers" if answer.get("ok") else "does not know the server's OS user"
+        found["issuers"] = answer.get("issuers")
+    except (BrokenPipeError, ConnectionResetError):
+        found["keeper"] = "does not know the server's OS user"
+    except (OSError, ValueError) as error:
+        found["keeper"] = getattr(error, "strerror", None) or "does not answer"
     finally:
         link.close()
 return json.dumps(found)
@@ -57,10 +66,18 @@ class Finding:
 
 
 def check(connection: Connection) -> list[Finding]:
-    """Check the server and this database; changes nothing."""
+    """Check what wardkey cannot work without, in the server and this database; changes nothing."""
     findings = list(_server(connection))
     if all(finding.ok for finding in findings):
         findings += _database(connection)
+    return findings
+
+
+def check_all(connection: Connection) -> list[Finding]:
+    """Check also what it should not work without: settings, and a journal of reads; changes nothing."""
+    findings = [*check(connection), *_settings(connection)]
+    if any(finding.ok for finding in findings if finding.requirement == EXTENSION):
+        findings += _journal(connection)
     return findings
 
 
@@ -71,7 +88,7 @@ def install(connection: Connection, keeper_socket: str | None = None) -> list[Fi
         if keeper_socket:
             connection.execute("select ward.set('keeper_socket', %s)", [keeper_socket])
         connection.commit()
-    return check(connection)
+    return check_all(connection)
 
 
 def _server(connection: Connection) -> Iterator[Finding]:
@@ -114,11 +131,32 @@ def _server(connection: Connection) -> Iterator[Finding]:
     )
 
 
+def _settings(connection: Connection) -> Iterator[Finding]:
+    """What only a restart changes."""
+    version, cluster = _row(
+        connection,
+        "select current_setting('server_version_num')::int / 10000, coalesce(nullif(split_part("
+        "current_setting('cluster_name'), '/', 2), ''), 'main')",
+    )
+    for name, least, wanted in (
+        ("wal_level", None, "logical"),
+        ("max_replication_slots", 1, "10"),
+        ("max_wal_senders", 1, "10"),
+        ("max_locks_per_transaction", 256, "256"),
+    ):
+        (value,) = _row(connection, "select current_setting(%s)", name)
+        yield Finding(
+            f"{name} = {wanted}" if least is None else f"{name} of {least} or more",
+            value == wanted if least is None else int(value) >= least,
+            value,
+            f'psql -c "alter system set {name} = {wanted}", then restart the server:'
+            f" pg_ctlcluster {version} {cluster} restart",
+        )
+
+
 def _database(connection: Connection) -> Iterator[Finding]:
     (installed,) = _row(connection, "select max(extversion) from pg_extension where extname = 'wardkey'")
-    yield Finding(
-        "extension wardkey", installed == __version__, installed or "not created", "wardkey install --dsn …"
-    )
+    yield Finding(EXTENSION, installed == __version__, installed or "not created", "wardkey install --dsn …")
     if installed is None:
         return
     (socket,) = _row(connection, "select max(value) from ward_internal.settings where name = 'keeper_socket'")
@@ -126,10 +164,36 @@ def _database(connection: Connection) -> Iterator[Finding]:
     yield from _python(facts)
     yield from _keeper(facts, socket)
     (issuers,) = _row(connection, "select count(*) from ward.issuers")
-    yield Finding("an issuer of tokens", issuers > 0, f"{issuers}", "wardkey issuer add --issuer … --dsn …")
+    add = "wardkey issuer add --issuer ISS --audience AUD --jwks FILE"
+    yield Finding("an issuer of tokens", issuers > 0, f"{issuers}", f"{add} --only database --dsn …")
+    if facts.get("keeper") == "answers":
+        yield Finding(
+            "an issuer that the keeper trusts",
+            bool(facts["issuers"]),
+            f"{facts['issuers'] or 0}",
+            f"as the keeper's user or root: {add} --only keeper --keeper-directory DIR",
+        )
 
 
-def _python(facts: dict[str, str | None]) -> Iterator[Finding]:
+def _journal(connection: Connection) -> Iterator[Finding]:
+    """Whoever may read where nothing is journalled reads unseen."""
+    slot, present, active = _row(
+        connection,
+        "select s.slot, r.slot_name is not null, r.active_pid is not null from (select max(value) as slot"
+        " from ward_internal.settings where name = 'audit_slot') as s"
+        " left join pg_replication_slots as r on r.slot_name = s.slot and r.database = current_database()",
+    )
+    found = "yes" if active else "no scribe has worked here" if slot is None else "nobody reads the slot"
+    yield Finding(
+        "reads are journalled",
+        bool(active),
+        found if slot is None or present else f"replication slot {slot} is missing",
+        "keep running, as an OS user of its own (its uid in the keeper's --scribe-uid):"
+        " wardkey scribe run --dsn …",
+    )
+
+
+def _python(facts: dict[str, Any]) -> Iterator[Finding]:
     mend = (
         "on the server: make install-python PG_CONFIG=…, put its directory into PYTHONPATH of the server's"
         " environment (/etc/postgresql/VERSION/main/environment), restart it"
@@ -150,24 +214,33 @@ def _python(facts: dict[str, str | None]) -> Iterator[Finding]:
     )
 
 
-def _keeper(facts: dict[str, str | None], socket: str | None) -> Iterator[Finding]:
-    start = "python -m wardkey.keeper --directory DIR --socket PATH --allow-uid UID-OF-THE-SERVER"
+def _keeper(facts: dict[str, Any], socket: str | None) -> Iterator[Finding]:
     yield Finding(
         "keeper socket", socket is not None, socket or "not set", "wardkey install --keeper-socket PATH"
     )
-    if socket is not None:
-        answer = facts["keeper"] or ""
-        yield Finding("keeper within the server's reach", answer == "answers", answer, start)
+    if socket is None:
+        return
+    answer, uid = facts["keeper"] or "", facts["uid"]
+    start = f"python -m wardkey.keeper --directory DIR --socket {socket} --allow-uid {uid} --socket-group GID"
+    mends = {
+        "Permission denied": f"put the server's OS user (uid {uid}) into the group that owns {socket} and may"
+        " enter its directory, then restart the server: it learns its groups when it starts",
+        "does not know the server's OS user": f"start the keeper with --allow-uid {uid}",
+    }
+    yield Finding(
+        "keeper within the server's reach",
+        answer == "answers",
+        answer,
+        mends.get(answer, f"start the keeper: {start}"),
+    )
 
 
-def _probe(connection: Connection, socket: str | None) -> dict[str, str | None]:
+def _probe(connection: Connection, socket: str | None) -> dict[str, Any]:
     import json
 
     with connection.transaction(force_rollback=True):
         connection.execute(_PROBE)
-        facts: dict[str, str | None] = json.loads(
-            _row(connection, "select pg_temp.wardkey_probe(%s)", socket)[0]
-        )
+        facts: dict[str, Any] = json.loads(_row(connection, "select pg_temp.wardkey_probe(%s)", socket)[0])
     return facts
 
 

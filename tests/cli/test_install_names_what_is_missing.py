@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import psycopg
@@ -10,6 +11,10 @@ import pytest
 from psycopg import sql
 
 from tests.support.cli import Wardkey
+from tests.support.keepers import Keeper
+from wardkey.server import Cluster
+
+_JOURNAL = "reads are journalled"
 
 
 @pytest.fixture
@@ -34,19 +39,76 @@ def missing(output: str) -> list[str]:
 def test_check_changes_nothing(wardkey, bare):
     done = wardkey("--json", "--dsn", bare, "install", "--check", code=1)
     assert missing(done.stdout) == ["extension wardkey"]
+    assert all(finding["mend"] for finding in json.loads(done.stdout) if not finding["ok"])
     with psycopg.connect(bare) as connection:
         assert connection.execute("select 1 from pg_extension where extname ~ 'wardkey'").fetchall() == []
 
 
 def test_install_creates_the_extension_and_names_the_rest(wardkey, bare, cluster):
     done = wardkey("--json", "--dsn", bare, "install", code=1)
-    assert missing(done.stdout) == ["keeper socket", "an issuer of tokens"]
+    assert missing(done.stdout) == ["keeper socket", "an issuer of tokens", _JOURNAL]
     assert all(finding["mend"] for finding in json.loads(done.stdout))
     socket = str(cluster.home.keeper_socket)
     done = wardkey("--json", "--dsn", bare, "install", "--keeper-socket", socket, code=1)
-    assert missing(done.stdout) == ["an issuer of tokens"]
+    assert missing(done.stdout) == ["an issuer of tokens", _JOURNAL]
     done = wardkey("--json", "--dsn", bare, "install", "--keeper-socket", f"{socket}x", code=1)
     assert "keeper within the server's reach" in missing(done.stdout)
+
+
+def test_it_fails_while_reads_are_not_journalled(wardkey, cluster, database):
+    on = ["--json", "--dsn", database.dsn(), "install", "--check"]
+    done = wardkey(*on, code=1)
+    assert missing(done.stdout) == [_JOURNAL]
+    with database.admin() as admin:
+        admin.execute("select ward.set('audit_slot', 'nobody_made_it')")
+    (found,) = [finding for finding in json.loads(wardkey(*on, code=1).stdout) if not finding["ok"]]
+    assert "nobody_made_it is missing" in found["found"] and "wardkey scribe run" in found["mend"]
+
+
+def test_settings_that_want_a_restart_are_named_with_their_command(wardkey, new_home):
+    home = new_home()
+    lacking = {"wal_level": "replica", "max_locks_per_transaction": "64", "max_replication_slots": "0"}
+    Cluster(home, settings=lacking).start()
+    try:
+        found = {
+            finding["requirement"]: finding
+            for finding in json.loads(Wardkey(home.path)("--json", "install", "--check", code=1).stdout)
+        }
+        for name, mend in {
+            "wal_level = logical": "alter system set wal_level = logical",
+            "max_locks_per_transaction of 256 or more": "alter system set max_locks_per_transaction = 256",
+            "max_replication_slots of 1 or more": "alter system set max_replication_slots = 10",
+        }.items():
+            assert not found[name]["ok"] and mend in found[name]["mend"], found[name]
+            assert "restart" in found[name]["mend"]
+    finally:
+        Cluster(home).stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs a keeper beside the server's user")
+def test_a_keeper_out_of_reach_is_told_from_one_that_refuses(wardkey, database, cluster):
+    """A socket of another group, and a keeper that does not know the server's OS user, have other mends."""
+
+    def found() -> dict[str, str]:
+        socket = ["--keeper-socket", str(keeper.socket)]
+        done = wardkey("--json", "--dsn", database.dsn(), "install", *socket, code=1)
+        (reach,) = [each for each in json.loads(done.stdout) if "reach" in each["requirement"]]
+        return dict(reach)
+
+    server, keeper = cluster.home.data.stat().st_uid, Keeper()
+    try:
+        keeper.base.chmod(0o711)
+        keeper.start()
+        assert found()["found"] == "Permission denied" and "group" in found()["mend"]
+        keeper.socket.chmod(0o666)
+        assert found()["found"] == "does not know the server's OS user"
+        assert f"--allow-uid {server}" in found()["mend"]
+        keeper.stop()
+        keeper.start("--allow-uid", str(server))
+        keeper.socket.chmod(0o666)
+        assert found()["ok"]
+    finally:
+        keeper.remove()
 
 
 def test_embedded_server_lacks_nothing(wardkey):

@@ -140,3 +140,18 @@ def test_a_private_key_is_not_published(wardkey, on, tmp_path, postgresql, keepe
     done = wardkey(*ADD, "--jwks", str(path), *on, code=1)
     assert "private" in done.stderr and "c2VjcmV0" not in done.stderr
     assert known(postgresql, keeper_directory) == (set(), set())
+
+
+def test_two_os_users_do_a_half_each(wardkey, database, jwks, postgresql, keeper_directory):
+    """Whoever reaches the keeper's directory need not reach the database, and the other way round."""
+    keeper = ["--only", "keeper", "--keeper-directory", str(keeper_directory), "--dsn", "host=/nowhere"]
+    base = ["--only", "database", "--keeper-directory", "/nowhere", "--dsn", database.dsn()]
+    wardkey(*ADD, "--jwks", str(jwks), *keeper)
+    assert known(postgresql, keeper_directory) == (set(), {tokens.ISSUER})
+    wardkey(*ADD, "--jwks", str(jwks), *base)
+    assert known(postgresql, keeper_directory) == ({tokens.ISSUER}, {tokens.ISSUER})
+    (row,) = json.loads(wardkey("--json", "issuer", "list", *keeper).stdout)
+    assert (row["keeper"], row["database"]) == (True, None)
+    for half in (base, keeper):
+        wardkey("issuer", "remove", tokens.ISSUER, *half)
+    assert known(postgresql, keeper_directory) == (set(), set())

@@ -23,13 +23,13 @@ def install(context: Context, check: bool, keeper_socket: str | None) -> int:
 
     Name it with --dsn, as superuser. Creates or updates the extension where the server has its files, then
     says what is there and, for what is missing, the command that mends it. Exit code 1 while something is
-    missing. Safe to repeat.
+    missing, or reads are not journalled. Safe to repeat.
     """
     from .. import requirements
 
     with context.connect() as connection:
         if check:
-            findings = requirements.check(connection)
+            findings = requirements.check_all(connection)
         else:
             findings = requirements.install(connection, keeper_socket)
     rows = [asdict(finding) for finding in findings]

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ._context import Context, pass_context
 from ._output import emit, fail, note, table
 
+if TYPE_CHECKING:
+    import psycopg
+
 _keeper_directory = click.option(
     "--keeper-directory",
     metavar="DIR",
     type=click.Path(path_type=Path),
     help="The keeper's directory, when it is not the embedded server's.",
+)
+
+
+_only = click.option(
+    "--only",
+    type=click.Choice(("database", "keeper")),
+    help="Of an OS user that reaches one of them: run it twice, for the keeper first.",
 )
 
 
@@ -35,8 +47,11 @@ def issuer() -> None:
     "--max-lifetime", metavar="SECONDS", type=click.IntRange(1, 86400), default=900, show_default=True
 )
 @_keeper_directory
+@_only
 @pass_context
-def add(context: Context, /, jwks: Path | None, jwks_url: str | None, **options: Any) -> None:
+def add(
+    context: Context, /, jwks: Path | None, jwks_url: str | None, only: str | None, **options: Any
+) -> None:
     """Trust an issuer's tokens, or replace what is known of it.
 
     Its public keys come from a JWKS, a file or a URL. Run this again when it changes its keys.
@@ -46,8 +61,8 @@ def add(context: Context, /, jwks: Path | None, jwks_url: str | None, **options:
     document, notes = _document(jwks, jwks_url, options)
     for line in notes:
         note(context, line)
-    with context.connect() as connection:
-        issuers.register(connection, _keeper(context, options["keeper_directory"]), document)
+    with _places(context, options["keeper_directory"], only) as (connection, keeper):
+        issuers.register(connection, keeper, document)
     kids = [key["kid"] for key in document["keys"]]
     emit(
         context, document, lambda: click.echo(f"{document['issuer']}: {len(kids)} key(s): {', '.join(kids)}")
@@ -56,14 +71,17 @@ def add(context: Context, /, jwks: Path | None, jwks_url: str | None, **options:
 
 @issuer.command("list")
 @_keeper_directory
+@_only
 @pass_context
-def list_(context: Context, keeper_directory: Path | None) -> None:
+def list_(context: Context, keeper_directory: Path | None, only: str | None) -> None:
     """List the issuers, and who trusts them."""
     from .. import issuers
 
-    with context.connect() as connection:
-        known = issuers.registered(connection, _keeper(context, keeper_directory))
+    with _places(context, keeper_directory, only) as (connection, keeper):
+        known = issuers.registered(connection, keeper)
     rows = [_row(name, entry) for name, entry in known.items()]
+    for row in rows if only else ():
+        row["keeper" if only == "database" else "database"] = None  # was not asked
     emit(
         context,
         rows,
@@ -74,13 +92,14 @@ def list_(context: Context, keeper_directory: Path | None) -> None:
 @issuer.command("remove")
 @click.argument("name", metavar="ISS")
 @_keeper_directory
+@_only
 @pass_context
-def remove(context: Context, name: str, keeper_directory: Path | None) -> None:
+def remove(context: Context, name: str, keeper_directory: Path | None, only: str | None) -> None:
     """Trust an issuer's tokens no more, from the next login on."""
     from .. import issuers
 
-    with context.connect() as connection:
-        issuers.remove(connection, _keeper(context, keeper_directory), name)
+    with _places(context, keeper_directory, only) as (connection, keeper):
+        issuers.remove(connection, keeper, name)
     emit(context, {"removed": name}, lambda: click.echo(f"{name} removed"))
 
 
@@ -104,8 +123,17 @@ def _document(
         fail(str(error))
 
 
-def _keeper(context: Context, given: Path | None) -> Path:
-    return given or context.home.keeper
+@contextmanager
+def _places(
+    context: Context, given: Path | None, only: str | None
+) -> Iterator[tuple[psycopg.Connection[Any] | None, Path | None]]:
+    """Yield a connection and the keeper's directory; None for what is not to be touched."""
+    keeper = None if only == "database" else given or context.home.keeper
+    if only == "keeper":
+        yield None, keeper
+        return
+    with context.connect() as connection:
+        yield connection, keeper
 
 
 def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def status(context: Context, socket: Path | None) -> None:
     try:
         facts = client.status(path)
     except KeeperUnavailable:
-        fail(f"no keeper answers at {path}", "start it with: wardkey up", UNREACHABLE)
+        start = "wardkey up" if context.dsn is None else "python -m wardkey.keeper --help"
+        fail(f"no keeper answers at {path}", f"start it with: {start}", UNREACHABLE)
     facts["started_at"] = datetime.fromtimestamp(facts["started_at"], UTC)
     emit(context, facts, lambda: details(facts))

@@ -59,7 +59,8 @@ def status(context: Context) -> int:
         connection.execute("set search_path = pg_catalog, pg_temp")
         state = slots.State.read(connection)
         if state is None:
-            fail("no scribe has worked for this database yet", "start it with: wardkey up", UNREACHABLE)
+            start = "wardkey up" if context.dsn is None else "wardkey scribe run"
+            fail("no scribe has worked for this database yet", f"start it with: {start}", UNREACHABLE)
         slot = slots.facts(connection, state.slot)
         row = connection.execute(
             "select (select at from ward_internal.scribe_state), (select coalesce(sum(size), 0)::bigint from"

@@ -11,7 +11,7 @@ from uuid import UUID
 from wardkey_pg import __version__
 
 from .. import issuers
-from ..errors import KeeperUnavailable, WardError
+from ..errors import KeeperUnavailable, KeyRefused, WardError
 from ..keeper import client
 from ..kms import KmsConfigurationError, configured
 from ..server import kms_choice
@@ -32,7 +32,7 @@ def _status(server: Server) -> dict[str, Any] | None:
     path = _socket(server)
     try:
         return client.status(path) if path else None
-    except KeeperUnavailable:
+    except (KeeperUnavailable, KeyRefused):
         return None
 
 
@@ -44,7 +44,7 @@ def _local(server: Server) -> bool:
 def _answers(server: Server) -> Iterator[Problem]:
     path = _socket(server)
     if path is not None and _status(server) is None:
-        yield Problem(str(path), "nobody answers there", _RESTART if _local(server) else "start the keeper")
+        yield Problem(str(path), "does not answer", _RESTART if _local(server) else "start the keeper")
 
 
 def _version(server: Server) -> Iterator[Problem]:

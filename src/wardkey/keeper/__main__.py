@@ -104,7 +104,7 @@ async def _serve(
         ttl=options.ttl,
         report=_report,
     )
-    allowed = frozenset((*options.allow_uid, *options.admin_uid, *options.scribe_uid, os.geteuid()))
+    allowed = frozenset((*options.allow_uid, *options.admin_uid, *options.scribe_uid, os.geteuid(), 0))
     _report(f"ready at {options.socket}, process {os.getpid()}, KMS {providers.cell.scheme}")
     try:
         await SocketServer(service, allowed, _report).run(listening, stop)
@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         nargs="+",
         default=[],
-        help="users who may ask, besides its own",
+        help="users who may ask, besides its own and root",
     )
     parser.add_argument(
         "--admin-uid",

@@ -39,7 +39,8 @@ version, and ``"salt": base64`` come with them::
     {"op": "status"}
         → {"ok": true, "version": text, "pid": n, "started_at": Unix seconds, "cached_keys": n,
            "kms_calls": n, "kms_calls_by_provider": {"local": n}, "releases": n, "refusals": n,
-           "provider": "local", "providers": ["local"], "ledger": n, "public_key": base64 or null}
+           "provider": "local", "providers": ["local"], "ledger": n, "issuers": n,
+           "public_key": base64 or null}
     anything refused
         → {"ok": false, "sqlstate": "WK103", "message": text, "hint": text or null}
 

@@ -176,6 +176,7 @@ class Service:
             "provider": self._providers.cell.scheme,
             "providers": self._providers.schemes,
             "ledger": len(self._ledger),
+            "issuers": self._trust.count(),
             "public_key": self._administration.public_key(),
         }
 

@@ -67,6 +67,10 @@ class TrustedIssuers:
             self._verified.popitem(last=False)
         return claims
 
+    def count(self) -> int:
+        """Return how many issuers are believed."""
+        return len(self._current() or ())
+
     def _current(self) -> Mapping[str, Issuer] | None:
         seen = identity_of(self._path)
         if seen != self._seen:
