@@ -132,6 +132,10 @@ class AdministrationError(WardError):
     """Something a DBA or operator asked for cannot be done."""
 
 
+class TableInUse(AdministrationError):
+    sqlstate = "WK114"
+
+
 class InvalidSlug(AdministrationError):
     sqlstate = "WK201"
 

@@ -3,6 +3,7 @@
 create or replace function ward_internal.sqlstate(p_condition text) returns text
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
 return case p_condition
+  when 'table_in_use' then 'WK114'
   when 'invalid_slug' then 'WK201'
   when 'duplicate_tenant' then 'WK202'
   when 'unknown_tenant' then 'WK203'

@@ -78,6 +78,7 @@ begin
   elsif p_certificate is null then
     perform ward_internal.fail('not_allowed', 'there is no certificate', 'the keeper signs one: wardkey tenant shred');
   end if;
+  perform ward_internal.lock_for_drop(v_tenant);
   perform ward_internal.archive_audit_log(v_tenant.id);
   execute format('drop schema if exists %I cascade', v_tenant.schema_name);
   if exists (select from pg_roles where rolname = v_tenant.login_role) then

@@ -57,6 +57,62 @@ begin
 end
 $$;
 
+-- Whoever changes tables that transactions use gives way to them: it takes all of its locks at once or none, waits less
+-- than deadlock_timeout for each, and begins anew. So it is in no deadlock for longer than a client would notice.
+
+create or replace function ward_internal.who_uses(p_relation regclass) returns text
+language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+  select string_agg(distinct format('process %s (%s, %s)', l.pid, coalesce(a.usename, a.backend_type), coalesce(a.state, 'at work')),
+    ', ')
+  from pg_locks as l left join pg_stat_activity as a using (pid)
+  where l.relation = p_relation and l.granted and l.pid <> pg_backend_pid()
+    and l.database = (select oid from pg_database where datname = current_database())
+$$;
+comment on function ward_internal.who_uses(regclass) is 'the processes that hold a lock on it, for a message';
+
+create or replace function ward_internal.lock_together(p_relations regclass[], p_mode text default 'access exclusive')
+returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+declare
+  v_until timestamptz := clock_timestamp() + interval '30 s';
+  v_relation regclass;
+begin
+  loop
+    begin
+      foreach v_relation in array p_relations loop
+        execute format('lock table only %s in %s mode', v_relation, p_mode);
+      end loop;
+      return;
+    exception when lock_not_available then  -- with the block, the locks that it got are released
+      if clock_timestamp() > v_until then
+        perform ward_internal.fail('table_in_use', format('%s was in use for 30 seconds: %s', v_relation,
+          coalesce(ward_internal.who_uses(v_relation), 'by several in turn')),
+          'end what holds it (select pg_terminate_backend(process)), or try again when there is less to do');
+      end if;
+    end;
+    perform pg_sleep(0.01 + 0.2 * random());
+  end loop;
+end
+$$;
+comment on function ward_internal.lock_together(regclass[], text) is
+  'locks all of these tables and views until the transaction ends, giving way to who uses them. Errors: WK114 after 30 s';
+
+create or replace function ward_internal.lock_for_drop(p_tenant ward_internal.tenants) returns void
+language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+  select ward_internal.lock_together(array(
+    select relation from ward_internal.models
+    union
+    select c.oid from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    where n.nspname = p_tenant.schema_name and c.relkind in ('r', 'p', 'v')
+    union
+    select f.confrelid from pg_constraint as f join pg_class as c on c.oid = f.conrelid
+    join pg_namespace as n on n.oid = c.relnamespace
+    where f.contype = 'f' and n.nspname = p_tenant.schema_name
+  ))
+$$;
+comment on function ward_internal.lock_for_drop(ward_internal.tenants) is
+  'locks what dropping the ward locks: its tables, the parents of its leaves and the shared tables it references';
+
 create or replace function ward_internal.set_up_ward(p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -64,6 +120,10 @@ declare
   v_new uuid[] := '{}';
 begin
   lock table ward_internal.models in share mode;
+  perform ward_internal.lock_together(array(
+    select relation from ward_internal.models
+    where to_regclass(ward_internal.leaf_name(id, p_tenant.schema_name)) is null
+  ));
   perform ward_internal.set_up_schema(p_tenant);
   if to_regclass(ward_internal.audit_leaf(p_tenant.id)) is null then  -- all its months: a dump of the ward may be restored
     perform ward_internal.make_audit_partition(p_tenant.id, month)
@@ -196,6 +256,7 @@ begin
       end if;
     end loop;
   end if;
+  perform ward_internal.lock_for_drop(v_tenant);
   perform ward_internal.archive_audit_log(v_tenant.id);
   execute format('drop schema if exists %I cascade', v_tenant.schema_name);
   perform ward_internal.log_event(v_tenant.id, 'dropped', jsonb_build_object('slug', p_slug));

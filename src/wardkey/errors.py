@@ -9,7 +9,7 @@ WardError                  sqlstate, message, hint
 │       KeyDestroyed · KeysChanged
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
-│       SealedIndex · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
+│       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
 │       NotInTheLog · RestoreRefused · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
@@ -61,6 +61,7 @@ from wardkey_pg.errors import (
     RotationRunning,
     SealedIndex,
     SealError,
+    TableInUse,
     TableNotEmpty,
     TenantNotActive,
     TenantShredded,
@@ -117,6 +118,7 @@ __all__ = [
     "StreamDamaged",
     "StreamError",
     "StreamLost",
+    "TableInUse",
     "TableNotEmpty",
     "TenantNotActive",
     "TenantShredded",
