@@ -60,15 +60,15 @@ $$;
 -- Whoever changes tables that transactions use gives way to them: it takes all of its locks at once or none, waits less
 -- than deadlock_timeout for each, and begins anew. So it is in no deadlock for longer than a client would notice.
 
-create or replace function ward_internal.who_uses(p_relation regclass) returns text
+create or replace function ward_internal.lock_holders(p_relation regclass) returns text
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  select string_agg(distinct format('process %s (%s, %s)', l.pid, coalesce(a.usename, a.backend_type), coalesce(a.state, 'at work')),
-    ', ')
+  select string_agg(distinct
+    format('process %s (%s, %s)', l.pid, coalesce(a.usename, a.backend_type), coalesce(a.state, 'at work')), ', ')
   from pg_locks as l left join pg_stat_activity as a using (pid)
   where l.relation = p_relation and l.granted and l.pid <> pg_backend_pid()
     and l.database = (select oid from pg_database where datname = current_database())
 $$;
-comment on function ward_internal.who_uses(regclass) is 'the processes that hold a lock on it, for a message';
+comment on function ward_internal.lock_holders(regclass) is 'the processes that hold a lock on it, for a message';
 
 create or replace function ward_internal.lock_together(p_relations regclass[], p_mode text default 'access exclusive')
 returns void
@@ -86,7 +86,7 @@ begin
     exception when lock_not_available then  -- with the block, the locks that it got are released
       if clock_timestamp() > v_until then
         perform ward_internal.fail('table_in_use', format('%s was in use for 30 seconds: %s', v_relation,
-          coalesce(ward_internal.who_uses(v_relation), 'by several in turn')),
+          coalesce(ward_internal.lock_holders(v_relation), 'by several in turn')),
           'end what holds it (select pg_terminate_backend(process)), or try again when there is less to do');
       end if;
     end;
