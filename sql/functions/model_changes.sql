@@ -257,8 +257,8 @@ declare
   v_model ward_internal.models := (select m from ward_internal.models as m where id = p_model);
   v_changed boolean;
 begin
-  if not exists (select from pg_index where indrelid = v_model.relation and indisprimary) then
-    perform ward_internal.refuse_faults(p_model);
+  if 2 <> (select count(*) from pg_index where indrelid in (v_model.relation, v_model.shape) and indisprimary) then
+    perform ward_internal.refuse_faults(p_model);  -- faces cannot be made without it
   end if;
   v_changed := ward_internal.follow_columns(v_model, p_renamed);
   perform ward_internal.follow_attributes(v_model);

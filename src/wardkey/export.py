@@ -2,7 +2,8 @@
 
 An export is a directory (0700) of files (0600)::
 
-    manifest.json          whose it is, when and by whom; of each table its columns, rows and SHA-256
+    manifest.json          whose it is, when and by whom; of each table its columns, rows and SHA-256; what
+                           schema.sql lacks: code, and what only this database has
     TABLE.csv              RFC 4180, UTF-8, with a header; NULL is nothing at all, an empty text is ""
     schema.sql, load.sql   (in the clear) make the tables as they were declared elsewhere, and load them
 
@@ -40,7 +41,7 @@ from wardkey_pg import __version__
 
 from . import tenants
 from ._files import sync_directory
-from .declared import Table, finishing_sql, read_tables, schema_sql
+from .declared import Declared, Table, finishing_sql, read_tables, schema_sql
 from .errors import NotAllowed, TenantShredded, WrongTenant
 
 __all__ = ["Source", "export_clear", "export_sealed"]
@@ -53,11 +54,15 @@ _FORMS = """
 set local datestyle = 'ISO, YMD'; set local intervalstyle = 'iso_8601'; set local timezone = 'UTC';
 set local extra_float_digits = 1; set local bytea_output = 'hex'; set local client_encoding = 'UTF8'
 """
-_LOAD = r"""-- Makes the tables in an empty database and loads them. Here: psql -d DATABASE -f load.sql
+_LOAD = r"""-- Makes the tables in an empty database and loads them: psql -d DATABASE -f load.sql
 -- (psql before 18 takes a line that is only \. for the end of a file, even inside quotes: load a table that
 -- has such a value with COPY ... FROM, on the server.)
 \set ON_ERROR_STOP on
-set client_encoding = 'UTF8'; set datestyle = 'ISO, YMD'; set array_nulls = on;
+-- \copy reads from where psql was started: on Linux that need not be here, for psql has this file open
+\set here `f=$(readlink /proc/$PPID/fd/* 2>/dev/null | grep '/load\.sql$' | head -n 1); dirname "${f:-./f}"`
+\cd :here
+set client_min_messages = warning; set client_encoding = 'UTF8'; set datestyle = 'ISO, YMD';
+set array_nulls = on;
 begin;
 \ir schema.sql
 """
@@ -98,19 +103,20 @@ def export_clear(
         ward.execute("begin isolation level repeatable read, read only")
         subject = _log_in(ward, token, tenant["id"])
         ward.execute(_FORMS)
-        tables, enums = _declared(source.admin, tenant["schema_name"])
+        declared = _declared(source.admin, tenant["schema_name"])
         _record(source, tenant, "export begun", subject, {"sealed": False})
         written = []
-        for number, table in enumerate(tables):
+        for number, table in enumerate(declared.tables):
             if number:
                 _log_in(ward, token, tenant["id"])
             face = sql.Identifier(tenant["schema_name"], table.face)
             columns = [column.name for column in table.written]
             written.append(_write_table(ward, face, table, columns, _new_name(directory, table, number)))
             source.done(table.face, written[-1]["rows"])
-        _write(directory / "schema.sql", schema_sql(tables, enums))
-        _write(directory / "load.sql", _load_sql(tables, written))
-        _finish(source, tenant, subject, directory, {"sealed": False, "tables": written})
+        _write(directory / "schema.sql", schema_sql(declared))
+        _write(directory / "load.sql", _load_sql(declared.tables, written))
+        about = {"sealed": False, "tables": written, "left_out": declared.left_out}
+        _finish(source, tenant, subject, directory, about)
     return written
 
 
@@ -127,7 +133,7 @@ def export_sealed(source: Source, target: Path) -> list[Facts]:
         with admin.transaction():
             admin.execute("set transaction isolation level repeatable read, read only")
             admin.execute(_FORMS)
-            tables, _ = read_tables(admin, tenant["schema_name"])
+            tables = read_tables(admin, tenant["schema_name"]).tables
             written = []
             for number, table in enumerate(tables):
                 leaf = sql.Identifier(tenant["schema_name"], f"{table.face}_sealed")
@@ -159,7 +165,7 @@ def _log_in(ward: Connection, token: Callable[[], str], tenant: UUID) -> str:
     return str(row[2])
 
 
-def _declared(admin: Connection, schema: str) -> tuple[list[Table], list[str]]:
+def _declared(admin: Connection, schema: str) -> Declared:
     with admin.transaction():
         return read_tables(admin, schema)
 

@@ -15,8 +15,10 @@ select ward.protect('clinic.steps', seal => '{title}');
 create table clinic.twins (id int primary key, title text, tag text);
 select ward.protect('clinic.twins', seal => '{title}');
 alter event trigger ward_forget_models disable;
+alter event trigger ward_follow_models disable;
 alter table clinic.twins drop constraint twins_pkey;
 alter event trigger ward_forget_models enable always;
+alter event trigger ward_follow_models enable always;
 """
 
 
