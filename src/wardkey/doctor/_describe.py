@@ -13,11 +13,15 @@ __all__ = ["Parts", "compare", "describe"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """``creation`` makes it, ``removal`` takes it away; None where no single statement does."""
+    """``creation`` makes it, ``removal`` takes it away; None where no single statement does.
+
+    ``alias``: what it is called besides.
+    """
 
     definition: str
     creation: str | None
     removal: str | None
+    alias: str | None
 
 
 Parts = dict[tuple[str, str], Part]
@@ -30,10 +34,10 @@ def describe(
     """Return the parts of each relation. ``rename`` puts placeholders for what differs and may."""
     array = "'{" + ",".join(map(str, relations)) + "}'::oid[]"
     found: dict[int, Parts] = defaultdict(dict)
-    for oid, kind, name, definition, creation, removal in server.rows(
+    for oid, kind, name, definition, creation, removal, alias in server.rows(
         read("describe").replace("@relations", array)
     ):
-        part = Part(rename(oid, definition), creation and rename(oid, creation), removal)
+        part = Part(rename(oid, definition), creation and rename(oid, creation), removal, alias)
         found[oid][kind, rename(oid, name)] = part
     return found
 
@@ -54,7 +58,7 @@ def compare(
         if wanted == there or (wanted and there and wanted.definition == there.definition):
             continue
         kind, name = key
-        what = f"{kind} {name}".strip()
+        what = " ".join(filter(None, (kind, name, there.alias if there else None)))
         if wanted is None and there is not None:
             yield Problem(label, f"{what} is additional", _statement(there.removal or otherwise))
         elif wanted is not None:

@@ -1,5 +1,5 @@
--- Everything PostgreSQL knows of the relations @relations, a row per part: what it is, the statement that makes it and the
--- one that takes it away (null where there is none).
+-- Everything PostgreSQL knows of the relations @relations, a row per part: what it is, the statement that makes it, the one
+-- that takes it away (null where there is none), and what it is called besides.
 with relation as (
   select c.*, c.oid::regclass::text as name, c.relkind in ('r', 'p') as is_table
   from pg_class as c where c.oid = any (@relations)
@@ -12,15 +12,30 @@ with relation as (
   from relation as r join pg_attribute as t on t.attrelid = r.oid cross join aclexplode(t.attacl) as a
 )
 select oid::bigint, 'relation' as kind, '' as name,
-  concat_ws(' ', relkind, translate(relpersistence::text, 't', 'p'), relreplident, array_to_string(reloptions, ' '),
+  concat_ws(' ', relkind, translate(relpersistence::text, 't', 'p'),
     case when relrowsecurity then 'row security' end, case when relforcerowsecurity then 'forced' end) as definition,
   case when is_table then format('alter table %s %s row level security, %s force row level security', name,
     case when relrowsecurity then 'enable' else 'disable' end, case when relforcerowsecurity then '' else 'no' end) end as creation,
-  null as removal
+  null as removal, null as alias
 from relation
 
 union all
-select oid, 'owner', '', pg_get_userbyid(relowner), format('alter %s %s owner to %I', case relkind when 'S' then 'sequence' else 'table' end, name, pg_get_userbyid(relowner)), null
+select oid, 'option', name, value, format('alter table %s set (%I = %L)', relation, name, value),
+  format('alter table %s reset (%I)', relation, name), null
+from (
+  select oid, name as relation, split_part(o, '=', 1) as name, substr(o, strpos(o, '=') + 1) as value
+  from relation cross join unnest(reloptions) as o
+) as o
+
+union all
+select oid, 'replica identity', '', relreplident::text,
+  format('alter table %s replica identity %s', name, case relreplident when 'f' then 'full' when 'n' then 'nothing' else 'default' end),
+  null, null
+from relation where is_table
+
+union all
+select oid, 'owner', '', pg_get_userbyid(relowner), format('alter %s %s owner to %I', case relkind when 'S' then 'sequence' else 'table' end, name, pg_get_userbyid(relowner)),
+  null, null
 from relation
 
 union all
@@ -30,7 +45,7 @@ select p.oid, 'privilege',
   format('grant %s%s on %s%s to %s', privilege_type, ' (' || column_name || ')', kind, name,
     case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end),
   format('revoke %s%s on %s%s from %s', privilege_type, ' (' || column_name || ')', kind, name,
-    case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end)
+    case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end), null
 from privilege as p
 
 union all
@@ -42,7 +57,7 @@ select r.oid, 'column', quote_ident(a.attname),
     coalesce('set default ' || pg_get_expr(d.adbin, d.adrelid), 'drop default')
     || case when not r.is_table then '' when a.attnotnull then format(', alter column %I set not null', a.attname)
       else format(', alter column %I drop not null', a.attname) end) end,
-  case when r.is_table then format('alter table %s drop column %I', r.name, a.attname) end
+  case when r.is_table then format('alter table %s drop column %I', r.name, a.attname) end, null
 from relation as r
 join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
 left join pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
@@ -52,7 +67,7 @@ union all
 select r.oid, case c.contype when 'f' then 'foreign key' else 'constraint' end, quote_ident(c.conname),
   pg_get_constraintdef(c.oid),
   format('alter table %s add constraint %I %s', r.name, c.conname, pg_get_constraintdef(c.oid)),
-  format('alter table %s drop constraint %I', r.name, c.conname)
+  format('alter table %s drop constraint %I', r.name, c.conname), null
 from relation as r join pg_constraint as c on c.conrelid = r.oid and c.contype in ('c', 'f', 't')
 
 union all  -- known by what they are: in a ward PostgreSQL makes up some names
@@ -63,7 +78,7 @@ select r.oid, 'index',
   case when c.oid is null then pg_get_indexdef(x.indexrelid)
     else format('alter table %s add constraint %I %s', r.name, c.conname, pg_get_constraintdef(c.oid)) end,
   case when c.oid is null then format('drop index %s', x.indexrelid::regclass)
-    else format('alter table %s drop constraint %I', r.name, c.conname) end
+    else format('alter table %s drop constraint %I', r.name, c.conname) end, null
 from relation as r
 join pg_index as x on x.indrelid = r.oid
 left join pg_constraint as c on c.conindid = x.indexrelid and c.conrelid = r.oid and c.contype in ('p', 'u', 'x')
@@ -72,14 +87,14 @@ union all
 select r.oid, 'trigger', quote_ident(t.tgname),
   replace(pg_get_triggerdef(t.oid), t.tgfoid::regproc::text, '…') || ' ' || t.tgenabled::text,
   null,
-  format('drop trigger %I on %s', t.tgname, r.name)
+  format('drop trigger %I on %s', t.tgname, r.name), null
 from relation as r join pg_trigger as t on t.tgrelid = r.oid and not t.tgisinternal
 
 union all
 select r.oid, 'function of trigger', quote_ident(t.tgname),
   concat_ws(' ', p.prosrc, l.lanname, case when p.prosecdef then 'definer' end, p.provolatile, p.proparallel,
     case when p.proisstrict then 'strict' end, case when p.proleakproof then 'leakproof' end, p.proconfig::text),
-  null, null
+  null, null, p.oid::regprocedure::text
 from relation as r
 join pg_trigger as t on t.tgrelid = r.oid and not t.tgisinternal
 join pg_proc as p on p.oid = t.tgfoid
@@ -88,12 +103,12 @@ join pg_language as l on l.oid = p.prolang
 union all
 select r.oid, 'rule', quote_ident(w.rulename), pg_get_ruledef(w.oid) || ' ' || w.ev_enabled::text,
   case when w.rulename <> '_RETURN' then pg_get_ruledef(w.oid) end,
-  case when w.rulename <> '_RETURN' then format('drop rule %I on %s', w.rulename, r.name) end
+  case when w.rulename <> '_RETURN' then format('drop rule %I on %s', w.rulename, r.name) end, null
 from relation as r join pg_rewrite as w on w.ev_class = r.oid
 
 union all
 select oid, 'policy', quote_ident(polname), tail,
-  format('create policy %I on %s %s', polname, name, tail), format('drop policy %I on %s', polname, name)
+  format('create policy %I on %s %s', polname, name, tail), format('drop policy %I on %s', polname, name), null
 from (
   select r.oid, r.name, l.polname,
     concat_ws(' ', case when l.polpermissive then 'as permissive' else 'as restrictive' end,
@@ -104,7 +119,8 @@ from (
 ) as l
 
 union all
-select r.oid, 'child', i.inhrelid::regclass::text, '', null, format('alter table %s no inherit %s', i.inhrelid::regclass, r.name)
+select r.oid, 'child', i.inhrelid::regclass::text, '', null, format('alter table %s no inherit %s', i.inhrelid::regclass, r.name),
+  null
 from relation as r join pg_inherits as i on i.inhparent = r.oid where r.relkind = 'r'
 
 union all
@@ -112,5 +128,5 @@ select r.oid, 'sequence', '',
   concat_ws(' ', s.seqtypid::regtype, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle),
   format('alter sequence %s as %s start %s increment %s minvalue %s maxvalue %s cache %s %s', r.name, s.seqtypid::regtype, s.seqstart,
     s.seqincrement, s.seqmin, s.seqmax, s.seqcache, case when s.seqcycle then 'cycle' else 'no cycle' end),
-  null
+  null, null
 from relation as r join pg_sequence as s on s.seqrelid = r.oid

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from .. import resources
@@ -59,7 +60,8 @@ def _functions(server: Server) -> Iterator[Problem]:
     wanted = _manifest()["functions"]
     known = {oid: name for name, oid in _oids(server, "to_regprocedure", wanted).items()}
     for name in wanted.keys() - known.values():
-        yield Problem(name, "is missing", f"{wanted[name]['statement']};")
+        mend = f"{wanted[name]['statement']}; alter extension wardkey add function {name};"
+        yield Problem(name, "is missing", mend)
     for oid, signature, *facts, body, plain, _ in server.rows(_query("functions")):
         if oid not in known:
             continue  # others-alone
@@ -124,19 +126,29 @@ def _revoke(kind: str, name: str, role: str, privilege: str) -> str:
 
 def _relations(server: Server) -> Iterator[Problem]:
     """Make a temporary copy of each table, sequence and view, and compare."""
+    there = {name: (oid, kind) for oid, name, _, kind in server.rows(_query("relations"))}
+    views: dict[str, str] = {}
     for statement in _manifest()["relations"]:
-        server.connection.execute(_copy(statement))
+        if match := re.match(r"create or replace view (\S+)", statement):
+            views[match[1]] = statement
+        try:
+            with server.connection.transaction():
+                server.connection.execute(_copy(statement))
+        except psycopg.ProgrammingError as error:  # what it is made of is missing
+            yield Problem(statement.partition("\n")[0], f"cannot be made: {error.diag.message_primary}")
     copies = dict(server.rows(_COPIES.format("rel", "class")))
     made = describe(server, copies, lambda oid, text: _COPY.sub(r"\1.\2", text))
     expected = {_COPY.sub(r"\1.\2", copies[oid]): _own(parts) for oid, parts in made.items()}
-    there = {name: (oid, kind) for oid, name, _, kind in server.rows(_query("relations"))}
     found = describe(server, [oid for oid, _ in there.values()])
-    for name, parts in expected.items():
-        if name not in there:
+    for name in expected.keys() | views.keys():
+        if name in there and name in expected:
+            parts = _own(found[there[name][0]])
+            yield from compare(name, expected[name], parts, otherwise=views.get(name))
+        elif name in views:
+            yield Problem(name, "is missing", f"{views[name]}; alter extension wardkey add view {name};")
+        elif name not in there:
             yield Problem(name, "is missing", "restore the database from a backup")
-        else:
-            yield from compare(name, parts, _own(found[there[name][0]]))
-    for name in there.keys() - expected.keys():
+    for name in there.keys() - expected.keys() - views.keys():
         kind = there[name][1]
         yield Problem(name, f"is an additional {kind}", f"drop {kind} {name};")
 
@@ -169,23 +181,23 @@ def _event_triggers(server: Server) -> Iterator[Problem]:
     maker = server.value("select pg_get_userbyid(extowner) from pg_extension where extname = 'wardkey'")
     found = {name: facts for name, *facts in server.rows(_query("event_triggers"))}
     for name, (event, tags, function) in _manifest()["event_triggers"].items():
+        this = f"event trigger {name}"
         when = f" when tag in ({', '.join(map(repr, tags))})" if tags else ""
         made = (
-            f"create event trigger {name} on {event}{when} execute function {function}();"
-            f" alter event trigger {name} enable always;"
+            f"create {this} on {event}{when} execute function {function}(); alter {this} enable always;"
+            f" alter extension wardkey add {this};"
         )
         if name not in found:
-            yield Problem(f"event trigger {name}", "is missing", made)
+            yield Problem(this, "is missing", made)
             continue
-        *facts, is_always, owned, _ = found[name]
+        *facts, is_always, owned, extension = found[name]
         if facts != [event, tags, function]:
-            yield Problem(f"event trigger {name}", "was changed", f"drop event trigger {name}; {made}")
+            leave = f"alter extension {extension} drop {this}; " if extension else ""
+            yield Problem(this, "was changed", f"{leave}drop {this}; {made}")
         elif not is_always:
-            mend = f"alter event trigger {name} enable always;"
-            yield Problem(f"event trigger {name}", "is not always enabled", mend)
+            yield Problem(this, "is not always enabled", f"alter {this} enable always;")
         elif not owned:
-            mend = f"alter event trigger {name} owner to {maker};"
-            yield Problem(f"event trigger {name}", "does not belong to a superuser", mend)
+            yield Problem(this, "does not belong to a superuser", f"alter {this} owner to {maker};")
 
 
 def _other_event_triggers(server: Server) -> Iterator[Problem]:

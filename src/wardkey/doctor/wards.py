@@ -126,8 +126,9 @@ def _make(server: Server, ward: _Ward, models: list[tuple[Any, ...]]) -> Iterato
     run = server.connection.execute
     run("set local lock_timeout = '5s'")
     run(
-        "insert into ward_internal.tenants (id, slug, name, schema_name, login_role)"
-        " values (%s, %s, '', %s, %s)",
+        "insert into ward_internal.tenants"
+        " (id, slug, name, schema_name, login_role, status, key_epoch, created_at, key_mode)"
+        " values (%s, %s, '', %s, %s, 'active', 1, now(), 'envelope')",
         [ward.id, ward.slug, ward.schema, ward.role],
     )
     run(_MAKE, [ward.id])
