@@ -104,13 +104,14 @@ _FUNCTION = re.compile(
 _TABLE_COLUMNS = re.compile(r"\s*table\s*\((.*)\)\s*", re.DOTALL)
 _SETTING = re.compile(r"\bset (\w+) (?:=|to) (.*?)(?=\s+set |\s*$)", re.DOTALL)
 _GRANT = re.compile(
-    r"grant (.+?) on\s+(?:(function|sequence|schema|table)\s+)?(.+)\s+to\s+([\w, ]+)", re.DOTALL
+    r"grant (.+?) on\s+(?:(function|sequence|schema|table|parameter)\s+)?(.+)\s+to\s+([\w, ]+)", re.DOTALL
 )
 _EVENT_TRIGGER = re.compile(
     r"create event trigger (\w+) on (\w+)(?: when tag in \((.*?)\))?\s+execute function ([\w.]+)\(\)",
     re.DOTALL,
 )
 _OWNER = re.compile(r"alter function (.+) owner to (\w+)\s*", re.DOTALL)
+_ALTERED = re.compile(r"alter function (.+?\)) (set .+)", re.DOTALL)
 
 
 def manifest(script: str) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def manifest(script: str) -> dict[str, Any]:
                 "parallel": (re.findall(r"\bparallel (\w+)", attributes) or ["unsafe"])[0],
                 "definer": "security definer" in attributes,
                 "leakproof": re.search(r"\bleakproof\b", attributes) is not None,
-                "settings": [f"{key}={value.strip()}" for key, value in _SETTING.findall(attributes)],
+                "settings": _settings(attributes),
                 "arguments": names,
                 "defaults": defaults,
                 "body": body and hashlib.sha256(body.encode()).hexdigest(),
@@ -154,6 +155,9 @@ def manifest(script: str) -> dict[str, Any]:
                 for role in _split(roles)
                 for privilege in _split(privileges)
             ]
+        elif match := _ALTERED.fullmatch(statement):
+            made["functions"][match[1]]["settings"] += _settings(match[2])
+            made["functions"][match[1]]["statement"] += f"; {statement}"
         elif match := _OWNER.fullmatch(statement):
             made["owners"][match[1]] = match[2]
     return made
@@ -168,6 +172,10 @@ def _statements(script: str) -> list[str]:
         elif not piece[0].startswith("--"):
             current += piece[0]
     return made
+
+
+def _settings(text: str) -> list[str]:
+    return [f"{key}={value.strip()}" for key, value in _SETTING.findall(text)]
 
 
 def _arguments(text: str) -> tuple[list[str], list[str], int]:

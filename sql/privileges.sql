@@ -95,19 +95,15 @@ grant execute on function pg_advisory_xact_lock(bigint) to ward_owner;  -- for w
 -- Each login sets it to 0. What the log answers may be large and has no plaintext of a sealed column: sorts may use files,
 -- and the answer, which is still written to when it is read outside of the function, has to fit into work_mem.
 grant set on parameter temp_file_limit to ward_owner;
-do $$
-declare
-  v_function regprocedure;
-begin
-  for v_function in
-    select oid from pg_catalog.pg_proc
-    where pronamespace = 'ward'::regnamespace and prosecdef and proretset and proname like 'audit\_%'
-  loop
-    execute format('alter function %s set temp_file_limit = -1', v_function);
-    execute format('alter function %s set work_mem = ''512MB''', v_function);
-  end loop;
-end
-$$;
+alter function ward.audit_entries(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_coverage(text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_acts_of(text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_refusals(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_of_key(integer, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_activity(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_export(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
 grant select on pg_replication_slots to ward_owner;  -- login looks whether the journal's is there
 grant execute on function pg_get_replication_slots() to ward_owner;
 

@@ -58,10 +58,6 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     "extension-owners": ("alter function ward.login(text) owner to postgres", ANY),
     "extension-grants": ("grant execute on function ward.protect to ward_tenant", set()),
     "ward-functions-closed": ("grant execute on function {ward}.patients_write_{slug}() to public", set()),
-    "foreign-keys-there": (
-        _UNFOLLOWED.format(f"alter table {LEAF} add constraint k foreign key (city) references clinic.icd10"),
-        set(),
-    ),
     "leaves-only": (
         _UNFOLLOWED.format("create table clinic.stray partition of clinic.patients default")
         + "; select ward_internal.set_row_security('clinic.stray')",

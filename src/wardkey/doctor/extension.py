@@ -101,7 +101,7 @@ def _owners(server: Server) -> Iterator[Problem]:
 
 def _grants(server: Server) -> Iterator[Problem]:
     grants = _manifest()["grants"]
-    names = {name for kind, name, *_ in grants if kind != "schema"}
+    names = {name for kind, name, *_ in grants if kind not in ("schema", "parameter")}
     resolved = dict(server.rows(_RESOLVED, list(names)))
     wanted = {(kind, resolved.get(name) or name, *rest) for kind, name, *rest in grants}
     found = {tuple(row) for row in server.rows(_query("grants"))}
@@ -109,8 +109,8 @@ def _grants(server: Server) -> Iterator[Problem]:
         yield Problem(f"{kind} {name}", f"{role} has {privilege}", _revoke(kind, name, role, privilege))
     for kind, name, role, privilege in sorted(wanted - found):
         # PostgreSQL's own objects are not among those found
-        test = {"function": "has_function_privilege", "table": "has_table_privilege"}.get(kind, "")
-        if name.startswith("ward") or not server.value(f"select {test}(%s, %s, %s)", role, name, privilege):
+        test = f"select has_{kind}_privilege(%s, %s, %s)"
+        if name.startswith("ward") or not server.value(test, role, name, privilege):
             what = "" if kind == "table" else f"{kind} "
             yield Problem(
                 f"{kind} {name}", f"{role} lacks {privilege}", f"grant {privilege} on {what}{name} to {role};"

@@ -40,22 +40,6 @@ from ward as w
 where not exists (select from leaf where leaf.model_id = w.model_id and leaf.tenant_id = w.tenant_id)
 order by 1, 2;
 
--- foreign-keys-there (fail): every leaf has the foreign keys of its declared table, and no others
-select leaf::regclass::text,
-  format('foreign key %I is %s', conname, case when count(*) = 2 then 'another one' when max(side) = 'there' then 'additional' else 'missing' end),
-  case when max(side) = 'there' and count(*) = 1 then format('alter table %s drop constraint %I;', leaf::regclass, conname)
-    else format('drop table %s, when it is empty; select ward.repair_tenant(%L);', leaf::regclass, slug) end
-from (
-  select leaf.oid as leaf, leaf.slug, k.conname, 'declared' as side, concat_ws(' ', facts, coalesce(model, confrelid::text)) as facts
-  from leaf join ward_internal.models as m on m.id = leaf.model_id join foreign_key as k on k.conrelid = m.shape
-  where leaf.slug is not null
-  union all
-  select leaf.oid, leaf.slug, k.conname, 'there', concat_ws(' ', facts, coalesce(model, confrelid::text))
-  from leaf join foreign_key as k on k.conrelid = leaf.oid where leaf.slug is not null
-) as both_sides
-group by leaf, slug, conname having count(*) <> 2 or min(facts) <> max(facts)
-order by 1, 2;
-
 -- leaves-only (fail): every partition of a model table lies in a tenant's ward and holds that tenant only
 select oid::regclass::text,
   case when tenant_id is null then 'is in no tenant''s ward' else format('takes %s', bound) end,

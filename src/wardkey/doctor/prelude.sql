@@ -85,12 +85,4 @@ with tenant as (  -- those that have a ward
     format('is a member of %I%s', g.rolname, case when a.admin_option then ', with admin option' else '' end) as found,
     format('revoke %I from %I;', g.rolname, m.rolname) as revoke
   from pg_auth_members as a join pg_roles as m on m.oid = a.member join pg_roles as g on g.oid = a.roleid
-), foreign_key as (  -- of leaves and of declared tables; facts are alike where the keys are
-  select c.conrelid, c.conname, concat_ws(' ', c.confupdtype, c.confdeltype, c.condeferrable, c.condeferred, c.convalidated,
-    (select array_agg(a.attname order by k.place)::text from unnest(c.conkey) with ordinality as k (number, place)
-      join pg_attribute as a on a.attrelid = c.conrelid and a.attnum = k.number where a.attname <> 'tenant_id')) as facts,
-    coalesce((select model_id from leaf where oid = c.confrelid),
-      (select id from ward_internal.models where shape = c.confrelid))::text as model,
-    c.confrelid
-  from pg_constraint as c where c.contype = 'f'
 )

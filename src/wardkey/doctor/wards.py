@@ -6,7 +6,7 @@ That one's leaves are partitions of copies of the model tables, so that nobody w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,11 +19,10 @@ from ._describe import Parts, compare, describe
 
 __all__ = ["CHECKS"]
 
-_MAKE = """
-select ward_internal.set_up_schema(t), ward_internal.make_audit_partition(t.id),
-  ward_internal.build_audit_writer(t)
-from ward_internal.tenants as t where id = %s"""
-_CALL = "select ward_internal.{}(%s, t) from ward_internal.tenants as t where id = %s"
+_NEW_TENANT = """
+insert into ward_internal.tenants
+  (id, slug, name, schema_name, login_role, status, key_epoch, created_at, key_mode)
+values (%s, %s, '', %s, %s, 'active', 1, now(), 'envelope')"""
 _MAKE_COPY = "create table {} (like {} including all) partition by list (tenant_id)"
 _WARDS = """
 select id, slug, schema_name::text, login_role::text from ward_internal.tenants
@@ -74,35 +73,61 @@ class _Ward:
 
 
 def _unchanged(server: Server) -> Iterator[Problem]:
-    wards = [_Ward(*row) for row in server.rows(_WARDS)]
     models = server.rows(_MODELS)
-    slug = f"doctor{uuid4().hex[:8]}"
-    made = _Ward(uuid4(), slug, f"tenant_{slug}", _ROLE)
-    yield from _make(server, made, models)
-    logs, parents = _Ward(), _Ward()
-    by_schema = {ward.schema: ward for ward in (made, *wards)}
-    ward_of = {}
-    for schema, oid, name, relname in server.rows(_RELATIONS, [*by_schema]):
-        log = _LOG.fullmatch(relname)
-        label = relname if log is None else "audit_log of a month" if log[1] else "audit_log"
-        ward_of[oid] = by_schema.get(schema, logs)
-        ward_of[oid].relations[oid] = (name, label)
+    try:
+        expected = _expected(server, models)
+    except psycopg.DatabaseError as error:
+        if server.connection.broken or isinstance(error, psycopg.errors.QueryCanceled):
+            raise
+        yield Problem("a new ward", f"cannot be made: {error.diag.message_primary}")
+        return
+    wards, logs, parents = [_Ward(*row) for row in server.rows(_WARDS)], _Ward(), _Ward()
+    ward_of = _fill({ward.schema: ward for ward in wards}, logs, server)
     for number, (_, name, oid, *_) in enumerate(models):
         ward_of[oid] = parents
         parents.relations[oid] = (name, f"{_COPY}{number}")
     found = describe(server, ward_of, lambda oid, text: ward_of[oid].renamed(oid, text))
-    expected = {label: _comparable(found[oid]) for oid, (_, label) in made.relations.items()}
     for ward in (parents, *wards, logs):
         for oid, (name, label) in ward.relations.items():
             if label in expected:
-                parts = _comparable(found[oid])
-                yield from compare(name, expected[label], parts, _mend(ward, name), ward.repair)
+                yield from compare(name, expected[label], found[oid], _mend(ward, name), ward.repair)
             else:
                 yield Problem(name, "is additional", f"alter table {name} set schema public;")
         missing = expected.keys() - {label for _, label in ward.relations.values()}
         for label in sorted(missing) if ward.slug else ():
             if not label.startswith(_COPY):
                 yield Problem(f"{ward.schema}.{label}", "is missing", f"{ward.repair};")
+
+
+def _fill(by_schema: Mapping[str, _Ward], logs: _Ward, server: Server) -> dict[int, _Ward]:
+    """Tell the wards their relations; return the ward of each relation."""
+    ward_of = {}
+    for schema, oid, name, relname in server.rows(_RELATIONS, [*by_schema]):
+        log = _LOG.fullmatch(relname)
+        label = relname if log is None else "audit_log of a month" if log[1] else "audit_log"
+        ward_of[oid] = by_schema.get(schema, logs)
+        ward_of[oid].relations[oid] = (name, label)
+    return ward_of
+
+
+def _expected(server: Server, models: list[tuple[Any, ...]]) -> dict[str, Parts]:
+    """Make a ward and copies of the model tables; return how they are described. No lock stays."""
+    slug = f"doctor{uuid4().hex[:8]}"
+    ward = _Ward(uuid4(), slug, f"tenant_{slug}", _ROLE)
+    run = server.connection.execute
+    with server.connection.transaction(force_rollback=True):
+        run("set local lock_timeout = '2s'")
+        run(sql.SQL("create schema {} authorization ward_owner").format(sql.Identifier(ward.schema)))
+        run(_NEW_TENANT, [ward.id, ward.slug, ward.schema, ward.role])
+        for number, (model, relation, *_) in enumerate(models):
+            copy = f"{ward.schema}.{_COPY}{number}"
+            run(sql.SQL(_MAKE_COPY).format(sql.SQL(copy), sql.SQL(relation)))
+            run("select ward_internal.set_row_security(%s)", [copy])
+            run("update ward_internal.models set relation = %s where id = %s", [copy, model])
+        run("select ward_internal.set_up_ward(t) from ward_internal.tenants as t where id = %s", [ward.id])
+        _fill({ward.schema: ward}, _Ward(), server)
+        made = describe(server, ward.relations, ward.renamed)
+    return {label: made[oid] for oid, (_, label) in ward.relations.items()}
 
 
 def _shapes(server: Server) -> Iterator[Problem]:
@@ -114,38 +139,6 @@ def _shapes(server: Server) -> Iterator[Problem]:
 
 def _mend(ward: _Ward, name: str) -> Callable[[str], str]:
     return lambda text: ward.named(name, text)
-
-
-def _comparable(parts: Parts) -> Parts:
-    """Leave foreign keys out: to make them would lock shared tables; foreign-keys-there looks at them."""
-    return {key: part for key, part in parts.items() if key[0] != "foreign key"}
-
-
-def _make(server: Server, ward: _Ward, models: list[tuple[Any, ...]]) -> Iterator[Problem]:
-    """Make the ward to compare with."""
-    run = server.connection.execute
-    run("set local lock_timeout = '5s'")
-    run(
-        "insert into ward_internal.tenants"
-        " (id, slug, name, schema_name, login_role, status, key_epoch, created_at, key_mode)"
-        " values (%s, %s, '', %s, %s, 'active', 1, now(), 'envelope')",
-        [ward.id, ward.slug, ward.schema, ward.role],
-    )
-    run(_MAKE, [ward.id])
-    for number, (model, relation, *_) in enumerate(models):
-        copy = f"{ward.schema}.{_COPY}{number}"
-        run(sql.SQL(_MAKE_COPY).format(sql.SQL(copy), sql.SQL(relation)))
-        run("select ward_internal.set_row_security(%s)", [copy])
-        run("update ward_internal.models set relation = %s where id = %s", [copy, model])
-    for function in ("create_leaf", "build_face"):
-        for model, relation, *_ in models:
-            try:
-                with server.connection.transaction():
-                    run(sql.SQL(_CALL).format(sql.Identifier(function)), [model, ward.id])
-            except psycopg.DatabaseError as error:
-                if server.connection.broken:
-                    raise
-                yield Problem(relation, f"no ward can have it: {error.diag.message_primary}")
 
 
 CHECKS = (
