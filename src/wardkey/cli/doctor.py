@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,20 +23,33 @@ _STYLE = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @click.option("--verbose", "-v", is_flag=True, help="Show also what is as it should be.")
+@click.option(
+    "--accept", is_flag=True, help="Take roles and registry as they are now for what they should be."
+)
 @pass_context
-def doctor(context: Context, verbose: bool) -> int:
-    """Check a live server against every invariant; changes nothing.
+def doctor(context: Context, verbose: bool, accept: bool) -> int:
+    """Check a live server against every invariant; changes nothing in it.
 
     For whatever is broken it names the statement or command that mends it. Exit code 4 when something is
-    broken (fail) or weaker than it should be (warn).
+    broken (fail) or weaker than it should be (warn). It remembers roles of power and the registry's rows in
+    doctor.json of the home: what is new at the next run and in no audit log, it finds until --accept.
     """
-    from ..doctor import Server, diagnose
+    from ..doctor import Server, diagnose, remember
 
     with context.connect() as connection:
-        home = context.home
-        findings = list(diagnose(Server(connection, home if home.exists else None)))
+        home = context.home if context.home.exists else None
+        server = Server(connection, home, (home.path if home else _state_directory()) / "doctor.json")
+        if accept:
+            remember(server, accept=True)
+        findings = list(diagnose(server))
+        remember(server)
     emit(context, [asdict(finding) for finding in findings], lambda: _show(findings, verbose))
     return FINDINGS if any(finding.outcome in ("warn", "fail") for finding in findings) else 0
+
+
+def _state_directory() -> Path:
+    """Return where a user's programs keep such files, for servers that are not of a home."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "wardkey"
 
 
 def _show(findings: Sequence[Finding], verbose: bool) -> None:
@@ -53,4 +68,7 @@ def _show(findings: Sequence[Finding], verbose: bool) -> None:
 
 def _lines(problem: Problem) -> list[str]:
     lines = [f"  {problem.object}: {problem.found}"]
-    return lines if problem.mend is None else [*lines, f"    mend: {problem.mend}"]
+    if problem.mend is None:
+        return lines
+    first, *more = problem.mend.splitlines()
+    return [*lines, f"    mend: {first}{' … (--json shows all of it)' if more else ''}"]

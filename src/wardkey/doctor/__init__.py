@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import requirements
-from . import audit, extension, keeper, settings, versions, wards
+from . import audit, extension, keeper, memory, settings, versions, wards
 from ._check import Check, Finding, Outcome, Problem, Server, read_checks
+from .memory import remember
 
-__all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "checks", "diagnose"]
+__all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "checks", "diagnose", "remember"]
 
 _BEARABLE = frozenset({"keeper socket", "keeper within the server's reach", "an issuer of tokens"})
 """Requirements that may be missing without making the other checks impossible."""
@@ -24,6 +25,7 @@ def checks() -> dict[str, tuple[Check, ...]]:
         "versions": versions.CHECKS,
         "extension": extension.CHECKS,
         "wards": wards.CHECKS,
+        "since the last run": memory.CHECKS,
         "models": read_checks("models"),
         "roles": read_checks("roles"),
         "privileges": read_checks("privileges"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psycopg
@@ -25,10 +26,14 @@ _HEADING = re.compile(r"^-- ([a-z-]+) \((fail|warn|info)\): (.+)$", re.MULTILINE
 
 @dataclass(frozen=True)
 class Server:
-    """The server that is checked, through a superuser's connection. ``home`` is None when it is not here."""
+    """The server that is checked, through a superuser's connection. ``home`` is None when it is not here.
+
+    ``memory``: the file of what was found at the last run.
+    """
 
     connection: psycopg.Connection[Any]
     home: Home | None = None
+    memory: Path | None = None
 
     @cached_property
     def is_standby(self) -> bool:

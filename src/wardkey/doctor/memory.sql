@@ -1,0 +1,28 @@
+-- The rows of the registry: which, a digest of what only functions of wardkey may change, whose log accounts for that, the
+-- events that do, and what people call it.
+with master as (select ward_internal.master_id() as id)
+select 'tenants/' || id, md5(concat_ws('|', slug, schema_name, login_role, status, key_mode)), id::text,
+  '{provisioned,suspended,resumed,shredding,shredded,dropped}'::text[], 'tenant ' || slug
+from ward_internal.tenants
+union all
+select concat('tenant_keys/', k.tenant_id, '/', k.version),
+  md5(concat_ws('|', k.state, k.kek, k.kek_version, encode(k.wrapped, 'hex'), encode(k.commitment, 'hex'))), k.tenant_id::text,
+  '{provisioned,rotated,rewrapped,retired,readmitted,destroyed,shredding,shredded,dropped}',
+  format('key %s of %s', k.version, coalesce(t.slug, 'master'))
+from ward_internal.tenant_keys as k left join ward_internal.tenants as t on t.id = k.tenant_id
+union all
+select 'models/' || m.id, md5(concat_ws('|', face, audit)), master.id::text, '{protected,audit_level}', 'model ' || face
+from ward_internal.models as m cross join master
+union all
+select 'sealed_columns/' || c.id, md5(c.model_id::text), master.id::text, '{protected,column_sealed}',
+  format('sealed column %s of %s', c.name, m.face)
+from ward_internal.sealed_columns as c cross join master left join ward_internal.models as m on m.id = c.model_id
+union all
+select 'issuers/' || issuer, md5(document::text), master.id::text, '{issuer_added,issuer_removed}', 'issuer ' || issuer
+from ward_internal.issuers cross join master
+union all
+select 'settings/' || name, md5(value), master.id::text, '{set}', 'setting ' || name
+from ward_internal.settings cross join master
+union all
+select 'shares/' || relation::text, '', master.id::text, '{shared,unshared}', 'share ' || relation::text
+from ward_internal.shares cross join master
