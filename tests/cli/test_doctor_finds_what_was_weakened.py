@@ -183,9 +183,10 @@ ELSEWHERE = {
     "keeper-provider",
     *("scribe-exists", "scribe-at-work", "scribe-required", "scribe-room", "scribe-on-time"),
     "checkpoints-verify",
+    *("powers-known", "registry-accounted", "journal-whole"),
     "published",
 }
-"""Checks of what no transaction can weaken: test_doctor_reads_server_and_keeper.py."""
+"""Checks of what no transaction can weaken, of the server, the keeper, the scribe and of earlier runs."""
 
 OF_THE_MACHINE = {
     "pgbouncer-version",

@@ -70,6 +70,9 @@ def look(connection: psycopg.Connection, *themes: str) -> list[Problem]:
 def change(connection: psycopg.Connection, query: str) -> list[tuple[str, str]]:
     """Make every change that PostgreSQL lets a superuser make."""
     connection.execute("set local search_path = pg_catalog")
+    ours = connection.execute("select evtname from pg_event_trigger").fetchall()
+    for (trigger,) in ours:  # who may do what follows may do this
+        connection.execute(f"alter event trigger {trigger} disable")
     made = []
     for name, statement in connection.execute(query).fetchall():
         try:
@@ -78,6 +81,9 @@ def change(connection: psycopg.Connection, query: str) -> list[tuple[str, str]]:
             made.append((name, statement))
         except psycopg.Error:
             continue
+    if "event" not in query:
+        for (trigger,) in ours:
+            connection.execute(f"alter event trigger {trigger} enable always")
     return made
 
 

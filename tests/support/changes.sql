@@ -186,16 +186,16 @@ select n || '.wk' || k, format(s, n) from unnest('{ward,ward_internal,ward_archi
 
 -- event trigger dropped:
 select evtname::text, format('alter extension wardkey drop event trigger %I; drop event trigger %1$I', evtname)
-from pg_event_trigger;
+from pg_event_trigger where evtname ~ '^ward';
 
 -- event trigger disabled:
-select evtname::text, format('alter event trigger %I disable', evtname) from pg_event_trigger;
+select evtname::text, format('alter event trigger %I disable', evtname) from pg_event_trigger where evtname ~ '^ward';
 
 -- event trigger replaced:
 select evtname::text, format('alter extension wardkey drop event trigger %I; drop event trigger %1$I;
   create event trigger %1$I on %2$s execute function clinic.wke(); alter event trigger %1$I enable always',
   evtname, evtevent)
-from pg_event_trigger;
+from pg_event_trigger where evtname ~ '^ward';
 
 -- event trigger added:
 select 'wk_mine', 'create event trigger wk_mine on sql_drop execute function clinic.wke()';

@@ -117,6 +117,7 @@ def _expected(server: Server, models: list[tuple[Any, ...]]) -> dict[str, Parts]
     run = server.connection.execute
     with server.connection.transaction(force_rollback=True):
         run("set local lock_timeout = '2s'")
+        run("delete from ward_internal.models where id <> all(%s)", [[model for model, *_ in models]])
         run(sql.SQL("create schema {} authorization ward_owner").format(sql.Identifier(ward.schema)))
         run(_NEW_TENANT, [ward.id, ward.slug, ward.schema, ward.role])
         for number, (model, relation, *_) in enumerate(models):
