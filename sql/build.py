@@ -17,6 +17,7 @@ _SQL = Path(__file__).resolve().parent
 # functions that others name in views, defaults or SQL-standard bodies come first
 _FUNCTIONS = (
     "errors",
+    "locks",
     "context",
     "sealing",
     "model_columns",

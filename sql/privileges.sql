@@ -128,6 +128,13 @@ begin
       execute function ward_internal.on_name_change();
     alter event trigger ward_follow_names enable always;
   end if;
+  if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_bound_lock_waits') then
+    create event trigger ward_bound_lock_waits on ddl_command_start when tag in ('ALTER TABLE', 'ALTER INDEX', 'ALTER POLICY',
+      'ALTER TRIGGER', 'ALTER VIEW', 'CREATE INDEX', 'CREATE POLICY', 'CREATE TABLE', 'CREATE TRIGGER', 'CREATE VIEW',
+      'DROP INDEX', 'DROP POLICY', 'DROP SCHEMA', 'DROP TABLE', 'DROP TRIGGER', 'DROP VIEW')
+      execute function ward_internal.bound_lock_waits();
+    alter event trigger ward_bound_lock_waits enable always;
+  end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_forget_models') then
     create event trigger ward_forget_models on sql_drop execute function ward_internal.on_drop();
     alter event trigger ward_forget_models enable always;

@@ -281,7 +281,10 @@ begin
   lock table ward_internal.tenants in share row exclusive mode;
   lock table ward_internal.models in share row exclusive mode;
   perform ward_internal.check_declared_table(p_table, seal);
-  execute format('lock table %s in access exclusive mode', p_table);
+  -- with the tables it references: their leaves get triggers
+  perform ward_internal.lock_together(array(select ward_internal.relations_of(p_table || array(
+    select m.relation from pg_constraint as c join ward_internal.models as m on m.shape = c.confrelid or m.relation = c.confrelid
+    where c.conrelid = p_table and c.contype = 'f'))));
   foreach v_column in array seal loop
     perform ward_internal.check_sealed_column(p_table, v_column);
   end loop;
@@ -380,6 +383,7 @@ begin
       'choose another name; a column that is there cannot be sealed later');
   end if;
   perform p_type::regtype;  -- raises, before anything is made of the text
+  perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
   execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type, coalesce(' default ' || p_default, ''));
   perform ward_internal.check_sealed_column(v_shape, p_column);
   perform ward_internal.register_sealed_column(v_model, v_shape, p_column);

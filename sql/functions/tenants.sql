@@ -22,12 +22,17 @@ create or replace function ward_internal.set_up_role(p_tenant ward_internal.tena
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_setting text;
+  v_name text;
+  -- A tenant can change its settings, but for those below: they are what a session begins with. It cannot have more
+  -- connections: nobody alone has all of the server's.
+  v_bounds jsonb := jsonb_build_object('connections', greatest(current_setting('max_connections')::integer / 2, 1)::text,
+    'work_mem', '64MB', 'idle_in_transaction_session_timeout', '10min') || p_tenant.bounds;
 begin
   if not exists (select from pg_roles where rolname = p_tenant.login_role) then
     execute format('create role %I', p_tenant.login_role);
   end if;
-  execute format('alter role %I login nosuperuser nocreatedb nocreaterole noreplication nobypassrls inherit',
-    p_tenant.login_role);
+  execute format('alter role %I login nosuperuser nocreatedb nocreaterole noreplication nobypassrls inherit '
+    'connection limit %s', p_tenant.login_role, (v_bounds ->> 'connections')::integer);
   execute format('grant ward_tenant to %I', p_tenant.login_role);
   execute format('alter role %I in database %I reset all', p_tenant.login_role, current_database());
   -- Settings no tenant may change keep its literals and parameters out of the server's log; the search_path it may
@@ -40,14 +45,24 @@ begin
     'log_min_duration_statement = -1', 'log_min_duration_sample = -1', 'log_transaction_sample_rate = 0',
     'log_parameter_max_length = 0', 'log_lock_waits = off', 'log_temp_files = -1', 'log_executor_stats = off',
     'log_parser_stats = off', 'log_planner_stats = off', 'log_statement_stats = off',
-    'temp_file_limit = 0', 'work_mem = 65536'
+    'temp_file_limit = 0'
   ] loop
     execute format('alter role %I in database %I set %s', p_tenant.login_role, current_database(), v_setting);
+  end loop;
+  for v_name, v_setting in select * from jsonb_each_text(v_bounds - 'connections') loop
+    execute format('alter role %I in database %I set %I = %L', p_tenant.login_role, current_database(), v_name, v_setting);
   end loop;
 end
 $$;
 comment on function ward_internal.set_up_role(ward_internal.tenants) is
   'makes the tenant''s login role, or puts its attributes and settings right; leaves its password alone';
+
+create or replace function ward_internal.leaves_of(p_tenant ward_internal.tenants) returns regclass[]
+language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
+  select array(
+    select leaf from ward_internal.models, to_regclass(ward_internal.leaf_name(id, p_tenant.schema_name)) as leaf
+    where leaf is not null)
+$$;
 
 create or replace function ward_internal.set_up_schema(p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -199,6 +214,7 @@ declare
   v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
 begin
   perform ward_internal.set_up_role(v_tenant);
+  perform ward_internal.lock_together(ward_internal.leaves_of(v_tenant));  -- before any face is remade
   perform ward_internal.set_up_ward(v_tenant);
   perform ward_internal.log_event(v_tenant.id, 'repaired');
 end
@@ -206,6 +222,31 @@ $$;
 comment on function ward.repair_tenant(text) is
   'puts a ward right without touching its data: role attributes and settings (which pg_dump leaves behind), missing leaves, '
   'all faces and their grants';
+
+create or replace function ward.bound_tenant(p_slug text, p_name text, p_value text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
+begin
+  if p_name not in ('connections', 'work_mem', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
+    'idle_session_timeout', 'transaction_timeout')
+  then
+    perform ward_internal.fail('unknown_object', 'no such bound',
+      'bounds are connections, work_mem, statement_timeout, lock_timeout, idle_in_transaction_session_timeout, '
+      'idle_session_timeout and, from PostgreSQL 17 on, transaction_timeout');
+  elsif p_name = 'connections' and p_value !~ '^([0-9]{1,6}|-1)$' then
+    perform ward_internal.fail('not_allowed', 'connections is a number', 'give a number, or -1 for no limit');
+  end if;
+  update ward_internal.tenants
+    set bounds = jsonb_strip_nulls(bounds || jsonb_build_object(p_name, p_value))
+    where id = v_tenant.id returning * into v_tenant;
+  perform ward_internal.set_up_role(v_tenant);
+  perform ward_internal.log_event(v_tenant.id, 'set', jsonb_build_object('name', p_name, 'value', p_value));
+end
+$$;
+comment on function ward.bound_tenant(text, text, text) is
+  'how many connections a tenant''s login role may have, or with which settings its sessions begin; NULL is the default. For new '
+  'sessions. Connections are enforced; the settings a tenant can change in a session: they bound mistakes, not malice';
 
 create or replace function ward.suspend_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

@@ -13,7 +13,7 @@ begin
   lock table ward_internal.tenants in share mode;
   lock table ward_internal.models in share row exclusive mode;
   select * into v_model from ward_internal.models where id = ward_internal.model_of(p_table);
-  execute format('lock table %s in access exclusive mode', p_table);
+  perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
   execute format('select exists (select from %s)', p_table) into v_has_rows;
   if v_has_rows then
     perform ward_internal.fail('table_not_empty', format('tenants have rows in %s', p_table),

@@ -26,10 +26,13 @@ create table ward_internal.tenants (
   key_epoch integer not null default 1,
   created_at timestamptz not null default pg_catalog.clock_timestamp(),
   key_mode text not null default 'envelope',
+  bounds jsonb not null default '{}',
   constraint tenants_slug_form check (slug ~ '^[a-z][a-z0-9_]{0,47}$'),
   constraint tenants_status_known check (status in ('active', 'suspended', 'shredding', 'shredded')),
   constraint tenants_key_mode_known check (key_mode in ('envelope', 'derived'))
 );
+comment on column ward_internal.tenants.bounds is
+  'connections and settings that operators gave its login role: ward.bound_tenant';
 comment on column ward_internal.tenants.key_epoch is
   'raised by whatever makes keys or rights that backends hold stale; each login compares it';
 

@@ -5,6 +5,8 @@ All of it is one transaction, under a lock that lets one migration run at a time
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +23,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from . import resources, sessions
-from .errors import UnknownObject, from_psycopg
+from .errors import DatabaseError, TableInUse, UnknownObject, from_psycopg
 from .server.database import prepare_extension
 
 __all__ = ["Result", "current", "migrate", "revisions"]
 
 _LOCK = 0x77617264_6D696772  # "wardmigr"
 _VERSION_SCHEMA = "ward_migrations"
+_ATTEMPTS = 5
+_RETRIED = ("55P03", "40P01")  # lock_not_available, deadlock_detected
+_HOLDERS = "select pid, role, state, date_trunc('second', since)::text from ward.lock_holders() limit 5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,26 @@ def current(dsn: str) -> str | None:
 def migrate(dsn: str, revision: str = "head", *, say: Callable[[str], None] = lambda text: None) -> Result:
     """Bring the database up, or back down, to ``revision``; as a superuser.
 
-    Down refuses while tenants have data there. Raises WardError; then nothing has changed.
+    Down refuses while tenants have data there. Waits for locks for some seconds, lets go of all, and tries
+    again; in the end it names the sessions that hold them. Raises WardError; then nothing has changed.
     """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _migrate(dsn, revision, say)
+        except DatabaseError as error:
+            if error.sqlstate not in _RETRIED:
+                raise
+        time.sleep(attempt * random.uniform(0.2, 0.5))  # noqa: S311 - not for secrets
+    with sessions.connect(dsn, "wardkey migrate") as connection:
+        rows = connection.execute(_HOLDERS).fetchall()
+    holders = "; ".join("pid {} ({}, {}, since {})".format(*row) for row in rows)
+    raise TableInUse(
+        f"tables are in use: {holders or 'by sessions that have ended meanwhile'}",
+        "try again, or end the session: select pg_terminate_backend(pid)",
+    )
+
+
+def _migrate(dsn: str, revision: str, say: Callable[[str], None]) -> Result:
     config = _config()
     with _transaction(dsn) as connection:
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")

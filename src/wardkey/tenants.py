@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .keys.kek import Keks
     from .kms import KekRef
 
-__all__ = ["create", "drop", "list_all", "passfile_keeper", "set_password"]
+__all__ = ["bound", "create", "drop", "list_all", "passfile_keeper", "set_password"]
 
 _MASTER = UUID(bytes=MASTER)
 
@@ -101,6 +101,11 @@ def set_password(connection: Connection, slug: str, remember: Remember) -> str:
     )
     remember(role, password)
     return password
+
+
+def bound(connection: Connection, slug: str, name: str, value: str | None) -> None:
+    """Set a bound of the tenant's login role; None: its default. Raises psycopg.Error (WK203, WK204)."""
+    connection.execute("select ward.bound_tenant(%s, %s, %s)", [slug, name, value])
 
 
 def drop(connection: Connection, slug: str, *, force: bool, remember: Remember) -> None:

@@ -49,6 +49,24 @@ def test_tenant_of_another_server_gets_its_password_printed_once(wardkey, databa
     assert "password" not in wardkey("--json", "tenant", "list", *on).stdout
 
 
+def test_bounds_are_given_and_taken_back(wardkey, database, on):
+    def limit():
+        with database.admin() as connection:
+            query = "select rolconnlimit from pg_roles where rolname = 'tenant_bounded'"
+            return connection.execute(query).fetchone()[0]
+
+    wardkey("tenant", "create", "bounded", "--connections", "3", *on)
+    assert limit() == 3
+    wardkey("tenant", "bound", "bounded", "connections", "5", *on)
+    assert limit() == 5
+    assert "default" in wardkey("tenant", "bound", "bounded", "connections", *on).stdout
+    assert limit() == 100
+    assert (
+        json.loads(wardkey("--json", "tenant", "bound", "bounded", "x", *on, code=1).stderr)["sqlstate"]
+        == "WK204"
+    )
+
+
 def test_reset_password(wardkey, database, on):
     slug = database.new_tenant()
     facts = json.loads(wardkey("tenant", "reset-password", slug, "--json", *on).stdout)

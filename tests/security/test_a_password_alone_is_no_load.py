@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
+import psycopg
 import pytest
 from wardkey_pg.journal import Event
 
 from tests.support.database import Connection
 from tests.support.journals import Journal, journal_of
+from tests.support.sqlstate import refused
 
 from .conftest import Wards
 
@@ -65,3 +70,102 @@ def test_the_attack_works_where_every_refusal_is_written(wards: Wards, journal: 
         flood(connection, FLOODS["logins"][0])
     found = journal.read(lambda found: len(found) >= TIMES)
     assert len(found) == TIMES
+
+
+HOLDS = {
+    "lock table": "lock table patients in access exclusive mode",
+    "cursor": "declare c cursor for select name from patients",
+    "plan": "explain select name from patients",
+}
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+def test_a_session_that_stays_in_a_transaction_stops_neither_ddl_nor_wards(wards: Wards, hold: str) -> None:
+    """DDL gives way: it fails after a bounded time, and until then holds up others for no longer."""
+    with wards.attacker(None) as attacker, wards.victim() as victim:
+        attacker.execute("begin")
+        attacker.execute(HOLDS[hold])
+        alter = "alter table clinic.patients add column nickname text"
+        with refused("55P03"):
+            wards.admin.execute(alter)
+        holders = wards.admin.execute("select pid, role, state from ward.lock_holders()").fetchall()
+        assert holders == [(attacker.info.backend_pid, "tenant_acme", "idle in transaction")]
+        _hurry(wards)
+        with refused("WK114") as caught:
+            wards.admin.execute("select ward.add_sealed_column('clinic.patients', 'secret', 'text')")
+        message = caught.value.diag.message_primary or ""
+        assert f"process {attacker.info.backend_pid} (tenant_acme, idle in transaction)" in message
+        assert victim.execute("select count(*) from patients").fetchone() == (2,)
+        attacker.execute("rollback")
+        wards.admin.execute("select ward.add_sealed_column('clinic.patients', 'secret', 'text')")
+        wards.admin.execute(alter)
+        assert victim.execute("select nickname, secret from patients").fetchall() == [(None, None)] * 2
+
+
+def _hurry(wards: Wards) -> None:
+    """Have functions of ward give up after a second instead of half a minute."""
+    definition = "select pg_get_functiondef('ward_internal.lock_together(regclass[],text)'::regprocedure)"
+    ((text,),) = wards.admin.execute(definition).fetchall()
+    wards.admin.execute(text.replace("interval '30 s'", "interval '1 s'"))
+
+
+def test_ddl_tries_again_and_others_go_on_meanwhile(wards: Wards) -> None:
+    with wards.attacker(None) as attacker, wards.victim() as victim, ThreadPoolExecutor(1) as pool:
+        attacker.execute("begin")
+        attacker.execute(HOLDS["cursor"])
+        statement = "select ward.add_sealed_column('clinic.patients', 'secret', 'text')"
+        ddl = pool.submit(wards.admin.execute, statement)
+        reads = 0
+        while not ddl.done() and reads < 20:
+            assert victim.execute("select count(*) from patients").fetchone() == (2,)
+            reads += 1
+            time.sleep(0.05)
+        attacker.execute("rollback")
+        ddl.result()
+        assert victim.execute("select secret from patients").fetchall() == [(None,)] * 2
+
+
+def test_the_attack_works_where_ddl_waits_for_ever(wards: Wards) -> None:
+    wards.admin.execute("alter event trigger ward_bound_lock_waits disable; set statement_timeout = '8s'")
+    with wards.attacker(None) as attacker:
+        attacker.execute("begin")
+        attacker.execute(HOLDS["lock table"])
+        with refused("57014"):  # as long as it may
+            wards.admin.execute("alter table clinic.patients add column nickname text")
+
+
+def test_a_tenant_has_so_many_connections(wards: Wards) -> None:
+    slug = wards.database.new_tenant()
+    wards.admin.execute("select ward.bound_tenant(%s, 'connections', '2')", [slug])
+    for number in (2, 3):
+        with ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(wards.database.tenant(slug))
+            if number == 2:
+                with pytest.raises(psycopg.OperationalError, match="too many connections"):
+                    wards.database.tenant(slug)
+                with wards.victim() as victim:
+                    assert victim.execute("select 1").fetchone() == (1,)
+                wards.admin.execute("select ward.bound_tenant(%s, 'connections', '3')", [slug])
+            else:
+                stack.enter_context(wards.database.tenant(slug))
+
+
+def test_bounds_come_back_with_a_repair_and_others_are_the_defaults(wards: Wards) -> None:
+    slug = wards.database.new_tenant()
+    wards.admin.execute("select ward.bound_tenant(%s, 'statement_timeout', '90s')", [slug])
+    wards.admin.execute("select ward.bound_tenant(%s, 'connections', '7')", [slug])
+    with wards.database.tenant(slug) as connection:
+        connection.execute("alter role current_user set statement_timeout = 0")
+        connection.execute(f"alter role current_user in database {wards.database.name} reset all")
+    wards.admin.execute(f"alter role tenant_{slug} connection limit -1")
+    wards.admin.execute("select ward.repair_tenant(%s)", [slug])
+    with wards.database.tenant(slug) as connection:
+        assert connection.execute("show statement_timeout").fetchone() == ("90s",)
+        assert connection.execute("show idle_in_transaction_session_timeout").fetchone() == ("10min",)
+    limit = "select rolconnlimit from pg_roles where rolname = %s"
+    assert wards.admin.execute(limit, [f"tenant_{slug}"]).fetchone() == (7,)
+    wards.admin.execute("select ward.bound_tenant(%s, 'connections', null)", [slug])
+    assert wards.admin.execute(limit, [f"tenant_{slug}"]).fetchone() == (100,)  # half of max_connections
+    with refused("WK204"):
+        wards.admin.execute("select ward.bound_tenant(%s, 'search_path', 'x')", [slug])

@@ -46,7 +46,8 @@ _NOUNS = re.compile(
     r"|audit_context|audit_expressions|audit_leaf|audit_writer|audit_writer_body|base_type|digest|image_expression"
     r"|length_expression|long_columns|needed_settings|object_expression|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
-    r"|leaf_versions|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop|on_grant"
+    r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
+    r"|on_grant|relations_of"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
     r"|key_operator|model_schemas|tenant_path"
@@ -54,8 +55,8 @@ _NOUNS = re.compile(
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|build|can|check|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow|harden|hold|is"
-    r"|name|register|restore|save"
+    r"^(add|archive|begin|bound|build|can|check|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow"
+    r"|harden|hold|is|name|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
     r"|unprotect|unseal|unshare|upsert|wrap)(_|$)"

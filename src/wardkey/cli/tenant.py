@@ -43,10 +43,23 @@ for command in (export, shred, check_certificate, restore):
     help="Its data key: random and wrapped by its own KEK, or derived from the cell's master secret.",
 )
 @click.option("--kms", "uri", metavar="URI", help="It brings its own KMS (with a single SLUG).")
+@click.option(
+    "--connections",
+    type=click.IntRange(min=-1),
+    metavar="N",
+    help="How many its login role may have; half of the server's unless given, -1: no limit.",
+)
 @choice_options
 @pass_context
 def create(
-    context: Context, /, slugs: tuple[str, ...], name: str | None, mode: str, uri: str | None, **options: Any
+    context: Context,
+    /,
+    slugs: tuple[str, ...],
+    name: str | None,
+    mode: str,
+    uri: str | None,
+    connections: int | None,
+    **options: Any,
 ) -> None:
     """Create one or more tenants.
 
@@ -73,6 +86,8 @@ def create(
         for slug in bar.track(slugs, description="tenants"):
             with connection.transaction():
                 row = tenants.create(connection, slug, name, remember, mode=mode, tenant=tenant_id, keks=keks)
+                if connections is not None:
+                    tenants.bound(connection, slug, "connections", str(connections))
             made.append(row)
             if slug in passwords:
                 row["password"] = passwords[slug]
@@ -93,6 +108,26 @@ def list_(context: Context) -> None:
     emit(
         context, rows, lambda: table(rows, _COLUMNS, empty="no tenants; make one: wardkey tenant create acme")
     )
+
+
+@tenant.command("bound")
+@click.argument("slug")
+@click.argument("name")
+@click.argument("value", required=False)
+@pass_context
+def bound(context: Context, slug: str, name: str, value: str | None) -> None:
+    """Set a bound of a tenant's login role; without VALUE, to its default.
+
+    NAME: connections, or a setting that its sessions begin with: work_mem, statement_timeout, lock_timeout,
+    idle_in_transaction_session_timeout, idle_session_timeout, transaction_timeout (PostgreSQL 17). A tenant
+    can change these settings, but not connections. Open connections stay as they are.
+    """
+    from .. import tenants
+
+    with context.connect() as connection:
+        tenants.bound(connection, slug, name, value)
+    shown = f"{slug}: {name} is {'the default' if value is None else value}"
+    emit(context, {"slug": slug, "name": name, "value": value}, lambda: click.echo(shown))
 
 
 @tenant.command("suspend")

@@ -80,7 +80,10 @@ select login_role::text, format('%s = %s', name, value),
   format('alter role %I%s reset %I;', login_role,
     case when setdatabase = 0 then '' else format(' in database %I', current_database()) end, name)
 from role_setting
-where setdatabase = 0 or name not in (select name from tenant_setting union values ('search_path'), ('work_mem'))
+where setdatabase = 0 or name not in (
+  select name from tenant_setting
+  union values ('search_path'), ('work_mem'), ('idle_in_transaction_session_timeout')
+  union select jsonb_object_keys(b.bounds) from ward_internal.tenants as b where b.slug = role_setting.slug)
 order by 1, 2;
 
 -- passwords-scram (fail): passwords of login roles are kept as SCRAM verifiers

@@ -56,6 +56,11 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
         connection.execute("alter extension wardkey update")
         # Functions that make faces and set roles up may have changed; an update script may not touch wards.
         connection.execute(
+            "select ward_internal.lock_together(coalesce(array_agg(distinct leaf), '{}'))"
+            " from ward_internal.tenants as t,"
+            " unnest(ward_internal.leaves_of(t)) as leaf"
+        )
+        connection.execute(
             "select ward.repair_tenant(slug) from ward.tenants where status not in ('shredding', 'shredded')"
         )
         return f"extension wardkey updated from {installed} to {available}"
