@@ -87,7 +87,8 @@ grant execute on function
   ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz),
   ward_internal.audit_activity(uuid, timestamptz, timestamptz),
   ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric),
-  ward_internal.audit_export(uuid, timestamptz, timestamptz), ward_internal.audit_bytes(ward_internal.audit_log)
+  ward_internal.audit_export(uuid, timestamptz, timestamptz), ward_internal.audit_bytes(ward_internal.audit_log),
+  ward_internal.json_text(jsonb)
 to ward_owner;
 
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running, entries

@@ -2,6 +2,18 @@
 -- they are. An entry's bytes are made of its row alone, as src/wardkey/audit/source.py makes them: PostgreSQL escapes the strings
 -- of JSON as the canonical form (RFC 8785) does. What is in the log is written, whole or not: who verifies names what is wrong.
 
+create or replace function ward_internal.json_text(p_value jsonb) returns text
+language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return case when octet_length(p_value::text) < 67108864 then p_value::text else '{"wardkey": "too long to be read"}' end;
+exception when program_limit_exceeded or out_of_memory or internal_error then
+  return '{"wardkey": "too long to be read"}';
+end
+$$;
+comment on function ward_internal.json_text(jsonb) is
+  'the text of an image or a detail. Nothing that wardkey writes is as long as 64 MB: what somebody put in by hand may be, and then it '
+  'is not what was sealed';
+
 create or replace function ward_internal.audit_bytes(p_entry ward_internal.audit_log) returns text
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -22,12 +34,12 @@ begin
     || coalesce('"columns":[' || v_columns || '],', '')
     || coalesce('"context":"' || encode(p_entry.context, 'hex') || '",', '')
     || coalesce('"database_role":' || to_json(p_entry.database_role)::text || ',', '')
-    || coalesce('"detail":' || to_json(p_entry.detail::text)::text || ',', '')
+    || coalesce('"detail":' || to_json(ward_internal.json_text(p_entry.detail))::text || ',', '')
     || '"format":1,"id":"' || p_entry.id || '","kind":'
     || case p_entry.kind when 'w' then '"write"' when 'r' then '"read"' when 'e' then '"event"'
       else to_json(p_entry.kind::text)::text end
-    || coalesce(',"new":' || to_json(p_entry.new::text)::text, '')
-    || coalesce(',"old":' || to_json(p_entry.old::text)::text, '')
+    || coalesce(',"new":' || to_json(ward_internal.json_text(p_entry.new))::text, '')
+    || coalesce(',"old":' || to_json(ward_internal.json_text(p_entry.old))::text, '')
     || ',"operation":' || to_json(p_entry.operation)::text
     || coalesce(',"purpose":' || to_json(p_entry.purpose)::text, '')
     || coalesce(',"role":' || to_json(p_entry.role)::text, '')

@@ -23,7 +23,18 @@ from .canonical import NotCanonical
 from .checkpoint import Checkpoint, Signed
 from .merkle import Range, leaf_hash
 
-__all__ = ["COLUMNS", "DamagedLog", "Log", "Row", "Sealed", "bytes_of", "entry_of", "hashed", "split_columns"]
+__all__ = [
+    "COLUMNS",
+    "UNREADABLE",
+    "DamagedLog",
+    "Log",
+    "Row",
+    "Sealed",
+    "bytes_of",
+    "entry_of",
+    "hashed",
+    "split_columns",
+]
 
 Connection = psycopg.Connection[Any]
 
@@ -31,9 +42,13 @@ _TIME = """to_char(e.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 COLUMNS = f"""
 e.tenant_id::text, e.id, {_TIME}, e.kind::text, e.operation, encode(e.context, 'hex'), e.transaction::text,
-e.statement, e.model_id::text, e.row_id, e.columns, e.old::text, e.new::text, e.detail::text, e.subject,
+e.statement, e.model_id::text, e.row_id, e.columns, ward_internal.json_text(e.old),
+ward_internal.json_text(e.new), ward_internal.json_text(e.detail), e.subject,
 e.role, e.purpose, e.database_role, e.address, e.application"""
 """What to select of ``ward_internal.audit_log as e``; ``journalled`` is how a row came, not what it says."""
+
+UNREADABLE = '{"wardkey": "too long to be read"}'
+"""What stands for an image or a detail of 64 MB or more: see ward_internal.json_text."""
 
 _KINDS = {"w": "write", "r": "read", "e": "event"}
 _MEMBERS = (

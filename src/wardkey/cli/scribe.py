@@ -61,7 +61,7 @@ def status(context: Context) -> int:
         if state is None:
             start = "wardkey up" if context.dsn is None else "wardkey scribe run"
             fail("no scribe has worked for this database yet", f"start it with: {start}", UNREACHABLE)
-        slot = slots.facts(connection, state.slot)
+        slot, failing = slots.facts(connection, state.slot), slots.failing(connection)
         row = connection.execute(
             "select (select at from ward_internal.scribe_state), (select coalesce(sum(size), 0)::bigint from"
             " ward_internal.audit_trees), (select count(*) from ward_internal.audit_unsigned)"
@@ -76,6 +76,7 @@ def status(context: Context) -> int:
         "checkpoints_waiting": waiting,
         "bytes_behind": slot.behind,
         "wal_kept_bytes": slot.kept,
+        "failing": failing,
         "warnings": slot.warnings(None if context.dsn else context.home.path),
     }
     if context.dsn is None and (said := context.cluster.scribe.status()):

@@ -47,6 +47,8 @@ def _at_work(server: Server) -> Iterator[Problem]:
         yield Problem(slot, "is lost: the server has thrown away WAL that was not read", "wardkey up")
     elif found.active_pid is None:
         yield Problem(slot, "nobody reads it: nothing is sealed, and WAL is kept", "wardkey up")
+    if failing := slots.failing(server.connection):
+        yield Problem("scribe", failing, "see: wardkey logs scribe")
     if not slots.is_published(server.connection):
         yield Problem(f"publication {slots.PUBLICATION}", "is not what the scribe made", "wardkey up")
 

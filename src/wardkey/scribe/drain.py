@@ -81,18 +81,32 @@ class Drain:
         observer.execute(f"listen {CHANNEL}")
 
     def work(self, stopped: Callable[[], bool]) -> None:
-        """Drain until ``stopped``, then have signed what is sealed."""
+        """Drain until ``stopped``, then have signed what is sealed.
+
+        A stream of ids is drained until a transaction is stored that wrote rows.
+        """
         while not stopped():
             self._look()
             self._take(self._stream.receive(_MOST, self._patience(), _MUCH))
             if not self._within and self._is_due():
                 self._store()
+            if self._inserts and not self._within and not len(self._turn):
+                return
         if not self._within:
             self._store(last=True)
             if self._sealer.unsaved:
                 self._store(last=True)
         else:
             self._connection.rollback()
+
+    @property
+    def reached(self) -> int:
+        """Everything up to this position was taken."""
+        return self._position
+
+    @property
+    def observer(self) -> Connection:
+        return self._observer
 
     @property
     def lsn(self) -> int:
@@ -135,11 +149,18 @@ class Drain:
             if event.prefix != _PREFIX:
                 return
             self._turn.message(event)
+        elif isinstance(event, Begin):
+            self._begin = event
+            return
         elif isinstance(event, Insert) and (event.relation.schema, event.relation.name) == (
             "ward_internal",
             "audit_log",
         ):
-            self._turn.inserted(event.new)
+            if len(event.relation.columns) == 2:
+                self._turn.looked_up(self._connection, event.new, self._begin, self._sealer.promised)
+                self._inserts = True
+            else:
+                self._turn.inserted(event.new, self._begin, self._sealer.promised)
         else:
             return
         if len(self._turn) == 1:
@@ -180,6 +201,8 @@ class Drain:
         self._stream.confirm(self._position)
         self._sealer.ask()
 
+    _begin: Begin | None = None  # of the transaction that is being fed
+    _inserts = False  # rows came as ids
     _open = False  # the events received end inside a transaction
     _pieces = False  # something is written in the transaction under way
     _count = 0  # entries written in it

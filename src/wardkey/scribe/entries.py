@@ -22,8 +22,8 @@ from wardkey_pg import journal
 
 from ..audit.canonical import encode as canonical
 from ..audit.merkle import leaf_hash
-from ..audit.source import bytes_of, split_columns
-from .pgoutput import Message
+from ..audit.source import COLUMNS, UNREADABLE, bytes_of, split_columns
+from .pgoutput import Begin, Message
 from .pgoutput import Row as StreamRow
 from .replication import lsn_text
 
@@ -39,6 +39,12 @@ _COPY: Final = f"""
       columns, detail, {", ".join(_TEXTS)}, journalled) from stdin"""
 _NO_TEXTS: Final = "\t\\N" * len(_TEXTS) + "\tt\n"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+_NEAR: Final = timedelta(seconds=2)
+_LOOK_UP: Final = f"""
+    select {COLUMNS} from ward_internal.audit_log as e where e.tenant_id = %s and e.id = %s
+      and octet_length(concat(row_id, columns, operation, subject, role, purpose, database_role, address,
+        application)) < 16000000 limit 1"""  # noqa: S608
 _STORED_TIME: Final = re.compile(r"(.{10}) (.{8})(?:\.([0-9]+))?\+00")
 
 Connection = psycopg.Connection[Any]
@@ -99,9 +105,10 @@ class Turn:
         self.size = 0
         self._items: list[_Read | Stored | journal.Event | _Sealed] = []
         self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._defects: dict[tuple[str, str], list[str]] = {}  # by tenant and what is wrong: ids
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) + len(self._defects)
 
     def message(self, message: Message) -> None:
         """Take a message of the journal. What is none of ours becomes an event that says so."""
@@ -122,16 +129,18 @@ class Turn:
 
     def event(self, operation: str, detail: Mapping[str, Any], tenant: str = PLATFORM) -> None:
         """Take an event that the scribe has to tell itself."""
-        at = (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
-        self._items.append(journal.Event(UUID(tenant), None, at, operation, {}, dict(detail)))
+        self._items.append(journal.Event(UUID(tenant), None, _now(), operation, {}, dict(detail)))
 
-    def inserted(self, row: StreamRow) -> None:
-        """Take a row of audit_log that its own transaction wrote, as the stream has it."""
+    def inserted(self, row: StreamRow, begin: Begin | None, settled: str | None) -> None:
+        """Take a row of audit_log that its own transaction wrote, as the stream has it.
+
+        ``settled``: no entry that is still to come should tell of a time before this.
+        """
         text: dict[str, Any] = dict(row)
         if stored_time := _STORED_TIME.fullmatch(text["at"]):
             day, time, fraction = stored_time.groups()
             text["at"] = f"{day}T{time}.{fraction or '':0<6}Z"
-        self.stored(
+        self._take(
             (
                 text["tenant_id"],
                 int(text["id"]),
@@ -143,11 +152,43 @@ class Turn:
                 text["statement"] and int(text["statement"]),
                 *(text[name] for name in ("model_id", "row_id", "columns", "old", "new", "detail")),
                 *(text[name] for name in _TEXTS),
-            )
+            ),
+            begin,
+            settled,
         )
 
+    def looked_up(
+        self, connection: Connection, ids: StreamRow, begin: Begin | None, settled: str | None
+    ) -> None:
+        """Take a row of audit_log of which the stream has only whose and which it is."""
+        rows = connection.execute(_LOOK_UP, [ids["tenant_id"], ids["id"]]).fetchall()
+        if rows:
+            self._take(rows[0], begin, settled)
+        else:
+            self._defect(str(ids["tenant_id"]), str(ids["id"]), "is too long to be read, or gone: not sealed")
+
+    def recovered(self, row: Stored) -> None:
+        """Take a row of which the stream had nothing: what it says of itself has to be believed."""
+        self._take(row, None, None)
+
+    def _take(self, row: Stored, begin: Begin | None, settled: str | None) -> None:
+        if UNREADABLE in row[11:14]:
+            self._defect(row[0], str(row[1]), "is too long to be read: not sealed")
+            return
+        try:
+            self.stored(row)
+        except ValueError:
+            self._defect(row[0], str(row[1]), "is no entry: not sealed")
+            return
+        if begin is not None and (defect := _defect_of(row, begin, settled)):
+            self._defect(row[0], str(row[1]), defect)
+
+    def _defect(self, tenant: str, identity: str, defect: str) -> None:
+        """Have an event say what is wrong with an entry: somebody put it in by hand."""
+        self._defects.setdefault((tenant, defect), []).append(identity)
+
     def stored(self, row: Stored) -> None:
-        """Take a row that is in the table."""
+        """Take a row that is in the table. Raises ValueError for what has no canonical form."""
         self._items.append(_Sealed(row[0], row[1], row[2], leaf_hash(bytes_of(row))))
 
     def write(self, connection: Connection, months: set[tuple[str, str]]) -> dict[str, Leaves]:
@@ -155,6 +196,9 @@ class Turn:
 
         ``months``: tenants' partitions that are known to be there.
         """
+        for (tenant, defect), found in self._defects.items():
+            told = {"defect": defect, "entries": found[:20], "count": len(found), "investigate": True}
+            self.event("tampered_log", told, tenant)
         items = self._items
         ids = iter(_ids(connection, sum(not isinstance(item, _Sealed) for item in items)))
         events = iter(_stored_events(connection, [item for item in items if isinstance(item, journal.Event)]))
@@ -191,7 +235,7 @@ class Turn:
             with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
                 for place in range(0, len(lines), 500):
                     copy.write("".join(lines[place : place + 500]).encode())
-        self._items, self._groups, self.size = [], {}, 0
+        self._items, self._groups, self._defects, self.size = [], {}, {}, 0
         return leaves
 
     def _read(self, read: journal.Read) -> None:
@@ -222,11 +266,29 @@ class Turn:
         group.rows[name] = columns, place
 
 
+def _now() -> int:
+    return (datetime.now(UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def _defect_of(row: Stored, begin: Begin, settled: str | None) -> str | None:
+    """Return what shows that no function of wardkey wrote this row, in this transaction.
+
+    A clock that was set back makes honest entries tell of times that were settled, and commits as well.
+    """
+    if row[6] is None or int(row[6]) & 0xFFFFFFFF != begin.xid:
+        return "is not of the transaction that wrote it"
+    if row[2] < (begin.committed_at - _NEAR).strftime(_ISO) and settled is not None and row[2] < settled:
+        return "is dated before it was written"
+    if row[2] > (begin.committed_at + _NEAR).strftime(_ISO):
+        return "is dated after it was written"
+    return None
+
+
 def time_text(microseconds: int) -> str:
     """Return a time, microseconds since 2000, as entries have it. Raises ValueError where there is none."""
     if not _EARLIEST <= microseconds <= _LATEST:
         raise ValueError("no such time")
-    return (_EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=microseconds)).strftime(_ISO)
 
 
 def _form(read: journal.Read) -> _Form:

@@ -316,7 +316,7 @@ class _Reader:
     def _value(self) -> str | Unchanged | None:
         match self.byte():
             case 0x74:  # t
-                return self.take(self.int32()).decode()
+                return self.take(self.int32()).decode(errors="surrogateescape")
             case 0x6E:  # n
                 return None
             case 0x75:  # u

@@ -35,7 +35,7 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg import pq, sql
 
-from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamError, StreamLost, from_psycopg
+from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamDamaged, StreamError, StreamLost, from_psycopg
 from ..sessions import connect
 from .pgoutput import Begin, Commit, Decoder, Event, Message
 
@@ -54,6 +54,7 @@ _FACTS: Final = """
       exists (select from pg_publication where pubname = {publication})
     from pg_replication_slots where slot_name = {slot}"""
 _MUCH: Final = 16 << 20
+_LONGEST: Final = 16 << 20  # bytes of a message; of what wardkey writes none has a tenth of it
 _READER: Final = """
     select pid, concat_ws(' ', application_name, 'from', coalesce(host(client_addr), 'this machine'),
         'since', date_trunc('second', backend_start))
@@ -209,6 +210,8 @@ class Stream:
 
     def _take(self, data: memoryview, events: list[Event]) -> None:
         """Add the event in ``data``, or answer it if it is a keepalive."""
+        if len(data) > _LONGEST:
+            raise StreamDamaged(f"the audit stream has a message of {len(data)} bytes")
         if data[0] == 0x77:  # w: XLogData
             event = self._decoder.decode(bytes(data[_HEADER:]))
             events.append(event)

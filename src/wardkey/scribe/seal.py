@@ -67,8 +67,14 @@ class Sealer:
         self._signed: dict[str, tuple[Signed, bytes]] = {}
         self._public_key = b""
         self.trouble: str | None = None  # why checkpoints wait
+        self._promised: str | None = None
         self.settled: str | None = None  # no entry that is still to come tells of a time before this
         self._load()
+
+    @property
+    def promised(self) -> str | None:
+        """What is settled, or was when the newest checkpoint was made."""
+        return self.settled or self._promised
 
     @property
     def waiting(self) -> int:
@@ -149,6 +155,7 @@ class Sealer:
             tree.last = last and Checkpoint.decode(last.encode())
             tree.waiting = waiting and Checkpoint.decode(waiting.encode())
             newest = tree.waiting or tree.last
+            self._promised = max(self._promised or "", (newest and newest.settled) or "") or None
             if size > (sealed := newest.size if newest else 0):
                 tree.newest = self._newest(tenant, sealed)
 

@@ -26,18 +26,24 @@ from .replication import lsn_text
 
 __all__ = [
     "PUBLICATION",
+    "PUBLICATION_OF_IDS",
     "SLOT",
     "Facts",
     "State",
     "facts",
+    "failing",
     "is_published",
     "made_anew",
     "publish",
+    "tell_failing",
     "unsealed",
 ]
 
 SLOT: Final = "wardkey_audit"
 PUBLICATION: Final = "wardkey_audit"
+PUBLICATION_OF_IDS: Final = "wardkey_audit_ids"
+"""The same rows, only whose and which: for a row that the server cannot send, or the scribe not take."""
+
 _MUCH: Final = 1 << 30  # bytes of WAL kept for the slot that are worth a word, where no limit is set
 _SCARCE: Final = 0.1  # of the disk
 
@@ -72,7 +78,8 @@ class State:
         return moved._run(
             connection,
             "update ward_internal.scribe_state set system_identifier = %(system)s, slot = %(slot)s,"
-            " lsn = %(lsn)s, at = clock_timestamp() where lsn = %(old_lsn)s and slot = %(old_slot)s",
+            " lsn = %(lsn)s, at = clock_timestamp(), detail = detail - '{times,trouble}'::text[]"
+            " where lsn = %(old_lsn)s and slot = %(old_slot)s",
             old_lsn=lsn_text(self.lsn),
             old_slot=self.slot,
         )
@@ -100,6 +107,25 @@ class State:
     def _run(self, connection: Connection, query: str, **more: str) -> bool:
         values = {"system": self.system, "slot": self.slot, "lsn": lsn_text(self.lsn)} | more
         return connection.execute(query, values).rowcount == 1
+
+
+def failing(connection: Connection) -> str | None:
+    """Say what fails again and again at the stored position, if something does."""
+    row = connection.execute(
+        "select (detail ->> 'times')::bigint, lsn::text, detail ->> 'trouble' from ward_internal.scribe_state"
+        " where detail ? 'times'"
+    ).fetchone()
+    return row and f"has failed {row[0]} times behind position {row[1]}: {row[2]}"
+
+
+def tell_failing(connection: Connection, times: int, trouble: str) -> None:
+    """Store that the scribe failed so many times at the stored position; 0: it goes on."""
+    connection.execute(
+        "update ward_internal.scribe_state set detail = case when %(times)s::bigint > 0"
+        " then detail || jsonb_build_object('times', %(times)s::bigint, 'trouble', %(trouble)s::text)"
+        " else detail - '{times,trouble}'::text[] end",
+        {"times": times, "trouble": trouble},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +175,29 @@ def facts(connection: Connection, slot: str) -> Facts:
 
 
 def is_published(connection: Connection) -> bool:
-    """Say whether the publication is what ``publish`` makes: a DBA may have changed it."""
-    return (
-        connection.execute(
-            "select from pg_publication as p join pg_publication_tables as t using (pubname)"
-            " where pubname = %s and pubinsert and not (pubupdate or pubdelete or pubtruncate) and pubviaroot"
-            " and schemaname = 'ward_internal' and tablename = 'audit_log' and rowfilter = '(NOT journalled)'"
-            " and cardinality(t.attnames) = (select count(*) from pg_attribute"
-            "   where attrelid = 'ward_internal.audit_log'::regclass and attnum > 0 and not attisdropped)",
-            [PUBLICATION],
-        ).fetchone()
-        is not None
-    )
+    """Say whether the publications are what ``publish`` makes: a DBA may have changed them."""
+    row = connection.execute(
+        "select count(*) from pg_publication as p join pg_publication_tables as t using (pubname)"
+        " where pubinsert and not (pubupdate or pubdelete or pubtruncate) and pubviaroot"
+        " and schemaname = 'ward_internal' and tablename = 'audit_log' and rowfilter = '(NOT journalled)'"
+        " and case pubname when %s then cardinality(t.attnames) = (select count(*) from pg_attribute"
+        "   where attrelid = 'ward_internal.audit_log'::regclass and attnum > 0 and not attisdropped)"
+        " when %s then t.attnames = '{tenant_id,id}'::name[] else false end",
+        [PUBLICATION, PUBLICATION_OF_IDS],
+    ).fetchone()
+    return row == (2,)
 
 
 def publish(connection: Connection) -> None:
-    """Make the publication, anew if need be. The slot has to be younger."""
+    """Make the publications, anew if need be. The slot has to be younger."""
     if not is_published(connection):
         with connection.transaction():
-            connection.execute(f"drop publication if exists {PUBLICATION}")
-            connection.execute(
-                f"create publication {PUBLICATION} for table ward_internal.audit_log where (not journalled)"
-                " with (publish = 'insert', publish_via_partition_root = true)"
-            )
+            for name, columns in ((PUBLICATION, ""), (PUBLICATION_OF_IDS, " (tenant_id, id)")):
+                connection.execute(f"drop publication if exists {name}")
+                connection.execute(
+                    f"create publication {name} for table ward_internal.audit_log{columns}"
+                    " where (not journalled) with (publish = 'insert', publish_via_partition_root = true)"
+                )
 
 
 @contextmanager

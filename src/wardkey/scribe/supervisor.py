@@ -12,18 +12,28 @@ from typing import Any, Final
 
 import psycopg
 
-from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamError, StreamLost, WardError, from_psycopg
+from ..errors import (
+    SlotInUse,
+    SlotMissing,
+    SlotMoved,
+    StreamDamaged,
+    StreamError,
+    StreamLost,
+    WardError,
+    from_psycopg,
+)
 from ..sessions import connect
 from . import slot as slots
 from .drain import Drain, Superseded
 from .entries import Turn
 from .replication import Stream, lsn_text
 from .seal import Sealer
-from .slot import PUBLICATION, Facts, State
+from .slot import PUBLICATION, PUBLICATION_OF_IDS, Facts, State
 
 __all__ = ["Scribe"]
 
 _PIECE: Final = 10_000  # unsealed rows that are sealed at a time
+_MANY: Final = 3  # failures behind one position
 _LONGEST: Final = 10.0  # seconds between tries
 _SETTINGS: Final = {"search_path": "pg_catalog", "synchronous_commit": "on"}
 
@@ -56,6 +66,9 @@ class Scribe:
         self._said: dict[str, Any] = {"pid": os.getpid()}
         self._entries = 0
         self._warned: list[str] = []
+        self._failed_at: int | None = None
+        self._failures = 0
+        self._by_ids = False
 
     def stop(self) -> None:
         """Have ``run`` store what it has, have it signed, and return."""
@@ -75,16 +88,24 @@ class Scribe:
                 if time.monotonic() - refused_since > self._patience:
                     raise
                 trouble = error.message
-            except (StreamLost, Superseded) as error:
+            except StreamLost as error:  # also what libpq says of a message that it cannot take
                 trouble = error.message
+                self._failed(trouble)
+            except Superseded as error:
+                trouble = error.message
+            except StreamDamaged as error:
+                trouble = error.message
+                self._failed(trouble, at_once=True)
             except StreamError:
                 raise
             except WardError as error:
                 trouble = error.message
+                self._failed(trouble)
             except psycopg.errors.DiskFull as error:
                 trouble = f"the server's disk is full: {from_psycopg(error).message}"
             except psycopg.Error as error:
                 trouble = from_psycopg(error).message
+                self._failed(trouble)
             if self._said.get("trouble") != trouble:
                 self._report(trouble)
             self._say(state="waiting", trouble=trouble)
@@ -108,14 +129,33 @@ class Scribe:
             if not State.is_of_timeline(observer, timeline := _timeline(observer)):
                 self._note_promotion(connection, state, system)
             State.store_timeline(observer, timeline)
-            with Stream(self._dsn, self._slot, PUBLICATION, after=state.lsn) as stream:
+            publication = PUBLICATION_OF_IDS if self._by_ids else PUBLICATION
+            with Stream(self._dsn, self._slot, publication, after=state.lsn) as stream:
                 sealer = self._sealer = self._new_sealer(connection, system)
                 self._report(f"at work in database {connection.info.dbname}, from {lsn_text(state.lsn)}")
                 drain = Drain(connection, observer, stream, sealer, state, tell=self._look)
                 try:
                     drain.work(lambda: self._stopped)
+                    self._by_ids = False
                 finally:
                     self._entries += drain.entries
+
+    def _failed(self, trouble: str, *, at_once: bool = False) -> None:
+        """Count how often nothing could be stored behind the same position, and store that.
+
+        What the server cannot send, or this scribe not take, is then looked up row by row.
+        """
+        try:
+            with self._connect(autocommit=True) as connection:
+                state = State.read(connection)
+                lsn = state.lsn if state else None
+                self._failures = self._failures + 1 if lsn == self._failed_at else 1
+                self._failed_at = lsn
+                if self._failures > 1:
+                    slots.tell_failing(connection, self._failures, trouble)
+        except (WardError, psycopg.Error):
+            return  # the server is away
+        self._by_ids = at_once or self._failures >= _MANY
 
     def _begin(
         self, connection: Connection, observer: Connection, state: State | None, system: str, why: str
@@ -135,7 +175,7 @@ class Scribe:
             sealer, turn, count = self._new_sealer(connection, system), Turn(), 0
             months: set[tuple[str, str]] = set()
             for row in slots.unsealed(connection):
-                turn.stored(row)
+                turn.recovered(row)
                 count += 1
                 if len(turn) >= _PIECE:
                     sealer.seal(turn.write(connection, months), lsn)
@@ -184,6 +224,9 @@ class Scribe:
             if text.split(" ", 1)[1] not in {before.split(" ", 1)[1] for before in self._warned}:
                 self._report(f"warning: {text}")
         self._warned = warnings
+        if self._failures and drain.reached > (self._failed_at or 0):
+            self._failures = 0
+            slots.tell_failing(drain.observer, 0, "")
         sealer = self._sealer
         self._say(
             state="running",
