@@ -20,6 +20,7 @@ from uuid import UUID
 import psycopg
 from wardkey_pg import journal
 
+from ..audit import entry as entry_format
 from ..audit.canonical import encode as canonical
 from ..audit.merkle import leaf_hash
 from ..audit.source import COLUMNS, UNREADABLE, bytes_of, split_columns
@@ -167,8 +168,8 @@ class Turn:
         else:
             self._defect(str(ids["tenant_id"]), str(ids["id"]), "is too long to be read, or gone: not sealed")
 
-    def recovered(self, row: Stored) -> None:
-        """Take a row of which the stream had nothing: what it says of itself has to be believed."""
+    def stored(self, row: Stored) -> None:
+        """Take a row of which the stream had nothing: its time has to be believed."""
         self._take(row, None, None)
 
     def _take(self, row: Stored, begin: Begin | None, settled: str | None) -> None:
@@ -176,20 +177,20 @@ class Turn:
             self._defect(row[0], str(row[1]), "is too long to be read: not sealed")
             return
         try:
-            self.stored(row)
+            data = bytes_of(row)
+            is_entry = entry_format.match(data.decode()) is not None
         except ValueError:
+            is_entry = False
+        if not is_entry:
             self._defect(row[0], str(row[1]), "is no entry: not sealed")
             return
+        self._items.append(_Sealed(row[0], row[1], row[2], leaf_hash(data)))
         if begin is not None and (defect := _defect_of(row, begin, settled)):
             self._defect(row[0], str(row[1]), defect)
 
     def _defect(self, tenant: str, identity: str, defect: str) -> None:
         """Have an event say what is wrong with an entry: somebody put it in by hand."""
         self._defects.setdefault((tenant, defect), []).append(identity)
-
-    def stored(self, row: Stored) -> None:
-        """Take a row that is in the table. Raises ValueError for what has no canonical form."""
-        self._items.append(_Sealed(row[0], row[1], row[2], leaf_hash(bytes_of(row))))
 
     def write(self, connection: Connection, months: set[tuple[str, str]]) -> dict[str, Leaves]:
         """Write what is journalled and return the leaves of all entries, by tenant.

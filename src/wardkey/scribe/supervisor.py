@@ -175,7 +175,7 @@ class Scribe:
             sealer, turn, count = self._new_sealer(connection, system), Turn(), 0
             months: set[tuple[str, str]] = set()
             for row in slots.unsealed(connection):
-                turn.recovered(row)
+                turn.stored(row)
                 count += 1
                 if len(turn) >= _PIECE:
                     sealer.seal(turn.write(connection, months), lsn)
