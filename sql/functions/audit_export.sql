@@ -178,7 +178,7 @@ comment on function ward_internal.audit_export(uuid, timestamptz, timestamptz) i
 create or replace function ward.audit_export(p_from timestamptz default null, p_to timestamptz default null) returns setof text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_tenant uuid := ward_internal.audit_reader();
+  v_tenant uuid := ward_internal.audit_reader('export', null, p_from, p_to);
 begin
   if (p_from < p_to) is false or (p_from between '0001-01-01' and '9999-12-31') is false
     or (p_to between '0001-01-01' and '9999-12-31') is false

@@ -291,7 +291,8 @@ comment on function ward_internal.audit_anomalies(uuid, timestamptz, timestamptz
 
 -- The same for a tenant's ADMIN.
 
-create or replace function ward_internal.audit_reader() returns uuid
+create or replace function ward_internal.audit_reader(p_question text, p_about text, p_from timestamptz, p_to timestamptz)
+returns uuid
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant uuid := ward.tenant_id();
@@ -301,10 +302,16 @@ begin
   elsif ward.role() is distinct from 'ADMIN' then
     perform ward_internal.refuse('only an ADMIN may read the audit log', 'use a token of that role');
   end if;
+  -- journalled, so that it stays when the transaction is rolled back
+  if p_question <> 'export' then  -- which has an entry of its own
+    perform ward_internal.report_event('log_read', jsonb_build_object('question', p_question, 'about', left(p_about, 200),
+      'from', p_from, 'to', p_to)::text);
+  end if;
   return v_tenant;
 end
 $$;
-comment on function ward_internal.audit_reader() is 'the tenant whose log the context may read; a refusal is journalled. Errors: WK001, WK212';
+comment on function ward_internal.audit_reader(text, text, timestamptz, timestamptz) is
+  'the tenant whose log the context may read. That it is read, and a refusal, are entries. Errors: WK001, WK212';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_entries(p_from timestamptz default null, p_to timestamptz default null)
@@ -315,7 +322,8 @@ returns table (
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select * from ward_internal.audit_entries(ward_internal.audit_reader(), p_from, p_to);
+  return query select * from ward_internal.audit_entries(
+    ward_internal.audit_reader('entries', null, p_from, p_to), p_from, p_to);
 end
 $$;
 revoke execute on function ward.audit_entries(timestamptz, timestamptz) from public;
@@ -333,7 +341,8 @@ returns table (
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select * from ward_internal.audit_reads_of(ward_internal.audit_reader(), p_table, p_row, p_from, p_to);
+  return query select * from ward_internal.audit_reads_of(
+    ward_internal.audit_reader('reads_of', p_table || ' ' || p_row, p_from, p_to), p_table, p_row, p_from, p_to);
 end
 $$;
 revoke execute on function ward.audit_reads_of(text, text, timestamptz, timestamptz) from public;
@@ -349,7 +358,7 @@ create or replace function ward.audit_coverage(
 returns table (kind text, begins timestamptz, ends timestamptz, table_name text, detail text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_tenant uuid := ward_internal.audit_reader();
+  v_tenant uuid := ward_internal.audit_reader('coverage', p_table, p_from, p_to);
 begin
   return query select * from ward_internal.audit_coverage(
     v_tenant, case when p_table is not null then ward_internal.audit_model(v_tenant, p_table) end, p_from, p_to);
@@ -370,7 +379,8 @@ returns table (
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select * from ward_internal.audit_acts_of(ward_internal.audit_reader(), p_subject, p_from, p_to);
+  return query select * from ward_internal.audit_acts_of(
+    ward_internal.audit_reader('acts_of', p_subject, p_from, p_to), p_subject, p_from, p_to);
 end
 $$;
 revoke execute on function ward.audit_acts_of(text, timestamptz, timestamptz) from public;
@@ -385,7 +395,8 @@ returns table (
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select * from ward_internal.audit_refusals(ward_internal.audit_reader(), p_from, p_to);
+  return query select * from ward_internal.audit_refusals(
+    ward_internal.audit_reader('refusals', null, p_from, p_to), p_from, p_to);
 end
 $$;
 revoke execute on function ward.audit_refusals(timestamptz, timestamptz) from public;
@@ -399,7 +410,8 @@ create or replace function ward.audit_of_key(
 returns table (at timestamptz, until timestamptz, operation text, version text, who text, times bigint, detail jsonb)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select * from ward_internal.audit_of_key(ward_internal.audit_reader(), p_version, p_from, p_to);
+  return query select * from ward_internal.audit_of_key(
+    ward_internal.audit_reader('of_key', p_version::text, p_from, p_to), p_version, p_from, p_to);
 end
 $$;
 revoke execute on function ward.audit_of_key(int4, timestamptz, timestamptz) from public;
@@ -411,7 +423,8 @@ create or replace function ward.audit_activity(p_from timestamptz default null, 
 returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select * from ward_internal.audit_activity(ward_internal.audit_reader(), p_from, p_to);
+  return query select * from ward_internal.audit_activity(
+    ward_internal.audit_reader('activity', null, p_from, p_to), p_from, p_to);
 end
 $$;
 revoke execute on function ward.audit_activity(timestamptz, timestamptz) from public;
@@ -425,7 +438,8 @@ create or replace function ward.audit_anomalies(
 returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric, explanation text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select * from ward_internal.audit_anomalies(ward_internal.audit_reader(), p_from, p_to, p_score);
+  return query select * from ward_internal.audit_anomalies(
+    ward_internal.audit_reader('anomalies', null, p_from, p_to), p_from, p_to, p_score);
 end
 $$;
 revoke execute on function ward.audit_anomalies(timestamptz, timestamptz, numeric) from public;

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import psycopg
 import pytest
 
 from tests.audit.databases import Filled
@@ -25,7 +28,8 @@ def test_an_export_holds_the_tenants_own_log(wards: Wards) -> None:
     assert not [text for text in ("victor", "row 4711", root) if text in stolen(wards)]
 
     wards.admin.execute(
-        "create or replace function ward_internal.audit_reader() returns uuid language sql"
+        "create or replace function ward_internal.audit_reader(p_question text, p_about text,"
+        " p_from timestamptz, p_to timestamptz) returns uuid language sql"
         f" set search_path = pg_catalog, pg_temp as $$ select '{victims.tenant}'::uuid $$"
     )
     found = stolen(wards)
@@ -97,3 +101,27 @@ def test_that_a_log_was_exported_stays_in_the_journal(calm: Wards, how: str) -> 
     assert event.context and event.tenant == calm.database.tenant_id("acme")
     assert event.detail and event.detail["format"] == "jsonl" and "to" not in event.detail
     assert str(event.detail["from"]).startswith("2026-03-01")
+
+
+@pytest.mark.parametrize(
+    ("question", "detail"),
+    [
+        ("audit_entries()", {"question": "entries"}),
+        ("audit_reads_of('patients', '1')", {"question": "reads_of", "about": "patients 1"}),
+        ("audit_acts_of('mallory')", {"question": "acts_of", "about": "mallory"}),
+        ("audit_refusals()", {"question": "refusals"}),
+        ("audit_of_key(1)", {"question": "of_key", "about": "1"}),
+        ("audit_activity()", {"question": "activity"}),
+        ("audit_anomalies()", {"question": "anomalies"}),
+        ("audit_coverage()", {"question": "coverage"}),
+    ],
+)
+def test_who_reads_the_log_is_in_it_whatever_becomes_of_the_transaction(
+    calm: Wards, question: str, detail: dict[str, str]
+) -> None:
+    with journal_of(calm.database) as journal:
+        with calm.attacker() as connection, connection.transaction(force_rollback=True):
+            with suppress(psycopg.DatabaseError):  # WK228: nobody of that name
+                connection.execute(f"select * from ward.{question}").fetchall()
+        (read,) = journal.events("log_read")
+    assert read.detail == detail and read.context
