@@ -100,9 +100,12 @@ create table ward_internal.scribe_state (
   lsn pg_lsn not null,
   at timestamptz not null default pg_catalog.clock_timestamp(),
   timeline integer,
+  failures bigint not null default 0,
+  trouble text,
   constraint scribe_state_one_row check (one)
 );
 comment on table ward_internal.scribe_state is 'how far the scribe has come: what ends at or before lsn is in the log and sealed';
+comment on column ward_internal.scribe_state.failures is 'how often the scribe failed behind lsn, the last time with trouble';
 comment on column ward_internal.scribe_state.timeline is
   'of the WAL it reads; another one is begun by a promotion, and what was journalled last on the former one may be lost';
 

@@ -120,8 +120,8 @@ def test_who_reads_the_log_is_in_it_whatever_becomes_of_the_transaction(
     calm: Wards, question: str, detail: dict[str, str]
 ) -> None:
     with journal_of(calm.database) as journal:
-        with calm.attacker() as connection, connection.transaction(force_rollback=True):
-            with suppress(psycopg.DatabaseError):  # WK228: nobody of that name
-                connection.execute(f"select * from ward.{question}").fetchall()
+        unknown = suppress(psycopg.DatabaseError)  # WK228: nobody of that name
+        with calm.attacker() as connection, unknown, connection.transaction(force_rollback=True):
+            connection.execute(f"select * from ward.{question}").fetchall()
         (read,) = journal.events("log_read")
     assert read.detail == detail and read.context

@@ -78,7 +78,7 @@ class State:
         return moved._run(
             connection,
             "update ward_internal.scribe_state set system_identifier = %(system)s, slot = %(slot)s,"
-            " lsn = %(lsn)s, at = clock_timestamp(), detail = detail - '{times,trouble}'::text[]"
+            " lsn = %(lsn)s, at = clock_timestamp(), failures = 0, trouble = null"
             " where lsn = %(old_lsn)s and slot = %(old_slot)s",
             old_lsn=lsn_text(self.lsn),
             old_slot=self.slot,
@@ -112,19 +112,15 @@ class State:
 def failing(connection: Connection) -> str | None:
     """Say what fails again and again at the stored position, if something does."""
     row = connection.execute(
-        "select (detail ->> 'times')::bigint, lsn::text, detail ->> 'trouble' from ward_internal.scribe_state"
-        " where detail ? 'times'"
+        "select failures, lsn::text, trouble from ward_internal.scribe_state where failures > 1"
     ).fetchone()
     return row and f"has failed {row[0]} times behind position {row[1]}: {row[2]}"
 
 
-def tell_failing(connection: Connection, times: int, trouble: str) -> None:
+def tell_failing(connection: Connection, failures: int, trouble: str | None) -> None:
     """Store that the scribe failed so many times at the stored position; 0: it goes on."""
     connection.execute(
-        "update ward_internal.scribe_state set detail = case when %(times)s::bigint > 0"
-        " then detail || jsonb_build_object('times', %(times)s::bigint, 'trouble', %(trouble)s::text)"
-        " else detail - '{times,trouble}'::text[] end",
-        {"times": times, "trouble": trouble},
+        "update ward_internal.scribe_state set failures = %s, trouble = %s", [failures, trouble]
     )
 
 

@@ -151,8 +151,7 @@ class Scribe:
                 lsn = state.lsn if state else None
                 self._failures = self._failures + 1 if lsn == self._failed_at else 1
                 self._failed_at = lsn
-                if self._failures > 1:
-                    slots.tell_failing(connection, self._failures, trouble)
+                slots.tell_failing(connection, self._failures, trouble)
         except (WardError, psycopg.Error):
             return  # the server is away
         self._by_ids = at_once or self._failures >= _MANY
@@ -226,7 +225,7 @@ class Scribe:
         self._warned = warnings
         if self._failures and drain.reached > (self._failed_at or 0):
             self._failures = 0
-            slots.tell_failing(drain.observer, 0, "")
+            slots.tell_failing(drain.observer, 0, None)
         sealer = self._sealer
         self._say(
             state="running",
