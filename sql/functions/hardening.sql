@@ -52,6 +52,8 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     proname ~ '^pg_stat_'
     or proname in ('has_largeobject_privilege', 'pg_blocking_pids', 'pg_get_replication_slots',
       'pg_isolation_test_session_is_blocked', 'pg_lock_status', 'pg_prepared_xact', 'pg_safe_snapshot_blocking_pids')
+    -- which processes there are: refused for another's, a warning for none; clients cancel by the protocol
+    or proname in ('pg_cancel_backend', 'pg_terminate_backend')
     -- sizes of others' tables
     or proname in ('pg_database_size', 'pg_indexes_size', 'pg_relation_size', 'pg_table_size', 'pg_tablespace_size',
       'pg_total_relation_size')

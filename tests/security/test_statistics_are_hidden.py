@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
+from tests.support.database import Connection
 from tests.support.sqlstate import refused
 from wardkey.server.database import prepare_extension
 
@@ -59,6 +61,8 @@ QUERIES = (
     "select pg_current_snapshot()",
     "select age('3'::xid)",
     "select mxid_age('3'::xid)",
+    "select pg_cancel_backend(1)",
+    "select pg_terminate_backend(1)",
     "select pg_notify('channel', 'payload')",
     "select * from pg_listening_channels()",
     "select pg_notification_queue_usage()",
@@ -159,3 +163,28 @@ def test_starting_again_closes_what_an_upgrade_opened(wards: Wards) -> None:
     assert prepare_extension(wards.admin) == "what PostgreSQL grants to PUBLIC taken back"
     assert prepare_extension(wards.admin) is None
     wards.refuses("select pg_current_wal_lsn()")
+
+
+def test_nothing_that_a_tenant_writes_shows_the_counter_of_transactions(calm: Wards) -> None:
+    """ATTACKS 61: xmin of a catalog's row that it can make itself, as its default privileges were."""
+    calm.refuses("alter default privileges grant select on tables to current_user", "WK212")
+    calm.refuses("select xmin from pg_db_role_setting")
+    calm.refuses("comment on role tenant_acme is 'x'")
+    calm.refuses("select xmin from pg_authid")
+
+
+def test_the_attack_works_where_signals_are_publics(wards: Wards) -> None:
+    """ATTACKS 61: the pids of others can be told from those of nobody."""
+
+    def is_there(connection: Connection, pid: int) -> bool:
+        try:
+            return connection.execute("select pg_cancel_backend(%s)", [pid]).fetchone() != (False,)
+        except psycopg.Error as error:
+            return "permission denied" not in str(error)
+
+    with wards.victim() as victim, wards.attacker() as attacker:
+        found = [is_there(attacker, pid) for pid in (victim.info.backend_pid, 2**22 + 1)]
+        assert found == [False, False]
+        wards.admin.execute("grant execute on function pg_cancel_backend(int) to public")
+        found = [is_there(attacker, pid) for pid in (victim.info.backend_pid, 2**22 + 1)]
+        assert found == [True, False]
