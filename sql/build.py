@@ -39,6 +39,7 @@ _FUNCTIONS = (
     "issuers",
     "audit_retention",
     "audit_questions",
+    "audit_compare",
     "audit_export",
     "upsert",
     "counters",

@@ -47,7 +47,7 @@ _NOUNS = re.compile(
     r"|json_text|length_expression|long_columns|needed_settings|object_expression|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
-    r"|on_grant|relations_of"
+    r"|on_grant|relations_of|moved_row|stored_columns"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
     r"|key_operator|model_schemas|tenant_path"
@@ -55,7 +55,7 @@ _NOUNS = re.compile(
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|bound|build|can|check|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow"
+    r"^(add|archive|begin|bound|build|can|check|compare|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow"
     r"|harden|hold|is|name|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"

@@ -35,7 +35,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("doctor", "Check a live server against every invariant; changes nothing."),
         "tenant": ("tenant", "Create, list, suspend, resume, restore, export, shred and drop tenants."),
         "keys": ("keys", "List, rotate, rewrap, retire and destroy the keys of tenants."),
-        "audit": ("audit", "Export, verify, prove and prune the audit log, and answer questions to it."),
+        "audit": (
+            "audit",
+            "Export, verify, prove, compare and prune the audit log, and answer questions to it.",
+        ),
         "table": ("table", "Protect tables, share reference tables, list them."),
     },
     "Identity": {

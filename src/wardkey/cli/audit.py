@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import _audit_compare as comparison
 from . import _audit_questions as questions
 from . import _audit_retention as retention
 from ._audit import Memory, ask_of_file, check_file, read_keys, read_known, show_report, snapshot, tenant_id
@@ -30,7 +31,7 @@ _tenant = click.option("--tenant", "slug", metavar="SLUG", required=True, help="
 
 @click.group()
 def audit() -> None:
-    """Export, verify, prove and prune the audit log, and answer questions to it.
+    """Export, verify, prove, compare and prune the audit log, and answer questions to it.
 
     Values that are sealed in the tables are sealed in the log, and stay so in whatever is printed here.
     WHEN is 2026-03-01, 2026-03-01T08:30 (UTC, or with another zone: +02:00), 7d, 12h; --from is inclusive,
@@ -167,7 +168,7 @@ def prove(context: Context, entry: int, slug: str | None, source: Path | None, o
     emit(context, facts, lambda: details(facts))
 
 
-for _command in (*questions.COMMANDS, *retention.COMMANDS):
+for _command in (*questions.COMMANDS, *retention.COMMANDS, *comparison.COMMANDS):
     audit.add_command(_command)
 
 
