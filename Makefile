@@ -1,4 +1,5 @@
 # make demo | test | bench | lint           on this machine; each installs what it lacks, and says so
+# make test-versions VERSIONS=…            on PostgreSQL 17 and 18, and from 15 to 18 by pg_upgrade, in trees of Debian
 # make install install-python PG_CONFIG=…   into a PostgreSQL server of your own
 
 PG_CONFIG ?= pg_config
@@ -6,7 +7,7 @@ PYTHON_DIRECTORY ?= /usr/local/lib/wardkey/python
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test bench lint build install install-python clean
+.PHONY: help demo test test-versions bench lint build install install-python clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -18,6 +19,9 @@ demo:
 test:
 	@tools/setup.sh test
 	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-versions:
+	@tools/test-versions.sh $(VERSIONS)
 
 bench:
 	@tools/setup.sh bench

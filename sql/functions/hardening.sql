@@ -5,7 +5,7 @@
 -- tenants are no secret. Privileges cannot take NOTIFY and LISTEN away: no payload may carry anything worth hiding.
 --
 -- Run by every install and update. pg_upgrade, and a database made with "create database … template", lose part of it:
--- ward_internal.open_to_public() says what, ward_internal.harden() closes it again.
+-- ward_internal.open_to_public() says what, ward_internal.harden() closes it again; wardkey up and wardkey install do.
 
 create or replace function ward_internal.hidden_relations() returns setof regclass
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -135,6 +135,15 @@ begin
       where attrelid = v_name::regclass and attnum > 0 and not attisdropped
         and (attrelid, attname) not in (select * from ward_internal.hidden_columns())), v_name);
   end loop;
+  -- MAINTAIN came with 17: pg_upgrade from before leaves it with the logs' owner
+  if current_setting('server_version_num')::int >= 170000 then
+    for v_name in
+      select relid from pg_partition_tree('ward_internal.audit_log') join pg_class on oid = relid
+      where relowner = 'ward_owner'::regrole and relacl is not null
+    loop
+      execute format('revoke maintain on %s from ward_owner', v_name);
+    end loop;
+  end if;
 end
 $$;
 comment on function ward_internal.harden() is

@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Embedded server": {
         "up": ("server", "Start the private PostgreSQL, the keeper and the scribe, made first if missing."),
         "down": ("server", "Stop PostgreSQL and all that runs beside it; the data stays."),
+        "upgrade": ("upgrade", "Move the data to a newer PostgreSQL that is installed."),
         "status": ("server", "Say what runs, where, and for how long."),
         "logs": ("server", "Show the logs of PostgreSQL, keeper, scribe, publisher and supervisor."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +188,17 @@ class Cluster:
             return software
         raise ServerError(
             f"the PostgreSQL programs of this home are gone from {config.bindir}",
-            "install that version again, or move the data with pg_upgrade and edit bindir in config.json",
+            "install that version again; with both versions here, wardkey upgrade moves the data",
         )
+
+    def use(self, software: Software) -> None:
+        """Remember other programs for this home. Its data has to be of their version."""
+        if config := self.home.config():
+            self.home.remember(replace(config, bindir=str(software.bindir)))
+
+    def make(self) -> tuple[Config, Software]:
+        """Make or complete the home, which the caller has locked."""
+        return self._init()
 
     def _init(self) -> tuple[Config, Software]:
         os.umask(0o022)

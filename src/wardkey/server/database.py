@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .. import resources
 from ..errors import from_psycopg
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
         )
         return f"extension wardkey updated from {installed} to {available}"
     if connection.execute("select 1 from ward_internal.open_to_public()").fetchone():
-        connection.execute("select ward_internal.harden()")  # pg_upgrade leaves these behind
+        # pg_upgrade makes pg_catalog anew, with PostgreSQL's own privileges
+        connection.execute("select ward_internal.harden()")
+        for kind, name, role, privilege in resources.manifest()["grants"]:
+            if name.startswith("pg_"):
+                connection.execute(f"grant {privilege} on {kind} {name} to {role}")
         return "what PostgreSQL grants to PUBLIC taken back"
     return None

@@ -251,7 +251,7 @@ def _service_user(name: str) -> OsUser:
         return OsUser.current()
     if user := OsUser.named(name):
         return user
-    raise MissingSoftware(f"there is no OS user {name}", "install PostgreSQL: apt-get install postgresql-15")
+    raise MissingSoftware(f"there is no OS user {name}", "install PostgreSQL: apt-get install postgresql")
 
 
 def _directory(path: Path, uid: int, gid: int, mode: int) -> None:

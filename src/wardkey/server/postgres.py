@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from .._files import write_atomically
 from ..errors import ServerError
@@ -42,9 +43,14 @@ class Postgres:
 
     def initialise(self, software: Software) -> bool:
         """Make the data directory if there is none; True when made. Remains of an attempt are removed."""
-        data, draft, user = self._home.data, self._home.path / "postgres.new", self._home.server_user()
-        if (data / "PG_VERSION").exists():
+        if (self._home.data / "PG_VERSION").exists():
             return False
+        self.draft(software).rename(self._home.data)
+        return True
+
+    def draft(self, software: Software) -> Path:
+        """Make a data directory beside ours, which is complete when this returns."""
+        draft, user = self._home.path / "postgres.new", self._home.server_user()
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         os.chown(draft, user.uid, user.gid)
@@ -56,8 +62,7 @@ class Postgres:
         chosen = _CHOSEN.findall((draft / "postgresql.conf").read_text())
         local = "".join(["# Settings of your own: they win.\n", *(f"{line}\n" for line in chosen)])
         write_atomically(draft / "local.conf", local.encode(), owner=(user.uid, user.gid))
-        draft.rename(data)
-        return True
+        return draft
 
     def check_version(self, software: Software) -> None:
         """Raise ServerError when the data directory is of another major version."""
@@ -65,7 +70,7 @@ class Postgres:
         if major != str(software.major):
             raise ServerError(
                 f"the data in {self._home.data} is of PostgreSQL {major}, the programs are {software.major}",
-                f"install postgresql-{major} and postgresql-plpython3-{major}, or upgrade with pg_upgrade",
+                f"install postgresql-{major} and postgresql-plpython3-{major}, then: wardkey upgrade",
             )
 
     def start(self, software: Software, config: Config) -> Config:

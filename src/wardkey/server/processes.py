@@ -158,6 +158,7 @@ def run(
     user: OsUser | None = None,
     environment: Mapping[str, str] | None = None,
     hint: str | None = None,
+    directory: Path = Path("/"),
     timeout: float = 600,
 ) -> str:
     """Run a program to its end and return its stdout. On Ctrl-C its whole process group goes too.
@@ -170,7 +171,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        cwd="/",
+        cwd=directory,
         env=environment,
         umask=0o022,
         start_new_session=True,

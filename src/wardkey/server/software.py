@@ -16,7 +16,7 @@ from .processes import run
 __all__ = ["OLDEST", "Software"]
 
 OLDEST = 15
-_APT = "apt-get install postgresql-15 postgresql-plpython3-15"
+_APT = "on Debian and Ubuntu: make demo installs it; else: PostgreSQL with PL/Python"
 
 
 @dataclass(frozen=True, slots=True)
