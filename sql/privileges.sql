@@ -124,7 +124,7 @@ begin
     alter event trigger ward_save_dependents enable always;
   end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_names') then
-    create event trigger ward_follow_names on ddl_command_end when tag in ('ALTER COLLATION', 'ALTER DOMAIN', 'ALTER FUNCTION',
+    create event trigger ward_follow_names on ddl_command_end when tag in ('ALTER COLLATION', 'ALTER DOMAIN', 'ALTER EXTENSION', 'ALTER FUNCTION',
         'ALTER OPERATOR', 'ALTER ROUTINE', 'ALTER SCHEMA', 'ALTER TYPE')
       execute function ward_internal.on_name_change();
     alter event trigger ward_follow_names enable always;

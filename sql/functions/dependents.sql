@@ -44,20 +44,24 @@ create or replace function ward_internal.save_dependents() returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   insert into ward_internal.dependents (transaction, catalog, object, place, name, statements)
-    with recursive face as (
-      select c.oid, t.login_role from ward_internal.tenants as t
+    with recursive face as materialized (
+      select c.oid, c.relacl, t.login_role from ward_internal.tenants as t
       join pg_namespace as n on n.nspname = t.schema_name
       join pg_class as c on c.relnamespace = n.oid and c.relkind = 'v'
       join ward_internal.models as m on m.face = c.relname
-    ), link as (  -- what stands on a view, and the view; a view by itself, not by its rule
-      select case when r.oid is null then d.classid else 'pg_class'::regclass end as catalog,
-        coalesce(r.ev_class, d.objid) as object, d.refobjid as view
-      from pg_depend as d
-      join pg_class as v on v.oid = d.refobjid and v.relkind in ('v', 'm')
-      left join pg_rewrite as r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
-      where d.refclassid = 'pg_class'::regclass and d.deptype = 'n' and d.refobjid >= 16384
-        and d.classid in ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_policy'::regclass)
-        and r.ev_class is distinct from d.refobjid
+    ), link as materialized (  -- what stands on a view, and the view; a view by itself, not by its rule
+      select o.catalog, o.object, v.oid as view
+      from (
+        select 'pg_class'::regclass::oid as catalog, c.oid as object, 'pg_rewrite'::regclass::oid as classid, r.oid as objid
+        from pg_class as c join pg_rewrite as r on r.ev_class = c.oid
+        where c.relkind in ('v', 'm') and c.oid >= 16384 and not exists (select from face where face.oid = c.oid)
+        union all
+        select 'pg_proc'::regclass, oid, 'pg_proc'::regclass, oid from pg_proc where prosqlbody is not null and oid >= 16384
+        union all
+        select 'pg_policy'::regclass, oid, 'pg_policy'::regclass, oid from pg_policy where polname not in ('ward_tenant', 'ward_fence')
+      ) as o
+      join pg_depend as d on d.classid = o.classid and d.objid = o.objid and d.refclassid = 'pg_class'::regclass and d.deptype = 'n'
+      join pg_class as v on v.oid = d.refobjid and v.relkind in ('v', 'm') and v.oid <> o.object
     ), found as (
       select l.*, 1 as place from link as l join face as f on f.oid = l.view
       union
@@ -68,10 +72,12 @@ begin
         then ward_internal.view_statements(object) end
       from found group by catalog, object
     union all
-    select pg_current_xact_id(), 'pg_class'::regclass, f.oid, 0, f.oid::regclass::text, s.statements
-      from face as f, lateral (select array(select ward_internal.grants_on(f.oid, array['ward_owner', f.login_role]))
-        || array(select ward_internal.comments_on(f.oid)) as statements) as s
-      where s.statements <> '{}'
+    select pg_current_xact_id(), 'pg_class'::regclass, f.oid, 0, f.oid::regclass::text,
+      array(select ward_internal.grants_on(f.oid, array['ward_owner', f.login_role]))
+        || array(select ward_internal.comments_on(f.oid))
+      from face as f
+      where cardinality(f.relacl) > 2 or exists (select from pg_attribute where attrelid = f.oid and attacl is not null)
+        or exists (select from pg_description where classoid = 'pg_class'::regclass and objoid = f.oid)
   on conflict do nothing;
 end
 $$;

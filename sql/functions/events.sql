@@ -101,7 +101,9 @@ declare
   v_model uuid;
 begin
   get diagnostics v_stack = pg_context;
-  if ward_internal.is_own_change(v_stack) or ward_internal.is_restoring() then
+  if ward_internal.is_own_change(v_stack) or ward_internal.is_restoring()
+    or exists (select from pg_event_trigger_ddl_commands() where in_extension)  -- repair_tenant comes after an update of wardkey
+  then
     return;
   end if;
   if tg_tag = 'ALTER SCHEMA' and exists (

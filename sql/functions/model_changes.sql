@@ -87,7 +87,7 @@ begin
           where d.adrelid = p_model.relation and a.attname = v_column.stored and a.attgenerated = 's'));
     elsif v_column.stored is null then
       v_changed := true;
-      execute format('alter table %s drop column %I', p_model.shape, v_column.declared);
+      execute format('alter table %s drop column %I cascade', p_model.shape, v_column.declared);
       delete from ward_internal.sealed_columns where id = v_column.column_id;
     elsif v_column.column_id is null
       and (v_column.atttypid, v_column.atttypmod) <> (v_column.declared_type, v_column.declared_typmod)
@@ -265,6 +265,7 @@ begin
   perform ward_internal.follow_constraints(v_model);
   perform ward_internal.follow_indexes(v_model);
   perform ward_internal.check_names(v_model);
+  perform ward_internal.check_size(v_model.shape, array(select name from ward_internal.sealed_columns where model_id = p_model));
   perform ward_internal.follow_shape(p_model, v_changed);
 end
 $$;
