@@ -12,7 +12,7 @@ import plpy
 from .errors import BY_SQLSTATE, WardError
 from .journal import PREFIX
 
-__all__ = ["PostgresHost", "boundary", "statement_started"]
+__all__ = ["PostgresHost", "boundary", "keep_refusal", "statement_started", "take_refusal"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -274,8 +274,10 @@ def _levels_of_plpgsql() -> int:
 class _SqlError(plpy.Error):  # type: ignore[misc]
     """PL/Python prefixes a message with the name of the exception's class, and reads these attributes."""
 
-    def __init__(self, error: WardError) -> None:
+    def __init__(self, error: WardError, *, is_new: bool = True) -> None:
         super().__init__(error.message)
+        self.error = error
+        self.is_new = is_new
         self.sqlstate = error.sqlstate
         self.hint = error.hint
 
@@ -302,7 +304,7 @@ def boundary(
             known = BY_SQLSTATE.get(_sqlstate(error))
             if known is None:
                 raise  # a cancel, a query that failed
-            raise _SqlError(known()) from None  # our own, from a gate this call went through
+            raise _SqlError(known(), is_new=False) from None  # our own, from a gate this call went through
         except (plpy.Error, plpy.Fatal):
             raise
         except Exception as error:
@@ -310,6 +312,36 @@ def boundary(
             raise _SqlError(WardError(f"internal error ({type(error).__name__})")) from None
 
     return call
+
+
+_kept: WardError | None = None
+
+
+def keep_refusal(function: Callable[_P, _R], refused: Callable[[WardError], None]) -> Callable[_P, _R | None]:
+    """Return None in place of one of our errors, which SQL then takes with ``take_refusal`` and raises.
+
+    An error that is raised in PL/Python comes to the client with a traceback of our code.
+    """
+    at_boundary = boundary(function)
+
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        global _kept
+        try:
+            return at_boundary(*args, **kwargs)
+        except _SqlError as error:
+            _kept = error.error
+            if error.is_new:
+                refused(error.error)
+            return None
+
+    return call
+
+
+def take_refusal() -> list[str | None]:
+    """Return SQLSTATE, message and hint of the last refusal that was kept."""
+    global _kept
+    error, _kept = _kept or WardError(), None
+    return [error.sqlstate, f"wardkey: {error.message}", error.hint]
 
 
 def _sqlstate(error: Any) -> str:

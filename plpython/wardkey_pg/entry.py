@@ -11,7 +11,7 @@ from hmac import compare_digest
 from typing import Any
 
 from . import __version__
-from ._host import PostgresHost, boundary, statement_started
+from ._host import PostgresHost, boundary, keep_refusal, statement_started, take_refusal
 from .context import Context, Session
 from .errors import NoContext, RoleMayNotWrite, Unsupported, VersionMismatch, WardError, WrongTenant
 from .keyring import WrappedKey
@@ -53,12 +53,13 @@ def bind(version: str, name: str) -> Callable[..., Any]:
     return _FUNCTIONS[name]
 
 
-def _login(token: str | None) -> None:
+def _login(token: str | None) -> bool:
     _host.refuse_temporary_files()
     _session.login(token or "")  # NULL is a failed login, which ends the context there was
+    return True
 
 
-def _login_session(token: str | None) -> None:
+def _login_session(token: str | None) -> bool:
     global _mark
     _host.refuse_temporary_files()
     _session.login(token or "", lasting=True)
@@ -70,6 +71,7 @@ def _login_session(token: str | None) -> None:
         ["text"],
         [_mark],
     )
+    return True
 
 
 def _renew_session() -> None:
@@ -232,7 +234,11 @@ _cold: dict[str, Callable[..., Any]] = {
 }
 _refused = _session.report_refusal
 _FUNCTIONS = {name: boundary(function, _refused) for name, function in _cold.items()}
-_FUNCTIONS["require_context"] = boundary(_require_context, _refused_with_token)
+_FUNCTIONS["take_refusal"] = take_refusal
+_FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
+_FUNCTIONS |= {
+    name: keep_refusal(_cold[name], _refused) for name in ("login", "login_session", "begin_write")
+}
 # The hot ones stand before the boundary and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session), _refused))
 _FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session), _refused))

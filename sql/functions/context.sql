@@ -4,17 +4,40 @@
 --
 -- The functions that log in are not STRICT: NULL is a failed login, and ends the context there was.
 
-create or replace function ward_internal.login(p_token text) returns void
+create or replace function ward_internal.login(p_token text) returns boolean
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "login")(p_token)
+return bind("@VERSION@", "login")(p_token)
 $$;
 
-create or replace function ward_internal.login_session(p_token text) returns void
+create or replace function ward_internal.login_session(p_token text) returns boolean
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "login_session")(p_token)
+return bind("@VERSION@", "login_session")(p_token)
 $$;
+
+create or replace function ward.take_refusal() returns text[]
+language plpython3u volatile parallel unsafe security invoker as $$
+from wardkey_pg.entry import bind
+return bind("@VERSION@", "take_refusal")()
+$$;
+revoke execute on function ward.take_refusal() from public;
+comment on function ward.take_refusal() is 'SQLSTATE, message and hint for ward.raise_refusal; called by itself';
+
+create or replace function ward.raise_refusal() returns boolean
+language plpgsql volatile parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_refusal text[] := ward.take_refusal();
+begin
+  if v_refusal[3] is null then
+    raise exception using errcode = v_refusal[1], message = v_refusal[2];
+  end if;
+  raise exception using errcode = v_refusal[1], message = v_refusal[2], hint = v_refusal[3];
+end
+$$;
+revoke execute on function ward.raise_refusal() from public;
+comment on function ward.raise_refusal() is
+  'raises what another function refused and returned null for: an error raised in PL/Python would show its traceback. Never returns';
 
 create or replace function ward_internal.renew_session() returns void
 language plpython3u volatile parallel unsafe security invoker as $$
@@ -47,8 +70,8 @@ except KeyError:
 return SD["call"](*args)
 $$;
 comment on function ward_internal.begin_write(text) is
-  'raises unless the context is of this tenant and its role may write; whether the client''s statement is an INSERT … ON CONFLICT '
-  'DO NOTHING';
+  'null unless the context is of this tenant and its role may write: see ward.raise_refusal; else whether the client''s '
+  'statement is an INSERT … ON CONFLICT DO NOTHING';
 
 create or replace function ward_internal.report_event(p_operation text, p_detail text) returns void
 language plpython3u volatile strict parallel unsafe security invoker as $$
@@ -74,7 +97,9 @@ comment on function ward_internal.refuse(text, text) is
 create or replace function ward.login(p_token text) returns void
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform ward_internal.login(p_token);
+  if ward_internal.login(p_token) is null then
+    perform ward.raise_refusal();
+  end if;
 end
 $$;
 revoke execute on function ward.login(text) from public;
@@ -87,7 +112,9 @@ comment on function ward.login(text) is
 create or replace function ward.login_session(p_token text) returns void
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform ward_internal.login_session(p_token);
+  if ward_internal.login_session(p_token) is null then
+    perform ward.raise_refusal();
+  end if;
 end
 $$;
 revoke execute on function ward.login_session(text) from public;
@@ -161,7 +188,8 @@ return SD["call"]()
 $$;
 revoke execute on function ward.require_context() from public;
 comment on function ward.require_context() is
-  'true in a context; without one raises WK001, or is false where ward.set(''no_context'', ''empty'') says so. Error: WK003 expired';
+  'true in a context; without one null, for ward.raise_refusal to raise WK001, or false where ward.set(''no_context'', ''empty'') '
+  'says so. Null also past the token''s expiry: WK003';
 
 create or replace function ward.subject() returns text
 language plpython3u stable parallel restricted security invoker as $$

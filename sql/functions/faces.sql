@@ -133,19 +133,18 @@ $$;
 comment on function ward_internal.create_leaf_foreign_keys(uuid, ward_internal.tenants) is
   'foreign keys stand between leaves of one ward: they cannot reach another tenant';
 
-create or replace function ward_internal.key_operator(p_model uuid, p_place integer) returns text
+create or replace function ward_internal.key_operator(p_index regclass, p_place integer) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   select format('operator(%I.%s)', o.oprnamespace::regnamespace::name, o.oprname)
-  from ward_internal.models as m
-  join pg_index as pk on pk.indrelid = m.shape and pk.indisprimary
-  join pg_opclass as class on class.oid = pk.indclass[p_place]
+  from pg_index as i
+  join pg_opclass as class on class.oid = i.indclass[p_place]
   join pg_amop as equal on equal.amopfamily = class.opcfamily and equal.amopstrategy = 3
     and equal.amoplefttype = class.opcintype and equal.amoprighttype = class.opcintype
   join pg_operator as o on o.oid = equal.amopopr
-  where m.id = p_model
+  where i.indexrelid = p_index
 $$;
-comment on function ward_internal.key_operator(uuid, integer) is
-  'what the primary key itself takes for equality at this place, as an operator may be in no search_path';
+comment on function ward_internal.key_operator(regclass, integer) is
+  'what a unique index itself takes for equality at this place, from 0, as an operator may be in no search_path';
 
 create or replace function ward_internal.face_expressions(p_model uuid)
 returns table (place integer, column_name name, expression text)
@@ -161,36 +160,82 @@ comment on function ward_internal.face_expressions(uuid) is 'what a face shows o
 create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   -- uncorrelated: planned as a one-time filter, which also an empty leaf, or an index that finds nothing, asks
-  select format('select %s from %s as l where (select ward.require_context())',
+  select format('select %s from %s as l where (select coalesce(ward.require_context(), ward.raise_refusal()))',
     string_agg(format('%s as %I', expression, column_name), ', ' order by place), ward_internal.leaf_name(p_model, p_schema))
   from ward_internal.face_expressions(p_model)
 $$;
 
-create or replace function ward_internal.face_checks(p_model uuid) returns text
+create or replace function ward_internal.face_checks(p_model uuid, p_writer name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select string_agg(format(
-    $sql$
-    if not (select coalesce((%1$s), true) from (select %2$s) as %3$I) then
-      raise exception using errcode = 'check_violation', constraint = %4$L, table = %3$L, schema = tg_table_schema,
-        message = %5$L;
-    end if;
-$sql$,
-    pg_get_expr(c.conbin, c.conrelid),
-    (select string_agg(format('new.%1$s as %1$s', ward_internal.quoted_name(column_name)), ', ' order by place)
-      from ward_internal.model_columns(p_model)),
-    m.face, c.conname,
-    format('new row for relation "%s" violates check constraint "%s"', m.face, c.conname)),
-    '' order by c.conname)
-  from ward_internal.models as m
-  join pg_constraint as c on c.conrelid = m.shape and c.contype = 'c'
-  where m.id = p_model
-    and exists (
-      select from pg_attribute as a
-      join ward_internal.sealed_columns as s on s.model_id = m.id and s.name = a.attname
-      where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
+  with model as (
+    select * from ward_internal.models where id = p_model
+  ), col as (
+    select c.column_name, c.generated, c.column_id, a.attnum, a.attnotnull, ward_internal.quoted_name(c.column_name) as quoted,
+      format('%s %s%s := %I.new.%s', ward_internal.quoted_name(c.column_name), c.type_name,
+        coalesce(' collate ' || c.collation_name, ''), p_writer, ward_internal.quoted_name(c.column_name)) as declaration
+    from ward_internal.model_columns(p_model) as c
+    join model on true
+    join pg_attribute as a on a.attrelid = model.shape and a.attname = c.column_name
+  ), missing as (
+    select string_agg(format(
+      $sql$
+    if new.%1$s is not distinct from null then
+      raise not_null_violation using column = %2$L, table = %3$L, schema = tg_table_schema, message = %4$L;
+    end if;$sql$,
+      quoted, column_name, face,
+      format('null value in column "%s" of relation "%s" violates not-null constraint', column_name, face)), '' order by attnum) as checks
+    from col, model where attnotnull and not generated
+  ), violated as (
+    select string_agg(format(
+      $sql$
+      if not coalesce((%1$s), true) then
+        raise check_violation using constraint = %2$L, table = %3$L, schema = tg_table_schema, message = %4$L;
+      end if;$sql$,
+      pg_get_expr(c.conbin, c.conrelid), c.conname, face,
+      format('new row for relation "%s" violates check constraint "%s"', face, c.conname)), '' order by c.conname) as checks
+    from model join pg_constraint as c on c.conrelid = model.shape and c.contype = 'c'
+    where not 0 = any (c.conkey)  -- of the row as a whole: the leaf's own
+      and (exists (select from col where attnum = any (c.conkey) and column_id is not null)
+        or not exists (select from col where attnum = any (c.conkey) and generated))
+  )
+  select concat(missing.checks, case when violated.checks is not null then format(E'\n    declare\n      %s;\n    begin%s\n    end;',
+    (select string_agg(declaration, E';\n      ' order by attnum) from col
+      where exists (select from pg_constraint as c where c.conrelid = shape and c.contype = 'c' and attnum = any (c.conkey))),
+    violated.checks) end)
+  from missing, violated, model
 $$;
-comment on function ward_internal.face_checks(uuid) is
-  'CHECK constraints over sealed columns, as plpgsql: they hold for the plaintext, before it is sealed';
+comment on function ward_internal.face_checks(uuid, name) is
+  'NOT NULL and CHECK as PL/pgSQL of the function of that name. They hold for the plaintext, before it is sealed, and their errors '
+  'name the face: the leaf checks again, and its errors would name it';
+
+create or replace function ward_internal.face_conflicts(p_model uuid, p_tenant ward_internal.tenants, p_is_update boolean)
+returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select coalesce(string_agg(format(
+    $sql$
+      if %1$sexists (select from %2$s as l where l.tenant_id = %3$L and %4$s%5$s) then
+        raise unique_violation using constraint = %6$L, table = %7$L, schema = tg_table_schema, message = %8$L;
+      end if;$sql$,
+    case when p_is_update then format('record_image_ne(row(%s), row(%s)) and ', k.new_values, k.old_values) else '' end,
+    ward_internal.leaf_name(p_model, p_tenant.schema_name), p_tenant.id, k.same,
+    case when p_is_update then ' and l.ctid <> face.v_place' else '' end, c.relname, m.face,
+    format('duplicate key value violates unique constraint "%s"', c.relname)), '' order by c.relname), '')
+  from ward_internal.models as m
+  join pg_index as i on i.indrelid = m.relation and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
+  join pg_class as c on c.oid = i.indexrelid
+  cross join lateral (
+    select string_agg('new.' || n.quoted, ', ' order by place) as new_values,
+      string_agg('old.' || n.quoted, ', ' order by place) as old_values,
+      string_agg(format(case when i.indnullsnotdistinct then '(l.%1$s %2$s new.%1$s or l.%1$s is null and new.%1$s is null)'
+        else 'l.%1$s %2$s new.%1$s' end, n.quoted, ward_internal.key_operator(i.indexrelid, place)), ' and ' order by place) as same
+    from generate_series(1, i.indnkeyatts - 1) as place  -- after tenant_id
+    join pg_attribute as a on a.attrelid = m.relation and a.attnum = i.indkey[place]
+    cross join lateral (select ward_internal.quoted_name(a.attname) as quoted) as n
+  ) as k
+  where m.id = p_model
+$$;
+comment on function ward_internal.face_conflicts(uuid, ward_internal.tenants, boolean) is
+  'which unique key a row violates, as PL/pgSQL: the errors name the face';
 
 create or replace function ward_internal.is_running(p_transaction xid) returns boolean
 language sql volatile strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -208,6 +253,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
       format('face.v_sealed[%s]', count(c.column_id) over (order by c.place)) as sealed_value
     from ward_internal.model_columns(p_model) as c,
       lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
+  ), pk as (
+    select indexrelid::regclass from pg_index join ward_internal.models on indrelid = shape where id = p_model and indisprimary
   ), text_of as (
     select
       string_agg(quoted, ', ' order by place) filter (where not generated) as columns,
@@ -224,12 +271,12 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
           ward_internal.seal_expression(new_value, type_id, column_id, 'face.v_row'),
           case type_id when 'bytea'::regtype then '' else ' collate "C"' end)  -- a declared one may say that A and a are equal
         end, E',\n      ' order by place) filter (where not generated) as updated,
-      string_agg(format('l.%s %s %s', quoted, ward_internal.key_operator(p_model, key_place), old_value), ' and ' order by key_place)
+      string_agg(format('l.%s %s %s', quoted, ward_internal.key_operator(pk.indexrelid, key_place), old_value), ' and ' order by key_place)
         filter (where key_place is not null) as old_key,
       string_agg('l.' || quoted, ', ' order by place) filter (where generated) as generated_columns,
       string_agg(new_value, ', ' order by place) filter (where generated) as generated_targets,
       bool_or(column_id is not null) as seals
-    from col
+    from col, pk
   )
   select format($body$
 #variable_conflict use_column
@@ -244,7 +291,7 @@ declare
   v_stack text;
   v_sealed bytea[];
 begin
-  v_ignores := ward_internal.begin_write(%1$L);
+  v_ignores := coalesce(ward_internal.begin_write(%1$L), ward.raise_refusal());
   if tg_op <> 'DELETE' then
     v_row := %2$s;%3$s
   end if;
@@ -252,14 +299,16 @@ begin
     v_sealed := array[%12$s]::bytea[];  -- one assignment: PL/pgSQL keeps its expression ready and takes one snapshot
     if v_ignores then
       get diagnostics v_stack = pg_context;
-      if strpos(v_stack, chr(10)) = 0 then  -- the client's own INSERT, not one of a function that it calls
-        insert into %4$s as l (tenant_id, %5$s) values (%1$L,
-          %6$s) on conflict do nothing%7$s;
-        if found then
-          return new;
-        end if;
+      v_ignores := strpos(v_stack, chr(10)) = 0;  -- the client's own INSERT, not one of a function that it calls
+    end if;
+    if %15$s and (v_ignores or current_setting('transaction_isolation') = 'read committed') then  -- else it may be a 40001
+      insert into %4$s as l (tenant_id, %5$s) values (%1$L,
+        %6$s) on conflict do nothing%7$s;
+      if found then
+        return new;
+      elsif v_ignores then
         return null;
-      end if;
+      end if;%13$s
     end if;
     insert into %4$s as l (tenant_id, %5$s) values (%1$L,
       %6$s)%7$s;
@@ -282,7 +331,7 @@ begin
       return null;
     end if;
   end if;
-  if tg_op = 'UPDATE' then
+  if tg_op = 'UPDATE' then%14$s
     v_old_row := %10$s;
     update %4$s as l set
       %11$s
@@ -295,14 +344,16 @@ end
 $body$,
     p_tenant.id,
     case when seals then ward_internal.row_expression(p_model, 'new') else 'null' end,
-    coalesce(ward_internal.face_checks(p_model), ''),
+    ward_internal.face_checks(p_model, ward_internal.writer_name(m.face, p_tenant.schema_name)),
     ward_internal.leaf_name(p_model, p_tenant.schema_name),
     columns, inserted,
     case when generated_columns is null then '' else format(' returning %s into %s', generated_columns, generated_targets) end,
     (select string_agg(expression, ', ' order by place) from ward_internal.face_expressions(p_model)),
     old_key,
     case when seals then ward_internal.row_expression(p_model, 'old') else 'null' end,
-    updated, sealing)
+    updated, sealing,
+    ward_internal.face_conflicts(p_model, p_tenant, false), ward_internal.face_conflicts(p_model, p_tenant, true),
+    case when exists (select from pg_index where indrelid = m.relation and indisunique and not indimmediate) then 'false' else 'true' end)
   from text_of, ward_internal.models as m
   where m.id = p_model
 $$;

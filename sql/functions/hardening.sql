@@ -65,7 +65,7 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
       'pg_xact_commit_timestamp_origin', 'pg_xact_status')
     or oid = 'age(xid)'::regprocedure
     -- locks by number, common to all tenants: whether one is held is a fact, and enough of them exhaust the lock table
-    or proname ~ '^pg_(try_)?advisory_'
+    or proname ~ '^pg_(try_)?advisory_' and proname <> 'pg_advisory_unlock_all'  -- which pools call to reset a session
     -- messages every session of the database can hear
     or proname in ('pg_listening_channels', 'pg_notification_queue_usage', 'pg_notify')
     -- a snapshot of before a suspension, in which later transactions could log in

@@ -110,3 +110,23 @@ def test_the_attack_works_on_a_definer_function_that_casts(wards: Wards) -> None
         """
     )
     assert wards.sees("select public.total()")
+
+
+REFUSED = {
+    "select * from patients": "WK001",
+    "insert into patients (name) values ('x')": "WK001",
+    "select nextval('patients_id_seq')": "WK001",
+    "select ward.audit_export()": "WK001",
+    "select ward.request_rotation('why')": "WK001",
+    "select ward.login('no token')": "WK002",
+    "select ward.login_session('no token')": "WK002",
+}
+
+
+@pytest.mark.parametrize("statement", REFUSED)
+def test_refusals_show_no_traceback(calm: Wards, statement: str) -> None:
+    with calm.attacker(None) as connection, pytest.raises(psycopg.Error) as caught:
+        connection.execute(statement)
+    assert caught.value.sqlstate == REFUSED[statement] and caught.value.diag.message_hint
+    told = everything(caught.value)
+    assert "Traceback" not in told and "PL/Python" not in told

@@ -14,7 +14,7 @@ ADVISORY = (
     "pg_try_advisory_lock(1)",
     "pg_advisory_xact_lock(1)",
     "pg_try_advisory_lock_shared(1, 2)",
-    "pg_advisory_unlock_all()",
+    "pg_advisory_unlock(1)",
 )
 
 
@@ -22,6 +22,13 @@ ADVISORY = (
 def test_advisory_locks_are_refused(calm: Wards, call: str) -> None:
     """Numbers are common to all tenants: one could probe or hold another's, or fill the lock table."""
     calm.refuses(f"select {call}")
+
+
+def test_asyncpg_resets_a_session(calm: Wards) -> None:
+    with calm.attacker() as connection:
+        connection.execute("select pg_advisory_unlock_all(); close all; unlisten *; reset all;")
+        with refused("WK001"):
+            connection.execute("select count(*) from patients")
 
 
 def test_the_attack_works_where_advisory_locks_are_public(wards: Wards) -> None:

@@ -33,6 +33,7 @@ _UNPINNED = {
     "ward.unseal_bytes": "as ward.unseal",
     "ward.tenant_id": "hot: once a statement and table; as ward.unseal",
     "ward.require_context": "as ward.tenant_id",
+    "ward.take_refusal": "no SQL",
     "ward.subject": "as ward.unseal",
     "ward.role": "as ward.unseal",
     "ward.logout": "no SQL",
@@ -59,7 +60,7 @@ _VERBS = re.compile(
     r"|harden|hold|is|name|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
-    r"|unprotect|unseal|unshare|upsert|wrap)(_|$)"
+    r"|unprotect|unseal|unshare|upsert|take|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
 _PUBLIC_PARAMETERS = {
