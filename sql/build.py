@@ -43,6 +43,7 @@ _FUNCTIONS = (
     "audit_export",
     "upsert",
     "counters",
+    "reflection",
     "events",
     "hardening",
 )

@@ -17,6 +17,7 @@ alter function ward.renew_session() owner to ward_owner;
 alter function ward.renew_keys() owner to ward_owner;
 alter function ward.is_context_required() owner to ward_owner;
 alter function ward.request_rotation(text) owner to ward_owner;
+alter function ward.face_constraints() owner to ward_owner;
 alter function ward.nextval(regclass) owner to ward_owner;
 alter function ward.currval(regclass) owner to ward_owner;
 alter function ward.lastval() owner to ward_owner;
@@ -35,7 +36,7 @@ grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
   ward.tenant_id(), ward.subject(), ward.role(), ward.require_context(), ward.is_context_required(),
-  ward.take_refusal(), ward.raise_refusal(),
+  ward.take_refusal(), ward.raise_refusal(), ward.face_constraints(),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward.upsert(regclass, jsonb, text[], boolean), ward.request_rotation(text),
   ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),

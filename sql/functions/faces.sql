@@ -213,13 +213,15 @@ returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   select coalesce(string_agg(format(
     $sql$
-      if %1$sexists (select from %2$s as l where l.tenant_id = %3$L and %4$s%5$s) then
+      if %1$sexists (select from %2$s as l where l.tenant_id = %3$L and %4$s%5$s)
+        and to_regclass(%9$L) is not null then
         raise unique_violation using constraint = %6$L, table = %7$L, schema = tg_table_schema, message = %8$L;
       end if;$sql$,
     case when p_is_update then format('record_image_ne(row(%s), row(%s)) and ', k.new_values, k.old_values) else '' end,
     ward_internal.leaf_name(p_model, p_tenant.schema_name), p_tenant.id, k.same,
     case when p_is_update then ' and l.ctid <> face.v_place' else '' end, c.relname, m.face,
-    format('duplicate key value violates unique constraint "%s"', c.relname)), '' order by c.relname), '')
+    format('duplicate key value violates unique constraint "%s"', c.relname),
+    format('%I.%I', p_tenant.schema_name, c.relname)), '' order by c.relname), '')
   from ward_internal.models as m
   join pg_index as i on i.indrelid = m.relation and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
   join pg_class as c on c.oid = i.indexrelid

@@ -7,6 +7,18 @@
 -- Run by every install and update. pg_upgrade, and a database made with "create database … template", lose part of it:
 -- ward_internal.open_to_public() says what, ward_internal.harden() closes it again; wardkey up and wardkey install do.
 
+create or replace function ward_internal.is_catalog_open() returns boolean
+language sql stable security invoker set search_path = pg_catalog, pg_temp
+return exists (select from ward_internal.settings where name = 'catalog' and value = 'open');
+comment on function ward_internal.is_catalog_open() is 'whether tenants may see sizes and counts of all tables, which BI tools ask for';
+
+create or replace function ward_internal.size_functions() returns setof regprocedure
+language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
+  select oid::regprocedure from pg_proc
+  where pronamespace = 'pg_catalog'::regnamespace and proname in ('pg_database_size', 'pg_indexes_size', 'pg_relation_size',
+    'pg_table_size', 'pg_tablespace_size', 'pg_total_relation_size')
+$$;
+
 create or replace function ward_internal.hidden_relations() returns setof regclass
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   select oid::regclass from pg_class
@@ -40,6 +52,7 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     ('pg_class'::regclass, 'relminmxid'),
     ('pg_roles'::regclass, 'rolconfig'),      -- settings of other tenants' roles
     ('pg_user'::regclass, 'useconfig'))
+    and not (attrelid = 'pg_class'::regclass and ward_internal.is_catalog_open())
 $$;
 comment on function ward_internal.hidden_columns() is
   'columns PUBLIC may not read, of catalogs it may read otherwise; "select *" from those fails';
@@ -55,8 +68,7 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     -- which processes there are: refused for another's, a warning for none; clients cancel by the protocol
     or proname in ('pg_cancel_backend', 'pg_terminate_backend')
     -- sizes of others' tables
-    or proname in ('pg_database_size', 'pg_indexes_size', 'pg_relation_size', 'pg_table_size', 'pg_tablespace_size',
-      'pg_total_relation_size')
+    or oid in (select ward_internal.size_functions()) and not ward_internal.is_catalog_open()
     -- counters of the whole server, which tell how much the others write, and when
     or proname ~ '^pg_(current|last)_wal_' or proname ~ '^pg_control_' or proname ~ '^txid_(current|status)'
     or proname in ('mxid_age', 'pg_available_wal_summaries', 'pg_column_toast_chunk_id', 'pg_current_snapshot',
@@ -144,7 +156,14 @@ begin
       execute format('revoke maintain on %s from ward_owner', v_name);
     end loop;
   end if;
+  if ward_internal.is_catalog_open() then
+    grant select on pg_class to public;
+    for v_name in select ward_internal.size_functions() loop
+      execute format('grant execute on function %s to public', v_name);
+    end loop;
+  end if;
 end
 $$;
 comment on function ward_internal.harden() is
-  'takes from PUBLIC what tells a tenant about others. Repeatable; grants to other roles stay';
+  'takes from PUBLIC what tells a tenant about others, but for sizes and counts where the catalog is open. Repeatable; grants to '
+  'other roles stay';

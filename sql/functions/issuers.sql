@@ -63,20 +63,26 @@ begin
   elsif p_name = 'most_fields' and (p_value ~ '^[0-9]{1,10}$' and p_value::bigint between 1 and 4294967296) is not true then
     perform ward_internal.fail('not_allowed', 'most_fields is a number from 1 to 2^32',
       'random nonces are safe for so many values under one key (NIST SP 800-38D)');
+  elsif p_name = 'catalog' and (p_value in ('closed', 'open')) is not true then
+    perform ward_internal.fail('not_allowed', 'catalog is closed or open', 'open: tenants see sizes and counts of all tables');
   elsif p_name = 'no_context' and (p_value in ('error', 'empty')) is not true then
     perform ward_internal.fail('not_allowed', 'no_context is error or empty', 'empty: a face has no rows without a context');
   end if;
   insert into ward_internal.settings values (p_name, p_value)
     on conflict (name) do update set value = excluded.value;
+  if p_name = 'catalog' then
+    perform ward_internal.harden();
+  end if;
   perform ward_internal.log_event(ward_internal.master_id(), 'set', jsonb_build_object('name', p_name, 'value', p_value));
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
     'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields, grace, '
-    'audit_slot, audit_retention and no_context');
+    'audit_slot, audit_retention, no_context and catalog');
 end
 $$;
 comment on function ward.set(text, text) is
   'sets keeper_socket (path), keeper_timeout (seconds), key_ttl (seconds a backend keeps a data key); cryptoperiod and '
   'kek_cryptoperiod (days after which a key is to be replaced, 365), most_fields (values sealed under one key, 2^31), grace '
   '(days between retiring a key and destroying it, 30), audit_slot (the scribe''s; without it nobody logs in), '
-  'audit_retention (days that entries of the audit log are kept, 2192), no_context (error, or empty: what a query on a face gives without a context)';
+  'audit_retention (days that entries of the audit log are kept, 2192), no_context (error, or '
+  'empty: what a query on a face gives without a context), catalog (closed, or open: tenants see sizes and counts)';

@@ -38,8 +38,11 @@ comment on function ward_internal.model_schemas() is
 create or replace function ward_internal.tenant_path(p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return format('%I, ward, pg_catalog%s, pg_temp', p_schema,
-  (select string_agg(format(', %I', schema_name), '' order by schema_name) from ward_internal.model_schemas() where is_tenants));
-comment on function ward_internal.tenant_path(name) is 'the search_path of the login role whose ward is this schema';
+  (select string_agg(format(', %I', schema_name), '' order by schema_name) from (
+    select 'public'::name union select schema_name from ward_internal.model_schemas() where is_tenants) as s (schema_name)));
+comment on function ward_internal.tenant_path(name) is
+  'the search_path of the login role whose ward is this schema. public is in it before a model needs it, so that sessions that are '
+  'there already find what an extension puts into it';
 
 create or replace function ward_internal.open_model_schemas() returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

@@ -134,3 +134,24 @@ def test_sqlalchemy_core_returns_generated_keys(engine: sa.Engine) -> None:
         assert [row.name for row in rows] == ["x", "y"] and all(row.id for row in rows)
         changed = connection.execute(sa.update(table).where(table.c.name == "x").values(ssn="1"))
         assert changed.rowcount == 1
+
+
+def test_constraints_of_faces_are_told(database: Database) -> None:
+    with database.admin() as admin:
+        admin.execute(
+            "create table clinic.stays (id int primary key, patient bigint not null"
+            " references ward_model.clinic__patients, code text constraint known references clinic.icd10,"
+            " note text check (note <> ''), unique (patient, code));"
+            " select ward.protect('clinic.stays', '{note}')"
+        )
+    with database.tenant("acme") as ward:
+        rows = ward.execute("select * from ward.face_constraints() where face = 'stays'").fetchall()
+    assert [row[1:] for row in rows] == [
+        ("stays_note_check", "CHECK", ["note"], None, None, "(note <> ''::text)"),
+        ("known", "FOREIGN KEY", ["code"], "clinic.icd10", ["code"], None),
+        ("stays_patient_fkey", "FOREIGN KEY", ["patient"], "patients", ["id"], None),
+        (None, "NOT NULL", ["id"], None, None, None),
+        (None, "NOT NULL", ["patient"], None, None, None),
+        ("stays_pkey", "PRIMARY KEY", ["id"], None, None, None),
+        ("stays_patient_code_key", "UNIQUE", ["patient", "code"], None, None, None),
+    ]
