@@ -7,9 +7,12 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   with recursive part (classid, objid) as (  -- what models consist of
     select 'pg_class'::regclass::oid, relation::oid from ward_internal.models
     union select 'pg_class'::regclass, shape from ward_internal.models
-    union select 'pg_class'::regclass, i.indexrelid from ward_internal.models as m join pg_index as i on i.indrelid in (m.relation, m.shape)
-    union select 'pg_attrdef'::regclass, d.oid from ward_internal.models as m join pg_attrdef as d on d.adrelid in (m.relation, m.shape)
-    union select 'pg_constraint'::regclass, c.oid from ward_internal.models as m join pg_constraint as c on c.conrelid in (m.relation, m.shape)
+    union select 'pg_class'::regclass, i.indexrelid from ward_internal.models as m
+      join pg_index as i on i.indrelid in (m.relation, m.shape)
+    union select 'pg_attrdef'::regclass, d.oid from ward_internal.models as m
+      join pg_attrdef as d on d.adrelid in (m.relation, m.shape)
+    union select 'pg_constraint'::regclass, c.oid from ward_internal.models as m
+      join pg_constraint as c on c.conrelid in (m.relation, m.shape)
   ), used as materialized (
     select distinct d.refclassid, d.refobjid from part as p
     join pg_depend as d on d.classid = p.classid and d.objid = p.objid
@@ -23,11 +26,14 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     ) as inner_type (oid)
   ), place (namespace, is_tenants) as (
     select typnamespace, true from pg_type join type using (oid)
-    union select opcnamespace, true from pg_opclass where oid in (select refobjid from used where refclassid = 'pg_opclass'::regclass)
+    union select opcnamespace, true from pg_opclass
+      where oid in (select refobjid from used where refclassid = 'pg_opclass'::regclass)
     union select collnamespace, true from pg_collation
       where oid in (select refobjid from used where refclassid = 'pg_collation'::regclass)
-    union select oprnamespace, false from pg_operator where oid in (select refobjid from used where refclassid = 'pg_operator'::regclass)
-    union select pronamespace, false from pg_proc where oid in (select refobjid from used where refclassid = 'pg_proc'::regclass)
+    union select oprnamespace, false from pg_operator
+      where oid in (select refobjid from used where refclassid = 'pg_operator'::regclass)
+    union select pronamespace, false from pg_proc
+      where oid in (select refobjid from used where refclassid = 'pg_proc'::regclass)
   )
   select nspname, bool_or(place.is_tenants) from place join pg_namespace as n on n.oid = place.namespace
   where nspname <> all ('{pg_catalog,information_schema,ward,ward_internal,ward_model}') group by nspname
@@ -53,7 +59,8 @@ declare
 begin
   for v_schema in select * from ward_internal.model_schemas() loop
     if v_schema.is_tenants and has_schema_privilege('ward_tenant', v_schema.schema_name, 'create') then
-      perform ward_internal.fail('unsupported', format('a type of a model is in schema %I, where tenants may create', v_schema.schema_name),
+      perform ward_internal.fail('unsupported',
+        format('a type of a model is in schema %I, where tenants may create', v_schema.schema_name),
         format('revoke create on schema %I from public', v_schema.schema_name));
     end if;
     for v_role in select unnest(case when v_schema.is_tenants then '{ward_owner,ward_tenant}' else '{ward_owner}' end::name[]) loop

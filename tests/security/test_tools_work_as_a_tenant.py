@@ -18,7 +18,7 @@ COMMANDS = (
     r"\d+ patients",
     r"\d clinic.icd10",
     r"\d+ clinic.icd10",
-    r"\copy (select * from patients) to /dev/null",
+    r"\copy (select * from patients limit 0) to /dev/null",
     r"\sv patients",
     *(rf"\{command}" for command in PLAIN.split()),
 )
