@@ -223,15 +223,15 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     format('duplicate key value violates unique constraint "%s"', c.relname),
     format('%I.%I', p_tenant.schema_name, c.relname)), '' order by c.relname), '')
   from ward_internal.models as m
-  join pg_index as i on i.indrelid = m.relation and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
+  join pg_index as i on i.indrelid = m.shape and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
   join pg_class as c on c.oid = i.indexrelid
   cross join lateral (
     select string_agg('new.' || n.quoted, ', ' order by place) as new_values,
       string_agg('old.' || n.quoted, ', ' order by place) as old_values,
       string_agg(format(case when i.indnullsnotdistinct then '(l.%1$s %2$s new.%1$s or l.%1$s is null and new.%1$s is null)'
         else 'l.%1$s %2$s new.%1$s' end, n.quoted, ward_internal.key_operator(i.indexrelid, place)), ' and ' order by place) as same
-    from generate_series(1, i.indnkeyatts - 1) as place  -- after tenant_id
-    join pg_attribute as a on a.attrelid = m.relation and a.attnum = i.indkey[place]
+    from generate_series(0, i.indnkeyatts - 1) as place
+    join pg_attribute as a on a.attrelid = m.shape and a.attnum = i.indkey[place]
     cross join lateral (select ward_internal.quoted_name(a.attname) as quoted) as n
   ) as k
   where m.id = p_model
@@ -355,7 +355,7 @@ $body$,
     case when seals then ward_internal.row_expression(p_model, 'old') else 'null' end,
     updated, sealing,
     ward_internal.face_conflicts(p_model, p_tenant, false), ward_internal.face_conflicts(p_model, p_tenant, true),
-    case when exists (select from pg_index where indrelid = m.relation and indisunique and not indimmediate) then 'false' else 'true' end)
+    case when exists (select from pg_index where indrelid = m.shape and indisunique and not indimmediate) then 'false' else 'true' end)
   from text_of, ward_internal.models as m
   where m.id = p_model
 $$;
