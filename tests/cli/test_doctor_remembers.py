@@ -22,7 +22,8 @@ BY_HAND = {
     "key 2 of acme": "insert into ward_internal.tenant_keys"
     " (tenant_id, version, state, kek, kek_version, wrapped, commitment, reason)"
     " select tenant_id, 2, 'retired', kek, kek_version, wrapped, commitment, reason"
-    " from ward_internal.tenant_keys as k join ward_internal.tenants as t on t.id = k.tenant_id where slug = 'acme'",
+    " from ward_internal.tenant_keys as k join ward_internal.tenants as t on t.id = k.tenant_id"
+    " where slug = 'acme'",
     "model byhand": "insert into ward_internal.models (relation, shape, face) values (123, 124, 'byhand')",
     "model patients": "update ward_internal.models set audit = 'off', audit_reason = 'x'",
     "sealed column city of patients": "insert into ward_internal.sealed_columns (model_id, name)"

@@ -165,7 +165,6 @@ def test_starting_again_closes_what_an_upgrade_opened(wards: Wards) -> None:
     wards.refuses("select pg_current_wal_lsn()")
 
 
-<<<<<<< HEAD
 def test_nothing_that_a_tenant_writes_shows_the_counter_of_transactions(calm: Wards) -> None:
     """ATTACKS 61: xmin of a catalog's row that it can make itself, as its default privileges were."""
     calm.refuses("alter default privileges grant select on tables to current_user", "WK212")
@@ -189,7 +188,8 @@ def test_the_attack_works_where_signals_are_publics(wards: Wards) -> None:
         wards.admin.execute("grant execute on function pg_cancel_backend(int) to public")
         found = [is_there(attacker, pid) for pid in (victim.info.backend_pid, 2**22 + 1)]
         assert found == [True, False]
-=======
+
+
 SIZES = (
     "select * from pg_class limit 1",
     "select pg_total_relation_size('clinic.icd10')",
@@ -211,4 +211,3 @@ def test_a_cell_may_accept_that_sizes_and_counts_show(wards: Wards) -> None:
         wards.refuses("select * from pg_roles")
     with refused("WK212"):
         wards.admin.execute("select ward.set('catalog', 'ajar')")
->>>>>>> dc78bdd (Tell constraints of faces, and let a cell open sizes and counts to tenants; public stands in every tenant's search_path)

@@ -49,6 +49,9 @@ _NOUNS = re.compile(
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
     r"|on_grant|relations_of|moved_row|stored_columns"
+    r"|face_conflicts"
+    r"|face_constraints"
+    r"|size_functions"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|seal_expression|shredding_facts"
     r"|key_operator|model_schemas|tenant_path"
@@ -60,7 +63,7 @@ _VERBS = re.compile(
     r"|harden|hold|is|name|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
-    r"|unprotect|unseal|unshare|upsert|take|wrap)(_|$)"
+    r"|unprotect|unseal|unshare|upsert|take|raise|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
 _PUBLIC_PARAMETERS = {
