@@ -1,4 +1,4 @@
-# make demo | test | bench | lint           on this machine; each installs what it lacks, and says so
+# make demo | test | bench | soak | lint    on this machine; each installs what it lacks, and says so
 # make test-versions VERSIONS=…            on PostgreSQL 17 and 18, and from 15 to 18 by pg_upgrade, in trees of Debian
 # make install install-python PG_CONFIG=…   into a PostgreSQL server of your own
 
@@ -7,7 +7,7 @@ PYTHON_DIRECTORY ?= /usr/local/lib/wardkey/python
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-versions bench lint build install install-python clean
+.PHONY: help demo test test-versions bench soak lint build install install-python clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -26,6 +26,10 @@ test-versions:
 bench:
 	@tools/setup.sh bench
 	@$(PYTHON) bench/run.py
+
+soak:
+	@tools/setup.sh test
+	@$(PYTHON) -m tests.soak $(SOAK)
 
 lint:
 	@tools/setup.sh test

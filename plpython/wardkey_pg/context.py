@@ -27,7 +27,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
-from uuid import UUID
 
 from . import journal
 from .envelope import ColumnKey
@@ -48,6 +47,7 @@ from .errors import (
     WardError,
     WrongTenant,
 )
+from .identity import bytes_of, text_of
 from .keeper import KeeperClient
 from .keyring import Keyring, Sealer, TenantKeys, WrappedKey
 from .reads import Column, Opener, Reads
@@ -292,7 +292,7 @@ class Session:
                 raise NoContext
             reads = context.keys.reads
             if reads is None or reads.context != context.login:
-                tenant = UUID(context.claims.tenant_id).bytes
+                tenant = bytes_of(context.claims.tenant_id)
                 reads = Reads(self._host, tenant, context.login, context.keys.columns, self._watch)
                 context.keys.reads = reads
             reads.restart(statement)
@@ -338,7 +338,7 @@ class Session:
     def report_tampering(self, column: bytes, row: bytes) -> None:
         """Journal that a value did not open: altered or moved, or something that never was one."""
         known = self._context.keys.columns.get(column) if self._context else None
-        place = {"model": str(UUID(bytes=known.model)), "column": known.name} if known else {}
+        place = {"model": text_of(known.model), "column": known.name} if known else {}
         readable = journal.readable(known.form if known else "", row[:_LONGEST_ROW])
         alike = {"investigate": True, **place}
         self.report_often("tampered", {**alike, "row": readable}, alike, _MOST_TAMPERED)
@@ -347,7 +347,7 @@ class Session:
         context = self._context if self._is_current else None
         if context is None:
             return journal.NO_TENANT, journal.NO_CONTEXT, dict(self._host.client())
-        return UUID(context.claims.tenant_id).bytes, context.login, {}
+        return bytes_of(context.claims.tenant_id), context.login, {}
 
     def _write_event(self, origin: _Origin, operation: str, detail: Mapping[str, Any]) -> None:
         tenant, login, texts = origin
@@ -450,7 +450,7 @@ class Session:
             detail = {"issuer": claims.issuer, "token_id": claims.token_id, "token_sha256": digest.hex()}
             if stated and not claims.purpose:
                 detail["purpose"] = "stated"
-            at, tenant = self._host.statement_start(), UUID(claims.tenant_id).bytes
+            at, tenant = self._host.statement_start(), bytes_of(claims.tenant_id)
             self._host.journal(journal.event(tenant, identity, at, "login", texts, detail))
         self._logins[known] = identity
         if len(self._logins) > _MOST_TOKENS:
@@ -487,9 +487,7 @@ class Session:
             self._load_settings()
             rows_of_keys = self._host.query_now(KEYS, ["uuid"], [tenant])
             columns = {
-                UUID(row["id"]).bytes: Column(
-                    UUID(row["model_id"]).bytes, row["name"], row["level"], row["form"]
-                )
+                bytes_of(row["id"]): Column(bytes_of(row["model_id"]), row["name"], row["level"], row["form"])
                 for row in self._host.query_now(_COLUMNS)
             }
             keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys], columns, issuer)

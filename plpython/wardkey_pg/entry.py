@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -248,3 +249,6 @@ _FUNCTIONS["unseal"] = make_unseal(
 _FUNCTIONS["unseal_bytes"] = make_unseal_bytes(
     _session, statement_started, boundary(partial(open_slowly, _session), _refused)
 )
+
+gc.freeze()
+gc.enable()  # see __init__

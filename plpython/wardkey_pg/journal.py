@@ -29,8 +29,12 @@ import json
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .identity import text_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = [
     "NO_CONTEXT",
@@ -115,6 +119,8 @@ def event(
 
 def decode(message: bytes) -> Read | Event:
     """Return what a message says. Raises Malformed."""
+    from uuid import UUID  # whoever writes messages does without
+
     if len(message) < _HEAD.size:
         raise Malformed("is too short")
     number, kind, tenant, context, time = _HEAD.unpack_from(message)
@@ -189,7 +195,7 @@ def _part(letter: str, part: bytes) -> int | str:
     if letter == "i" and len(part) == 8:
         return int.from_bytes(part, "big", signed=True)
     if letter == "u" and len(part) == 16:
-        return str(UUID(bytes=part))
+        return text_of(part)
     if letter == "t" and b"\0" not in part:
         try:
             return part.decode()

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hmac import compare_digest
 from types import MappingProxyType
 from typing import NamedTuple
-from uuid import UUID
 
 from .envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, version_of
 from .errors import CommitmentMismatch, KeyUnknown
+from .identity import bytes_of
 from .reads import Column, Reads
 
 __all__ = ["Keyring", "Sealer", "TenantKeys", "WrappedKey", "nonce"]
@@ -64,7 +64,7 @@ class TenantKeys:
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
         self.sealers: dict[bytes, Sealer] = {}
-        self._id = UUID(tenant).bytes
+        self._id = bytes_of(tenant)
         self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
         self._active = next((key.version for key in keys if key.state == "active"), None)
         self._deks: dict[int, bytes] = {}

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
-from uuid import UUID
 
 from . import journal
 from .envelope import ColumnKey
+from .identity import text_of
 
 __all__ = ["Column", "Opener", "Reads"]
 
@@ -115,7 +115,7 @@ class Reads:
         """Journal that ``column`` of ``row`` was opened, and let the hot path open the next ones."""
         known = self._columns.get(column)
         if known is None:  # newer than the context; what cannot be named is journalled all the same
-            known = Column(journal.NO_MODEL, str(UUID(bytes=column)), "row", "")
+            known = Column(journal.NO_MODEL, text_of(column), "row", "")
         rows, note = None, None
         if known.level != "off":
             table = known.model if known.form else column

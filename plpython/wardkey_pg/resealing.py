@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
-from uuid import UUID
 
 from .context import KEYS, Host, Session
 from .envelope import header
 from .errors import KeeperUnavailable, KeyUnknown
+from .identity import bytes_of
 from .keyring import WrappedKey
 
 __all__ = ["reseal"]
@@ -48,7 +48,7 @@ def reseal(
     active = next((found.version for found in keys if found.state == "active"), None)
     if active is None:
         raise KeyUnknown("the tenant has no active key")
-    identities = [UUID(text).bytes for text in ids]
+    identities = [bytes_of(text) for text in ids]
     batch = _Batch(host, session, tenant, keys, active, leaf, key, columns, identities)
     where = (
         f"from {leaf} as l where l.ctid >= '({start},0)' and l.ctid < '({end},0)'"
