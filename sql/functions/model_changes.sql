@@ -82,9 +82,10 @@ begin
       v_changed := true;
       execute format('alter table %s add column %I %s%s%s', p_model.shape, v_column.stored,
         format_type(v_column.atttypid, v_column.atttypmod), v_column.collation, (
-          select format(' generated always as (%s) stored', pg_get_expr(d.adbin, d.adrelid))
+          select format(' generated always as (%s) %s', pg_get_expr(d.adbin, d.adrelid),
+            case a.attgenerated when 's' then 'stored' else 'virtual' end)
           from pg_attrdef as d join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
-          where d.adrelid = p_model.relation and a.attname = v_column.stored and a.attgenerated = 's'));
+          where d.adrelid = p_model.relation and a.attname = v_column.stored and a.attgenerated <> ''));
     elsif v_column.stored is null then
       v_changed := true;
       execute format('alter table %s drop column %I cascade', p_model.shape, v_column.declared);

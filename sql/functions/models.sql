@@ -184,7 +184,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
           case when a.attnotnull then ' not null' else '' end,
           case
             when d.oid is null or s.id is not null or pg_get_serial_sequence(m.shape::text, a.attname) is not null then ''
-            when a.attgenerated = 's' then format(' generated always as (%s) stored', pg_get_expr(d.adbin, d.adrelid))
+            when a.attgenerated <> '' then format(' generated always as (%s) %s', pg_get_expr(d.adbin, d.adrelid),
+              case a.attgenerated when 's' then 'stored' else 'virtual' end)
             else format(' default %s', pg_get_expr(d.adbin, d.adrelid))
           end), ', ' order by a.attnum)
         from pg_attribute as a
