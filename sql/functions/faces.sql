@@ -165,14 +165,14 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   from ward_internal.face_expressions(p_model)
 $$;
 
-create or replace function ward_internal.face_checks(p_model uuid, p_writer name) returns text
+create or replace function ward_internal.face_checks(p_model uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with model as (
     select * from ward_internal.models where id = p_model
   ), col as (
     select c.column_name, c.generated, c.column_id, a.attnum, a.attnotnull, ward_internal.quoted_name(c.column_name) as quoted,
-      format('%s %s%s := %I.new.%s', ward_internal.quoted_name(c.column_name), c.type_name,
-        coalesce(' collate ' || c.collation_name, ''), p_writer, ward_internal.quoted_name(c.column_name)) as declaration
+      format('%1$s %2$s%3$s := new.%1$s', ward_internal.quoted_name(c.column_name), c.type_name,
+        coalesce(' collate ' || c.collation_name, '')) as declaration
     from ward_internal.model_columns(p_model) as c
     join model on true
     join pg_attribute as a on a.attrelid = model.shape and a.attname = c.column_name
@@ -199,13 +199,13 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
         or not exists (select from col where attnum = any (c.conkey) and generated))
   )
   select concat(missing.checks, case when violated.checks is not null then format(E'\n    declare\n      %s;\n    begin%s\n    end;',
-    (select string_agg(declaration, E';\n      ' order by attnum) from col
+    (select string_agg(declaration, E';\n      ' order by column_name = 'new', attnum) from col
       where exists (select from pg_constraint as c where c.conrelid = shape and c.contype = 'c' and attnum = any (c.conkey))),
     violated.checks) end)
   from missing, violated, model
 $$;
-comment on function ward_internal.face_checks(uuid, name) is
-  'NOT NULL and CHECK as PL/pgSQL of the function of that name. They hold for the plaintext, before it is sealed, and their errors '
+comment on function ward_internal.face_checks(uuid) is
+  'NOT NULL and CHECK as PL/pgSQL. They hold for the plaintext, before it is sealed, and their errors '
   'name the face: the leaf checks again, and its errors would name it';
 
 create or replace function ward_internal.face_conflicts(p_model uuid, p_tenant ward_internal.tenants, p_is_update boolean)
@@ -346,7 +346,7 @@ end
 $body$,
     p_tenant.id,
     case when seals then ward_internal.row_expression(p_model, 'new') else 'null' end,
-    ward_internal.face_checks(p_model, ward_internal.writer_name(m.face, p_tenant.schema_name)),
+    ward_internal.face_checks(p_model),
     ward_internal.leaf_name(p_model, p_tenant.schema_name),
     columns, inserted,
     case when generated_columns is null then '' else format(' returning %s into %s', generated_columns, generated_targets) end,

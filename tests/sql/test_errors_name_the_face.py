@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.support.database import Connection
+from tests.support.database import Connection, Database
 from tests.support.sqlstate import everything
 
 MODELS = """
@@ -100,3 +100,15 @@ def test_other_isolation_levels_have_the_same_errors(acme: Connection, level: st
     acme.execute(FIRST)
     with pytest.raises(psycopg.errors.UniqueViolation):
         acme.execute(VIOLATIONS[0][0])
+
+
+def test_writers_differ_by_their_ward_alone(shared: Database) -> None:
+    """The doctor compares each with that of a ward it makes."""
+    with shared.admin() as admin:
+        query = (
+            "select t.id::text, p.prosrc from ward.tenants as t"
+            " join pg_proc as p on p.proname = 'beds_write_' || t.slug"
+        )
+        rows = admin.execute(query + " where slug = any ('{acme,globex}') order by slug").fetchall()
+    (acme, one), (globex, two) = rows
+    assert one.replace("tenant_acme", "tenant_globex").replace(acme, globex) == two
