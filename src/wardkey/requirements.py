@@ -22,10 +22,11 @@ EXTENSION = "extension wardkey"
 _OLDEST = 150000
 _OLDEST_CRYPTOGRAPHY = 43
 
-# Runs in the server: what its Python is, and whether the keeper answers it.
+# Runs in the server, on a standby too: what its Python is, and whether the keeper answers it.
 _PROBE = """
-create function pg_temp.wardkey_probe(keeper text) returns text language plpython3u as $probe$
+do $probe$
 import json, os, socket, sys
+(keeper,) = plpy.execute("select current_setting('wardkey.keeper')")[0].values()
 found = {"python": "%d.%d.%d" % sys.version_info[:3]}
 for name in ("cryptography", "wardkey_pg"):
     try:
@@ -50,8 +51,9 @@ if keeper:
         found["keeper"] = getattr(error, "strerror", None) or "does not answer"
     finally:
         link.close()
-return json.dumps(found)
-$probe$
+say = plpy.prepare("select set_config('wardkey.found', $1, true)", ["text"])
+plpy.execute(say, [json.dumps(found)])
+$probe$ language plpython3u
 """
 
 
@@ -239,8 +241,9 @@ def _probe(connection: Connection, socket: str | None) -> dict[str, Any]:
     import json
 
     with connection.transaction(force_rollback=True):
+        connection.execute("select set_config('wardkey.keeper', %s, true)", [socket or ""])
         connection.execute(_PROBE)
-        facts: dict[str, Any] = json.loads(_row(connection, "select pg_temp.wardkey_probe(%s)", socket)[0])
+        facts: dict[str, Any] = json.loads(_row(connection, "select current_setting('wardkey.found')")[0])
     return facts
 
 

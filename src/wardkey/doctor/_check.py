@@ -71,21 +71,19 @@ class Finding:
 class Check:
     """``look`` is a function, or a query for object, found and mend that stands below ``prelude.sql``.
 
-    ``writes``: it makes objects to compare with, which are rolled back; a standby cannot.
+    ``primary``: it looks at what only a primary has, or makes objects to compare with, which are rolled back.
     """
 
     name: str
     holds: str
     look: str | Callable[[Server], Iterable[Problem]]
     severity: Outcome = "fail"
-    writes: bool = False
+    primary: bool = False
 
     def run(self, theme: str, server: Server) -> Finding:
         """Look, in a transaction that is rolled back, with only the catalog in the search_path."""
-        if self.writes and server.is_standby:
-            problem = Problem(
-                "this standby", "cannot be compared with what would be made", "run it on the primary"
-            )
+        if self.primary and server.is_standby:
+            problem = Problem("this standby", "this is seen on the primary only", "run it there")
             return Finding(theme, self.name, self.holds, "info", (problem,))
         try:
             with server.connection.transaction(force_rollback=True):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
+from uuid import UUID
 
 from ..audit.canonical import NotCanonical
 from ..audit.checkpoint import Checkpoint, Signed
@@ -28,6 +29,14 @@ _PATIENCE = 5.0  # seconds for the scribe to store what the keeper has signed
 
 def _state(server: Server) -> slots.State | None:
     return slots.State.read(server.connection)
+
+
+def _log(server: Server, tenant: object) -> str:
+    """Return what people call a log."""
+    query = "select slug from ward_internal.tenants where id = %s::text::uuid"
+    if str(tenant) == str(UUID(int=0)):
+        return "the log of platform"
+    return f"the log of {server.value(query, str(tenant)) or f'tenant {tenant}, which is gone'}"
 
 
 def _exists(server: Server) -> Iterator[Problem]:
@@ -102,7 +111,9 @@ def _on_time(server: Server) -> Iterator[Problem]:
     )
     for tenant, count in rows:
         yield Problem(
-            f"tenant {tenant}", f"{count} entries have waited for a checkpoint", "see: wardkey scribe status"
+            _log(server, tenant),
+            f"{count} entries have waited for a checkpoint",
+            "see: wardkey scribe status",
         )
 
 
@@ -129,7 +140,7 @@ def _verifies(server: Server) -> Iterator[Problem]:
         if not sound:
             remembered.pop(tenant, None)
             yield Problem(
-                f"tenant {tenant}",
+                _log(server, tenant),
                 "its newest checkpoint does not verify: the log was tampered with",
                 "find where: wardkey audit export, then wardkey audit verify",
             )
@@ -138,8 +149,8 @@ def _verifies(server: Server) -> Iterator[Problem]:
         number = found.number if found else 0
         if last.number > number or (found and last.number == number and last.digest != found.digest()):
             yield Problem(
-                f"tenant {tenant}",
-                f"its log ends with checkpoint {number}, the keeper has signed"
+                _log(server, tenant),
+                f"it ends with checkpoint {number}, the keeper has signed"
                 f" {'another one' if last.number == number else last.number}: its end was cut off",
                 "see: wardkey audit verify --live; after a restore: wardkey scribe readmit",
             )
@@ -223,22 +234,40 @@ def _published(server: Server) -> Iterator[Problem]:
             yield Problem(f"topic {topic.name}", found, "see what troubles it: wardkey kafka status")
     for tenant in sorted(late):
         yield Problem(
-            f"tenant {tenant}", "has entries and no topic", "see what troubles it: wardkey kafka status"
+            _log(server, tenant), "has entries and no topic", "see what troubles it: wardkey kafka status"
         )
 
 
 CHECKS = (
     Check("scribe-exists", "a scribe keeps the journal of reads and seals the log", _exists, "info"),
-    Check("scribe-at-work", "a scribe reads the journal, from a slot that holds everything", _at_work),
+    Check(
+        "scribe-at-work",
+        "a scribe reads the journal, from a slot that holds everything",
+        _at_work,
+        primary=True,
+    ),
     Check("scribe-required", "nobody reads plaintext while there is no journal", _required, "warn"),
-    Check("scribe-room", "neither disk nor max_slot_wal_keep_size cuts the journal short", _room, "warn"),
-    Check("scribe-on-time", "entries are sealed and signed within a minute", _on_time, "warn"),
+    Check(
+        "scribe-room",
+        "neither disk nor max_slot_wal_keep_size cuts the journal short",
+        _room,
+        "warn",
+        primary=True,
+    ),
+    Check("scribe-on-time", "entries are sealed and signed within a minute", _on_time, "warn", primary=True),
     Check("journal-whole", "no reads of the last 30 days were lost with WAL", _gaps, "warn"),
     Check("logs-pruned", "no log goes back much longer than its retention", _pruned, "info"),
     Check(
         "checkpoints-verify",
         "the newest checkpoint of each log verifies, and is the keeper's last",
         _verifies,
+        primary=True,
     ),
-    Check("published", "where Kafka is used, entries are published within a minute", _published, "warn"),
+    Check(
+        "published",
+        "where Kafka is used, entries are published within a minute",
+        _published,
+        "warn",
+        primary=True,
+    ),
 )

@@ -230,10 +230,10 @@ CHECKS = (
         "functions-unchanged", "the functions of the extension are those that wardkey installs", _functions
     ),
     Check(
-        "sql-functions-unchanged", "so are those that PostgreSQL keeps as trees", _sql_functions, writes=True
+        "sql-functions-unchanged", "so are those that PostgreSQL keeps as trees", _sql_functions, primary=True
     ),
     Check(
-        "registry-unchanged", "so are tables, views and sequences of the registry", _relations, writes=True
+        "registry-unchanged", "so are tables, views and sequences of the registry", _relations, primary=True
     ),
     Check(
         "event-triggers", "DDL on model tables and grants fire our event triggers, always", _event_triggers

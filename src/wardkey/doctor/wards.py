@@ -144,7 +144,7 @@ def _mend(ward: _Ward, name: str) -> Callable[[str], str]:
 
 CHECKS = (
     Check(
-        "wards-unchanged", "wards and logs are what wardkey makes, no more, no less", _unchanged, writes=True
+        "wards-unchanged", "wards and logs are what wardkey makes, no more, no less", _unchanged, primary=True
     ),
     Check("shapes-alone", "nothing acts on the shapes of model tables", _shapes),
 )
