@@ -27,7 +27,13 @@ fn as (
 )
 
 -- trigger added:
-select name, format('create trigger wk after delete on %s execute function clinic.wk()', name) from tbl;
+select name, format('create trigger wk after delete on %s execute function clinic.wk()', name) from plain;
+
+-- trigger on a model table added:
+select name, format('create trigger wk after delete on %s execute function clinic.wk()', name) from tbl where model and relkind = 'p';
+
+-- trigger on a shape added:
+select name, format('create trigger wk after delete on %s execute function clinic.wk()', name) from tbl where model and relkind = 'r';
 
 -- trigger on a view added:
 select name, format('create trigger wk instead of delete on %s for each row execute function clinic.wk()', name)
@@ -51,10 +57,24 @@ select name, format('alter trigger %s on %s rename to wk', tgname, name) from tr
 
 -- rule added:
 select name, format('create rule wk as on update to %s do also nothing', name) from ours where relkind in ('r', 'p',
-  'v');
+  'v') and not model;
+
+-- rule on a model table added:
+select name, format('create rule wk as on update to %s do also nothing', name) from ours where relkind in ('r', 'p',
+  'v') and model and relkind = 'p';
+
+-- rule on a shape added:
+select name, format('create rule wk as on update to %s do also nothing', name) from ours where relkind in ('r', 'p',
+  'v') and model and relkind = 'r';
 
 -- policy added:
-select name, format('create policy wk on %s using (true)', name) from tbl;
+select name, format('create policy wk on %s using (true)', name) from plain;
+
+-- policy on a model table added:
+select name, format('create policy wk on %s using (true)', name) from tbl where model and relkind = 'p';
+
+-- policy on a shape added:
+select name, format('create policy wk on %s using (true)', name) from tbl where model and relkind = 'r';
 
 -- policy dropped:
 select name, format('drop policy %s on %s', polname, name) from pol;
