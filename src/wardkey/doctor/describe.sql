@@ -92,7 +92,7 @@ from relation as r join pg_trigger as t on t.tgrelid = r.oid and not t.tgisinter
 
 union all
 select r.oid, 'function of trigger', quote_ident(t.tgname),
-  concat_ws(' ', p.prosrc, l.lanname, case when p.prosecdef then 'definer' end, p.provolatile, p.proparallel,
+  concat_ws(' ', replace(p.prosrc, p.proname || '.', '….'), l.lanname, case when p.prosecdef then 'definer' end, p.provolatile, p.proparallel,
     case when p.proisstrict then 'strict' end, case when p.proleakproof then 'leakproof' end, p.proconfig::text),
   null, null, p.oid::regprocedure::text
 from relation as r
