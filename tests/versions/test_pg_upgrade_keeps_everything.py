@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.support.cli import Wardkey
 from wardkey.server import Home
@@ -53,6 +54,7 @@ def _is_behind(old: int, new: int) -> bool:
     return function in catalogs[0] and function not in catalogs[1]
 
 
+@pytest.mark.timeout(1800)
 def test_everything_is_kept_through_each_version(new_home: Callable[[], Home]) -> None:
     server, moves = Server(new_home()), []
     server.run("up", PG_CONFIG=_pg_config(MAJORS[0]))
