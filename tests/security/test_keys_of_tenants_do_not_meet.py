@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
@@ -61,8 +63,7 @@ def test_on_conflict_and_merge_are_no_oracle(visits: Wards) -> None:
     insert = "insert into patients (id, name) values (%s, 'x') on conflict do nothing"
     with visits.attacker() as connection:
         assert connection.execute(insert, [2]).rowcount == 1  # globex has a 2; acme has a 1
-        with pytest.raises(psycopg.errors.UniqueViolation):
-            connection.execute(insert, [1])
+        assert connection.execute(insert, [1]).rowcount == 0
 
 
 def test_foreign_key_does_not_find_anothers_row(visits: Wards) -> None:
@@ -130,8 +131,12 @@ def test_own_sequence_does_not_tell_how_much_others_insert(wards: Wards) -> None
             "(select oid from pg_class where relname = 'patients_id_seq'"
             " and relnamespace = 'tenant_globex'::regnamespace)"
         )
-        for function in ("nextval", "currval", "pg_sequence_last_value"):
+        for function in ("nextval", "currval"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 attacker.execute(f"select {function}({theirs}::regclass)")
+        with suppress(psycopg.errors.InsufficientPrivilege):  # NULL from PostgreSQL 18 on
+            assert attacker.execute(f"select pg_sequence_last_value({theirs}::regclass)").fetchone() == (
+                None,
+            )
         told = attacker.execute("select schemaname, last_value from pg_sequences").fetchall()
         assert all(value is None for schema, value in told if schema != "tenant_acme")

@@ -77,7 +77,7 @@ def test_no_schema_takes_an_object(calm: Wards, schema: str) -> None:
         "alter database postgres set log_statement = 'all'",
         "alter schema tenant_acme rename to mine",
         "alter sequence patients_id_seq restart",
-        "select setval('patients_id_seq', 1)",
+        "select pg_catalog.setval('patients_id_seq', 1)",
         "select ward_internal.harden()",
         "select ward.set('keeper_socket', '/tmp/mine')",
         "select ward.create_tenant('mine')",
