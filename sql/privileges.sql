@@ -78,7 +78,8 @@ to ward_tenant;
 grant select on ward_internal.models to ward_owner;
 grant select on ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_owner;  -- for ward.audit_export
 grant execute on function
-  ward_internal.audit_leaf(uuid), ward_internal.audit_reader(text, text, timestamptz, timestamptz), ward_internal.audit_table(text),
+  ward_internal.audit_leaf(uuid), ward_internal.rows_of(text, jsonb), ward_internal.names_row(jsonb, text),
+  ward_internal.audit_reader(text, text, timestamptz, timestamptz), ward_internal.audit_table(text),
   ward_internal.audit_entries(uuid, timestamptz, timestamptz),
   ward_internal.audit_model(uuid, text), ward_internal.audit_row(uuid, uuid, text), ward_internal.audit_months(uuid),
   ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz),

@@ -41,6 +41,28 @@ comment on function ward_internal.audit_entries(uuid, timestamptz, timestamptz) 
   'the tenant''s entries, in no order, each with who did it as its login says. No login lasts for more than a day. table_name '
   'is the face''s, or the model''s id when that is gone';
 
+create or replace function ward_internal.rows_of(p_row text, p_detail jsonb) returns setof text
+language sql stable rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
+  select p_row where p_detail -> 'rows' is null
+  union all
+  select n::text from jsonb_array_elements(p_detail -> 'rows') as part,
+    generate_series((part ->> 0)::bigint, (part ->> 1)::bigint) as n where jsonb_typeof(part) = 'array'
+  union all
+  select part #>> '{}' from jsonb_array_elements(p_detail -> 'rows') as part where jsonb_typeof(part) <> 'array'
+$$;
+comment on function ward_internal.rows_of(text, jsonb) is
+  'the ids of the rows that an entry of kind read names: its row_id, or rows of its detail: ids, and pairs of integers for all '
+  'between them and themselves';
+
+create or replace function ward_internal.names_row(p_detail jsonb, p_row text) returns boolean
+language sql immutable security invoker set search_path = pg_catalog, pg_temp
+return p_detail -> 'rows' ? p_row or p_row ~ '^(0|-?[1-9][0-9]{0,18})$' and exists (
+  select from jsonb_array_elements(p_detail -> 'rows') as part
+  where case jsonb_typeof(part) when 'array' then p_row::numeric between (part ->> 0)::numeric and (part ->> 1)::numeric
+    else part = to_jsonb(p_row::numeric) end);
+comment on function ward_internal.names_row(jsonb, text) is
+  'whether the detail of a read names the row: the same as p_row = any of ward_internal.rows_of, without making all of them';
+
 create or replace function ward_internal.audit_table(p_table text) returns text
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   select coalesce((select face::text from ward_internal.models where p_table in (face::text, relation::text, id::text)), p_table)
@@ -102,7 +124,8 @@ begin
   end if;
   v_row := coalesce(v_row, p_row);
   if to_regclass(v_log) is not null then
-    execute format('select exists (select from %s where model_id = $1 and row_id = $2)', v_log) into v_there using p_model, v_row;
+    execute format('select exists (select from %s where model_id = $1 and (row_id = $2
+      or kind = ''r'' and ward_internal.names_row(detail, $2)))', v_log) into v_there using p_model, v_row;
   end if;
   if v_there is not true then
     perform ward_internal.fail('not_in_the_log', 'neither is there such a row, nor does the log know one',
@@ -165,13 +188,15 @@ declare
   v_row text := ward_internal.audit_row(p_tenant, v_model, p_row);
 begin
   return query
-    select min(e.at), e.subject, e.role, e.purpose, array_agg(distinct c.name order by c.name), e.row_id, e.database_role,
+    select min(e.at), e.subject, e.role, e.purpose, array_agg(distinct c.name order by c.name), r.id, e.database_role,
       e.address, e.application, array_agg(distinct e.id order by e.id)
     from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
     left join unnest(e.columns) as c (name) on true
+    cross join lateral (select case when e.detail -> 'rows' is null then e.row_id else v_row end as id) as r
     where e.kind = 'read' and e.table_name in (ward_internal.audit_table(p_table), v_model::text)
-      and (e.row_id = v_row or e.row_id is null)
-    group by e.context, e.statement, e.subject, e.role, e.purpose, e.row_id, e.database_role, e.address, e.application
+      and case when e.detail -> 'rows' is null then e.row_id = v_row or e.row_id is null
+        else ward_internal.names_row(e.detail, v_row) end
+    group by e.context, e.statement, e.subject, e.role, e.purpose, r.id, e.database_role, e.address, e.application
     order by 1, min(e.id);
 end
 $$;
@@ -187,14 +212,16 @@ returns table (
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   return query
-    select min(e.at), e.kind, e.operation, e.table_name, count(distinct e.row_id),
-      (array_agg(distinct e.row_id) filter (where e.row_id is not null))[1:20], array_agg(distinct c.name order by c.name)
-        filter (where c.name is not null), e.role, e.purpose, e.address, e.application, e.detail,
+    select min(e.at), e.kind, e.operation, e.table_name, count(distinct r.id),
+      (array_agg(distinct r.id) filter (where r.id is not null))[1:20], array_agg(distinct c.name order by c.name)
+        filter (where c.name is not null), e.role, e.purpose, e.address, e.application, d.detail,
       (array_agg(distinct e.id order by e.id))[1:20]
     from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
     left join unnest(e.columns) as c (name) on true
+    cross join lateral (select case when e.kind <> 'read' then e.detail end as detail) as d
+    left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
     where e.subject = p_subject
-    group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application, e.detail
+    group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application, d.detail
     order by 1, min(e.id);
   if not found and not exists (select from ward_internal.audit_entries(p_tenant, null, null) as e where e.subject = p_subject) then
     perform ward_internal.fail('not_in_the_log', 'nobody of that name is in the log',
@@ -247,9 +274,10 @@ create or replace function ward_internal.audit_activity(p_tenant uuid, p_from ti
 returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   select date_trunc('hour', at, 'UTC'), coalesce(subject, database_role), role,
-    count(distinct (table_name, row_id, statement)) filter (where kind = 'read'), count(*) filter (where kind = 'write'),
+    count(distinct (table_name, r.id, statement)) filter (where kind = 'read'), count(*) filter (where kind = 'write'),
     count(*) filter (where kind = 'event')
-  from ward_internal.audit_entries(p_tenant, p_from, p_to) group by 1, 2, 3 order by 1, 2
+  from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
+  left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true group by 1, 2, 3 order by 1, 2
 $$;
 comment on function ward_internal.audit_activity(uuid, timestamptz, timestamptz) is
   'rows read and written and events, by hour and subject (or database role, where nobody was logged in)';
@@ -260,8 +288,9 @@ create or replace function ward_internal.audit_anomalies(
 returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric, explanation text)
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   with per_day as materialized (
-    select subject, (at at time zone 'UTC')::date as day, count(distinct (table_name, row_id)) as rows
-    from ward_internal.audit_entries(p_tenant, p_from - interval '90 days', p_to)
+    select subject, (at at time zone 'UTC')::date as day, count(distinct (table_name, r.id)) as rows
+    from ward_internal.audit_entries(p_tenant, p_from - interval '90 days', p_to) as e
+    left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
     where kind = 'read' and subject is not null group by 1, 2
   ), compared as (
     select d.*, m.days, m.median, (

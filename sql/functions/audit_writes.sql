@@ -159,11 +159,10 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     case count(key_place)
       when 1 then min(case
         when type_id = any ('{int2, int4, int8, bpchar}'::regtype[]::oid[]) then value || '::text'
-        else ward_internal.canonical_expression(value, type_id) end) filter (where key_place is not null)
-      else format('jsonb_build_array(%s)::text', string_agg(case
-        when type_id = any ('{int2, int4, int8}'::regtype[]::oid[]) then value
-        when type_id = 'bpchar'::regtype then value || '::text'  -- blanks at its end are no part of the key
-        else ward_internal.canonical_expression(value, type_id) end, ', ' order by key_place) filter (where key_place is not null))
+        else format('jsonb_build_array(%s) ->> 0', image) end) filter (where key_place is not null)
+      else format('jsonb_build_array(%s)::text', string_agg(
+        case when type_id = 'bpchar'::regtype then value || '::text' else image end,  -- blanks at its end are no part of the key
+        ', ' order by key_place) filter (where key_place is not null))
     end,
     coalesce(string_agg(length, ' + ' order by place), '0'),
     format('array[%s]', string_agg(

@@ -45,7 +45,7 @@ _NOUNS = re.compile(
     r"|on_change|on_change_begin|on_name_change|missing_labels|model_faults|comments_on|grants_on"
     r"|shape_definition|view_statements|writers_are_behind"
     r"|audit_context|audit_expressions|audit_leaf|audit_writer|audit_writer_body|base_type|digest|image_expression"
-    r"|json_text|length_expression|long_columns|needed_settings|object_expression|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
+    r"|json_text|length_expression|long_columns|needed_settings|names_row|object_expression|rows_of|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
     r"|on_grant|relations_of|moved_row|stored_columns"

@@ -41,6 +41,9 @@ _COPY: Final = f"""
 _NO_TEXTS: Final = "\t\\N" * len(_TEXTS) + "\tt\n"
 _ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _ISO: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+_MANY: Final = 64  # rows that a statement read, from which on an entry names more than one
+_LONG: Final = 60_000  # bytes of ids in an entry: brokers take messages of a megabyte
+_INTEGER: Final = re.compile("0|-?[1-9][0-9]{0,17}")
 _NEAR: Final = timedelta(seconds=2)
 _LOOK_UP: Final = f"""
     select {COLUMNS} from ward_internal.audit_log as e where e.tenant_id = %s and e.id = %s
@@ -68,6 +71,7 @@ class _Form:
 
     tenant: str
     at: str
+    read: journal.Read
     data: tuple[str, str, str]
     line: tuple[str, str, str]
 
@@ -197,6 +201,7 @@ class Turn:
 
         ``months``: tenants' partitions that are known to be there.
         """
+        self._join_reads()
         for (tenant, defect), found in self._defects.items():
             told = {"defect": defect, "entries": found[:20], "count": len(found), "investigate": True}
             self.event("tampered_log", told, tenant)
@@ -238,6 +243,30 @@ class Turn:
                     copy.write("".join(lines[place : place + 500]).encode())
         self._items, self._groups, self._defects, self.size = [], {}, {}, 0
         return leaves
+
+    def _join_reads(self) -> None:
+        """Let one entry name the rows of a statement where they are many."""
+        items: list[Any] = list(self._items)
+        for group in self._groups.values():
+            if len(group.rows) < _MANY:
+                continue
+            places: dict[str, list[int]] = {}
+            for columns, place in group.rows.values():
+                places.setdefault(columns, []).append(place)
+            for columns, of_form in places.items():
+                first = items[of_form[0]]
+                if len(of_form) < _MANY or type(first) is not _Read:
+                    continue
+                joined = _join(group.forms[columns], [items[place].row for place in of_form])
+                for place in of_form:
+                    items[place] = None
+                items[of_form[0]] = joined
+        self._items = [
+            entry
+            for item in items
+            for entry in (item if isinstance(item, list) else [item])
+            if entry is not None
+        ]
 
     def _read(self, read: journal.Read) -> None:
         """Take a row that was read; of a row's messages the last names all columns, as a rule."""
@@ -300,6 +329,7 @@ def _form(read: journal.Read) -> _Form:
     return _Form(
         tenant,
         at,
+        read,
         (
             f'{{"at":"{at}","columns":{listed},"context":"{context}","format":1,"id":"',
             '","kind":"read","operation":"read","row":',
@@ -311,6 +341,31 @@ def _form(read: journal.Read) -> _Form:
             f"\t{columns.translate(_ESCAPES)}\t\\N{_NO_TEXTS}",
         ),
     )
+
+
+def _join(form: _Form, rows: list[str]) -> list[Stored]:
+    """Return entries, each of which names many rows: ids, and pairs of integers for ranges of them."""
+    numbers = sorted(int(row) for row in rows if _INTEGER.fullmatch(row))
+    parts: list[Any] = [row for row in rows if not _INTEGER.fullmatch(row)]
+    start = 0
+    for place in range(1, len(numbers) + 1):
+        if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:
+            first, last = numbers[start], numbers[place - 1]
+            parts += [[first, last]] if last - first > 1 else range(first, last + 1)
+            start = place
+    entries, piece, size = [], [], 0
+    for part in parts:
+        piece.append(part)
+        size += len(part) + 4 if isinstance(part, str) else 12
+        if size >= _LONG:
+            entries.append(_joined(form, piece))
+            piece, size = [], 0
+    return [*entries, _joined(form, piece)] if piece else entries
+
+
+def _joined(form: _Form, rows: list[Any]) -> Stored:
+    read, detail = form.read, json.dumps({"rows": rows}, ensure_ascii=False)
+    return (*_plain(read, form.at)[:9], None, read.columns, None, None, detail, *(None for _ in _TEXTS))
 
 
 def _plain(read: journal.Read, at: str) -> Stored:
