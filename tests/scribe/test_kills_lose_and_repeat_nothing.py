@@ -20,6 +20,7 @@ from tests.scribe.scribes import (
     read,
     sealed_ids,
     verified,
+    wait_for,
     wait_sealed,
     wait_signed,
     write,
@@ -105,6 +106,13 @@ def check(scribe: Scribe, tenant: UUID, load: Load) -> None:
     assert report.unsealed == 0 and report.entries == len(order)
 
 
+def begin(scribe: Scribe) -> None:
+    """Start the scribe, and wait until it has a slot: it keeps what is journalled from then on."""
+    scribe.start()
+    with scribe.database.admin() as connection:
+        wait_for(connection, 1, "select count(*) from ward_internal.scribe_state", seconds=60)
+
+
 def settle(scribe: Scribe, tenant: UUID) -> None:
     """Wait until all that is in the WAL now is sealed, then stop."""
     with scribe.database.admin() as connection:
@@ -128,8 +136,7 @@ def test_processes_are_killed_at_any_point(scribe: Scribe, what: str) -> None:
     with scribe.database.admin() as connection:
         tenant = new_tenant(connection)
     load = Load(scribe, tenant, 1)
-    scribe.start()
-    time.sleep(2)
+    begin(scribe)
     load.start()
     for _ in range(12):
         time.sleep(random.uniform(0.05, 1.5))
@@ -155,8 +162,7 @@ def test_postgresql_is_killed_at_any_point(scribe: Scribe) -> None:
         flush(connection)
         connection.execute("checkpoint")
     load = Load(scribe, tenant, 1)
-    scribe.start()
-    time.sleep(2)
+    begin(scribe)
     load.start()
     for _ in range(4):
         time.sleep(random.uniform(0.3, 1.5))

@@ -21,7 +21,8 @@ NUMBERS = [*range(-3, 40), *range(50, 90), 1000, 1002, 1003, 1005, 2**62]
 TEXTS = [f'é"\\\n{sha256(b"%d" % n).hexdigest()}' for n in range(300)] + ["7", "8", "9", "007", "[1, 2]"]
 FEW = range(10)
 NAMED = """
-  select bool_or(ward_internal.names_row(detail, %s)), bool_or(%s in (select ward_internal.rows_of(row_id, detail)))
+  select bool_or(ward_internal.names_row(detail, %s)),
+    bool_or(%s in (select ward_internal.rows_of(row_id, detail)))
   from ward_internal.audit_log where tenant_id = %s and detail is not null"""
 
 
