@@ -25,8 +25,8 @@ OURS, *_PARTS = re.split(
 CHANGES = {
     kind: query.strip().removesuffix(";") for kind, query in zip(_PARTS[::2], _PARTS[1::2], strict=True)
 }
-BY_HAND = {"table dropped"}
-"""Where not every mend is a statement."""
+BY_HAND = {"table dropped", "constraint dropped"}
+"""Where not every mend is a statement, or none runs: without the key of models no DDL does."""
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_every_function_is_known(
     problems = look(connection, "extension")
     there = {problem.object.replace(" ", "") for problem in problems}
     assert len(there) >= len(made)
-    for _ in range(3):
+    for _ in range(5):  # functions first, then what they are needed for
         mend(connection, problems)
         if not (problems := look(connection, "extension")):
             break

@@ -56,8 +56,13 @@ select name, format('drop trigger %s on %s; %s; alter table %2$s enable always t
 select name, format('alter trigger %s on %s rename to wk', tgname, name) from trg;
 
 -- rule added:
-select name, format('create rule wk as on update to %s do also nothing', name) from ours where relkind in ('r', 'p',
-  'v') and not model;
+-- to no registry table: DDL that writes there fails then
+select name, format('create rule wk as on update to %s do also nothing', name) from ours
+where relkind in ('r', 'p', 'v') and not model and (relkind = 'v' or not registry);
+
+-- rule on the registry added:
+select name, format('create rule wk as on update to %s do also nothing', name) from ours
+where name in ('ward_internal.tenants', 'ward_internal.tenant_keys');
 
 -- rule on a model table added:
 select name, format('create rule wk as on update to %s do also nothing', name) from ours where relkind in ('r', 'p',
@@ -115,9 +120,13 @@ select c.oid::regclass::text, format('revoke %s on %s from %I', a.privilege_type
 -- column added:
 select name, format('alter table %s add column wk int', name) from plain where registry;
 
--- default dropped:
-select name, format('alter table %s alter column %s drop default', name, column_name) from col where atthasdef and
-  attgenerated = '' and not model;
+-- default of the registry dropped:
+select name, format('alter table %s alter column %s drop default', name, column_name) from col
+where atthasdef and attgenerated = '' and registry and name <> 'ward_internal.tenants';
+
+-- default of wards dropped:
+select name, format('alter table %s alter column %s drop default', name, column_name) from col
+where atthasdef and attgenerated = '' and not model and not registry;
 
 -- default set:
 -- not of the whole log: its partitions would have it by right

@@ -59,9 +59,9 @@ def _oids(server: Server, function: str, names: Iterable[str]) -> dict[str, int]
 def _functions(server: Server) -> Iterator[Problem]:
     wanted = _manifest()["functions"]
     known = {oid: name for name, oid in _oids(server, "to_regprocedure", wanted).items()}
-    for name in wanted.keys() - known.values():
-        mend = f"{wanted[name]['statement']}; alter extension wardkey add function {name};"
-        yield Problem(name, "is missing", mend)
+    for name in wanted:  # in the order in which they can be made
+        if name not in known.values():
+            yield Problem(name, "is missing", f"{wanted[name]['statement']};")
     for oid, signature, *facts, body, plain, _ in server.rows(_query("functions")):
         if oid not in known:
             continue  # others-alone
@@ -211,7 +211,7 @@ def _others(server: Server) -> Iterator[Problem]:
     there = {signature: oid for oid, signature, *_ in server.rows(_query("functions"))}
     for text, kind, identity in server.rows(_query("others")):
         mend = f"drop {kind} {identity};"
-        if there.get(identity) in known:
+        if there.get(text.removeprefix("function ")) in known:
             mend = f"alter extension wardkey add function {identity};"
         yield Problem(text, "is none of wardkey's", mend)
 
