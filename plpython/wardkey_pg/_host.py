@@ -156,13 +156,17 @@ class PostgresHost:
 
         Not in a parallel plan.
         """
-        if _isolation.value < _REPEATABLE_READ:
+        if not self.has_old_snapshot():
             return self.query(sql, types, args)
         self._asked = sql, types, args
         # SPI looks with the active snapshot only from a STABLE function
         self.query("select ward_internal.look_up_now()")
         found, self._found = self._found, []
         return found
+
+    def has_old_snapshot(self) -> bool:
+        """Whether queries see what was committed when the transaction began, not now."""
+        return _isolation.value >= _REPEATABLE_READ
 
     def look_up_now(self) -> None:
         """Run what ``query_now`` was asked, under a snapshot of now."""

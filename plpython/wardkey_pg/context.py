@@ -107,6 +107,7 @@ class Host(Protocol):
     def query_now(
         self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
     ) -> list[Mapping[str, Any]]: ...
+    def has_old_snapshot(self) -> bool: ...
     def at_end(self, ended: Callable[[], None]) -> None: ...
     def at_exit(self, exiting: Callable[[], None]) -> None: ...
     def is_nested(self) -> bool: ...
@@ -380,10 +381,14 @@ class Session:
             self.logout()
             raise
         self._looked_up = time.monotonic()
-        if state["key_epoch"] != context.keys.epoch:
+        keys = context.keys
+        if state["key_epoch"] != keys.epoch:
             keys = self._keys(context.claims, state)
             keys.follow(context.keys)
             self._begin(context._replace(keys=keys), self._lasting)
+        if self._host.has_old_snapshot():  # whose rows may be under keys that were retired since
+            rows = self._host.query(KEYS, ["uuid"], [keys.tenant])
+            keys.follow(TenantKeys(keys.tenant, 0, [WrappedKey(**row) for row in rows]))
 
     def release(self, key: WrappedKey) -> bytes:
         """Have the keeper release a DEK of the current tenant on the current token."""

@@ -133,6 +133,9 @@ class Backend:
 
     query_now = query
 
+    def has_old_snapshot(self) -> bool:
+        return False
+
     def at_end(self, ended: Callable[[], None]) -> None:
         self._ended = ended
 
