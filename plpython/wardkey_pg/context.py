@@ -9,7 +9,8 @@ Invariants:
 * A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction
   looks tenant and issuer up again. So does a transaction that lasts longer than a second, query by query:
   always as they are committed now, not as the transaction's snapshot has them.
-* The tenant of the token is the tenant of ``session_user``. A transaction has one tenant.
+* The tenant of the token is the tenant of ``session_user``. A transaction has one tenant and one subject,
+  also after a logout: a cursor that one opened is not fetched by another.
 * An attempt to log in ends the context there was, also when it fails.
 * A value under a key that is newer than the context has the registry looked at again, once per key.
 * Past the token's expiry no query begins, neither a client's own nor one of a DO block or function. A query
@@ -163,6 +164,7 @@ class Session:
         "_slot_found",
         "_tally",
         "_verified",
+        "_who",
         "openers",
         "sealers",
         "stamp",
@@ -177,6 +179,7 @@ class Session:
         self._slot_found = float("-inf")
         self._settings: dict[str, str] = {}
         self._context: Context | None = None
+        self._who: tuple[str, str] | None = None
         self._reads: Reads | None = None
         self.stamp = _NEVER
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
@@ -191,11 +194,10 @@ class Session:
 
         Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive, AuditUnavailable.
         """
-        previous = self._context if self._is_current else None
         self.logout()
         digest, claims, generation = self._verify(token)
-        if previous is not None and previous.claims.tenant_id != claims.tenant_id:
-            raise WrongTenant("this transaction already has another tenant's context")
+        if self._who not in (None, (claims.tenant_id, claims.subject)):
+            raise WrongTenant("this transaction already has the context of another tenant or subject")
         state = self._state(claims)
         if state["generation"] != generation:  # the issuer changed since this token was looked at
             self._verified.pop(digest, None)
@@ -206,6 +208,7 @@ class Session:
         self._check_journal()
         login = self._login(digest, claims, state["purpose"], state["application"])
         self._begin(Context(claims, keys, token, login, generation), lasting)
+        self._who = claims.tenant_id, claims.subject
 
     def logout(self) -> None:
         self._context = None
@@ -214,6 +217,7 @@ class Session:
 
     def end_transaction(self) -> None:
         """End the context with its transaction; one that lasts is looked up again in the next."""
+        self._who = None
         if self._lasting:
             self._is_current = False
             self._forget_statement()

@@ -51,7 +51,7 @@ class TokenExpired(ContextError):
 class WrongTenant(ContextError):
     sqlstate = "WK004"
     default_message = "token belongs to another tenant"
-    default_hint = "connect as the login role of the token's tenant; one transaction has one tenant"
+    default_hint = "connect as the login role of the token's tenant; a transaction has one tenant and subject"
 
 
 class TenantNotActive(ContextError):

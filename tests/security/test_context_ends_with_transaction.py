@@ -108,6 +108,20 @@ def test_cursor_of_an_ended_transaction_is_gone_unless_held(wards: Wards) -> Non
             connection.execute("fetch all held")
 
 
+@pytest.mark.parametrize("logout", ["select", "select ward.logout()"])
+def test_cursor_is_not_fetched_by_another_subject(wards: Wards, logout: str) -> None:
+    with wards.attacker(None) as connection, connection.transaction():
+        connection.execute("select ward.login(%s)", [wards.token(subject="first")])
+        connection.execute("declare names cursor for select name from patients order by id")
+        assert connection.execute("fetch names").fetchall() == [("Ann Alpha",)]
+        connection.execute(logout)
+        with refused("WK004"), connection.transaction():
+            connection.execute("select ward.login(%s)", [wards.token(subject="second")])
+        with refused("WK001"), connection.transaction():
+            connection.execute("fetch names")
+        connection.execute("select ward.login(%s)", [wards.token(subject="first")])
+
+
 def test_prepared_statement_of_another_client_sees_nothing(wards: Wards) -> None:
     with wards.attacker(None) as connection:
         connection.execute("begin")

@@ -80,6 +80,7 @@ def test_a_sessions_ends_when_the_tenant_is_suspended(backend: Backend) -> None:
 
 def test_a_transactions_does_not_become_a_sessions(backend: Backend) -> None:
     backend.session.login(backend.token(), lasting=True)
+    backend.begin()
     backend.session.login(backend.token(sub="nurse.b"))
     assert subject(backend) == "nurse.b"
     backend.begin()
