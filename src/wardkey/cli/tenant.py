@@ -116,7 +116,7 @@ def list_(context: Context) -> None:
 @click.argument("value", required=False)
 @pass_context
 def bound(context: Context, slug: str, name: str, value: str | None) -> None:
-    """Set a bound of a tenant's role; its default without VALUE.
+    """Set a bound of a tenant's role, or its default.
 
     NAME: connections, or a setting that its sessions begin with: work_mem, statement_timeout, lock_timeout,
     idle_in_transaction_session_timeout, idle_session_timeout, transaction_timeout (PostgreSQL 17). A tenant
