@@ -107,9 +107,10 @@ def export_clear(
         _record(source, tenant, "export begun", subject, {"sealed": False})
         written = []
         for number, table in enumerate(declared.tables):
-            if number:
-                _log_in(ward, token, tenant["id"])
             face = sql.Identifier(tenant["schema_name"], table.face)
+            # waits for locks without a token, which might expire meanwhile
+            ward.execute(sql.SQL("select from {} limit 0").format(face))
+            _log_in(ward, token, tenant["id"])
             columns = [column.name for column in table.written]
             written.append(_write_table(ward, face, table, columns, _new_name(directory, table, number)))
             source.done(table.face, written[-1]["rows"])
