@@ -8,6 +8,7 @@ that change or drop a tenant make one with ``database.new_tenant()``.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def _runs_tests(config: pytest.Config) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a run in the background of a script ignores SIGINT, and so would every command that a test interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("WARDKEY_HOME", "WARDKEY_DSN"):
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):
