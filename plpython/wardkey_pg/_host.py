@@ -190,7 +190,7 @@ class PostgresHost:
     def refuse_temporary_files(self) -> None:
         """Let this backend write no temporary file: they are on a disk, and would hold plaintext.
 
-        Tenants' login roles have the setting; whoever is in their place, or was restored without it, gets it.
+        Tenants' login roles have the setting; a role in their place, or one restored without it, gets it.
         """
         if _temp_file_limit.value != 0:
             self.query("select pg_catalog.set_config('temp_file_limit', '0', false)")

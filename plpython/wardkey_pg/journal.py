@@ -119,7 +119,7 @@ def event(
 
 def decode(message: bytes) -> Read | Event:
     """Return what a message says. Raises Malformed."""
-    from uuid import UUID  # whoever writes messages does without
+    from uuid import UUID  # writers of messages do without
 
     if len(message) < _HEAD.size:
         raise Malformed("is too short")

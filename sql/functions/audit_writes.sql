@@ -301,7 +301,7 @@ begin
 end
 $$;
 comment on function ward_internal.build_audit_writer(uuid, ward_internal.tenants) is
-  'makes the trigger function of a leaf that writes an entry per row; a definer: whoever may change a row of the leaf, by whatever '
+  'makes the trigger function of a leaf that writes an entry per row; a definer: a role that may change a row of the leaf, by whatever '
   'mistake, may not write the log';
 
 create or replace function ward_internal.build_audit_trigger(p_model uuid, p_tenant ward_internal.tenants) returns void

@@ -29,7 +29,7 @@ end
 $$;
 comment on function ward_internal.refuse_faults(uuid) is 'raises if this transaction made a fault; older ones do not hinder their mending';
 
--- definer because whoever alters anything in the database runs it, and may not read the registry
+-- definer because any role that alters something in the database runs it, and may not read the registry
 create or replace function ward_internal.on_change_begin() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -46,7 +46,7 @@ end
 $$;
 revoke execute on function ward_internal.on_change_begin() from public;
 
--- definer because whoever alters anything in the database runs it, and may not read the registry
+-- definer because any role that alters something in the database runs it, and may not read the registry
 create or replace function ward_internal.on_change() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -93,7 +93,7 @@ $$;
 revoke execute on function ward_internal.on_change() from public;
 comment on function ward_internal.on_change() is 'carries what was done to a model table to shape and faces, or refuses it';
 
--- definer because whoever alters anything in the database runs it, and may not read the registry
+-- definer because any role that alters something in the database runs it, and may not read the registry
 create or replace function ward_internal.on_name_change() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
