@@ -208,6 +208,7 @@ def test_a_login_is_journalled_once_for_a_token_and_its_circumstances(ward: Back
         return [one.texts.get("purpose") for one in found]
 
     token = ward.token(sub="dr.house")
+    ward.begin()
     ward.session.login(token)
     assert logins() == [None, None]  # the fixture's is another
     for _ in range(3):
@@ -218,6 +219,7 @@ def test_a_login_is_journalled_once_for_a_token_and_its_circumstances(ward: Back
     ward.begin()
     ward.session.login(token)
     assert logins() == [None, None, "treatment"]
+    ward.begin()
     ward.session.login(ward.token(purpose="research"))
     assert logins()[-1] == "research"
     assert [one for one in ward.journalled() if isinstance(one, Event)][-1].detail.get("purpose") is None  # type: ignore[union-attr]
