@@ -145,7 +145,7 @@ revoke execute on function ward_internal.on_name_change() from public;
 comment on function ward_internal.on_name_change() is
   'makes faces anew that name what has another name now; refuses to rename a label that sealed values hold, or a ward''s schema';
 
--- definer because whoever drops anything in the database runs it, and may not read the registry
+-- definer because any role that drops something in the database runs it, and may not read the registry
 create or replace function ward_internal.on_drop() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -251,7 +251,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_stack text;
   v_change record;
-  -- whoever else grants something to a tenant's role owns it: that is no business of the tenant's log
+  -- another role that grants something to a tenant's role owns it: that does not belong in the tenant's log
   v_is_superuser boolean := (select rolsuper from pg_roles where rolname = session_user);
 begin
   get diagnostics v_stack = pg_context;

@@ -1,4 +1,4 @@
--- DDL waits for sessions that use what it changes, and whoever comes later waits behind it: a tenant's session that stays
+-- DDL waits for sessions that use what it changes, and later sessions wait behind it: a tenant's session that stays
 -- in a transaction would stop DDL, and with it every ward. So functions of ward take their locks together or not at all
 -- (ward_internal.lock_together), and other DDL waits for seconds. Nothing keeps a tenant from holding locks in its own ward,
 -- also without a token: ward.lock_holders says who does.

@@ -72,7 +72,7 @@ begin
 end
 $$;
 
--- Whoever changes tables that transactions use gives way to them: it takes all of its locks at once or none, waits less
+-- What changes tables that transactions use gives way to them: it takes all of its locks at once or none, waits less
 -- than deadlock_timeout for each, and begins anew. So it is in no deadlock for longer than a client would notice.
 
 create or replace function ward_internal.lock_holders(p_relation regclass) returns text

@@ -1,7 +1,7 @@
 """From an identity provider's JWKS (RFC 7517), a file or a URL, to an issuer document.
 
 Providers publish more than wardkey takes: certificates, encryption keys, keys without ``alg``, of other
-curves, malformed ones. What is not needed or not good is left out, and whoever asks is told; a private key is
+curves, malformed ones. What is not needed or not good is left out, and the caller is told; a private key is
 refused.
 """
 
