@@ -16,36 +16,36 @@ from typing import Any
 _SQL = Path(__file__).resolve().parent
 # functions that others name in views, defaults or SQL-standard bodies come first
 _FUNCTIONS = (
-    "errors",
-    "locks",
-    "context",
-    "sealing",
-    "model_columns",
-    "audit",
-    "model_names",
-    "audit_writes",
-    "model_schemas",
-    "dependents",
-    "faces",
-    "models",
-    "model_faults",
-    "model_changes",
-    "unprotect",
-    "keys",
-    "tenants",
-    "rotation",
-    "resealing",
-    "shredding",
-    "issuers",
-    "audit_retention",
-    "audit_questions",
-    "audit_compare",
-    "audit_export",
-    "upsert",
-    "counters",
-    "reflection",
-    "events",
-    "hardening",
+    "tenancy/errors",
+    "tenancy/locks",
+    "tenancy/context",
+    "sealing/sealing",
+    "models/columns",
+    "audit/log",
+    "models/names",
+    "audit/writes",
+    "models/schemas",
+    "models/dependents",
+    "models/faces",
+    "models/protect",
+    "models/faults",
+    "models/changes",
+    "models/unprotect",
+    "keys/keys",
+    "tenancy/tenants",
+    "keys/rotation",
+    "sealing/resealing",
+    "keys/shredding",
+    "tenancy/issuers",
+    "audit/retention",
+    "audit/questions",
+    "audit/compare",
+    "audit/export",
+    "models/upsert",
+    "tenancy/counters",
+    "models/reflection",
+    "tenancy/events",
+    "tenancy/hardening",
 )
 
 
@@ -81,7 +81,10 @@ def update(delta: str, *, is_last: bool = True) -> str:
 def build(target: Path) -> list[Path]:
     """Write all scripts into ``target`` and return their paths."""
     target.mkdir(parents=True, exist_ok=True)
-    missing = {path.stem for path in (_SQL / "functions").glob("*.sql")} ^ set(_FUNCTIONS)
+    functions = _SQL / "functions"
+    missing = {
+        path.relative_to(functions).with_suffix("").as_posix() for path in functions.rglob("*.sql")
+    } ^ set(_FUNCTIONS)
     if missing:
         raise SystemExit(f"build.py: functions/ and its order disagree about: {', '.join(sorted(missing))}")
     new = version()

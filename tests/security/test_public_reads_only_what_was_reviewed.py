@@ -2,8 +2,9 @@
 
 ``public/N.txt`` is what version N adds to N - 1: a line per function, or ``relation: columns``. A name that a
 new version of PostgreSQL adds fails here until somebody has read its documentation and either put it there or
-closed it in ``sql/functions/hardening.sql``. Left out: functions labelled immutable, which read no state, and
-those that no query can call or belong to a type (arguments of type internal, triggers, input and output).
+closed it in ``sql/functions/tenancy/hardening.sql``. Left out: functions labelled immutable, which read no
+state, and those that no query can call or belong to a type (arguments of type internal, triggers, input and
+output).
 """
 
 from __future__ import annotations

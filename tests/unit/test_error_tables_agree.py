@@ -12,8 +12,9 @@ from wardkey_pg import errors as inside
 from wardkey import errors as client
 
 _SQL = Path(__file__).parents[2] / "sql"
-_SOURCES = [path.read_text() for path in sorted(_SQL.glob("functions/*.sql"))]
-_TABLE = dict(re.findall(r"when '(\w+)' then '(WK\d{3})'", (_SQL / "functions/errors.sql").read_text()))
+_SOURCES = [path.read_text() for path in sorted(_SQL.glob("functions/**/*.sql"))]
+_ERRORS = (_SQL / "functions/tenancy/errors.sql").read_text()
+_TABLE = dict(re.findall(r"when '(\w+)' then '(WK\d{3})'", _ERRORS))
 
 
 def _condition(cls: type[inside.WardError]) -> str:

@@ -126,7 +126,7 @@ def test_definers_say_why_and_are_not_publics() -> None:
     for function in definers:
         (text,) = [
             path.read_text()
-            for path in SQL.glob("functions/*.sql")
+            for path in SQL.glob("functions/**/*.sql")
             if f"function {function.name}(" in path.read_text()
             and "create or replace function " + function.name + "(" in path.read_text()
         ]

@@ -56,7 +56,7 @@ _MEMBERS = (
     "columns", "old", "new", "detail", "subject", "role", "purpose", "database_role", "address",
     "application",
 )  # fmt: skip
-_NAME = re.compile(r'"((?:[^"]|"")*)"(?:,|\Z)|([^",]*)(?:,|\Z)')  # as in sql/functions/audit_export.sql
+_NAME = re.compile(r'"((?:[^"]|"")*)"(?:,|\Z)|([^",]*)(?:,|\Z)')  # as in sql/functions/audit/export.sql
 _GROUP = 5_000  # rows fetched at a time
 _FAR = 100_000  # ids further apart are looked for on their own
 

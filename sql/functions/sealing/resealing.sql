@@ -95,4 +95,4 @@ $$;
 comment on function ward_internal.reseal(text, uuid, bigint, integer) is
   'one batch: the values in p_blocks blocks of a tenant''s leaf from p_from_block on, moved to the active key. Returns rows '
   'and values moved, values that do not open (left alone, named in ward.events), rows that others had locked, and the next '
-  'block, NULL at the end. Without a model it only notes which transactions run (see rotation.sql). Errors: WK215 paused';
+  'block, NULL at the end. Without a model it only notes which transactions run (see keys/rotation.sql). Errors: WK215 paused';
