@@ -44,9 +44,9 @@ build:
 install: build
 	@tools/install-extension.sh "$(PG_CONFIG)" "$(DESTDIR)"
 
-# cryptography and wardkey_pg for the interpreter that the server embeds.
+# cryptography and our own modules for the interpreter that the server embeds.
 install-python:
-	@PYTHONPATH=src:plpython $(PYTHON3) -m wardkey.server --pg-config "$(PG_CONFIG)" "$(DESTDIR)$(PYTHON_DIRECTORY)"
+	@PYTHONPATH=src:plpython $(PYTHON3) -m wardkey.install --pg-config "$(PG_CONFIG)" "$(DESTDIR)$(PYTHON_DIRECTORY)"
 
 clean:
 	rm -rf .venv sql/dist bench/results

@@ -25,9 +25,10 @@ from uuid import uuid4
 
 import psycopg
 
-from wardkey import issuers, tenants
+from wardkey.embedded import Cluster, Home
+from wardkey.identity import issuers
 from wardkey.keys.kek import Keks
-from wardkey.server import Cluster, Home
+from wardkey.tenants import provisioning as tenants
 
 __all__ = [
     "RESULTS",

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
+from wardkey_core import keeper_client as client
+
+from wardkey.embedded import Cluster, kms_choice
+from wardkey.embedded.kms_choice import Choice
 from wardkey.errors import KeeperUnavailable
-from wardkey.keeper import client
 from wardkey.kms import configured
-from wardkey.server import Cluster, kms_choice
-from wardkey.server.kms_choice import Choice
 
 __all__ = ["PROVIDERS", "Provider", "keeper", "provider"]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from _common import RESULTS, Figure, line
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from wardkey_core.log import entry
+from wardkey_core.log.checkpoint import fingerprint, sign
+from wardkey_core.log.exportfile import Header, Writer
+from wardkey_core.log.merkle import Range, leaf_hash
 
-from wardkey.audit import entry
-from wardkey.audit.checkpoint import fingerprint, sign
-from wardkey.audit.exportfile import Header, Writer
-from wardkey.audit.merkle import Range, leaf_hash
 from wardkey.audit.prove import prove
 from wardkey.audit.verify import verify
 

@@ -15,12 +15,12 @@ from uuid import UUID
 
 from _common import Connection, Database, Figure, Server, Subject, Tenant, cpu_seconds, main, measure
 from _kms import PROVIDERS, Provider, keeper, provider
-from wardkey_pg.envelope import key_aad
+from wardkey_core import keeper_client as client
+from wardkey_core.envelope import key_aad
 
-from wardkey._files import write_atomically
-from wardkey.keeper import client
+from wardkey.daemon.files import write_atomically
+from wardkey.embedded.kms_choice import credential_files
 from wardkey.kms import KekRef, open_kms
-from wardkey.server.kms_choice import credential_files
 
 ROUNDS, WARMUP = 101, 5
 TTL = 0.01

@@ -16,8 +16,7 @@ from threading import Barrier
 import psycopg
 from _common import Database, Figure, Server, Tenant, main
 from _kms import keeper
-
-from wardkey.keeper import client
+from wardkey_core import keeper_client as client
 
 BACKENDS, TENANTS = 300, 20
 

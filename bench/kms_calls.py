@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from _common import Figure, Server, Tenant, main
 from _kms import keeper
-
-from wardkey.keeper import client
+from wardkey_core import keeper_client as client
 
 TENANTS, BACKENDS = 5, 20
 TTL = 8.0

@@ -17,8 +17,8 @@ from pathlib import Path
 from uuid import UUID
 
 from _common import Connection, Figure, Server, cpu_seconds, main
+from wardkey_core.log.merkle import Range, leaf_hash
 
-from wardkey.audit.merkle import Range, leaf_hash
 from wardkey.audit.source import COLUMNS, bytes_of
 from wardkey.publisher import config
 from wardkey.publisher.config import Configuration

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 
 from _common import Connection, Figure, Server, cpu_seconds, main
+from wardkey_core import keeper_client as client
 
-from wardkey.keeper import client
 from wardkey.keys import run as worker
 
 ROWS, SEALED = 40_000, 5

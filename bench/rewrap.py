@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 from _common import Figure, Server, cpu_seconds, main
 from _kms import PROVIDERS, Provider, keeper, provider
+from wardkey_core import keeper_client as client
 
-from wardkey.keeper import client
 from wardkey.keys.orchestrator import Orchestrator
 from wardkey.keys.rewrap import Result
 

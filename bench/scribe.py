@@ -56,7 +56,7 @@ def wait_for(connection: Connection, query: str, *values: Any) -> None:
 
 
 def emit(connection: Connection, tenant: UUID) -> None:
-    """Journal ENTRIES reads, of four columns each (the format: wardkey_pg.journal)."""
+    """Journal ENTRIES reads, of four columns each (the format: wardkey_core.journal)."""
     heads = [
         struct.pack(
             ">Bc16s16sq", 1, b"r", tenant.bytes, (number // 50).to_bytes(16), _START + number * 20_000

@@ -1,4 +1,4 @@
-"""Alembic's environment. ``wardkey.migrations`` gives the connection and ends the transaction."""
+"""Alembic's environment. ``wardkey.install.migrations`` gives the connection and ends the transaction."""
 
 from alembic import context
 

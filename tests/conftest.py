@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.database import Database, clone, make_template
 from tests.support.homes import make_directory, remove_abandoned, throw_away
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
 
 _HOME = "WARDKEY_TEST_HOME"
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import plpy
-
-from .errors import BY_SQLSTATE, WardError
-from .journal import PREFIX
+from wardkey_core.errors import BY_SQLSTATE, WardError
+from wardkey_core.journal import PREFIX
 
 __all__ = ["PostgresHost", "boundary", "keep_refusal", "statement_started", "take_refusal"]
 

@@ -29,9 +29,9 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
-from . import journal
-from .envelope import ColumnKey
-from .errors import (
+from wardkey_core import journal
+from wardkey_core.envelope import ColumnKey
+from wardkey_core.errors import (
     AuditUnavailable,
     CommitmentMismatch,
     ContextError,
@@ -48,12 +48,13 @@ from .errors import (
     WardError,
     WrongTenant,
 )
-from .identity import bytes_of, text_of
+from wardkey_core.identity import bytes_of, text_of
+from wardkey_core.tokens import Claims, Issuer, unverified_issuer, verify
+
 from .keeper import KeeperClient
 from .keyring import Keyring, Sealer, TenantKeys, WrappedKey
 from .reads import Column, Opener, Reads
 from .tally import Tally
-from .tokens import Claims, Issuer, unverified_issuer, verify
 
 __all__ = ["KEYS", "Context", "Host", "Session"]
 

@@ -11,10 +11,19 @@ from functools import partial
 from hmac import compare_digest
 from typing import Any
 
+from wardkey_core.errors import (
+    NoContext,
+    RoleMayNotWrite,
+    Unsupported,
+    VersionMismatch,
+    WardError,
+    WrongTenant,
+)
+from wardkey_core.tokens import Issuer
+
 from . import __version__
 from ._host import PostgresHost, boundary, keep_refusal, statement_started, take_refusal
 from .context import Context, Session
-from .errors import NoContext, RoleMayNotWrite, Unsupported, VersionMismatch, WardError, WrongTenant
 from .keyring import WrappedKey
 from .sealing import (
     make_seal,
@@ -26,7 +35,6 @@ from .sealing import (
     sealer_slowly,
 )
 from .statements import ignores_conflicts
-from .tokens import Issuer
 
 __all__ = ["bind"]
 
@@ -171,7 +179,7 @@ def _rewrap_key(
 
 
 def _reseal(*args: Any) -> str:
-    from .resealing import reseal  # most backends never do
+    from .resealing import reseal
 
     global _resealing
     _resealing = True

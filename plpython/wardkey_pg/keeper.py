@@ -14,7 +14,8 @@ from _socket import AF_UNIX, SOCK_STREAM, socket  # module socket takes 3 ms of 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .errors import BY_SQLSTATE, KeeperBusy, KeeperUnavailable, KeyRefused, WardError
+from wardkey_core.errors import BY_SQLSTATE, KeeperBusy, KeeperUnavailable, KeyRefused, WardError
+
 from .keyring import WrappedKey
 
 __all__ = ["KeeperClient"]

@@ -10,9 +10,10 @@ from hmac import compare_digest
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, version_of
-from .errors import CommitmentMismatch, KeyUnknown
-from .identity import bytes_of
+from wardkey_core.envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, version_of
+from wardkey_core.errors import CommitmentMismatch, KeyUnknown
+from wardkey_core.identity import bytes_of
+
 from .reads import Column, Reads
 
 __all__ = ["Keyring", "Sealer", "TenantKeys", "WrappedKey", "nonce"]

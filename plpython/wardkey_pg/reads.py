@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from . import journal
-from .envelope import ColumnKey
-from .identity import text_of
+from wardkey_core import journal
+from wardkey_core.envelope import ColumnKey
+from wardkey_core.identity import text_of
 
 __all__ = ["Column", "Opener", "Reads"]
 

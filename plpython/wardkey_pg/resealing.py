@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from wardkey_core.envelope import header
+from wardkey_core.errors import KeeperUnavailable, KeyUnknown
+from wardkey_core.identity import bytes_of
+
 from .context import KEYS, Host, Session
-from .envelope import header
-from .errors import KeeperUnavailable, KeyUnknown
-from .identity import bytes_of
 from .keyring import WrappedKey
 
 __all__ = ["reseal"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
+from wardkey_core.envelope import ColumnKey
+from wardkey_core.errors import NoContext, OpenFailed
 
 from .context import Session
-from .envelope import ColumnKey
-from .errors import NoContext, OpenFailed
 from .keyring import nonce
 
 __all__ = [

@@ -44,7 +44,7 @@ comment on column ward_internal.audit_log.id is 'unique in the whole database; n
 comment on column ward_internal.audit_log.statement is 'when the client''s statement began, microseconds since 2000-01-01 UTC';
 comment on column ward_internal.audit_log.kind is 'w write, r read, e event';
 comment on column ward_internal.audit_log.journalled is
-  'came through the journal (see wardkey_pg/journal.py) and was inserted by the scribe, not by the transaction itself';
+  'came through the journal (see wardkey_core/journal.py) and was inserted by the scribe, not by the transaction itself';
 comment on column ward_internal.audit_log.context is
   'which login: subject, role, purpose, database role, address and application are those of the entry with operation login '
   'and this context; they stand here only where there is no context';

@@ -21,7 +21,7 @@ WardError                  sqlstate, message, hint
 │   └── SlotMissing · SlotInUse · SlotMoved · StreamLost · StreamDamaged
 └── PublisherError         Kafka, and the publisher that brings the audit log there
 
-The classes of the database's own errors are those of ``wardkey_pg.errors``, which alone names SQLSTATEs.
+The classes of the database's own errors are those of ``wardkey_core.errors``, which alone names SQLSTATEs.
 The client library raises other database errors (a unique violation, say) as psycopg does.
 """
 
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wardkey_pg.errors import (
+from wardkey_core.errors import (
     BY_SQLSTATE,
     AdministrationError,
     AuditUnavailable,

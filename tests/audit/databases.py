@@ -12,11 +12,11 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from psycopg.types.json import Jsonb
+from wardkey_core.log import entry
+from wardkey_core.log.checkpoint import Signed, fingerprint, sign
+from wardkey_core.log.merkle import Range, leaf_hash
 
 from tests.support.database import Connection
-from wardkey.audit import entry
-from wardkey.audit.checkpoint import Signed, fingerprint, sign
-from wardkey.audit.merkle import Range, leaf_hash
 from wardkey.audit.source import COLUMNS, bytes_of, entry_of
 
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)  # a Monday

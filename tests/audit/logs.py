@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from wardkey.audit import entry
-from wardkey.audit.checkpoint import Signed, sign
-from wardkey.audit.exportfile import Header, Writer
-from wardkey.audit.merkle import Range, leaf_hash
+from wardkey_core.log import entry
+from wardkey_core.log.checkpoint import Signed, sign
+from wardkey_core.log.exportfile import Header, Writer
+from wardkey_core.log.merkle import Range, leaf_hash
 
 TENANT = "3ffafb0c-6efc-5c65-1e98-7832b77c9cda"
 OTHER = "5ee6a7bd-a9ae-e640-67ce-4856af58d2aa"

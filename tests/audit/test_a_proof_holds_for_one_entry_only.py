@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wardkey_core.log.canonical import NotCanonical
+from wardkey_core.log.checkpoint import fingerprint
 
 from tests.audit.logs import OTHER, Log, make_entry, moment
 from tests.vectors import check_audit
-from wardkey.audit.canonical import NotCanonical
-from wardkey.audit.checkpoint import fingerprint
 from wardkey.audit.prove import NotProven, Proof, prove
 
 _LOG = Log.of(5, 8, 20, 23)

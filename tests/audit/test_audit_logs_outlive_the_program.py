@@ -12,11 +12,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wardkey_core.log import entry, merkle
+from wardkey_core.log.checkpoint import Checkpoint, Signed, fingerprint, verify_chain
 
 from tests.audit.logs import Log
 from tests.vectors import check_audit
-from wardkey.audit import entry, merkle
-from wardkey.audit.checkpoint import Checkpoint, Signed, fingerprint, verify_chain
 from wardkey.audit.prove import Proof, prove
 from wardkey.audit.verify import verify
 

@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from wardkey_core.log.canonical import NotCanonical
+from wardkey_core.log.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, sign, verify_chain
 
 from tests.audit.logs import OTHER, Log, make_entry, moment
-from wardkey.audit.canonical import NotCanonical
-from wardkey.audit.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, sign, verify_chain
 
 _LOG = Log.of(3, 3, 7, 12)
 

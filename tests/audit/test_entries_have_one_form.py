@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wardkey_core.log import canonical, entry
+from wardkey_core.log.canonical import NotCanonical
 
 from tests.audit.logs import make_entry
-from wardkey.audit import canonical, entry
-from wardkey.audit.canonical import NotCanonical
 
 _TEXT = st.text(st.characters(codec="utf-8"))
 _DIGITS = st.integers(1, 10**19 - 1).map(str)

@@ -12,12 +12,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wardkey_core.log import canonical, entry
+from wardkey_core.log.checkpoint import Signed, fingerprint
+from wardkey_core.log.merkle import leaf_hash
 
 from tests.audit.logs import OTHER, TENANT, Log, make_entry, moment
-from wardkey.audit import canonical, entry
 from wardkey.audit.blame import Ids, first_difference
-from wardkey.audit.checkpoint import Signed, fingerprint
-from wardkey.audit.merkle import leaf_hash
 from wardkey.audit.report import Defect, Report
 from wardkey.audit.verify import verify
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from wardkey.audit import merkle
-from wardkey.audit.merkle import Range, collect, consistency_ranges, extends, includes, inclusion_ranges
+from wardkey_core.log import merkle
+from wardkey_core.log.merkle import Range, collect, consistency_ranges, extends, includes, inclusion_ranges
 
 _VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "audit.json").read_text())["rfc6962"]
 

@@ -8,9 +8,9 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wardkey_core.log import canonical
 
 from tests.audit.logs import Log, make_entry, moment
-from wardkey.audit import canonical
 from wardkey.audit.report import Report
 from wardkey.audit.verify import verify
 

@@ -19,7 +19,7 @@ from tests.support.database import Connection, Database, clone
 from wardkey.audit.exporter import Period, export
 from wardkey.audit.source import COLUMNS, bytes_of
 from wardkey.audit.verify import verify
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 names = st.lists(text.filter(bool), min_size=1, max_size=4)

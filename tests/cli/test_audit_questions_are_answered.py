@@ -13,7 +13,7 @@ import pytest
 from tests.audit.databases import SCRIPT, SECRET, START, Filled, clinic_month
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 QUESTIONS = [
     "audit_entries()",

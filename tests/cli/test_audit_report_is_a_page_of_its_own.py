@@ -12,7 +12,7 @@ from tests.audit.databases import SCRIPT, SECRET, Filled, clinic_month
 from tests.support.chromium import Chromium
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 
 from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
-from wardkey import issuers
 from wardkey.demo import attacks, data, load
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
+from wardkey.identity import issuers
 
 
 @pytest.fixture(scope="module")

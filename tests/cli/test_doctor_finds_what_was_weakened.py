@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.database import Database, clone
 from wardkey.doctor import Problem, Server, checks, diagnose
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 ANY: set[str] = set()  # more than can be said
 LEAF = "{ward}.patients_sealed"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from wardkey.doctor import Problem, Server, checks
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
 
 ALL = {check.name: check for theme in checks().values() for check in theme}
 OURS = ("scribe-exists", "scribe-at-work", "scribe-required", "scribe-room", "checkpoints-verify")

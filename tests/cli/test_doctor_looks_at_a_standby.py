@@ -14,8 +14,8 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.support.homes import make_directory, throw_away
-from wardkey.server import Cluster
-from wardkey.server.processes import clean_environment, run
+from wardkey.daemon.processes import clean_environment, run
+from wardkey.embedded import Cluster
 
 
 @pytest.fixture(scope="module")

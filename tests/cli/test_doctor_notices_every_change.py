@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.database import Database, clone
 from wardkey.doctor import Problem, Server, checks
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 THEMES = ("extension", "wards", "models", "roles", "privileges")
 

@@ -18,12 +18,12 @@ from psycopg.types.json import Jsonb
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.support.tokens import document
+from wardkey.daemon.processes import clean_environment, run
 from wardkey.doctor import Check, Problem, Server, checks, keeper, versions
 from wardkey.doctor.settings import LOG_SETTINGS
+from wardkey.embedded import Cluster, Home
+from wardkey.embedded.kms_choice import Choice, forget, use
 from wardkey.kms.configured import Configuration, write
-from wardkey.server import Cluster, Home
-from wardkey.server.kms_choice import Choice, forget, use
-from wardkey.server.processes import clean_environment, run
 
 ALL = {check.name: check for theme in checks().values() for check in theme}
 LEAKS = {

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.database import Database, clone
 from wardkey.doctor import Problem, Server, checks, remember
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 BY_HAND = {
     "tenant byhand": "insert into ward_internal.tenants (slug, name, schema_name, login_role)"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import Wardkey
-from wardkey.server import Home
-from wardkey.server.processes import Process, find
+from wardkey.daemon.processes import Process, find
+from wardkey.embedded import Home
 
 
 def processes_of(home: Path) -> list[Process]:

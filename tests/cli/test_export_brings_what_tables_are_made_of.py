@@ -13,7 +13,7 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.support.dumps import empty_database
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 _MODELS = """
 create extension citext with schema public;

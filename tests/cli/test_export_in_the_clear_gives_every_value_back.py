@@ -17,7 +17,7 @@ from tests.sql.extremes import EXTREMES, TYPES, WITH_NULLS
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.support.dumps import empty_database, run
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 _COLUMNS = ", ".join(f"{name} {kind}" for name, kind in TYPES.items())
 _MODELS = f"""

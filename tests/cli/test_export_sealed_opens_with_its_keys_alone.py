@@ -17,8 +17,8 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.vectors import decode
+from wardkey.embedded import Cluster
 from wardkey.kms import KekRef, open_kms
-from wardkey.server import Cluster
 
 _TABLES = """
 create table clinic.visits (

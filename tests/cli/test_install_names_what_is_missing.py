@@ -12,7 +12,7 @@ from psycopg import sql
 
 from tests.support.cli import Wardkey
 from tests.support.keepers import Keeper
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 _JOURNAL = "reads are journalled"
 

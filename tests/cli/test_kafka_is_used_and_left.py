@@ -12,8 +12,8 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.kafka import Kafka
 from wardkey.doctor import Server, checks
+from wardkey.embedded import Cluster, Home
 from wardkey.publisher.config import Configuration
-from wardkey.server import Cluster, Home
 
 SECRET = "hunter2-and-more"
 

@@ -15,11 +15,11 @@ import pytest
 
 from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
+from wardkey.embedded import Home
+from wardkey.embedded.kms_choice import Choice, check_move, forget, sides, use, use_cells
 from wardkey.errors import ServerError
 from wardkey.keys.kek import Keks
 from wardkey.kms import configured
-from wardkey.server import Home
-from wardkey.server.kms_choice import Choice, check_move, forget, sides, use, use_cells
 
 VAULT = "vault://127.0.0.1:1/transit?tls=off"
 AWS = "awskms://eu-central-1"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
 
 SECRET = "999-77-1234"
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
-from wardkey import sessions
-from wardkey.server import Cluster
+from wardkey.daemon import sessions
+from wardkey.embedded import Cluster
 
 HOSTILE = {
     "search_path": "nowhere",

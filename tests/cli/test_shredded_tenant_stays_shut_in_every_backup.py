@@ -21,9 +21,9 @@ from tests.support.cli import Wardkey
 from tests.support.database import Database
 from tests.support.dumps import bring_back, dump, empty_database, restore
 from tests.support.homes import make_directory, throw_away
-from wardkey import issuers
-from wardkey.certificate import Certificate
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
+from wardkey.identity import issuers
+from wardkey.tenants.certificate import Certificate
 
 _CLINIC = Path(__file__).parent.parent / "support" / "clinic.sql"
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from wardkey_core import keeper_client as client
 
 from tests.support.cli import Wardkey
 from tests.support.database import Database
 from tests.support.dumps import bring_back, dump, empty_database
-from wardkey.certificate import Certificate
-from wardkey.keeper import client
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
+from wardkey.tenants.certificate import Certificate
 
 _STEPS = 6
 _KILLED_AFTER = """

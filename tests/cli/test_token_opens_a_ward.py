@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from wardkey_pg.tokens import Issuer, verify
+from wardkey_core.tokens import Issuer, verify
 
 from tests.support.cli import Wardkey
 

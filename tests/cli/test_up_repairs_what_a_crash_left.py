@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.support.cli import Wardkey
-from wardkey.server.processes import Process
+from wardkey.daemon.processes import Process
 
 
 @pytest.fixture

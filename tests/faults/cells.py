@@ -17,9 +17,10 @@ from tests.kms.benches import Bench
 from tests.support.database import Connection, Database
 from tests.support.keepers import Keeper
 from tests.support.sqlstate import everything
-from wardkey import issuers, tenants
+from wardkey.identity import issuers
 from wardkey.keys.kek import Keks
 from wardkey.kms import configured
+from wardkey.tenants import provisioning as tenants
 
 SECRET = "999-77-4321"
 READ = "select ssn from patients where id = 1"

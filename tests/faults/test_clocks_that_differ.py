@@ -6,7 +6,7 @@ import time
 
 import psycopg
 import pytest
-from wardkey_pg.errors import InvalidToken, TokenExpired
+from wardkey_core.errors import InvalidToken, TokenExpired
 
 from tests.support.clocks import clock_off
 from tests.support.database import Connection

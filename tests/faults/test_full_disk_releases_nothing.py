@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wardkey_pg.errors import KeeperUnavailable
+from wardkey_core.errors import KeeperUnavailable
 
 from .cells import KEEPER_TTL, SECRET, Cell, fails, read, recovers
 

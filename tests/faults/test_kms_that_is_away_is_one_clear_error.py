@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 import pytest
-from wardkey_pg.errors import KeeperUnavailable
+from wardkey_core.errors import KeeperUnavailable
 
 from tests.kms.benches import Bench, GcpBench, Pkcs11Bench, VaultBench
 from tests.support.cloud_kms_server import CloudKmsServer

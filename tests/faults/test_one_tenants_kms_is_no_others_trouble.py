@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from wardkey_pg.errors import KeeperUnavailable
+from wardkey_core.errors import KeeperUnavailable
 
 from tests.kms.benches import LocalBench, VaultBench
 from tests.support.database import Database

@@ -14,11 +14,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from wardkey_pg.errors import KeeperUnavailable, KeyDestroyed, KeyRefused, Unsupported
+from wardkey_core import keeper_client as client
+from wardkey_core.errors import KeeperUnavailable, KeyDestroyed, KeyRefused, Unsupported
+from wardkey_core.wire import frame
 
 from tests.support.keepers import ACME, GLOBEX, Keeper
-from wardkey.keeper import client
-from wardkey.keeper.protocol import frame
 
 MASTER = str(UUID(int=0))
 KEY = ("kek", "kek_version", "wrapped")

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from wardkey_pg.errors import InvalidToken, KeyRefused, TokenExpired, WardError
+from wardkey_core.errors import InvalidToken, KeyRefused, TokenExpired, WardError
 
 from tests.support.keepers import ACME, Keeper, is_root
-from wardkey.issuers import EmbeddedIssuer
+from wardkey.identity.issuers import EmbeddedIssuer
 from wardkey.keeper import trust as trust_module
 from wardkey.keeper.trust import TrustedIssuers, write_documents
 

@@ -8,12 +8,12 @@ import time
 from uuid import UUID
 
 import pytest
-from wardkey_pg.envelope import commitment
-from wardkey_pg.errors import InvalidToken, KeyRefused, TokenExpired, Unsupported
+from wardkey_core.envelope import commitment
+from wardkey_core.errors import InvalidToken, KeyRefused, TokenExpired, Unsupported
 
 from tests.support import tokens
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root, stranger_asks
-from wardkey.issuers import EmbeddedIssuer
+from wardkey.identity.issuers import EmbeddedIssuer
 
 
 @pytest.fixture

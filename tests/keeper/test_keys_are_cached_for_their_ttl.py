@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused
+from wardkey_core.errors import KeeperUnavailable, KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, new_tenant
 

@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from wardkey_pg.envelope import commitment
-from wardkey_pg.errors import CommitmentMismatch, KeyRefused, Unsupported, WardError
+from wardkey_core.envelope import commitment
+from wardkey_core.errors import CommitmentMismatch, KeyRefused, Unsupported, WardError
 
 from tests.support.keepers import ACME, GLOBEX, Keeper
 

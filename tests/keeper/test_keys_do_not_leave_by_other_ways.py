@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from wardkey_pg.errors import WardError
+from wardkey_core.errors import WardError
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
 from wardkey.keeper.cache import KeyCache

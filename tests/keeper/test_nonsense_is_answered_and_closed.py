@@ -11,10 +11,11 @@ import time
 from contextlib import suppress
 
 import pytest
+from wardkey_core import keeper_client as client
+from wardkey_core.wire import MAX_FRAME, frame
 
 from tests.support.keepers import ACME, Keeper
-from wardkey.keeper import client, server
-from wardkey.keeper.protocol import MAX_FRAME, frame
+from wardkey.keeper import server
 
 
 @pytest.fixture

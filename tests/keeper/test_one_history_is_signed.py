@@ -6,12 +6,12 @@ import base64
 from typing import Any
 
 import pytest
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused, Unsupported
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, Unsupported
+from wardkey_core.log.checkpoint import Checkpoint, Signed, fingerprint, verify_chain
 
 from tests.audit.logs import moment
 from tests.keeper.test_only_administrators_end_keys import BACKEND, OPERATOR, shared  # noqa: F401
 from tests.support.keepers import ACME, GLOBEX, Keeper, stranger_asks
-from wardkey.audit.checkpoint import Checkpoint, Signed, fingerprint, verify_chain
 
 PLATFORM = "00000000-0000-0000-0000-000000000000"
 

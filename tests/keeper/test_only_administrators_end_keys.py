@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from wardkey_pg.errors import KeeperUnavailable, KeyDestroyed, KeyRefused
+from wardkey_core.errors import KeeperUnavailable, KeyDestroyed, KeyRefused
 
 from tests.kms.test_keeper_releases_keys_of_every_kms import WATCHED
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root, stranger_asks

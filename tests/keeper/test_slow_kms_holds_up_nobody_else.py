@@ -15,15 +15,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused
+from wardkey_core.errors import KeeperUnavailable, KeyRefused
+from wardkey_core.wire import frame, to_base64
 
 from tests.support.keepers import ACME, GLOBEX
-from wardkey.issuers import EmbeddedIssuer
+from wardkey.identity.issuers import EmbeddedIssuer
 from wardkey.keeper import server
 from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keeper.ledger import Ledger
-from wardkey.keeper.protocol import frame, to_base64
 from wardkey.keeper.providers import Providers
 from wardkey.keeper.requests import Provision, Release, WrappedKey
 from wardkey.keeper.service import Service

@@ -12,12 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused
+from wardkey_core.errors import KeeperUnavailable, KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, new_tenant
 from tests.support.openbao import ORCHESTRATOR, OpenBao
 from tests.support.softhsm import SoftHsm, the_token
-from wardkey._files import write_atomically
+from wardkey.daemon.files import write_atomically
 from wardkey.kms import open_kms
 from wardkey.kms.configured import Configuration, directory_of, write
 

@@ -16,8 +16,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from wardkey_pg.envelope import ColumnKey
-from wardkey_pg.errors import KeyRefused, Unsupported
+from wardkey_core import keeper_client as client
+from wardkey_core.envelope import ColumnKey
+from wardkey_core.errors import KeyRefused, Unsupported
+from wardkey_core.wire import frame
 
 from tests.support.keepers import (
     ACME,
@@ -27,8 +29,7 @@ from tests.support.keepers import (
     reseal_over,
     stranger_asks,
 )
-from wardkey.keeper import client, server
-from wardkey.keeper.protocol import frame
+from wardkey.keeper import server
 from wardkey.keeper.requests import MAX_FIELDS
 
 COLUMN = bytes(range(16))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.database import Database, clone, make_template
 from tests.support.homes import make_directory, throw_away
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
 
 from .wards import Ward, make_ward
 

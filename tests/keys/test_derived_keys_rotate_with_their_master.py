@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from tests.support.database import Database
-from wardkey import tenants
 from wardkey.errors import KeyInUse
 from wardkey.keys.orchestrator import Orchestrator, Request
 from wardkey.keys.policy import TenantKeys
 from wardkey.keys.run import Throttle
+from wardkey.tenants import provisioning as tenants
 
 from .wards import Ward
 

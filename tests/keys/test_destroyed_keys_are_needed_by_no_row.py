@@ -8,14 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from wardkey_core import keeper_client as client
 
+from wardkey.embedded import Cluster
 from wardkey.errors import KeyDestroyed, KeyInUse, KeyRefused
-from wardkey.keeper import client
 from wardkey.keys import destroy
 from wardkey.keys.kek import Keks
 from wardkey.keys.orchestrator import Orchestrator
 from wardkey.keys.policy import TenantKeys
-from wardkey.server import Cluster
 
 from .wards import Ward
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Wardkey
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 from .wards import Ward, make_ward
 

@@ -15,12 +15,12 @@ import pytest
 
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
+from wardkey.embedded import Cluster
 from wardkey.errors import KeyRefused, RotationRunning
 from wardkey.keys import rewrap
 from wardkey.keys.kek import Keks
 from wardkey.keys.orchestrator import Orchestrator
 from wardkey.kms import KekRef
-from wardkey.server import Cluster
 
 
 class Killed(BaseException):

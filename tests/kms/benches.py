@@ -16,9 +16,9 @@ from tests.support.cloud_kms_server import PARENT, CloudKmsServer
 from tests.support.moto import REGION, Moto
 from tests.support.openbao import KEEPER, ORCHESTRATOR, OpenBao
 from tests.support.softhsm import SoftHsm
-from wardkey._files import write_atomically
+from wardkey.daemon.files import write_atomically
+from wardkey.embedded import Home
 from wardkey.kms import Kms, open_kms
-from wardkey.server import Home
 
 ACME, GLOBEX = UUID(int=10), UUID(int=11)
 DEK = bytes(range(100, 132))

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.moto import answering
 from tests.support.ports import free_port
-from wardkey._files import write_atomically
+from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
 from wardkey.kms.awskms import AwsKms
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from wardkey_pg.errors import KeyRefused
+from wardkey_core import keeper_client as client
+from wardkey_core.errors import KeyRefused
 
 from tests.support.kms_servers import KmsServer, choice_of
-from wardkey.keeper import client
+from wardkey.daemon.processes import OsUser
+from wardkey.embedded import Home
 from wardkey.keys.kek import Keks
-from wardkey.server import Home
-from wardkey.server.processes import OsUser
 
 from .benches import Bench, Pkcs11Bench
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
-from wardkey_pg.envelope import key_aad
+from wardkey_core.envelope import key_aad
 
 from wardkey.kms import KekRef, Kms, KmsDenied, KmsError
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.cloud_kms import ADMIN, USER, Refusal, State
 from tests.support.cloud_kms_server import PARENT
-from wardkey._files import write_atomically
+from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
 
 from .benches import DEK, GcpBench

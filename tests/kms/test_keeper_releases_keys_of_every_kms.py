@@ -9,8 +9,8 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from wardkey_pg.envelope import key_aad
-from wardkey_pg.errors import KeyRefused
+from wardkey_core.envelope import key_aad
+from wardkey_core.errors import KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.kms_servers import KmsServer, choice_of
 from tests.support.openbao import KEEPER, OpenBao
-from wardkey.server import Home
-from wardkey.server.kms_choice import sides
+from wardkey.embedded import Home
+from wardkey.embedded.kms_choice import sides
 
 from .benches import Bench, LocalBench, VaultBench
 

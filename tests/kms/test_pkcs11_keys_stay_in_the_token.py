@@ -12,7 +12,7 @@ import pytest
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 
 from tests.support.softhsm import LABEL, MODULE
-from wardkey._files import write_atomically
+from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
 from wardkey.kms.pkcs11 import Pkcs11Kms
 

@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.dumps import run
 from tests.support.kms_servers import KmsServer, choice_of
-from wardkey.certificate import Certificate
+from wardkey.embedded import Cluster, Home
+from wardkey.embedded.kms_choice import sides
 from wardkey.keys.kek import Keks
-from wardkey.server import Cluster, Home
-from wardkey.server.kms_choice import sides
+from wardkey.tenants.certificate import Certificate
 
 from .benches import Bench, Pkcs11Bench, VaultBench
 

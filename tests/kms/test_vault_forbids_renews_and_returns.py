@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.openbao import KEEPER, OpenBao
 from tests.support.ports import free_port
-from wardkey._files import write_atomically
+from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
 from wardkey.kms.vault import VaultKms
 

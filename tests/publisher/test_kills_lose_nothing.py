@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from wardkey_core.log.checkpoint import fingerprint
 
 from tests.publisher import publishers
 from tests.publisher.publishers import (
@@ -19,7 +20,6 @@ from tests.publisher.publishers import (
 )
 from tests.support.database import Database
 from tests.support.kafka import Kafka, Message, entries
-from wardkey.audit.checkpoint import fingerprint
 from wardkey.publisher.config import Configuration
 from wardkey.publisher.supervisor import Publisher
 

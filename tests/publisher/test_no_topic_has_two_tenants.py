@@ -7,7 +7,7 @@ from uuid import UUID
 from tests.publisher.publishers import Log, Publisher, first_ones, topic_of, wait_published, wait_until
 from tests.support.database import Connection, Database
 from tests.support.kafka import Kafka
-from wardkey import issuers
+from wardkey.identity import issuers
 from wardkey.publisher.topics import names
 
 

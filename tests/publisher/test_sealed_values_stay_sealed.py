@@ -11,13 +11,13 @@ from uuid import UUID
 
 import jsonschema
 import pytest
+from wardkey_core.log import entry
 
 from tests.publisher.publishers import Publisher, verified, wait_published, wait_until
 from tests.scribe.scribes import Scribe
 from tests.support.database import Database
 from tests.support.kafka import Kafka, Message
 from tests.support.keepers import Keeper
-from wardkey.audit import entry
 
 NAME = "Rosalind Featherstonehaugh"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from wardkey_core.log.checkpoint import fingerprint
+from wardkey_core.log.merkle import leaf_hash
+
 from tests.publisher.publishers import Log, Publisher, first_ones, read, verified, wait_published
 from tests.support.database import Database
 from tests.support.kafka import Kafka, entries
 from wardkey.audit import retention
-from wardkey.audit.checkpoint import fingerprint
-from wardkey.audit.merkle import leaf_hash
 
 
 def test_log_is_published_as_sealed(log: Log, publisher: Publisher, kafka: Kafka) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from wardkey_pg import journal
+from wardkey_core import journal
 
 from tests.support.database import Connection, Database
 from tests.support.keepers import Keeper
 from wardkey.audit.exporter import Period, export
 from wardkey.audit.verify import Report, verify
-from wardkey.server.processes import find
+from wardkey.daemon.processes import find
 
 PLATFORM = UUID(int=0)
 MODEL = UUID("00000000-0000-4000-8000-0000000000aa")

@@ -13,7 +13,7 @@ import pytest
 from tests.scribe.scribes import PLATFORM, Scribe, new_tenant, sealed_ids, verified, wait_signed, write
 from tests.support.clocks import Clock
 from tests.support.database import Connection, Database
-from wardkey.server import Cluster, Home, postgres
+from wardkey.embedded import Cluster, Home, postgres
 
 HOUR = 3600
 

@@ -25,7 +25,7 @@ from tests.scribe.scribes import (
     wait_signed,
     write,
 )
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 _KEPT = {"fsync": "off", "autovacuum": "off"}  # of a kill, not of a power cut; commits are not lost
 

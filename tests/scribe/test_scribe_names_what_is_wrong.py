@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from wardkey_pg import journal
+from wardkey_core import journal
 
 from tests.scribe.scribes import (
     PLATFORM,
@@ -288,7 +288,7 @@ def test_a_restored_database_goes_on_once_the_keeper_is_told(scribe: Scribe) -> 
 
 def forged_later(scribe: Scribe, connection: psycopg.Connection[Any], tenant: UUID) -> None:
     """Have the keeper sign the checkpoint that the database has lost."""
-    from wardkey.audit.checkpoint import Checkpoint, following
+    from wardkey_core.log.checkpoint import Checkpoint, following
 
     row = connection.execute(
         "select checkpoint, key from ward_internal.audit_checkpoints where tenant_id = %s", [tenant]

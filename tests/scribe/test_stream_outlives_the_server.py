@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.scribe.conftest import Journal, texts
+from wardkey.embedded import Cluster
 from wardkey.errors import SlotMoved, StreamLost, Unreachable
-from wardkey.server import Cluster
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from wardkey_core.log.checkpoint import Checkpoint
 
 from tests.audit.logs import Log
 from tests.scribe.scribes import PLATFORM, Scribe, new_tenant, wait_signed, write
 from tests.support.cli import Wardkey
 from tests.support.database import Connection
-from wardkey.audit.checkpoint import Checkpoint
 from wardkey.audit.remembered import Remembered, compare
 from wardkey.audit.report import Report
 from wardkey.keeper.signing import SigningKey

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.database import Connection, Database, clone
 from tests.support.sqlstate import everything, refused
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 SECRET = "999-77-4321"
 """What globex has sealed and nobody of acme may ever see."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from wardkey_pg.journal import Event, Read
+from wardkey_core.journal import Event, Read
 
 from tests.support.database import Connection, parallel_mode
 from tests.support.journals import Journal, by_row, journal_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from wardkey_pg import journal as format_1
+from wardkey_core import journal as format_1
 
 from tests.support.journals import Journal, journal_of
 

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from tests.support.database import Connection
 from tests.support.sqlstate import refused
-from wardkey.issuers import EmbeddedIssuer
+from wardkey.identity.issuers import EmbeddedIssuer
 
 from .conftest import SECRET, Wards
 
@@ -26,7 +26,7 @@ def ask_as_the_server(wards: Wards, tenant: UUID, key_of: UUID, token: str) -> s
     code = f"""
         from wardkey_pg.keeper import KeeperClient
         from wardkey_pg.keyring import WrappedKey
-        from wardkey_pg.errors import WardError
+        from wardkey_core.errors import WardError
         try:
             dek = KeeperClient({str(wards.database.cluster.home.keeper_socket)!r}, 3.0, lambda: None).release(
                 {str(tenant)!r},

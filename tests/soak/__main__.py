@@ -21,8 +21,8 @@ from tests.soak.reckoning import compare
 from tests.support.database import Database
 from tests.support.homes import make_directory, throw_away
 from tests.support.pgbouncer import pgbouncer
-from wardkey import tenants
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
+from wardkey.tenants import provisioning as tenants
 
 SLUGS = ("boston", "cambridge", "quincy", "salem")
 MODEL = """

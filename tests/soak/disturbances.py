@@ -13,11 +13,11 @@ import psycopg
 
 from tests.soak.clients import Diary
 from tests.support.database import Database
-from wardkey import tenants
+from wardkey.embedded import Cluster
+from wardkey.embedded.part import Part
 from wardkey.errors import WardError
 from wardkey.keys import run
-from wardkey.server import Cluster
-from wardkey.server.part import Part
+from wardkey.tenants import provisioning as tenants
 
 
 class Disturber:

@@ -12,7 +12,7 @@ import psycopg
 from tests.soak.clients import Diary
 from tests.support.database import Database
 from wardkey.audit.live import verify_live
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 _WRITTEN = "select subject, operation, table_name, row_id from ward.audit_entries() where kind = 'write'"
 _READ = "select distinct subject, table_name, row_id from ward.audit_entries() where kind = 'read'"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.database import Connection, Database, clone
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 settings.register_profile("database", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("database")

@@ -8,7 +8,7 @@ import pytest
 from tests.support.database import Connection, Database
 from tests.support.rotations import reseal, retire, rotate, states
 from tests.support.sqlstate import refused
-from wardkey import tenants
+from wardkey.tenants import provisioning as tenants
 
 _MASTER = "00000000-0000-0000-0000-000000000000"
 _KEYS = "select version, state from ward.keys where tenant_id = %s order by version"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.support.database import Connection, Database, clone
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 # type: two values as a tenant writes them, and a comparison with the first that only the type's own operator answers
 COLUMNS = {

@@ -19,7 +19,7 @@ from tests.support.database import Connection, Database, clone, make_template
 from tests.support.homes import make_directory, throw_away
 from tests.support.rotations import reseal, retire, rotate, states, versions
 from tests.support.sqlstate import refused
-from wardkey.server import Cluster, Home
+from wardkey.embedded import Cluster, Home
 
 _WRITE = "insert into patients (name) values ('late')"
 _NO_FENCE = """

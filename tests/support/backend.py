@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
+from wardkey_core import journal
+from wardkey_core.envelope import commitment
 from wardkey_pg import context as context_module
-from wardkey_pg import journal
 from wardkey_pg.context import Session
-from wardkey_pg.envelope import commitment
 
 from tests.support.tokens import ISSUER, NOW, document, good, jwk
 

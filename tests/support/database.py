@@ -16,8 +16,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from wardkey import issuers, tenants
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
+from wardkey.identity import issuers
+from wardkey.tenants import provisioning as tenants
 
 TEMPLATE = "ward_template"
 TENANTS = ("acme", "globex")

@@ -14,8 +14,8 @@ from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from tests.support.database import Database
-from wardkey import tenants
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
+from wardkey.tenants import provisioning as tenants
 
 _numbers = count(1)
 

@@ -8,9 +8,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from wardkey.daemon.processes import Process
+from wardkey.embedded import Cluster, Home
 from wardkey.errors import WardError
-from wardkey.server import Cluster, Home
-from wardkey.server.processes import Process
 
 _PREFIX = "wardkey-test-"
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from wardkey_pg import journal
-from wardkey_pg.journal import Event, Read
+from wardkey_core import journal
+from wardkey_core.journal import Event, Read
 
 from tests.support.database import Connection, Database
 from wardkey.scribe.pgoutput import Decoder, Message

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from wardkey_pg.errors import BY_SQLSTATE
+from wardkey_core import keeper_client as client
+from wardkey_core.errors import BY_SQLSTATE
+from wardkey_core.wire import frame
 
-from wardkey.issuers import EmbeddedIssuer
-from wardkey.keeper import client
-from wardkey.keeper.protocol import frame
+from wardkey.identity.issuers import EmbeddedIssuer
 from wardkey.keeper.trust import write_documents
 
 ACME = "0b6f0000-0000-4000-8000-00000000000a"

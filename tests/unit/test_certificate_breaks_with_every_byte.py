@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wardkey.certificate import BadCertificate, Certificate, fingerprint, statement_text
 from wardkey.keeper.signing import SigningKey
+from wardkey.tenants.certificate import BadCertificate, Certificate, fingerprint, statement_text
 
 _STATEMENT = {
     "what": "certificate of destruction",

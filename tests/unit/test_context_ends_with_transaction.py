@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wardkey_pg.errors import (
+from wardkey_core.errors import (
     ContextError,
     InvalidToken,
     NoContext,

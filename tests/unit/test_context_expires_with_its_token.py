@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wardkey_pg.errors import TokenExpired
+from wardkey_core.errors import TokenExpired
 
 from tests.support.backend import Backend
 

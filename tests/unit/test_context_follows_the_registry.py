@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from wardkey_core.errors import ContextStale, InvalidToken, TenantNotActive
 from wardkey_pg import context as context_module
-from wardkey_pg.errors import ContextStale, InvalidToken, TenantNotActive
 
 from tests.support.backend import ACME, Backend
 from tests.support.tokens import ISSUER, document, jwk

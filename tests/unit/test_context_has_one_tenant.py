@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wardkey_pg.errors import WrongTenant
+from wardkey_core.errors import WrongTenant
 
 from tests.support.backend import ACME, GLOBEX, Backend
 

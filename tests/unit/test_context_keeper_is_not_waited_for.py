@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from wardkey_pg.errors import (
+from wardkey_core.errors import (
     BY_SQLSTATE,
     KeeperBusy,
     KeeperUnavailable,

@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from wardkey_core.envelope import ColumnKey, header
+from wardkey_core.errors import CommitmentMismatch, KeeperUnavailable, KeyUnknown, NoContext, TenantNotActive
 from wardkey_pg import keyring
-from wardkey_pg.envelope import ColumnKey, header
-from wardkey_pg.errors import CommitmentMismatch, KeeperUnavailable, KeyUnknown, NoContext, TenantNotActive
 from wardkey_pg.keyring import Keyring, TenantKeys
 from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, open_text_slowly, sealer_slowly
 

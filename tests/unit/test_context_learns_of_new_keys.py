@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
+from wardkey_core.envelope import ColumnKey
+from wardkey_core.errors import KeysChanged, KeyUnknown, OpenFailed, TenantNotActive
 from wardkey_pg import context as context_module
-from wardkey_pg.envelope import ColumnKey
-from wardkey_pg.errors import KeysChanged, KeyUnknown, OpenFailed, TenantNotActive
 from wardkey_pg.sealing import make_seal_bytes, open_slowly, sealer_slowly
 
 from tests.support.backend import ACME, Backend, SocketKeeper, dek_of

@@ -8,8 +8,8 @@ from pathlib import Path
 import cryptography_vectors
 import pytest
 from cryptography.exceptions import InvalidTag
-from wardkey_pg import envelope
-from wardkey_pg.envelope import ColumnKey
+from wardkey_core import envelope
+from wardkey_core.envelope import ColumnKey
 
 _VECTORS = Path(cryptography_vectors.__file__).parent
 

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wardkey_pg.envelope import OVERHEAD, ColumnKey, commitment, header, key_aad, version_of
-from wardkey_pg.errors import OpenFailed, WardError
+from wardkey_core.envelope import OVERHEAD, ColumnKey, commitment, header, key_aad, version_of
+from wardkey_core.errors import OpenFailed, WardError
 from wardkey_pg.keyring import TenantKeys, WrappedKey, nonce
 
 TENANT = UUID("6f1c2b9e-3d4a-4c5b-8e7f-0123456789ab").bytes

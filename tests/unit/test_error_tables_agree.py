@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from wardkey_pg import errors as inside
+from wardkey_core import errors as inside
 
 from wardkey import errors as client
 

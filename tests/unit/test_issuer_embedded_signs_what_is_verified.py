@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from wardkey_pg.errors import TokenExpired
-from wardkey_pg.tokens import ROLES, Issuer, verify
+from wardkey_core.errors import TokenExpired
+from wardkey_core.tokens import ROLES, Issuer, verify
 
 from tests.support.tokens import TENANT
 from wardkey.errors import ServerError
-from wardkey.issuers import MAX_LIFETIME, EmbeddedIssuer
+from wardkey.identity.issuers import MAX_LIFETIME, EmbeddedIssuer
 
 
 @pytest.fixture

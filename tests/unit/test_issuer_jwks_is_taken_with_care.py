@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wardkey_pg.tokens import Issuer
+from wardkey_core.tokens import Issuer
 
 from tests.support.tokens import ALGORITHMS, DROP, jwk, roca_jwk
-from wardkey import jwks
-from wardkey.jwks import JwksError, document_from_jwks
+from wardkey.identity import jwks
+from wardkey.identity.jwks import JwksError, document_from_jwks
 
 
 def take(*keys: Any, **options: Any) -> tuple[dict[str, Any], list[str]]:

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wardkey_pg import journal
-from wardkey_pg.journal import Event, Malformed, Read
+from wardkey_core import journal
+from wardkey_core.journal import Event, Malformed, Read
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 _IDS = st.uuids().filter(lambda identity: identity.int != 0)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from wardkey._files import UnsafeFileError, read_guarded, write_atomically
+from wardkey.daemon.files import UnsafeFileError, read_guarded, write_atomically
 from wardkey.kms import KmsConfigurationError, KmsDenied, KmsUnavailable
 from wardkey.kms.local import LocalKms
 

@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wardkey_core.envelope import ColumnKey
+from wardkey_core.errors import AuditUnavailable, OpenFailed, RoleMayNotWrite, WrongTenant
+from wardkey_core.journal import Event, Read, decode
 from wardkey_pg import reads as reads_module
-from wardkey_pg.envelope import ColumnKey
-from wardkey_pg.errors import AuditUnavailable, OpenFailed, RoleMayNotWrite, WrongTenant
-from wardkey_pg.journal import Event, Read, decode
 from wardkey_pg.reads import Column, Reads
 from wardkey_pg.sealing import make_unseal, make_unseal_bytes, open_slowly, open_text_slowly
 

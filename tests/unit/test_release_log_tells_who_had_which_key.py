@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from wardkey_pg.tokens import Claims
+from wardkey_core.tokens import Claims
 
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keys.release_log import accessed_by, files

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wardkey_pg import envelope
+from wardkey_core import envelope
 
 from tests.vectors import decode
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from wardkey_pg.errors import InvalidToken
-from wardkey_pg.tokens import Issuer, verify
+from wardkey_core.errors import InvalidToken
+from wardkey_core.tokens import Issuer, verify
 
 from tests.support.tokens import (
     ALGORITHMS,

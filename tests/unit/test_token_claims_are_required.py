@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wardkey_pg.errors import InvalidToken, TokenExpired
-from wardkey_pg.tokens import ROLES, Issuer, unverified_issuer, verify
+from wardkey_core.errors import InvalidToken, TokenExpired
+from wardkey_core.tokens import ROLES, Issuer, unverified_issuer, verify
 
 from tests.support.tokens import DROP, ISSUER, NOW, TENANT, document, good, jwk
 

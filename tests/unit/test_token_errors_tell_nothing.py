@@ -6,8 +6,8 @@ import json
 import traceback
 
 import pytest
-from wardkey_pg.errors import InvalidToken, TokenExpired, WardError
-from wardkey_pg.tokens import Issuer, unverified_issuer, verify
+from wardkey_core.errors import InvalidToken, TokenExpired, WardError
+from wardkey_core.tokens import Issuer, unverified_issuer, verify
 
 from tests.support.tokens import DROP, NOW, b64, claims, document, good, header, jwk, sign
 

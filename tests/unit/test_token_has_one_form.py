@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wardkey_pg.errors import InvalidToken, TokenExpired
-from wardkey_pg.jwk import b64url_decode
-from wardkey_pg.tokens import MAX_TOKEN_LENGTH, Issuer, unverified_issuer, verify
+from wardkey_core.errors import InvalidToken, TokenExpired
+from wardkey_core.jwk import b64url_decode
+from wardkey_core.tokens import MAX_TOKEN_LENGTH, Issuer, unverified_issuer, verify
 
 from tests.support.tokens import NOW, b64, claims, document, good, header, jwk, raw, sign, signature
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from wardkey_pg.errors import InvalidToken
-from wardkey_pg.tokens import Issuer, verify
+from wardkey_core.errors import InvalidToken
+from wardkey_core.tokens import Issuer, verify
 
 from tests.support.tokens import DROP, NOW, b64, claims, document, good, header, jwk, pem, sign
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from wardkey_pg import jwk as jwk_module
-from wardkey_pg.tokens import Issuer
+from wardkey_core import jwk as jwk_module
+from wardkey_core.tokens import Issuer
 
 from tests.support.tokens import ALGORITHMS, DROP, b64, document, jwk, roca_jwk
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from wardkey_core.errors import InvalidToken, NoContext, OpenFailed
+from wardkey_core.journal import Event
 from wardkey_pg import tally
-from wardkey_pg.errors import InvalidToken, NoContext, OpenFailed
-from wardkey_pg.journal import Event
 from wardkey_pg.sealing import open_slowly
 
 from tests.support.backend import Backend

@@ -12,7 +12,7 @@ import pytest
 import wardkey_pg
 
 from tests.support import extension_script
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 _numbers = count(1)
 _CHANGES = (

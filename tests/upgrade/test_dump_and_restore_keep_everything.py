@@ -13,7 +13,7 @@ from tests.support.dumps import dump, empty_database, restore, run
 from tests.support.rotations import reseal, retire, rotate, versions
 from tests.support.sqlstate import refused
 from wardkey.cli import main
-from wardkey.server import Cluster
+from wardkey.embedded import Cluster
 
 _ROWS = "select id, name, ssn, birth_date::text, city from patients order by id"
 _VISITS = """

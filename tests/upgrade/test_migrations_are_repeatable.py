@@ -11,10 +11,11 @@ import pytest
 
 from tests.support.database import Database
 from tests.support.dumps import empty_database
-from wardkey import issuers, migrations
 from wardkey.cli import main
+from wardkey.embedded import Cluster
 from wardkey.errors import DatabaseError, TableNotEmpty, UnknownObject, Unreachable, WardNotEmpty
-from wardkey.server import Cluster
+from wardkey.identity import issuers
+from wardkey.install import migrations
 
 _FACES = {"patients", "encounters", "conditions", "observations"}
 _PERSON = """

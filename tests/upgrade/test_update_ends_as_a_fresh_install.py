@@ -13,9 +13,11 @@ from tests.support.catalog import catalog
 from tests.support.database import Database
 from tests.support.dumps import empty_database
 from tests.upgrade.conftest import Aged
-from wardkey import issuers, migrations, tenants
-from wardkey.server import Cluster
-from wardkey.server.database import prepare_extension
+from wardkey.embedded import Cluster
+from wardkey.identity import issuers
+from wardkey.install import migrations
+from wardkey.install.database import prepare_extension
+from wardkey.tenants import provisioning as tenants
 
 _FACE = """
     select pg_get_viewdef('{0}.patients'::regclass),

@@ -10,7 +10,7 @@ import wardkey_pg
 
 import wardkey
 from tests.support.database import Database
-from wardkey import resources
+from wardkey.install import resources
 
 
 def test_control_file_package_and_scripts_have_the_modules_version() -> None:

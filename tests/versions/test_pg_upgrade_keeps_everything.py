@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from tests.support.cli import Wardkey
-from wardkey.server import Home
+from wardkey.embedded import Home
 
 from .conftest import MAJORS
 

@@ -1,4 +1,4 @@
--- A tenant's log as the file that anyone can verify, made in SQL: the lines of src/wardkey/audit/exportfile.py, which says what
+-- A tenant's log as the file that anyone can verify, made in SQL: the lines of plpython/wardkey_core/log/exportfile.py, which says what
 -- they are. An entry's bytes are made of its row alone, as src/wardkey/audit/source.py makes them: PostgreSQL escapes the strings
 -- of JSON as the canonical form (RFC 8785) does. What is in the log is written, whole or not: who verifies names what is wrong.
 

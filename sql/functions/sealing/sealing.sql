@@ -1,4 +1,4 @@
--- AES-256-GCM under the tenant's key; the bytes are described in plpython/wardkey_pg/envelope.py.
+-- AES-256-GCM under the tenant's key; the bytes are described in plpython/wardkey_core/envelope.py.
 --
 -- unseal is STABLE: VOLATILE would keep PostgreSQL from flattening faces and would open columns nobody asked for. Its
 -- parameters have no names because PL/Python makes a variable of each named one, at every call.

@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 import psycopg
+from wardkey_core.log.checkpoint import Signed
+from wardkey_core.log.exportfile import Header, Writer
 
-from .checkpoint import Signed
-from .exportfile import Header, Writer
 from .source import DamagedLog, Log, Row, Sealed, bytes_of
 
 __all__ = ["Extent", "Period", "export", "find_extent", "pieces"]

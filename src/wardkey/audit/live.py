@@ -13,10 +13,10 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from wardkey_core.log.checkpoint import Checkpoint
+from wardkey_core.log.merkle import collect, inclusion_ranges
 
-from .checkpoint import Checkpoint
 from .exporter import Period, export, find_extent
-from .merkle import collect, inclusion_ranges
 from .prove import NotProven, Proof
 from .remembered import Remembered, ask
 from .report import Defect, Report

@@ -16,11 +16,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Self
 
-from . import entry as entry_format
-from .canonical import NotCanonical, decode, encode, from_base64, from_hex, members, to_base64
-from .checkpoint import Signed, fingerprint
-from .exportfile import Damaged, End, Header, lines
-from .merkle import Range, collect, includes, inclusion_ranges, leaf_hash
+from wardkey_core.log import entry as entry_format
+from wardkey_core.log.canonical import NotCanonical, decode, encode, from_base64, from_hex, members, to_base64
+from wardkey_core.log.checkpoint import Signed, fingerprint
+from wardkey_core.log.exportfile import Damaged, End, Header, lines
+from wardkey_core.log.merkle import Range, collect, includes, inclusion_ranges, leaf_hash
 
 __all__ = ["NotProven", "Proof", "prove"]
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from wardkey_core import keeper_client as client
+from wardkey_core.log.canonical import NotCanonical, from_hex
+
 from ..errors import KeeperUnavailable
-from ..keeper import client
-from .canonical import NotCanonical, from_hex
 from .report import Defect, Report
 
 __all__ = ["Remembered", "ask", "compare"]

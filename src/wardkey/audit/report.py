@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .checkpoint import Checkpoint
-from .exportfile import Header
+from wardkey_core.log.checkpoint import Checkpoint
+from wardkey_core.log.exportfile import Header
 
 __all__ = ["Defect", "Gap", "Pruned", "Report"]
 

@@ -17,11 +17,10 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-
-from . import canonical, entry
-from .canonical import NotCanonical
-from .checkpoint import Checkpoint, Signed
-from .merkle import Range, leaf_hash
+from wardkey_core.log import canonical, entry
+from wardkey_core.log.canonical import NotCanonical
+from wardkey_core.log.checkpoint import Checkpoint, Signed
+from wardkey_core.log.merkle import Range, leaf_hash
 
 __all__ = [
     "COLUMNS",

@@ -12,12 +12,13 @@ import json
 from collections.abc import Collection
 from typing import Any, BinaryIO, NoReturn
 
-from . import entry as entry_format
+from wardkey_core.log import entry as entry_format
+from wardkey_core.log.canonical import NotCanonical, decode
+from wardkey_core.log.checkpoint import BrokenChain, Checkpoint, Signed, check_next, fingerprint
+from wardkey_core.log.exportfile import BLOCK, SHORT, Damaged, End, Header, lines, read_leaves
+from wardkey_core.log.merkle import Range, leaf_hash
+
 from .blame import Ids, first_difference
-from .canonical import NotCanonical, decode
-from .checkpoint import BrokenChain, Checkpoint, Signed, check_next, fingerprint
-from .exportfile import BLOCK, SHORT, Damaged, End, Header, lines, read_leaves
-from .merkle import Range, leaf_hash
 from .remembered import Remembered
 from .report import Defect, Gap, Pruned, Report
 

@@ -17,8 +17,8 @@ from ._output import FINDINGS, details, emit, fail
 
 if TYPE_CHECKING:
     import psycopg
+    from wardkey_core.log.checkpoint import Checkpoint
 
-    from ..audit.checkpoint import Checkpoint
     from ..audit.remembered import Remembered
     from ..audit.report import Report
 
@@ -85,8 +85,8 @@ def read_keys(keys: Sequence[str]) -> set[bytes] | None:
 
 
 def _read_key(text: str) -> bytes:
-    from ..audit.canonical import NotCanonical, from_base64
-    from ..audit.checkpoint import fingerprint
+    from wardkey_core.log.canonical import NotCanonical, from_base64
+    from wardkey_core.log.checkpoint import fingerprint
 
     if _FINGERPRINT.fullmatch(text):
         return bytes.fromhex(text)
@@ -107,8 +107,8 @@ def _read_key(text: str) -> bytes:
 
 
 def read_known(path: Path | None) -> Checkpoint | None:
-    from ..audit.canonical import NotCanonical
-    from ..audit.checkpoint import Checkpoint
+    from wardkey_core.log.canonical import NotCanonical
+    from wardkey_core.log.checkpoint import Checkpoint
 
     if path is None:
         return None
@@ -144,8 +144,9 @@ class Memory:
 
 def ask_of_file(keeper: Path, stream: BinaryIO) -> Callable[[], Remembered]:
     """Return what asks the keeper of the log that an export is of. It need not be a good one."""
-    from ..audit.canonical import NotCanonical
-    from ..audit.exportfile import LONGEST, Header
+    from wardkey_core.log.canonical import NotCanonical
+    from wardkey_core.log.exportfile import LONGEST, Header
+
     from ..audit.remembered import ask
     from ..errors import Unsupported
 
@@ -167,7 +168,8 @@ def ask_of_file(keeper: Path, stream: BinaryIO) -> Callable[[], Remembered]:
 
 def check_file(context: Context, path: Path, keys: set[bytes] | None) -> int | None:
     """Check a proof, say what is proven and return the exit code; None: the file is no proof."""
-    from ..audit.canonical import NotCanonical
+    from wardkey_core.log.canonical import NotCanonical
+
     from ..audit.prove import NotProven, Proof
 
     with path.open("rb") as stream:

@@ -309,10 +309,10 @@ def report(context: Context, /, slug: str, output: Path, zone: str, **bounds: st
     It loads nothing, runs nothing, and holds no value and no row's id. The log is verified for it.
     Without --from it is about the last 30 days.
     """
-    from .._files import new_file
     from ..audit import questions
     from ..audit.live import verify_live
     from ..audit.page import render
+    from ..daemon.files import new_file
 
     hours = parse_zone(zone)
     asked = parse_period(bounds["begin"] or "30d", bounds["end"], hours)

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     import psycopg
 
-    from ..server import Cluster, Home
+    from ..embedded import Cluster, Home
 
 __all__ = ["Context", "accept_globals", "help_if_alone", "pass_context"]
 
@@ -36,13 +36,13 @@ class Context:
 
     @property
     def home(self) -> Home:
-        from ..server import Home
+        from ..embedded import Home
 
         return Home.locate(self.home_option)
 
     @property
     def cluster(self) -> Cluster:
-        from ..server import Cluster
+        from ..embedded import Cluster
 
         return Cluster(self.home)
 
@@ -66,7 +66,7 @@ class Context:
     @contextmanager
     def connect(self, *, autocommit: bool = False) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """Connect for administration; commits at the end of the block, rolls back on an error."""
-        from ..sessions import connect
+        from ..daemon.sessions import connect
 
         with connect(self.admin_dsn, "wardkey", autocommit=autocommit) as connection:
             yield connection

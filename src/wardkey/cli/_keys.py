@@ -33,7 +33,7 @@ def open_orchestrator(context: Context) -> Iterator[Orchestrator]:
     """Connect. The first Ctrl-C or SIGTERM ends things at the next safe point, a second one at once."""
     import psycopg
 
-    from .. import sessions
+    from ..daemon import sessions
     from ..keys.orchestrator import Orchestrator
 
     stop = threading.Event()

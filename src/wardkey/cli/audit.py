@@ -54,8 +54,8 @@ def export(context: Context, /, slug: str, output: Path, form: str, **bounds: st
     With checkpoints and public keys; only you can read it. The file is there when all of it is. That it
     was exported is an entry of the log.
     """
-    from .._files import new_file
     from ..audit import exporter, flat
+    from ..daemon.files import new_file
 
     period = questions.parse_period(bounds["begin"], bounds["end"])
     _end_by_exception()
@@ -101,9 +101,9 @@ def verify(
     beginning and signed by the same key looks whole. That a log was cut off at its end, checkpoints too,
     tells the keeper, which remembers the last one it signed.
     """
-    from .._files import write_atomically
     from ..audit import live as in_database
     from ..audit.verify import verify as verify_stream
+    from ..daemon.files import write_atomically
 
     if (file is None) != live or (slug is None) == live:
         raise click.UsageError("name a FILE, or --live and --tenant")
@@ -142,10 +142,10 @@ def prove(context: Context, entry: int, slug: str | None, source: Path | None, o
 
     It tells nothing of the others. `wardkey audit verify FILE` checks it, anywhere.
     """
-    from .._files import write_atomically
     from ..audit.live import prove_live
     from ..audit.prove import NotProven
     from ..audit.prove import prove as prove_export
+    from ..daemon.files import write_atomically
 
     if (slug is None) == (source is None):
         raise click.UsageError("name the --tenant, or an --export")

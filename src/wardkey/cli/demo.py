@@ -25,9 +25,9 @@ def demo(context: Context, tenants: int, patients: int) -> int:
     clinics, the same rows on disk, attacks on them, and what the protection costs. Running it again uses the
     clinics that are there. Exit code 1 when an attack was not held.
     """
-    from .. import migrations
     from ..demo import show, story
-    from ..server import Cluster
+    from ..embedded import Cluster
+    from ..install import migrations
 
     if context.dsn is not None:
         fail("the demo runs on the embedded server only", "leave out --dsn and WARDKEY_DSN", USAGE)

@@ -11,7 +11,7 @@ from ._context import Context, pass_context
 from ._output import FAILED, emit
 
 if TYPE_CHECKING:
-    from .. import requirements
+    from ..install import requirements
 
 
 @click.command()
@@ -25,7 +25,7 @@ def install(context: Context, check: bool, keeper_socket: str | None) -> int:
     says what is there and, for what is missing, the command that mends it. Exit code 1 while something is
     missing, or reads are not journalled. Safe to repeat.
     """
-    from .. import requirements
+    from ..install import requirements
 
     with context.connect() as connection:
         if check:

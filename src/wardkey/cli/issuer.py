@@ -56,7 +56,7 @@ def add(
 
     Its public keys come from a JWKS, a file or a URL. Run this again when it changes its keys.
     """
-    from .. import issuers
+    from ..identity import issuers
 
     document, notes = _document(jwks, jwks_url, options)
     for line in notes:
@@ -75,7 +75,7 @@ def add(
 @pass_context
 def list_(context: Context, keeper_directory: Path | None, only: str | None) -> None:
     """List the issuers, and who trusts them."""
-    from .. import issuers
+    from ..identity import issuers
 
     with _places(context, keeper_directory, only) as (connection, keeper):
         known = issuers.registered(connection, keeper)
@@ -96,7 +96,7 @@ def list_(context: Context, keeper_directory: Path | None, only: str | None) -> 
 @pass_context
 def remove(context: Context, name: str, keeper_directory: Path | None, only: str | None) -> None:
     """Trust an issuer's tokens no more, from the next login on."""
-    from .. import issuers
+    from ..identity import issuers
 
     with _places(context, keeper_directory, only) as (connection, keeper):
         issuers.remove(connection, keeper, name)
@@ -106,7 +106,7 @@ def remove(context: Context, name: str, keeper_directory: Path | None, only: str
 def _document(
     path: Path | None, url: str | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    from .. import jwks
+    from ..identity import jwks
 
     if (path is None) == (url is None):
         raise click.UsageError("give one of --jwks FILE and --jwks-url URL")

@@ -21,8 +21,9 @@ def keeper() -> None:
 @pass_context
 def status(context: Context, socket: Path | None) -> None:
     """Say how the keeper does: since when, keys held and released."""
+    from wardkey_core import keeper_client as client
+
     from ..errors import KeeperUnavailable
-    from ..keeper import client
 
     path = socket or context.keeper_socket
     try:

@@ -15,8 +15,8 @@ from ._context import Context, pass_context
 from ._output import FAILED, details, emit, fail, note, table
 
 if TYPE_CHECKING:
+    from ..embedded.kms_choice import Choice
     from ..keys.kek import Keks
-    from ..server.kms_choice import Choice
 
 __all__ = ["choice_options", "choose", "kms", "make_choice", "own_kms", "use_for_cell"]
 
@@ -50,7 +50,7 @@ def choice_options(command: _F) -> _F:
 
 def make_choice(uri: str, options: dict[str, Any]) -> Choice:
     """Return what ``choice_options`` were given as."""
-    from ..server.kms_choice import Choice
+    from ..embedded.kms_choice import Choice
 
     pairs = [text.partition("=") for text in options.pop("variables")]
     if any(not name or not equals for name, equals, _ in pairs):
@@ -60,8 +60,8 @@ def make_choice(uri: str, options: dict[str, Any]) -> Choice:
 
 def use_for_cell(context: Context, choice: Choice) -> Collection[str]:
     """Let the cell use a KMS; the ones before go on unwrapping. Return the schemes keys are wrapped under."""
+    from ..embedded.kms_choice import sides
     from ..kms.names import is_same, may_hold, scheme_of
-    from ..server.kms_choice import sides
 
     wrapped_under, needed = _keks(context)
     said = sides(context.home)[0].read() if context.home.exists else None
@@ -81,7 +81,7 @@ def choose(
     context: Context, choice: Choice, tenant: UUID | None, needed: Collection[str] | None = None
 ) -> None:
     """Write the choice down for keeper and orchestrator, and see that a running keeper takes it up."""
-    from ..server import kms_choice
+    from ..embedded import kms_choice
 
     context.home.make_directories()
     must_restart = kms_choice.use(context.home, choice, tenant, needed=needed)
@@ -98,7 +98,7 @@ def own_kms(context: Context, choice: Choice | None) -> Iterator[tuple[UUID | No
     if choice is None:
         yield None, Keks(home.orchestrator, context.keeper_socket)
         return
-    from ..server import kms_choice
+    from ..embedded import kms_choice
 
     tenant = uuid4()
     try:
@@ -134,8 +134,8 @@ def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> No
     KMS. Keys stay where they are wrapped, and readable, until `wardkey keys rewrap` takes them along. The
     same KMS again renews its credential or address.
     """
+    from ..embedded.kms_choice import sides
     from ..kms.names import may_hold, scheme_of
-    from ..server.kms_choice import sides
 
     choice = make_choice(uri, options)
     if tenant is None:
@@ -155,7 +155,7 @@ def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> No
 @pass_context
 def show(context: Context) -> None:
     """Show the KMSes in use, and where their credentials are."""
-    from ..server.kms_choice import THROUGH_KEEPER, credential_files, sides
+    from ..embedded.kms_choice import THROUGH_KEEPER, credential_files, sides
 
     if not context.home.keeper.exists():
         fail(f"there is no server in {context.home.path}", "make one: wardkey up")
@@ -222,7 +222,7 @@ def check(context: Context, slug: str | None) -> int:
     keks = Keks(context.home.orchestrator, context.keeper_socket)
     with context.connect() as connection:
         if slug is not None:
-            from ..tenants import find
+            from ..tenants.provisioning import find
 
             find(connection, slug)
         found = list(try_keys(connection, keks, context.keeper_socket, slug))
@@ -233,9 +233,9 @@ def check(context: Context, slug: str | None) -> int:
 
 def _use_for_tenant(context: Context, choice: Choice, slug: str) -> set[str]:
     """Let a tenant use the KMS it brings, or the cell's; return the KEKs its keys are wrapped under."""
-    from ..issuers import tenant_id
+    from ..embedded import kms_choice
+    from ..identity.issuers import tenant_id
     from ..keys.registry import keks_of
-    from ..server import kms_choice
 
     with context.connect() as connection:
         tenant = tenant_id(connection, slug)

@@ -11,7 +11,7 @@ from ._context import Context, pass_context
 from ._output import emit, note
 
 if TYPE_CHECKING:
-    from ..migrations import Result
+    from ..install.migrations import Result
 
 
 @click.command()
@@ -26,7 +26,7 @@ def migrate(context: Context, revision: str) -> None:
     lacks: schema clinic with patients, encounters, conditions and observations. An older REV takes them back,
     and refuses while tenants have data. All or nothing; safe to repeat.
     """
-    from .. import migrations
+    from ..install import migrations
 
     result = migrations.migrate(context.admin_dsn, revision, say=lambda text: note(context, text))
     emit(context, {**asdict(result), "changed": result.changed}, lambda: click.echo(_text(result)))

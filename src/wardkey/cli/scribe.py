@@ -101,7 +101,7 @@ def readmit(context: Context, slug: str | None, every: bool) -> None:
     itself has an entry: reads may be missing. Its Kafka topic, if it has one, is left as it is: the publisher
     makes another and fills it from the first entry.
     """
-    from .. import readmitting
+    from ..audit import readmitting
 
     if (slug is None) != every:
         raise click.UsageError("name a log, or --all")

@@ -13,7 +13,7 @@ from ._output import UNREACHABLE, emit, fail, note
 from .kms import choice_options, make_choice, use_for_cell
 
 if TYPE_CHECKING:
-    from ..server import Status
+    from ..embedded import Status
 
 _LOGS = ("postgres", "keeper", "scribe", "publisher", "supervisor")
 ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
@@ -29,7 +29,7 @@ def up(context: Context, /, uri: str | None, **options: Any) -> None:
     With Kafka configured (`wardkey kafka use`) the publisher too. Running it again does no harm: it starts
     what does not run and repairs what a crash left.
     """
-    from ..server import Cluster
+    from ..embedded import Cluster
 
     if uri is not None:
         use_for_cell(context, make_choice(uri, options))
@@ -105,7 +105,8 @@ def psql(
 def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple[str, str]:
     from psycopg.conninfo import make_conninfo
 
-    from .. import issuers, sessions
+    from ..daemon import sessions
+    from ..identity import issuers
 
     with context.connect() as connection:
         tenant = issuers.tenant_id(connection, slug)

@@ -15,7 +15,7 @@ from .tenant_leaving import check_certificate, export, shred
 from .tenant_restore import restore
 
 if TYPE_CHECKING:
-    from ..tenants import Remember
+    from ..tenants.provisioning import Remember
 
 _COLUMNS = ("slug", "name", "status", "login_role", "key_version", "created_at")
 
@@ -68,7 +68,7 @@ def create(
 
     With --kms URI its KEK is in a KMS of its own, as with `wardkey kms use URI --tenant SLUG`.
     """
-    from .. import tenants
+    from ..tenants import provisioning as tenants
 
     if (name or uri) and len(slugs) > 1:
         raise click.UsageError("--name and --kms go with a single SLUG")
@@ -101,7 +101,7 @@ def create(
 @pass_context
 def list_(context: Context) -> None:
     """List the tenants."""
-    from .. import tenants
+    from ..tenants import provisioning as tenants
 
     with context.connect() as connection:
         rows = tenants.list_all(connection)
@@ -122,7 +122,7 @@ def bound(context: Context, slug: str, name: str, value: str | None) -> None:
     idle_in_transaction_session_timeout, idle_session_timeout, transaction_timeout (PostgreSQL 17). A tenant
     can change these settings, but not connections. Open connections stay as they are.
     """
-    from .. import tenants
+    from ..tenants import provisioning as tenants
 
     with context.connect() as connection:
         tenants.bound(connection, slug, name, value)
@@ -160,8 +160,8 @@ def resume(context: Context, slug: str) -> None:
 @pass_context
 def drop(context: Context, slug: str, confirmed: str | None, force: bool) -> None:
     """Drop a tenant: its ward, its role and its keys. Refuses while there is data, unless forced."""
-    from .. import tenants
-    from ..server import kms_choice
+    from ..embedded import kms_choice
+    from ..tenants import provisioning as tenants
 
     _, remember = _remember(context)
     with context.connect() as connection:
@@ -179,7 +179,7 @@ def drop(context: Context, slug: str, confirmed: str | None, force: bool) -> Non
 @pass_context
 def reset_password(context: Context, slug: str) -> None:
     """Give a tenant's login role a new password. Open connections stay."""
-    from .. import tenants
+    from ..tenants import provisioning as tenants
 
     passwords, remember = _remember(context)
     with context.connect() as connection:
@@ -193,7 +193,7 @@ def _remember(context: Context) -> tuple[dict[str, str], Remember]:
     """Return where passwords are put to be printed, and what to call with each."""
     passwords: dict[str, str] = {}
     if context.dsn is None:
-        from ..tenants import passfile_keeper
+        from ..tenants.provisioning import passfile_keeper
 
         return passwords, passfile_keeper(context.home.pgpass)
 

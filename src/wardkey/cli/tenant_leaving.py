@@ -13,14 +13,14 @@ from uuid import UUID
 
 import click
 
-from .._files import write_atomically
+from ..daemon.files import write_atomically
 from ._context import Context, pass_context
 from ._output import details, emit, fail, note, table
 
 if TYPE_CHECKING:
     import psycopg
 
-    from ..certificate import Certificate
+    from ..tenants.certificate import Certificate
 
 MAX_CERTIFICATE = 4 * 1024 * 1024
 _COLUMNS = ("table", "rows", "bytes", "file")
@@ -47,7 +47,7 @@ def export(context: Context, slug: str, target: Path, sealed: bool, token_file: 
     In the clear, as the tenant's ADMIN reads it: a CSV per table, the tables as they were declared, and a
     manifest. Without a token the embedded issuer signs one for you. DIR is there when all of it is.
     """
-    from ..export import Source, export_clear, export_sealed
+    from ..tenants.export import Source, export_clear, export_sealed
 
     # Whatever ends the command, nothing in the clear is to be left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -91,8 +91,8 @@ def shred(context: Context, slug: str, code: str | None, certificate: Path | Non
     """
     if gone is not None and not gone.strip():
         raise click.UsageError("--kms-gone wants the reason, for the certificate")
-    from .. import shredding
     from ..keys.kek import Keks
+    from ..tenants import shredding
 
     home = context.home
     with context.connect(autocommit=True) as connection:
@@ -124,7 +124,7 @@ def check_certificate(context: Context, file: BinaryIO, public_key: str | None) 
     FILE must be as it was printed, to the byte. Without --public-key the signature is checked with the key
     that is in FILE: compare that with the keeper's own, which `wardkey keeper status` shows.
     """
-    from ..certificate import BadCertificate, Certificate, fingerprint
+    from ..tenants.certificate import BadCertificate, Certificate, fingerprint
 
     try:
         trusted = None if public_key is None else base64.b64decode(public_key, validate=True)
@@ -151,7 +151,7 @@ def operator() -> str:
 def _token(
     context: Context, admin: psycopg.Connection[Any], slug: str, file: Path | None
 ) -> Callable[[], str]:
-    from .. import issuers
+    from ..identity import issuers
 
     if file is not None:
         return lambda: file.read_text().strip()
@@ -167,7 +167,7 @@ def _token(
 def _connect_as(context: Context, role: str) -> psycopg.Connection[tuple[Any, ...]]:
     from psycopg.conninfo import make_conninfo
 
-    from ..sessions import connect
+    from ..daemon.sessions import connect
 
     if context.dsn is None:
         dsn = context.cluster.dsn(user=role)
@@ -179,11 +179,11 @@ def _connect_as(context: Context, role: str) -> psycopg.Connection[tuple[Any, ..
 def _forget(context: Context, proof: Certificate) -> None:
     """Forget the password of the login role, and the tenant's own KMS with its credentials."""
     if context.dsn is None:
-        from ..tenants import passfile_keeper
+        from ..tenants.provisioning import passfile_keeper
 
         passfile_keeper(context.home.pgpass)(proof.statement["ward"]["login_role"], None)
     if context.home.exists:
-        from ..server import kms_choice
+        from ..embedded import kms_choice
 
         kms_choice.forget(context.home, UUID(proof.statement["tenant"]["id"]))
 

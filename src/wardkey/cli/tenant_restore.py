@@ -26,7 +26,7 @@ def restore(context: Context, slug: str, dump: Path) -> None:
     says what was restored. All of it or nothing: a dump of another tenant, of tables that are not there now,
     or of values whose key is retired is refused.
     """
-    from ..restoring import restore as put_back
+    from ..tenants.restoring import restore as put_back
 
     bindir = context.cluster.software.bindir if context.dsn is None else None
     with context.connect(autocommit=True) as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from wardkey_pg.tokens import ROLES
+from wardkey_core.tokens import ROLES
 
 from ._context import Context, pass_context
 from ._output import emit, note
@@ -21,7 +21,7 @@ def token(context: Context, slug: str, subject: str, role: str, lifetime: int, p
 
     Prints the token alone. Until it expires it opens the tenant's data: keep it out of logs and files.
     """
-    from .. import issuers
+    from ..identity import issuers
 
     with context.connect() as connection:
         signer, added = issuers.embedded(connection, context.home)

@@ -11,7 +11,7 @@ from ._context import Context, pass_context
 from ._output import emit, note
 
 if TYPE_CHECKING:
-    from ..server.upgrade import Upgrade
+    from ..embedded.upgrade import Upgrade
 
 
 @click.command()
@@ -23,7 +23,7 @@ def upgrade(context: Context) -> None:
     needs as much disk again. Tenants are cut off meanwhile; the audit log goes on without a gap. The old data
     stays beside the new, to be removed by hand. Does nothing when there is no newer version.
     """
-    from ..server.upgrade import upgrade as move
+    from ..embedded.upgrade import upgrade as move
 
     done = move(context.cluster, lambda text: note(context, text))
     emit(context, asdict(done), lambda: click.echo(_text(done)))

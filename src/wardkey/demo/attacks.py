@@ -16,11 +16,11 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from wardkey_pg.jwk import b64url_encode
+from wardkey_core import keeper_client as keeper_client
+from wardkey_core.jwk import b64url_encode
 
 from ..errors import WardError
-from ..issuers import AUDIENCE
-from ..keeper import client as keeper_client
+from ..identity.issuers import AUDIENCE
 from .load import Connection, Ward
 
 __all__ = ["ATTACKS", "Outcome", "Scene", "run", "scene"]

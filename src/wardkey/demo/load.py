@@ -15,10 +15,10 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from .. import tenants
-from ..issuers import EmbeddedIssuer
-from ..server import Cluster
-from ..sessions import connect
+from ..daemon.sessions import connect
+from ..embedded import Cluster
+from ..identity.issuers import EmbeddedIssuer
+from ..tenants import provisioning as tenants
 from . import data
 
 __all__ = ["Ward", "copy_rows", "counts", "fill", "load_codes", "provision"]

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import psycopg
 
-from .. import issuers
+from ..daemon.sessions import connect
+from ..embedded import Cluster
 from ..errors import from_psycopg
-from ..server import Cluster
-from ..sessions import connect
+from ..identity import issuers
 from . import attacks, cost, data
 from .load import Ward, counts, fill, load_codes, provision
 from .views import QUERY, OnDisk, View, on_disk, same_query

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .. import requirements
+from ..install import requirements
 from . import audit, extension, keeper, memory, settings, versions, wards
 from ._check import Check, Finding, Outcome, Problem, Server, read_checks
 from .memory import remember

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from ..server import Home
+    from ..embedded import Home
 
 __all__ = ["Check", "Finding", "Outcome", "Problem", "Server", "prelude", "read", "read_checks"]
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 from datetime import UTC
 from uuid import UUID
 
-from ..audit.canonical import NotCanonical
-from ..audit.checkpoint import Checkpoint, Signed
+from wardkey_core.log.canonical import NotCanonical
+from wardkey_core.log.checkpoint import Checkpoint, Signed
+from wardkey_core.log.merkle import Range
+
 from ..audit.live import ask_keeper
-from ..audit.merkle import Range
 from ..audit.remembered import Remembered
 from ..errors import WardError
 from ..publisher import topics

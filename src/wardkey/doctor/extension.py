@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from .. import resources
+from ..install import resources
 from ._check import Check, Problem, Server, read
 from ._describe import Parts, compare, describe
 

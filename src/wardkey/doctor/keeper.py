@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from wardkey_core import keeper_client as client
 from wardkey_pg import __version__
 
-from .. import issuers
+from ..embedded import kms_choice
 from ..errors import KeeperUnavailable, KeyRefused, WardError
-from ..keeper import client
+from ..identity import issuers
 from ..kms import KmsConfigurationError, configured
-from ..server import kms_choice
 from ._check import Check, Problem, Server
 
 __all__ = ["CHECKS"]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from .._files import write_atomically
+from ..daemon.files import write_atomically
 from ._check import Check, Problem, Server, read
 
 __all__ = ["CHECKS", "remember"]

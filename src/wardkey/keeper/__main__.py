@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wardkey_pg.jwk import import_algorithms
+from wardkey_core.jwk import import_algorithms
 
 from wardkey.kms import KmsConfigurationError, configured
 

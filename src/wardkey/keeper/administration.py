@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused, Unsupported, WardError
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, Unsupported, WardError
+from wardkey_core.wire import to_base64
 
 from wardkey.kms import KekRef, Kms, KmsError
 
 from .keys import Keys
 from .ledger import Ledger
-from .protocol import to_base64
 from .providers import Provider, Providers
 from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Tombstone
 from .signing import SigningKey

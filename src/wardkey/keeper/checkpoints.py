@@ -19,11 +19,11 @@ from pathlib import Path
 from threading import Lock
 from uuid import UUID
 
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused, Unsupported
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, Unsupported
+from wardkey_core.log.canonical import NotCanonical
+from wardkey_core.log.checkpoint import Checkpoint, fingerprint
 
-from wardkey._files import read_guarded, write_atomically
-from wardkey.audit.canonical import NotCanonical
-from wardkey.audit.checkpoint import Checkpoint, fingerprint
+from wardkey.daemon.files import read_guarded, write_atomically
 
 from .signing import SigningKey
 

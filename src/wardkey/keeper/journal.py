@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from wardkey_pg.tokens import Claims
+from wardkey_core.tokens import Claims
 
 __all__ = ["Peer", "ReleaseLog"]
 

@@ -13,8 +13,8 @@ import os
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from wardkey_pg.envelope import DEK_LENGTH, SALT_LENGTH, commitment, derive_dek, key_aad
-from wardkey_pg.errors import CommitmentMismatch, KeyRefused
+from wardkey_core.envelope import DEK_LENGTH, SALT_LENGTH, commitment, derive_dek, key_aad
+from wardkey_core.errors import CommitmentMismatch, KeyRefused
 
 from wardkey.kms import KekRef
 

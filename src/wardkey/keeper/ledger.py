@@ -23,11 +23,10 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from wardkey_pg.errors import KeeperUnavailable, KeyDestroyed
+from wardkey_core.errors import KeeperUnavailable, KeyDestroyed
+from wardkey_core.wire import parse_json
 
-from wardkey._files import sync_directory
-
-from .protocol import parse_json
+from wardkey.daemon.files import sync_directory
 
 __all__ = ["LEDGER_FILE", "Ledger", "LedgerError"]
 

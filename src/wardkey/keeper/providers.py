@@ -16,7 +16,7 @@ from threading import Lock
 from typing import TypeVar
 from uuid import UUID
 
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused
+from wardkey_core.errors import KeeperUnavailable, KeyRefused
 
 from wardkey.kms import Kms, KmsConfigurationError, KmsDenied, KmsError, load_provider, open_kms
 from wardkey.kms.configured import CONFIGURATION_FILE, TENANTS, Configuration, directory_of, read

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from wardkey_pg.envelope import MASTER, SALT_LENGTH
-from wardkey_pg.errors import Unsupported
+from wardkey_core.envelope import MASTER, SALT_LENGTH
+from wardkey_core.errors import Unsupported
+from wardkey_core.wire import parse_json
 
 from wardkey.kms import KekRef
-
-from .protocol import parse_json
 
 __all__ = [
     "MASTER_TENANT",

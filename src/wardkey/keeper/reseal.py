@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
-from wardkey_pg.envelope import HEADER_LENGTH, NONCE_LENGTH, OVERHEAD, ColumnKey, header
-from wardkey_pg.errors import Unsupported
+from wardkey_core.envelope import HEADER_LENGTH, NONCE_LENGTH, OVERHEAD, ColumnKey, header
+from wardkey_core.errors import Unsupported
 
 __all__ = ["reseal"]
 

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from wardkey_pg.errors import KeeperBusy, KeeperUnavailable, Unsupported, WardError
+from wardkey_core.errors import KeeperBusy, KeeperUnavailable, Unsupported, WardError
+from wardkey_core.wire import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
 
 from .journal import Peer
-from .protocol import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
 from .requests import Reseal, parse_request, tenant_of
 from .service import Service
 

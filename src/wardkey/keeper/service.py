@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
+from wardkey_core.tokens import Claims
+from wardkey_core.wire import to_base64
 from wardkey_pg import __version__
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused, WardError
-from wardkey_pg.tokens import Claims
 
 from .administration import Administration, is_for_administrators
 from .checkpoints import Checkpoints
 from .journal import Peer, ReleaseLog
 from .keys import Keys
 from .ledger import Ledger
-from .protocol import to_base64
 from .providers import Providers
 from .requests import (
     MASTER_TENANT,

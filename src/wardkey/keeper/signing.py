@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from wardkey_pg.errors import KeeperUnavailable
+from wardkey_core.errors import KeeperUnavailable
+from wardkey_core.log import checkpoint
 
-from wardkey._files import read_guarded, write_atomically
-from wardkey.audit import checkpoint
+from wardkey.daemon.files import read_guarded, write_atomically
 
 __all__ = ["CERTIFICATE", "SigningKey"]
 

@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wardkey_pg.errors import InvalidToken, KeyRefused
-from wardkey_pg.tokens import Claims, Issuer, unverified_issuer, verify
+from wardkey_core.errors import InvalidToken, KeyRefused
+from wardkey_core.tokens import Claims, Issuer, unverified_issuer, verify
+from wardkey_core.wire import parse_json
 
-from wardkey._files import read_guarded, write_atomically
-
-from .protocol import parse_json
+from wardkey.daemon.files import read_guarded, write_atomically
 
 __all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "locked", "read_documents", "write_documents"]
 

@@ -11,7 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
-from ..keeper import client
+from wardkey_core import keeper_client as client
+
 from ..kms import KekRef
 from .kek import Keks
 from .registry import Connection

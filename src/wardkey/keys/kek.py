@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from wardkey_pg.errors import KeeperUnavailable, KeyRefused
+from wardkey_core import keeper_client as client
+from wardkey_core.errors import KeeperUnavailable, KeyRefused
 
 from ..errors import ServerError, WardError
-from ..keeper import client
 from ..kms import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, configured, open_kms
 from ..kms.names import may_hold, scheme_of
 

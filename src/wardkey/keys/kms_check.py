@@ -13,10 +13,10 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from wardkey_pg.errors import WardError
+from wardkey_core import keeper_client as client
+from wardkey_core.errors import WardError
+from wardkey_core.wire import to_base64
 
-from ..keeper import client
-from ..keeper.protocol import to_base64
 from .kek import Keks
 
 __all__ = ["Checked", "check", "schemes_in_use"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from wardkey._files import read_guarded
+from wardkey.daemon.files import read_guarded
 
 from .base import KmsConfigurationError
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from wardkey._files import read_guarded, write_atomically
+from wardkey.daemon.files import read_guarded, write_atomically
 
 from .base import KmsConfigurationError
 

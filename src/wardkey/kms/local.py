@@ -30,7 +30,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from wardkey._files import UnsafeFileError, read_guarded, write_atomically
+from wardkey.daemon.files import UnsafeFileError, read_guarded, write_atomically
 
 from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 

@@ -32,7 +32,7 @@ import pkcs11._pkcs11  # what pkcs11 itself imports when the module is loaded
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from pkcs11 import exceptions as errors
 
-from wardkey._files import read_guarded
+from wardkey.daemon.files import read_guarded
 
 from ._settings import parse_uri
 from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable

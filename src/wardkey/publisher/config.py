@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-from .._files import UnsafeFileError, read_guarded, write_atomically
+from ..daemon.files import UnsafeFileError, read_guarded, write_atomically
 from ..errors import PublisherError
 
 __all__ = ["CONFIGURATION_FILE", "Configuration", "parse_properties", "read", "write"]

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import Any, BinaryIO
 from uuid import UUID
 
-from ..audit.canonical import NotCanonical, decode, from_base64, from_hex, members
-from ..audit.checkpoint import Signed
-from ..audit.exportfile import Header, Writer
-from ..audit.merkle import leaf_hash
+from wardkey_core.log.canonical import NotCanonical, decode, from_base64, from_hex, members
+from wardkey_core.log.checkpoint import Signed
+from wardkey_core.log.exportfile import Header, Writer
+from wardkey_core.log.merkle import leaf_hash
+
 from .messages import CHECKPOINT, ENTRY, MISSING
 
 __all__ = ["NotWhole", "write_export"]

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from ..audit.canonical import encode, to_base64
-from ..audit.checkpoint import Signed
-from ..audit.merkle import leaf_hash
+from wardkey_core.log.canonical import encode, to_base64
+from wardkey_core.log.checkpoint import Signed
+from wardkey_core.log.merkle import leaf_hash
+
 from ..audit.source import DamagedLog, Log, Sealed, bytes_of
 
 __all__ = ["CHECKPOINT", "ENTRY", "MISSING", "Mark", "Message", "messages"]

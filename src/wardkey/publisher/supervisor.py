@@ -15,8 +15,8 @@ from uuid import UUID
 import psycopg
 
 from ..audit.source import DamagedLog, Log
+from ..daemon.sessions import connect
 from ..errors import PublisherError, WardError, from_psycopg
-from ..sessions import connect
 from . import topics
 from .broker import Broker, Delivery
 from .config import Configuration

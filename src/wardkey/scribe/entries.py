@@ -18,11 +18,11 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 import psycopg
-from wardkey_pg import journal
+from wardkey_core import journal
+from wardkey_core.log import entry as entry_format
+from wardkey_core.log.canonical import encode as canonical
+from wardkey_core.log.merkle import leaf_hash
 
-from ..audit import entry as entry_format
-from ..audit.canonical import encode as canonical
-from ..audit.merkle import leaf_hash
 from ..audit.source import COLUMNS, UNREADABLE, bytes_of, split_columns
 from .pgoutput import Begin, Message
 from .pgoutput import Row as StreamRow

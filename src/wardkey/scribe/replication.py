@@ -35,8 +35,8 @@ from typing import Any, Final, Self
 import psycopg
 from psycopg import pq, sql
 
+from ..daemon.sessions import connect
 from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamDamaged, StreamError, StreamLost, from_psycopg
-from ..sessions import connect
 from .pgoutput import Begin, Commit, Decoder, Event, Message
 
 __all__ = ["Stream", "lsn_text"]

@@ -17,11 +17,11 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+from wardkey_core import keeper_client as client
+from wardkey_core.log.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, following
+from wardkey_core.log.merkle import Range
 
-from ..audit.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, following
-from ..audit.merkle import Range
 from ..errors import KeeperUnavailable, KeyRefused, WardError
-from ..keeper import client
 from .entries import PLATFORM, Leaves
 from .replication import lsn_text
 

@@ -19,8 +19,8 @@ import psycopg
 from psycopg import sql
 
 from ..audit.source import COLUMNS
+from ..daemon.sessions import connect
 from ..errors import SlotInUse, StreamError, from_psycopg
-from ..sessions import connect
 from .entries import Stored
 from .replication import lsn_text
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psycopg
 
+from ..daemon.sessions import connect
 from ..errors import (
     SlotInUse,
     SlotMissing,
@@ -22,7 +23,6 @@ from ..errors import (
     WardError,
     from_psycopg,
 )
-from ..sessions import connect
 from . import slot as slots
 from .drain import Drain, Superseded
 from .entries import Turn

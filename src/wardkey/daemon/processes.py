@@ -1,0 +1,192 @@
+"""Processes, told apart by pid and start time, and programs run as another user with a clean environment."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ServerError
+from .files import write_atomically
+
+__all__ = ["OsUser", "Process", "clean_environment", "end", "find", "run"]
+
+_PROC = Path("/proc")
+_BOOT = _PROC / "sys/kernel/random/boot_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process: ``started`` (clock ticks since boot) tells it from a later one with the same pid."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """Return the live process with this pid, None when there is none or it is a zombie."""
+        try:
+            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            return None
+        return None if fields[0] in "ZX" else cls(pid, int(fields[19]))
+
+    @property
+    def alive(self) -> bool:
+        return Process.of(self.pid) == self
+
+    @classmethod
+    def recorded(cls, file: Path) -> Process | None:
+        """Return the live process that ``record`` wrote into ``file``, None when it is gone."""
+        try:
+            pid, started, boot = file.read_text().split()
+            process = cls.of(int(pid))
+        except (OSError, ValueError):
+            return None
+        if process is None or process.started != int(started) or boot != _boot():
+            return None
+        return process
+
+    def record(self, file: Path) -> None:
+        """Write down which process this is; after a reboot the record means none."""
+        write_atomically(file, f"{self.pid} {self.started} {_boot()}\n".encode())
+
+    def works_in(self, directory: Path) -> bool:
+        """Say whether its working directory is this one: not one of the same path in another container."""
+        try:
+            return (_PROC / str(self.pid) / "cwd").samefile(directory)
+        except OSError:
+            return False
+
+    @property
+    def program(self) -> str:
+        try:
+            return (_PROC / str(self.pid) / "exe").readlink().name.removesuffix(" (deleted)")
+        except OSError:
+            return ""
+
+    @property
+    def seconds_up(self) -> float:
+        up = float((_PROC / "uptime").read_text().split()[0])
+        return max(0.0, up - self.started / os.sysconf("SC_CLK_TCK"))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process is gone already."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def _boot() -> str:
+    return _BOOT.read_text().strip()
+
+
+def find(matches: Callable[[Process], bool]) -> list[Process]:
+    """Return every live process for which ``matches`` holds."""
+    return [process for process in _every() if matches(process)]
+
+
+def _every() -> Iterator[Process]:
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and (process := Process.of(int(entry.name))):
+            yield process
+
+
+def end(processes: Iterable[Process], signals: Sequence[tuple[signal.Signals, float]]) -> bool:
+    """Send each signal in turn to those still alive and wait its seconds; True when all have gone."""
+    left = [process for process in processes if process.alive]
+    for number, seconds in signals:
+        for process in left:
+            process.signal(number)
+        deadline = time.monotonic() + seconds
+        while (left := [process for process in left if process.alive]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if not left:
+            return True
+    return not left
+
+
+@dataclass(frozen=True, slots=True)
+class OsUser:
+    """An OS user that programs are run as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @classmethod
+    def named(cls, name: str) -> OsUser | None:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            return None
+        return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+    @classmethod
+    def current(cls) -> OsUser:
+        entry = pwd.getpwuid(os.geteuid())
+        return cls(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """Return ``arguments`` prefixed so that they run as this user."""
+        if self.uid == os.geteuid():
+            return list(arguments)
+        switch = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--"]
+        return [*switch, *arguments]
+
+    def may_enter(self, directory: Path) -> bool:
+        """Say whether this user can reach into ``directory``."""
+        probe = ["/usr/bin/test", "-x", str(directory)]
+        return subprocess.run(self.command(probe), check=False, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """Return the whole environment of a server process: nothing of ours reaches the embedded interpreter."""
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **extra}
+
+
+def run(
+    arguments: Sequence[str],
+    what: str,
+    *,
+    user: OsUser | None = None,
+    environment: Mapping[str, str] | None = None,
+    hint: str | None = None,
+    directory: Path = Path("/"),
+    timeout: float = 600,
+) -> str:
+    """Run a program to its end and return its stdout. On Ctrl-C its whole process group goes too.
+
+    Raises ServerError ``what``: last line of its stderr.
+    """
+    command = user.command(arguments) if user else list(arguments)
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=directory,
+        env=environment,
+        umask=0o022,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    ) as program:
+        try:
+            out, err = program.communicate(timeout=timeout)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise ServerError(f"{what}: no end after {timeout:.0f} s", hint) from None
+            raise
+    if program.returncode:
+        lines = [line.strip() for line in (err or out).splitlines() if line.strip()]
+        raise ServerError(f"{what}: {lines[-1] if lines else f'exit code {program.returncode}'}", hint)
+    return out

@@ -1,0 +1,1 @@
+"""Who issues tokens: issuer documents, JWKS, and where both are registered."""

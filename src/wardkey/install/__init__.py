@@ -1,0 +1,1 @@
+"""What a PostgreSQL server needs for wardkey: software, Python packages, the extension, migrations."""

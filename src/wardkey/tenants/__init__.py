@@ -1,0 +1,1 @@
+"""The life of a tenant: made, bound, exported, restored, shredded."""
