@@ -1,4 +1,4 @@
-# make demo | test | bench | soak | lint    on this machine; each installs what it lacks, and says so
+# make demo | test | bench | soak | lint | docs    on this machine; each installs what it lacks, and says so
 # make test-versions VERSIONS=…            on PostgreSQL 17 and 18, and from 15 to 18 by pg_upgrade, in trees of Debian
 # make install install-python PG_CONFIG=…   into a PostgreSQL server of your own
 
@@ -7,7 +7,7 @@ PYTHON_DIRECTORY ?= /usr/local/lib/wardkey/python
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-versions bench soak lint build install install-python clean
+.PHONY: help demo test test-versions bench soak lint docs build install install-python clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -37,6 +37,12 @@ lint:
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
+# The pages of docs/ and the references made of the code, into build/docs.
+docs:
+	@tools/setup.sh docs
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+	@echo build/docs/index.html
+
 build:
 	@$(PYTHON3) sql/build.py >/dev/null
 
@@ -49,4 +55,4 @@ install-python:
 	@PYTHONPATH=src:plpython $(PYTHON3) -m wardkey.install --pg-config "$(PG_CONFIG)" "$(DESTDIR)$(PYTHON_DIRECTORY)"
 
 clean:
-	rm -rf .venv sql/dist bench/results
+	rm -rf .venv build sql/dist bench/results

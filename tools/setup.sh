@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh demo|test|bench: install what that needs and is missing, and say what. A second run does nothing.
+# setup.sh demo|test|bench|docs: install what that needs and is missing, and say what. A second run does nothing.
 set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:-demo}
@@ -98,7 +98,8 @@ case $purpose in
 demo) extra= ;;
 test) extra='[test]' ;;
 bench) extra='[bench]' ;;
-*) fail "unknown purpose: $purpose" "tools/setup.sh demo|test|bench" ;;
+docs) extra='[docs]' ;;
+*) fail "unknown purpose: $purpose" "tools/setup.sh demo|test|bench|docs" ;;
 esac
 stamp=.venv/.wardkey-$purpose-$(cat pyproject.toml tools/setup.sh | sha256sum | cut -c1-16)
 if ! [ -e "$stamp" ] || ! .venv/bin/python -c '' 2>/dev/null; then

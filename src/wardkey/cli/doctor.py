@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._context import Context, pass_context
-from ._output import FINDINGS, emit
+from ._output import FINDINGS, emit, fail
 
 if TYPE_CHECKING:
     from ..doctor import Finding, Problem
@@ -26,8 +26,9 @@ _STYLE = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "red"}
 @click.option(
     "--accept", is_flag=True, help="Take roles and registry as they are now for what they should be."
 )
+@click.option("--explain", metavar="CHECK", help="Print the page of a check, and do nothing else.")
 @pass_context
-def doctor(context: Context, verbose: bool, accept: bool) -> int:
+def doctor(context: Context, verbose: bool, accept: bool, explain: str | None) -> int:
     """Check a live server against every invariant; changes nothing in it.
 
     For whatever is broken it names the statement or command that mends it. Exit code 4 when something is
@@ -36,6 +37,8 @@ def doctor(context: Context, verbose: bool, accept: bool) -> int:
     """
     from ..doctor import Server, diagnose, remember
 
+    if explain:
+        return _explain(context, explain)
     with context.connect() as connection:
         home = context.home if context.home.exists else None
         server = Server(connection, home, (home.path if home else _state_directory()) / "doctor.json")
@@ -45,6 +48,19 @@ def doctor(context: Context, verbose: bool, accept: bool) -> int:
         remember(server)
     emit(context, [asdict(finding) for finding in findings], lambda: _show(findings, verbose))
     return FINDINGS if any(finding.outcome in ("warn", "fail") for finding in findings) else 0
+
+
+def _explain(context: Context, name: str) -> int:
+    from ..doctor import checks
+    from ..install import resources
+
+    known = {check.name: check for members in checks().values() for check in members}
+    if name not in known:
+        fail(f"no check has the name {name}", "wardkey doctor --verbose shows all")
+    check, page = known[name], resources.check_page(name)
+    facts = {"check": name, "severity": check.severity, "holds": check.holds, "page": page}
+    emit(context, facts, lambda: click.echo(f"{name} ({check.severity}): {check.holds}\n\n{page}", nl=False))
+    return 0
 
 
 def _state_directory() -> Path:

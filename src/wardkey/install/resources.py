@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["extension_files", "manifest", "migrations", "sql"]
+__all__ = ["check_page", "extension_files", "manifest", "migrations", "sql"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
@@ -21,6 +21,11 @@ def sql() -> Path:
 def migrations() -> Path:
     """Return the directory of the Alembic migrations."""
     return _find("migrations", "_migrations")
+
+
+def check_page(name: str) -> str:
+    """Return the page of a check of the doctor."""
+    return (_find("docs/checks", "_checks") / f"{name}.md").read_text("utf-8")
 
 
 def extension_files() -> dict[str, bytes]:
