@@ -107,7 +107,10 @@ def _pg_upgrade(cluster: Cluster, old: Software, new: Software) -> None:
     command = [new.program("pg_upgrade"), "--old-bindir", str(old.bindir), "--new-bindir", str(new.bindir)]
     command += ["--old-datadir", str(home.data), "--new-datadir", str(draft), "--username", "postgres"]
     command += ["--socketdir", str(work), "--new-options=-c wal_level=logical"]  # for slots of others
-    hint = f"PostgreSQL {old.major} goes on; the reason is in {draft}/pg_upgrade_output.d"
+    hint = (
+        f"PostgreSQL {old.major} goes on; the reason is in {draft}/pg_upgrade_output.d."
+        f" If its release is later than the new one's, upgrade the packages of PostgreSQL {new.major} first"
+    )
     run(
         command,
         "pg_upgrade",
