@@ -14,7 +14,6 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from pytest_postgresql.janitor import DatabaseJanitor
 
 from wardkey.embedded import Cluster
 from wardkey.identity import issuers
@@ -88,14 +87,13 @@ class Database:
 
 
 def make_template(cluster: Cluster) -> str:
-    """Make the template unless this or another worker has."""
-    janitor = _janitor(cluster, TEMPLATE, None)
-    with cluster.home.locked(), psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+    """Make the template unless that is done."""
+    with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
         done = "select datistemplate from pg_database where datname = %s"
         if connection.execute(done, [TEMPLATE]).fetchone() == (True,):
             return TEMPLATE
-        janitor.drop()
-        janitor.init()
+        connection.execute(f"drop database if exists {TEMPLATE} with (force)")
+        connection.execute(f"create database {TEMPLATE}")
         _load(cluster)
         connection.execute(f"alter database {TEMPLATE} is_template true")
     return TEMPLATE
@@ -114,44 +112,43 @@ def _load(cluster: Cluster) -> None:
 @contextmanager
 def clone(cluster: Cluster, template: str) -> Iterator[Database]:
     """Yield a clone of ``template``; it goes afterwards, with the roles its test made."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    janitor = _janitor(cluster, name, template)
-    with janitor:
-        database = Database(cluster, name)
-        _copy_role_settings(cluster, template, name)
-        if template == TEMPLATE:
-            with database.admin() as connection:  # privileges on a database are not cloned with it
-                connection.execute("select ward_internal.harden()")
+    with temporary(cluster, f"test_{os.getpid()}_{next(_numbers)}", template) as database:
+        with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+            for (statement,) in connection.execute(_NOT_CLONED, {"of": template, "to": database.name}):
+                connection.execute(statement)
         yield database
-        with database.admin() as connection:
-            rows = connection.execute("select to_regclass('ward.tenants') is not null").fetchone()
-            query = "select login_role from ward.tenants where slug <> all(%s)"
-            roles = connection.execute(query, [list(TENANTS)]).fetchall() if rows == (True,) else []
-    with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
-        for (role,) in roles:
-            connection.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(role)))
 
 
-def _copy_role_settings(cluster: Cluster, template: str, name: str) -> None:
-    """A clone does not get what ``alter role … in database`` said of its template."""
-    query = """
-        select format('alter role %%I in database %%I set %%I = %%s', rolname, %s::text, name,
-          case name when 'search_path' then value else quote_literal(value) end)
-        from pg_db_role_setting join pg_roles on pg_roles.oid = setrole, unnest(setconfig) as setting,
-          split_part(setting, '=', 1) as name, substr(setting, strpos(setting, '=') + 1) as value
-        where setdatabase = (select oid from pg_database where datname = %s)"""
-    with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
-        for (statement,) in connection.execute(query, [name, template]).fetchall():
-            connection.execute(statement)
+@contextmanager
+def temporary(cluster: Cluster, name: str, template: str) -> Iterator[Database]:
+    """Make a database; it goes afterwards, with the roles of tenants that are in no other."""
+    try:
+        with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"create database {name} template {template}")
+        yield Database(cluster, name)
+    finally:
+        with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
+            roles = connection.execute(_ROLES, [name]).fetchall()
+            connection.execute(f"drop database if exists {name} with (force)")
+            for (role,) in roles:
+                connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
 
-def _janitor(cluster: Cluster, name: str, template: str | None) -> DatabaseJanitor:
-    config = cluster.home.config()
-    assert config is not None
-    return DatabaseJanitor(
-        user="postgres",
-        host=str(cluster.home.run),
-        port=config.port,
-        dbname=name,
-        template_dbname=template,
-    )
+# What PostgreSQL keeps of a database outside it: privileges on it, settings of roles in it.
+_NOT_CLONED = """
+    select format('revoke all on database %%I from public', %(to)s::text)
+    union all
+    select format('grant connect on database %%I to %%s', %(to)s::text, grantee::regrole)
+    from pg_database, aclexplode(datacl)
+    where datname = %(of)s and privilege_type = 'CONNECT' and grantee not in (0, datdba)
+    union all
+    select format('alter role %%I in database %%I set %%I = %%s', rolname, %(to)s::text, name,
+      case name when 'search_path' then value else quote_literal(value) end)
+    from pg_db_role_setting join pg_roles on pg_roles.oid = setrole, unnest(setconfig) as setting,
+      split_part(setting, '=', 1) as name, substr(setting, strpos(setting, '=') + 1) as value
+    where setdatabase = (select oid from pg_database where datname = %(of)s)"""
+_ROLES = """
+    select rolname from pg_roles as r, pg_database as d
+    where d.datname = %s and rolname like 'tenant!_%%' escape '!'
+      and exists (select from pg_shdepend where refobjid = r.oid and dbid = d.oid)
+      and not exists (select from pg_shdepend where refobjid = r.oid and dbid not in (0, d.oid))"""

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-import psycopg
 from psycopg import sql
-from pytest_postgresql.janitor import DatabaseJanitor
 
-from tests.support.database import Database
+from tests.support.database import Database, temporary
 from wardkey.embedded import Cluster
 from wardkey.tenants import provisioning as tenants
 
@@ -23,22 +21,8 @@ _numbers = count(1)
 @contextmanager
 def empty_database(cluster: Cluster) -> Iterator[Database]:
     """Make a database with nothing in it; its tenants' roles go with it unless another database has them."""
-    config = cluster.home.config()
-    assert config
-    name = f"empty_{os.getpid()}_{next(_numbers)}"
-    before = _roles(cluster)
-    janitor = DatabaseJanitor(
-        user="postgres",
-        host=str(cluster.home.run),
-        port=config.port,
-        dbname=name,
-        template_dbname="template0",
-    )
-    with janitor:
-        yield Database(cluster, name)
-    with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as admin:
-        for role in _roles(cluster) - before:
-            admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+    with temporary(cluster, f"empty_{os.getpid()}_{next(_numbers)}", "template0") as database:
+        yield database
 
 
 def dump(database: Database, file: Path, *options: str) -> Path:
@@ -68,9 +52,3 @@ def run(cluster: Cluster, program: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def _roles(cluster: Cluster) -> set[str]:
-    with psycopg.connect(cluster.dsn("postgres")) as admin:
-        query = "select rolname from pg_roles where rolname like 'tenant!_%' escape '!'"
-        return {row[0] for row in admin.execute(query).fetchall()}
