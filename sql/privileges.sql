@@ -35,8 +35,10 @@ alter function ward.audit_export(timestamptz, timestamptz) owner to ward_owner;
 grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
-  ward.tenant_id(), ward.subject(), ward.role(), ward.require_context(), ward.is_context_required(),
-  ward.take_refusal(), ward.raise_refusal(), ward.face_constraints(),
+  ward.tenant_id(), ward.subject(), ward.role(), ward.try_tenant_id(), ward.try_claims(), ward.try_logout(),
+  ward.require_context(), ward.is_context_required(), ward.take_refusal(), ward.raise_refusal(anyelement),
+  ward.raise_if_refused(anyelement), ward.face_constraints(),
+  ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_bytes(bytea, bytea, bytea),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward.upsert(regclass, jsonb, text[], boolean), ward.request_rotation(text),
   ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),
@@ -49,7 +51,9 @@ grant select, insert on ward_internal.rotation_requests to ward_owner;
 grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
 grant select, update on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
-  ward.tenant_id(), ward.role(), ward.subject(), ward.require_context(), ward.take_refusal(), ward.raise_refusal(), ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
+  ward.tenant_id(), ward.role(), ward.subject(), ward.try_tenant_id(), ward.try_claims(), ward.require_context(),
+  ward.take_refusal(), ward.raise_refusal(anyelement), ward.raise_if_refused(anyelement),
+  ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
   ward_internal.look_up_now(),
   ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.digest(text),

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 
 class WardError(Exception):
-    """Base class: an SQLSTATE, a message and, where something mends it, a hint."""
+    """Base class: an SQLSTATE, a message and a hint."""
 
     sqlstate = "WK000"
     default_message = "wardkey error"
-    default_hint: str | None = None
+    default_hint = "this is a defect of wardkey: please report it"
 
     def __init__(self, message: str | None = None, hint: str | None = None) -> None:
         self.message = message or self.default_message

@@ -11,7 +11,7 @@ import plpy
 from wardkey_core.errors import BY_SQLSTATE, WardError
 from wardkey_core.journal import PREFIX
 
-__all__ = ["PostgresHost", "boundary", "keep_refusal", "statement_started", "take_refusal"]
+__all__ = ["PostgresHost", "keep_refusal", "statement_started", "take_refusal"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -159,7 +159,7 @@ class PostgresHost:
             return self.query(sql, types, args)
         self._asked = sql, types, args
         # SPI looks with the active snapshot only from a STABLE function
-        self.query("select ward_internal.look_up_now()")
+        self.query("select coalesce(ward_internal.look_up_now(), ward.raise_refusal(true))")
         found, self._found = self._found, []
         return found
 
@@ -167,10 +167,11 @@ class PostgresHost:
         """Whether queries see what was committed when the transaction began, not now."""
         return _isolation.value >= _REPEATABLE_READ
 
-    def look_up_now(self) -> None:
+    def look_up_now(self) -> bool:
         """Run what ``query_now`` was asked, under a snapshot of now."""
         with _snapshot_of_now():
             self._found = self.query(*self._asked)
+        return True
 
     def check_interrupts(self) -> None:
         """Let a waiting cancel or statement_timeout through: Python code does not look for them itself.
@@ -274,77 +275,47 @@ def _levels_of_plpgsql() -> int:
     return levels
 
 
-class _SqlError(plpy.Error):  # type: ignore[misc]
-    """PL/Python prefixes a message with the name of the exception's class, and reads these attributes."""
-
-    def __init__(self, error: WardError, *, is_new: bool = True) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.is_new = is_new
-        self.sqlstate = error.sqlstate
-        self.hint = error.hint
+_kept: WardError | None = None
 
 
-_SqlError.__name__ = "wardkey"
-_SqlError.__module__ = "builtins"
-
-
-def boundary(
+def keep_refusal(
     function: Callable[_P, _R], refused: Callable[[WardError], None] = lambda error: None
-) -> Callable[_P, _R]:
-    """Turn what ``function`` raises into an SQL error with our text and nothing of the values at hand.
+) -> Callable[_P, _R | None]:
+    """Return None in place of one of our errors, which SQL takes with ``take_refusal`` and raises.
 
-    ``refused`` hears of each refusal first, once: not of one that came out of a gate.
+    An error that is raised in PL/Python reaches the client with a traceback of our code in its CONTEXT. What
+    SQL raises has our text and nothing of the values at hand. ``refused`` hears of each refusal first, once:
+    not of one that came out of a gate.
     """
 
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        global _kept
+        _kept = None  # of an earlier call: None may be the answer of this one
         try:
             return function(*args, **kwargs)
         except WardError as error:
             refused(error)
-            raise _SqlError(error) from None
+            _kept = error
         except plpy.SPIError as error:
             known = BY_SQLSTATE.get(_sqlstate(error))
             if known is None:
                 raise  # a cancel, a query that failed
-            raise _SqlError(known(), is_new=False) from None  # our own, from a gate this call went through
+            _kept = known()  # our own, from a gate this call went through
         except (plpy.Error, plpy.Fatal):
             raise
         except Exception as error:
             # The text of a foreign exception may quote its input (UnicodeDecodeError does).
-            raise _SqlError(WardError(f"internal error ({type(error).__name__})")) from None
+            _kept = WardError(f"internal error ({type(error).__name__})")
+        return None
 
     return call
 
 
-_kept: WardError | None = None
-
-
-def keep_refusal(function: Callable[_P, _R], refused: Callable[[WardError], None]) -> Callable[_P, _R | None]:
-    """Return None in place of one of our errors, which SQL then takes with ``take_refusal`` and raises.
-
-    An error that is raised in PL/Python comes to the client with a traceback of our code.
-    """
-    at_boundary = boundary(function)
-
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R | None:
-        global _kept
-        try:
-            return at_boundary(*args, **kwargs)
-        except _SqlError as error:
-            _kept = error.error
-            if error.is_new:
-                refused(error.error)
-            return None
-
-    return call
-
-
-def take_refusal() -> list[str | None]:
-    """Return SQLSTATE, message and hint of the last refusal that was kept."""
+def take_refusal() -> list[str | None] | None:
+    """Return SQLSTATE, message and hint of what the last call refused, None if it did not."""
     global _kept
-    error, _kept = _kept or WardError(), None
-    return [error.sqlstate, f"wardkey: {error.message}", error.hint]
+    error, _kept = _kept, None
+    return None if error is None else [error.sqlstate, f"wardkey: {error.message}", error.hint]
 
 
 def _sqlstate(error: Any) -> str:

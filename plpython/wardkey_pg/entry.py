@@ -22,8 +22,8 @@ from wardkey_core.errors import (
 from wardkey_core.tokens import Issuer
 
 from . import __version__
-from ._host import PostgresHost, boundary, keep_refusal, statement_started, take_refusal
-from .context import Context, Session
+from ._host import PostgresHost, keep_refusal, statement_started, take_refusal
+from .context import Session
 from .keyring import WrappedKey
 from .sealing import (
     make_seal,
@@ -54,12 +54,15 @@ _statement, _ignoring = (0, 0), False  # which one wrote last, and whether it ig
 _mark = ""  # of the session's login, kept in a setting too: what resets the session ends its context
 
 
-@boundary
 def bind(version: str, name: str) -> Callable[..., Any]:
     """Return the function behind the SQL function ``name`` of an extension of ``version``."""
-    if version != __version__:
-        raise VersionMismatch(f"extension wardkey is {version}, Python module wardkey_pg is {__version__}")
-    return _FUNCTIONS[name]
+    if version == __version__ or name == "take_refusal":
+        return _FUNCTIONS[name]
+    return keep_refusal(partial(_refuse_version, version))
+
+
+def _refuse_version(version: str, *_: Any) -> None:
+    raise VersionMismatch(f"extension wardkey is {version}, Python module wardkey_pg is {__version__}")
 
 
 def _login(token: str | None) -> bool:
@@ -83,20 +86,34 @@ def _login_session(token: str | None) -> bool:
     return True
 
 
-def _renew_session() -> None:
+def _renew_session() -> bool:
     rows = _host.query("select coalesce(current_setting('ward.session', true), '') as mark")
     if compare_digest(str(rows[0]["mark"]).encode(), _mark.encode()):
         _session.renew()
     else:
         _session.logout()
+    return True
 
 
-def _claim(get: Callable[[Context], str]) -> Callable[[], str | None]:
-    def claim() -> str | None:
-        context = _session.current()
-        return None if context is None else get(context)
+def _renew_keys() -> bool:
+    _session.renew_keys()
+    return True
 
-    return claim
+
+def _logout() -> bool:
+    _session.logout()
+    return True
+
+
+def _tenant_id() -> str | None:
+    context = _session.current()
+    return None if context is None else context.claims.tenant_id
+
+
+def _claims() -> list[str]:
+    """Return subject and role, nothing without a context."""
+    context = _session.current()
+    return [] if context is None else [context.claims.subject, context.claims.role]
 
 
 def _begin_write(tenant: str) -> bool:
@@ -133,19 +150,21 @@ def _refused_with_token(error: WardError) -> None:
         _refused(error)
 
 
-def _report_event(operation: str, detail: str) -> None:
+def _report_event(operation: str, detail: str) -> bool:
     given = {name: value for name, value in json.loads(detail).items() if value is not None}
     if operation == "refusal":
         _session.report_often(operation, given, given)
     else:
         _session.report(operation, given)
+    return True
 
 
-def _check_issuer(document: str) -> None:
+def _check_issuer(document: str) -> bool:
     try:
         Issuer.from_document(json.loads(document))
     except ValueError as error:  # says what is wrong where; an issuer's document holds public keys only
         raise Unsupported(f"issuer document: {error}", "its members: \\df+ ward.add_issuer") from None
+    return True
 
 
 def _provision_key(
@@ -225,37 +244,35 @@ _cold: dict[str, Callable[..., Any]] = {
     "login": _login,
     "login_session": _login_session,
     "renew_session": _renew_session,
-    "logout": _session.logout,
-    "tenant_id": _claim(lambda context: context.claims.tenant_id),
-    "subject": _claim(lambda context: context.claims.subject),
-    "role": _claim(lambda context: context.claims.role),
+    "logout": _logout,
+    "tenant_id": _tenant_id,
+    "claims": _claims,
     "begin_write": _begin_write,
     "report_event": _report_event,
     "check_issuer": _check_issuer,
     "provision_key": _provision_key,
     "derive_key": _derive_key,
     "rewrap_key": _rewrap_key,
-    "renew_keys": _session.renew_keys,
+    "renew_keys": _renew_keys,
     "look_up_now": _host.look_up_now,
     "reseal": _reseal,
     "audit_context": _audit_context,
     "make_audit_id": _make_audit_id,
 }
 _refused = _session.report_refusal
-_FUNCTIONS = {name: boundary(function, _refused) for name, function in _cold.items()}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: keep_refusal(function, _refused) for name, function in _cold.items()
+}
 _FUNCTIONS["take_refusal"] = take_refusal
 _FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
-_FUNCTIONS |= {
-    name: keep_refusal(_cold[name], _refused) for name in ("login", "login_session", "begin_write")
-}
-# The hot ones stand before the boundary and go through it only when there is something to say.
-_FUNCTIONS["seal"] = make_seal(_session, boundary(partial(sealer_slowly, _session), _refused))
-_FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, boundary(partial(sealer_slowly, _session), _refused))
+# The hot ones stand before that and go through it only when there is something to say.
+_FUNCTIONS["seal"] = make_seal(_session, keep_refusal(partial(sealer_slowly, _session), _refused))
+_FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, keep_refusal(partial(sealer_slowly, _session), _refused))
 _FUNCTIONS["unseal"] = make_unseal(
-    _session, statement_started, boundary(partial(open_text_slowly, _session), _refused)
+    _session, statement_started, keep_refusal(partial(open_text_slowly, _session), _refused)
 )
 _FUNCTIONS["unseal_bytes"] = make_unseal_bytes(
-    _session, statement_started, boundary(partial(open_slowly, _session), _refused)
+    _session, statement_started, keep_refusal(partial(open_slowly, _session), _refused)
 )
 
 gc.freeze()

@@ -21,7 +21,7 @@ __all__ = [
     "sealer_slowly",
 ]
 
-_Open = Callable[[bytes, bytes, bytes], bytes]
+_Open = Callable[[bytes, bytes, bytes], bytes | None]  # None: refused, see wardkey_pg._host
 _Statement = Callable[[], int]
 
 
@@ -30,10 +30,10 @@ def make_unseal_bytes(session: Session, statement: _Statement, slow: _Open) -> _
 
     Its body is what every sealed field of every row costs: a comparison, a look-up, a call, and whether the
     row is journalled; if not, it is before the plaintext is returned. Whatever does not go that smoothly is
-    left to ``slow``, which is ``open_slowly`` behind the boundary that makes SQL errors.
+    left to ``slow``, which is ``open_slowly`` with its refusals kept for SQL to raise.
     """
 
-    def unseal_bytes(sealed: bytes, column: bytes, row: bytes) -> bytes:
+    def unseal_bytes(sealed: bytes, column: bytes, row: bytes) -> bytes | None:
         if statement() == session.stamp:
             opener = session.openers.get((column, sealed[:5]))
             if opener is not None:
@@ -51,11 +51,11 @@ def make_unseal_bytes(session: Session, statement: _Statement, slow: _Open) -> _
 
 
 def make_unseal(
-    session: Session, statement: _Statement, slow: Callable[[bytes, bytes, bytes], str]
-) -> Callable[[bytes, bytes, bytes], str]:
+    session: Session, statement: _Statement, slow: Callable[[bytes, bytes, bytes], str | None]
+) -> Callable[[bytes, bytes, bytes], str | None]:
     """Return ``unseal(sealed, column, row)``: the same, for text."""
 
-    def unseal(sealed: bytes, column: bytes, row: bytes) -> str:
+    def unseal(sealed: bytes, column: bytes, row: bytes) -> str | None:
         if statement() == session.stamp:
             opener = session.openers.get((column, sealed[:5]))
             if opener is not None:
@@ -98,17 +98,18 @@ def open_text_slowly(session: Session, sealed: bytes, column: bytes, row: bytes)
         raise OpenFailed from None
 
 
-def make_seal_bytes(session: Session, slow: Callable[[bytes], ColumnKey]) -> _Open:
+def make_seal_bytes(session: Session, slow: Callable[[bytes], ColumnKey | None]) -> _Open:
     """Return ``seal_bytes(plaintext, column, row)``, under the tenant's active key.
 
     Only face triggers may call it, right after ``begin_write``, which has just asked for the context: it is
     not asked for again, and a context that ended took its sealers along.
     """
 
-    def seal_bytes(plaintext: bytes, column: bytes, row: bytes) -> bytes:
+    def seal_bytes(plaintext: bytes, column: bytes, row: bytes) -> bytes | None:
         sealer = session.sealers.get(column)
         if sealer is None:
-            return slow(column).seal(plaintext, row, nonce())
+            key = slow(column)
+            return None if key is None else key.seal(plaintext, row, nonce())
         header, encrypt, aad = sealer
         once = nonce()
         return header + once + encrypt(once, plaintext, aad + row)
@@ -116,13 +117,16 @@ def make_seal_bytes(session: Session, slow: Callable[[bytes], ColumnKey]) -> _Op
     return seal_bytes
 
 
-def make_seal(session: Session, slow: Callable[[bytes], ColumnKey]) -> Callable[[str, bytes, bytes], bytes]:
+def make_seal(
+    session: Session, slow: Callable[[bytes], ColumnKey | None]
+) -> Callable[[str, bytes, bytes], bytes | None]:
     """Return ``seal(text, column, row)``."""
 
-    def seal(plaintext: str, column: bytes, row: bytes) -> bytes:
+    def seal(plaintext: str, column: bytes, row: bytes) -> bytes | None:
         sealer = session.sealers.get(column)
         if sealer is None:
-            return slow(column).seal(plaintext.encode(), row, nonce())
+            key = slow(column)
+            return None if key is None else key.seal(plaintext.encode(), row, nonce())
         header, encrypt, aad = sealer
         once = nonce()
         return header + once + encrypt(once, plaintext.encode(), aad + row)

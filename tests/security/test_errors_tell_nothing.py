@@ -7,9 +7,10 @@ import base64
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from wardkey_pg import __version__
 
 from tests.support.database import Connection
-from tests.support.sqlstate import everything
+from tests.support.sqlstate import everything, refused
 
 from .conftest import SECRET, Wards
 
@@ -79,7 +80,7 @@ def test_not_null_does_not_show_the_row(wards: Wards) -> None:
     assert OWN not in told
 
 
-def test_traceback_of_python_shows_no_value(calm: Wards) -> None:
+def test_what_does_not_open_shows_no_value(calm: Wards) -> None:
     with calm.attacker() as connection:
         for value in (b"\x01" + bytes(60), b"\xff" * 40, b"", bytes(33)):
             told = failure(connection, "select ward.unseal(%s, %s, %s)", value, b"c" * 16, b"r")
@@ -130,3 +131,36 @@ def test_refusals_show_no_traceback(calm: Wards, statement: str) -> None:
     assert caught.value.sqlstate == REFUSED[statement] and caught.value.diag.message_hint
     told = everything(caught.value)
     assert "Traceback" not in told and "PL/Python" not in told
+
+
+PYTHON = """
+select p.oid::regprocedure::text, array(
+    select case type when 'text'::regtype then 'x' when 'uuid'::regtype then gen_random_uuid()::text
+      when 'bytea'::regtype then '' when 'text[]'::regtype then '{}' else '0' end || '|' || type::regtype
+    from unnest(p.proargtypes) as type)
+from pg_proc as p join pg_language as l on l.oid = p.prolang
+where l.lanname = 'plpython3u' and p.pronamespace in ('ward'::regnamespace, 'ward_internal'::regnamespace)
+  and p.proname <> 'take_refusal'
+"""
+
+
+def test_no_function_in_python_raises_one_of_our_errors(wards: Wards) -> None:
+    """Each is made to refuse: as of another version."""
+    found = wards.admin.execute(PYTHON).fetchall()
+    assert len(found) > 15
+    for function, given in found:
+        query = "select pg_get_functiondef(%s::regprocedure)"
+        ((definition,),) = wards.admin.execute(query, [function]).fetchall()
+        wards.admin.execute(definition.replace(f'"{__version__}"', '"0.0.1"'))
+        arguments = ", ".join("'{}'::{}".format(*argument.split("|")) for argument in given)
+        call = f"select {function.partition('(')[0]}({arguments})"
+        assert wards.admin.execute(call).fetchone() == (None,), function
+        with refused("WK301") as caught:
+            wards.admin.execute("select ward.raise_refusal(true)")
+        assert "0.0.1" in (caught.value.diag.message_primary or ""), function
+        wards.admin.execute("select ward.raise_if_refused(true)")  # once
+
+
+def test_an_error_raised_in_python_does_show_its_traceback(wards: Wards) -> None:
+    wards.admin.execute("create function public.f() returns int language plpython3u as 'raise plpy.Error(1)'")
+    assert "Traceback" in failure(wards.admin, "select public.f()")

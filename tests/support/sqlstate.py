@@ -13,10 +13,16 @@ DENIED = "42501"
 
 @contextmanager
 def refused(*sqlstates: str) -> Iterator[pytest.ExceptionInfo[psycopg.Error]]:
-    """Expect an error of one of ``sqlstates``; without any, one that says that a privilege is lacking."""
+    """Expect an error of one of ``sqlstates``; without any, one that says that a privilege is lacking.
+
+    None of ours shows PL/Python's traceback.
+    """
     with pytest.raises(psycopg.Error) as caught:
         yield caught
     assert caught.value.sqlstate in (sqlstates or (DENIED,)), caught.value
+    if (caught.value.sqlstate or "").startswith("WK"):
+        told = everything(caught.value)
+        assert "Traceback" not in told and "PL/Python" not in told
 
 
 def everything(error: psycopg.Error) -> str:

@@ -29,14 +29,13 @@ _UNPINNED = {
     "ward_internal.wrap_again": "as ward_internal.provision_key; the gate is ward_internal.rewrap_key",
     "ward_internal.seal": "no SQL; hot: once a field written",
     "ward_internal.seal_bytes": "as ward_internal.seal",
-    "ward.unseal": "hot: once a field read; its one query is of wardkey_pg and names schemas",
-    "ward.unseal_bytes": "as ward.unseal",
-    "ward.tenant_id": "hot: once a statement and table; as ward.unseal",
-    "ward.require_context": "as ward.tenant_id",
+    "ward.try_unseal": "hot: once a field read; its one query is of wardkey_pg and names schemas",
+    "ward.try_unseal_bytes": "as ward.try_unseal",
+    "ward.try_tenant_id": "hot: once a statement and table; as ward.try_unseal",
+    "ward.require_context": "as ward.try_tenant_id",
     "ward.take_refusal": "no SQL",
-    "ward.subject": "as ward.unseal",
-    "ward.role": "as ward.unseal",
-    "ward.logout": "no SQL",
+    "ward.try_claims": "as ward.try_unseal",
+    "ward.try_logout": "no SQL",
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
@@ -63,7 +62,7 @@ _VERBS = re.compile(
     r"|harden|hold|is|name|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
-    r"|unprotect|unseal|unshare|upsert|take|raise|wrap)(_|$)"
+    r"|unprotect|unseal|unshare|upsert|take|raise|try|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
 _PUBLIC_PARAMETERS = {
@@ -74,7 +73,8 @@ _PUBLIC_PARAMETERS = {
     ("ward.upsert", "ignore"),
 }
 _STABLE_NAMES = re.compile(
-    r"^(tenant_id|require_context|subject|role|unseal|unseal_bytes|begin_write|audit_context|look_up_now)$"
+    r"^((try_)?(tenant_id|unseal|unseal_bytes)|try_claims|require_context|subject|role|begin_write|audit_context"
+    r"|look_up_now|raise_refusal|raise_if_refused)$"
 )
 
 
@@ -261,3 +261,19 @@ def _without_literals(body: str) -> str:
     body = re.sub(r"--[^\n]*", "", body)
     body = re.sub(r"\$(\w+)\$.*?\$\1\$", "''", body, flags=re.S)
     return re.sub(r"'(?:[^']|'')*'", "''", body)
+
+
+def test_what_python_refuses_is_raised_by_its_caller() -> None:
+    """A null that nobody looks at would be an answer."""
+    names = [f.name for f in functions().values() if f.language == "plpython3u"]
+    call = re.compile(rf"(\S*)\b({'|'.join(map(re.escape, names))})\(")
+    # the nulls of two keys are looked at together; the others raise
+    known = {"ward_internal.derive_key", "ward_internal.provision_key", "ward.take_refusal"}
+    found = [
+        (function.name, called)
+        for function in functions().values()
+        if function.language != "plpython3u"
+        for before, called in call.findall(_without_literals(function.body or ""))
+        if not before.endswith("coalesce(") and called not in known
+    ]
+    assert found == []

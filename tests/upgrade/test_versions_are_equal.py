@@ -47,8 +47,11 @@ def test_database_has_the_modules_version(database: Database) -> None:
     }
 
 
-@pytest.mark.parametrize("function", ["ward.tenant_id()", "ward.role()"])
-def test_another_modules_version_is_a_clear_error(database: Database, function: str) -> None:
+@pytest.mark.parametrize(
+    ("function", "caller"),
+    [("ward.try_tenant_id()", "ward.tenant_id()"), ("ward.try_claims()", "ward.role()")],
+)
+def test_another_modules_version_is_a_clear_error(database: Database, function: str, caller: str) -> None:
     import psycopg
 
     with database.admin() as admin:
@@ -56,6 +59,6 @@ def test_another_modules_version_is_a_clear_error(database: Database, function: 
         assert row
         admin.execute(row[0].replace(f'"{wardkey_pg.__version__}"', '"0.0.1"'))
         with pytest.raises(psycopg.Error) as failed:
-            admin.execute(f"select {function}")
+            admin.execute(f"select {caller}")
     assert failed.value.sqlstate == "WK301"
     assert "0.0.1" in str(failed.value) and wardkey_pg.__version__ in str(failed.value)

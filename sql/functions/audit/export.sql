@@ -186,7 +186,8 @@ begin
     perform ward_internal.fail('unsupported', 'that is no period', 'p_from is to be before p_to; null is no bound');
   end if;
   -- journalled, so that it stays when the transaction is rolled back
-  perform ward_internal.report_event('log_exported', jsonb_build_object('from', p_from, 'to', p_to, 'format', 'jsonl')::text);
+  perform coalesce(ward_internal.report_event('log_exported',
+    jsonb_build_object('from', p_from, 'to', p_to, 'format', 'jsonl')::text), ward.raise_refusal(true));
   return query select * from ward_internal.audit_export(v_tenant, p_from, p_to);
 end
 $$;

@@ -48,7 +48,7 @@ begin
     'constraint %I primary key (id, at)) partition by range (at)', v_leaf, split_part(v_leaf, '.', 2) || '_pkey');
   execute format('alter table %s owner to ward_owner, enable row level security, force row level security', v_leaf);
   execute format('revoke all on %s from ward_owner; grant select, insert on %1$s to ward_owner', v_leaf);
-  execute format('create policy ward_read on %s for select using (tenant_id = (select ward.tenant_id()))', v_leaf);
+  execute format('create policy ward_read on %s for select using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid))))', v_leaf);
   execute format('create policy ward_write on %s for insert with check (true)', v_leaf);
   execute format('alter table ward_internal.audit_log attach partition %s for values in (%L)', v_leaf, p_tenant);
 end

@@ -327,14 +327,14 @@ declare
   v_tenant uuid := ward.tenant_id();
 begin
   if v_tenant is null then
-    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal());  -- WK001
+    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal(true));  -- WK001
   elsif ward.role() is distinct from 'ADMIN' then
     perform ward_internal.refuse('only an ADMIN may read the audit log', 'use a token of that role');
   end if;
   -- journalled, so that it stays when the transaction is rolled back
   if p_question <> 'export' then  -- which has an entry of its own
-    perform ward_internal.report_event('log_read', jsonb_build_object('question', p_question, 'about', left(p_about, 200),
-      'from', p_from, 'to', p_to)::text);
+    perform coalesce(ward_internal.report_event('log_read', jsonb_build_object('question', p_question, 'about', left(p_about, 200),
+      'from', p_from, 'to', p_to)::text), ward.raise_refusal(true));
   end if;
   return v_tenant;
 end

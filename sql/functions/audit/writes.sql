@@ -185,7 +185,7 @@ create or replace function ward_internal.audit_writer_body(p_model uuid, p_tenan
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
   select format($body$
 declare
-  v_context bytea := ward_internal.audit_context(%1$L);
+  v_context bytea := coalesce(ward_internal.audit_context(%1$L), ward.raise_if_refused(null::bytea));
   v_changed boolean[];  -- of an update: which columns
   v_same text[];
   v_columns text;
@@ -251,7 +251,7 @@ begin
     v_address := host(inet_client_addr());
     v_application := current_setting('application_name');
   end if;
-  v_id := ward_internal.make_audit_id();
+  v_id := coalesce(ward_internal.make_audit_id(), ward.raise_refusal(1::bigint));
   insert into %2$s (tenant_id, id, transaction, statement, model_id, kind, context, operation, row_id, columns, old, new,
       detail, database_role, address, application)
     values (%1$L, v_id, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old, v_new,

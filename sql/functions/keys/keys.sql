@@ -87,6 +87,7 @@ begin
   else
     v_made := ward_internal.provision_key(p_tenant, p_version, p_kek, p_kek_version);
   end if;
+  v_made := coalesce(v_made, ward.raise_refusal('{}'::jsonb));
   insert into ward_internal.tenant_keys (tenant_id, version, state, kek, kek_version, wrapped, commitment, reason)
     select p_tenant, p_version, 'active', k.kek, k.kek_version, k.wrapped, k.commitment, p_reason
     from jsonb_to_record(v_made) as k (kek text, kek_version text, wrapped bytea, commitment bytea);
@@ -184,8 +185,8 @@ begin
   then
     return false;
   end if;
-  select * into v_made from jsonb_to_record(ward_internal.wrap_again(p_tenant, p_version, v_key.kek, v_key.kek_version,
-    v_key.wrapped, v_key.commitment, p_kek, p_kek_version)) as k (kek text, kek_version text, wrapped bytea);
+  select * into v_made from jsonb_to_record(coalesce(ward_internal.wrap_again(p_tenant, p_version, v_key.kek, v_key.kek_version,
+    v_key.wrapped, v_key.commitment, p_kek, p_kek_version), ward.raise_refusal('{}'::jsonb))) as k (kek text, kek_version text, wrapped bytea);
   if (v_made.kek, v_made.kek_version) = (v_key.kek, v_key.kek_version) then
     return false;
   end if;

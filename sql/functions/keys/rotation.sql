@@ -327,7 +327,7 @@ declare
   v_tenant uuid := ward.tenant_id();
 begin
   if v_tenant is null then
-    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal());  -- WK001
+    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal(true));  -- WK001
   elsif ward.role() <> 'ADMIN' then
     perform ward_internal.refuse('only an ADMIN may ask for a rotation', 'use a token of that role');
   end if;

@@ -71,21 +71,25 @@ end;
 create or replace function ward_internal.seal_expression(p_value text, p_type oid, p_column uuid, p_row text)
 returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return format('%s(%s, %L::bytea, %s)',
+return format('coalesce(%s(%s, %L::bytea, %s), ward.raise_refusal(%s)::text::bytea)',
   case p_type when 'bytea'::regtype then 'ward_internal.seal_bytes' else 'ward_internal.seal' end,
-  ward_internal.canonical_expression(p_value, p_type), uuid_send(p_column), p_row);
+  ward_internal.canonical_expression(p_value, p_type), uuid_send(p_column), p_row, p_value);
 
 create or replace function ward_internal.unseal_expression(
   p_value text, p_type oid, p_type_name text, p_column uuid, p_row text
 ) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return case
-  when p_type = 'bytea'::regtype then format('ward.unseal_bytes(%s, %L::bytea, %s)', p_value, uuid_send(p_column), p_row)
-  when p_type = 'text'::regtype then format('ward.unseal(%s, %L::bytea, %s)', p_value, uuid_send(p_column), p_row)
+return (select case
+  when p_type = 'bytea'::regtype
+    then format('coalesce(ward.try_unseal_bytes(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s))', p_value, column_id, p_row)
+  when p_type = 'text'::regtype then opened
   when p_type = any ('{text[], smallint[], integer[], bigint[]}'::regtype[]::oid[])
-    then format('ward.parse_array(ward.unseal(%s, %L::bytea, %s))::%s', p_value, uuid_send(p_column), p_row, p_type_name)
-  else format('ward.unseal(%s, %L::bytea, %s)::%s', p_value, uuid_send(p_column), p_row, p_type_name)
-end;
+    then format('ward.parse_array(%s)::%s', opened, p_type_name)
+  else format('%s::%s', opened, p_type_name)
+end
+from (select uuid_send(p_column) as column_id,
+  format('coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s)::text)', p_value, uuid_send(p_column), p_row)
+    as opened) as text_of);
 
 create or replace function ward_internal.quoted_name(p_name name) returns text
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp

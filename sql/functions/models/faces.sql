@@ -27,11 +27,11 @@ begin
   -- every query on a leaf pays for asking again, and the partition's constraint and the face's trigger check too.
   execute format($sql$
     create policy ward_tenant on %s as permissive
-      using (tenant_id = (select ward.tenant_id())) with check (true)
+      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid)))) with check (true)
   $sql$, p_relation);
   execute format($sql$
     create policy ward_fence on %s as restrictive
-      using (tenant_id = (select ward.tenant_id())) with check (tenant_id = (select ward.tenant_id()))
+      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid)))) with check (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid))))
   $sql$, p_relation);
 end
 $$;
@@ -160,7 +160,7 @@ comment on function ward_internal.face_expressions(uuid) is 'what a face shows o
 create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   -- uncorrelated: planned as a one-time filter, which also an empty leaf, or an index that finds nothing, asks
-  select format('select %s from %s as l where (select coalesce(ward.require_context(), ward.raise_refusal()))',
+  select format('select %s from %s as l where (select coalesce(ward.require_context(), ward.raise_refusal(true)))',
     string_agg(format('%s as %I', expression, column_name), ', ' order by place), ward_internal.leaf_name(p_model, p_schema))
   from ward_internal.face_expressions(p_model)
 $$;
@@ -293,7 +293,7 @@ declare
   v_stack text;
   v_sealed bytea[];
 begin
-  v_ignores := coalesce(ward_internal.begin_write(%1$L), ward.raise_refusal());
+  v_ignores := coalesce(ward_internal.begin_write(%1$L), ward.raise_refusal(true));
   if tg_op <> 'DELETE' then
     v_row := %2$s;%3$s
   end if;

@@ -63,12 +63,12 @@ begin
     return;
   end if;
   perform ward_internal.check_triggers(v_leaf::regclass);
-  select ward_internal.reseal_batch(v_tenant.id, v_leaf, ward_internal.row_expression(p_model, 'l'),
+  select coalesce(ward_internal.reseal_batch(v_tenant.id, v_leaf, ward_internal.row_expression(p_model, 'l'),
       format('jsonb_build_object(%s)', (
         select string_agg(format('%1$L, l.%1$I', column_name), ', ' order by key_place)
         from ward_internal.model_columns(p_model) where key_place is not null)),
       array_agg(quote_ident(column_name) order by place), array_agg(column_id::text order by place),
-      p_from_block, p_from_block + p_blocks)
+      p_from_block, p_from_block + p_blocks), ward.raise_refusal('{}'::jsonb))
     into v_done
     from ward_internal.model_columns(p_model) where column_id is not null
     having count(*) > 0;

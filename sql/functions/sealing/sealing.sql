@@ -1,9 +1,10 @@
 -- AES-256-GCM under the tenant's key; the bytes are described in plpython/wardkey_core/envelope.py.
 --
--- unseal is STABLE: VOLATILE would keep PostgreSQL from flattening faces and would open columns nobody asked for. Its
--- parameters have no names because PL/Python makes a variable of each named one, at every call.
+-- Faces call try_unseal, which is STABLE: VOLATILE would keep PostgreSQL from flattening faces and would open columns nobody
+-- asked for. Its parameters have no names because PL/Python makes a variable of each named one, at every call. What it
+-- refuses is null, and raised by the face.
 
-create or replace function ward.unseal(bytea, bytea, bytea) returns text
+create or replace function ward.try_unseal(bytea, bytea, bytea) returns text
 language plpython3u stable strict parallel restricted security invoker as $$
 try:
     return SD["call"](*args)
@@ -12,12 +13,11 @@ except KeyError:
     SD["call"] = bind("@VERSION@", "unseal")
 return SD["call"](*args)
 $$;
-revoke execute on function ward.unseal(bytea, bytea, bytea) from public;
-comment on function ward.unseal(bytea, bytea, bytea) is
-  'unseal(sealed, column id, row id): the plaintext in its canonical text form. Faces call it. '
-  'Errors: WK001 no context, WK101 does not open, WK102–WK105 no key';
+revoke execute on function ward.try_unseal(bytea, bytea, bytea) from public;
+comment on function ward.try_unseal(bytea, bytea, bytea) is
+  'as ward.unseal, null for an error, for ward.raise_refusal to raise. Faces call it';
 
-create or replace function ward.unseal_bytes(bytea, bytea, bytea) returns bytea
+create or replace function ward.try_unseal_bytes(bytea, bytea, bytea) returns bytea
 language plpython3u stable strict parallel restricted security invoker as $$
 try:
     return SD["call"](*args)
@@ -25,6 +25,26 @@ except KeyError:
     from wardkey_pg.entry import bind
     SD["call"] = bind("@VERSION@", "unseal_bytes")
 return SD["call"](*args)
+$$;
+revoke execute on function ward.try_unseal_bytes(bytea, bytea, bytea) from public;
+comment on function ward.try_unseal_bytes(bytea, bytea, bytea) is 'as ward.try_unseal, for columns of type bytea';
+
+create or replace function ward.unseal(bytea, bytea, bytea) returns text
+language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return coalesce(ward.try_unseal($1, $2, $3), ward.raise_refusal(''::text));
+end
+$$;
+revoke execute on function ward.unseal(bytea, bytea, bytea) from public;
+comment on function ward.unseal(bytea, bytea, bytea) is
+  'unseal(sealed, column id, row id): the plaintext in its canonical text form, of what the log or a dump has. '
+  'Errors: WK001 no context, WK101 does not open, WK102–WK105 no key';
+
+create or replace function ward.unseal_bytes(bytea, bytea, bytea) returns bytea
+language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return coalesce(ward.try_unseal_bytes($1, $2, $3), ward.raise_refusal(''::bytea));
+end
 $$;
 revoke execute on function ward.unseal_bytes(bytea, bytea, bytea) from public;
 comment on function ward.unseal_bytes(bytea, bytea, bytea) is 'as ward.unseal, for columns of type bytea';
@@ -39,7 +59,7 @@ except KeyError:
 return SD["call"](*args)
 $$;
 comment on function ward_internal.seal(text, bytea, bytea) is
-  'seal(canonical text, column id, row id) under the active key of the context''s tenant';
+  'seal(canonical text, column id, row id) under the active key of the context''s tenant; null when refused';
 
 create or replace function ward_internal.seal_bytes(bytea, bytea, bytea) returns bytea
 language plpython3u volatile strict parallel unsafe security invoker as $$

@@ -2,6 +2,9 @@
 -- no setting, no table, no temporary object is trusted. Functions of ward are for tenants; those of ward_internal are
 -- reached through the gates here, which run as their owner because the registry is nobody else's to read.
 --
+-- No function in PL/Python raises one of our errors: PostgreSQL would add its traceback to the CONTEXT. It returns null, and
+-- what calls it raises what was refused: coalesce(f(…), ward.raise_refusal(true)).
+--
 -- The functions that log in are not STRICT: NULL is a failed login, and ends the context there was.
 
 create or replace function ward_internal.login(p_token text) returns boolean
@@ -24,37 +27,49 @@ $$;
 revoke execute on function ward.take_refusal() from public;
 comment on function ward.take_refusal() is 'SQLSTATE, message and hint for ward.raise_refusal; called by itself';
 
-create or replace function ward.raise_refusal() returns boolean
-language plpgsql volatile parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+create or replace function ward.raise_refusal(p_value anyelement) returns anyelement
+language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_refusal text[] := ward.take_refusal();
+  v_refusal text[] := coalesce(ward.take_refusal(), '{WK000,wardkey: nothing was refused,this is a defect of wardkey: please report it}');
 begin
-  if v_refusal[3] is null then
-    raise exception using errcode = v_refusal[1], message = v_refusal[2];
-  end if;
   raise exception using errcode = v_refusal[1], message = v_refusal[2], hint = v_refusal[3];
 end
 $$;
-revoke execute on function ward.raise_refusal() from public;
-comment on function ward.raise_refusal() is
-  'raises what another function refused and returned null for: an error raised in PL/Python would show its traceback. Never returns';
+revoke execute on function ward.raise_refusal(anyelement) from public;
+comment on function ward.raise_refusal(anyelement) is
+  'raises what a function refused and returned null for; null for null, of which strict functions make null';
 
-create or replace function ward_internal.renew_session() returns void
+create or replace function ward.raise_if_refused(p_null anyelement) returns anyelement
+language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_refusal text[] := ward.take_refusal();
+begin
+  if v_refusal is not null then
+    raise exception using errcode = v_refusal[1], message = v_refusal[2], hint = v_refusal[3];
+  end if;
+  return p_null;
+end
+$$;
+revoke execute on function ward.raise_if_refused(anyelement) from public;
+comment on function ward.raise_if_refused(anyelement) is
+  'the same after a function whose null may be its answer: then it returns its argument';
+
+create or replace function ward_internal.renew_session() returns boolean
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "renew_session")()
+return bind("@VERSION@", "renew_session")()
 $$;
 
-create or replace function ward_internal.renew_keys() returns void
+create or replace function ward_internal.renew_keys() returns boolean
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "renew_keys")()
+return bind("@VERSION@", "renew_keys")()
 $$;
 
-create or replace function ward_internal.look_up_now() returns void
+create or replace function ward_internal.look_up_now() returns boolean
 language plpython3u stable parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "look_up_now")()
+return bind("@VERSION@", "look_up_now")()
 $$;
 comment on function ward_internal.look_up_now() is
   'runs the query that wardkey_pg asks for with a snapshot of now: under REPEATABLE READ the transaction''s own does not '
@@ -73,10 +88,10 @@ comment on function ward_internal.begin_write(text) is
   'null unless the context is of this tenant and its role may write: see ward.raise_refusal; else whether the client''s '
   'statement is an INSERT … ON CONFLICT DO NOTHING';
 
-create or replace function ward_internal.report_event(p_operation text, p_detail text) returns void
+create or replace function ward_internal.report_event(p_operation text, p_detail text) returns boolean
 language plpython3u volatile strict parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "report_event")(p_operation, p_detail)
+return bind("@VERSION@", "report_event")(p_operation, p_detail)
 $$;
 comment on function ward_internal.report_event(text, text) is
   'journals an event of the context, or of whoever is connected: it stays whatever becomes of the transaction. The detail, a '
@@ -85,8 +100,8 @@ comment on function ward_internal.report_event(text, text) is
 create or replace function ward_internal.refuse(p_message text, p_hint text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  perform ward_internal.report_event('refusal',
-    jsonb_build_object('sqlstate', ward_internal.sqlstate('not_allowed'), 'reason', p_message)::text);
+  perform coalesce(ward_internal.report_event('refusal',
+    jsonb_build_object('sqlstate', ward_internal.sqlstate('not_allowed'), 'reason', p_message)::text), ward.raise_refusal(true));
   perform ward_internal.fail('not_allowed', p_message, p_hint);
 end
 $$;
@@ -97,9 +112,7 @@ comment on function ward_internal.refuse(text, text) is
 create or replace function ward.login(p_token text) returns void
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  if ward_internal.login(p_token) is null then
-    perform ward.raise_refusal();
-  end if;
+  perform coalesce(ward_internal.login(p_token), ward.raise_refusal(true));
 end
 $$;
 revoke execute on function ward.login(text) from public;
@@ -112,9 +125,7 @@ comment on function ward.login(text) is
 create or replace function ward.login_session(p_token text) returns void
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  if ward_internal.login_session(p_token) is null then
-    perform ward.raise_refusal();
-  end if;
+  perform coalesce(ward_internal.login_session(p_token), ward.raise_refusal(true));
 end
 $$;
 revoke execute on function ward.login_session(text) from public;
@@ -126,7 +137,7 @@ comment on function ward.login_session(text) is
 create or replace function ward.renew_session() returns void
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform ward_internal.renew_session();
+  perform coalesce(ward_internal.renew_session(), ward.raise_refusal(true));
 end
 $$;
 revoke execute on function ward.renew_session() from public;
@@ -137,7 +148,7 @@ comment on function ward.renew_session() is
 create or replace function ward.renew_keys() returns void
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform ward_internal.renew_keys();  -- volatile: looks with a snapshot of its own
+  perform coalesce(ward_internal.renew_keys(), ward.raise_refusal(true));  -- volatile: looks with a snapshot of its own
 end
 $$;
 revoke execute on function ward.renew_keys() from public;
@@ -145,16 +156,25 @@ comment on function ward.renew_keys() is
   'has the context look tenant, issuer and keys up again, each second and when keys were rotated after it began; called by '
   'itself. Errors: WK002, WK004, WK005, which end the context';
 
-create or replace function ward.logout() returns void
+create or replace function ward.try_logout() returns boolean
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "logout")()
+return bind("@VERSION@", "logout")()
+$$;
+revoke execute on function ward.try_logout() from public;
+comment on function ward.try_logout() is 'called by ward.logout';
+
+create or replace function ward.logout() returns void
+language plpgsql volatile parallel unsafe security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  perform coalesce(ward.try_logout(), ward.raise_refusal(true));
+end
 $$;
 revoke execute on function ward.logout() from public;
 comment on function ward.logout() is 'ends the context';
 
 -- The policies of every leaf ask this once a statement.
-create or replace function ward.tenant_id() returns uuid
+create or replace function ward.try_tenant_id() returns uuid
 language plpython3u stable parallel restricted security invoker as $$
 try:
     return SD["call"]()
@@ -162,6 +182,15 @@ except KeyError:
     from wardkey_pg.entry import bind
     SD["call"] = bind("@VERSION@", "tenant_id")
 return SD["call"]()
+$$;
+revoke execute on function ward.try_tenant_id() from public;
+comment on function ward.try_tenant_id() is 'as ward.tenant_id, null also for an error, for ward.raise_if_refused to raise. Policies call it';
+
+create or replace function ward.tenant_id() returns uuid
+language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid));
+end
 $$;
 revoke execute on function ward.tenant_id() from public;
 comment on function ward.tenant_id() is 'tenant of the current context, NULL without one. Error: WK003 expired';
@@ -191,18 +220,28 @@ comment on function ward.require_context() is
   'true in a context; without one null, for ward.raise_refusal to raise WK001, or false where ward.set(''no_context'', ''empty'') '
   'says so. Null also past the token''s expiry: WK003';
 
-create or replace function ward.subject() returns text
+create or replace function ward.try_claims() returns text[]
 language plpython3u stable parallel restricted security invoker as $$
 from wardkey_pg.entry import bind
-return bind("@VERSION@", "subject")()
+return bind("@VERSION@", "claims")()
+$$;
+revoke execute on function ward.try_claims() from public;
+comment on function ward.try_claims() is 'subject and role of the context, empty without one; called by ward.subject and ward.role';
+
+create or replace function ward.subject() returns text
+language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return (coalesce(ward.try_claims(), ward.raise_refusal('{}'::text[])))[1];
+end
 $$;
 revoke execute on function ward.subject() from public;
 comment on function ward.subject() is 'who the token speaks for (claim sub), NULL without a context';
 
 create or replace function ward.role() returns text
-language plpython3u stable parallel restricted security invoker as $$
-from wardkey_pg.entry import bind
-return bind("@VERSION@", "role")()
+language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return (coalesce(ward.try_claims(), ward.raise_refusal('{}'::text[])))[2];
+end
 $$;
 revoke execute on function ward.role() from public;
 comment on function ward.role() is

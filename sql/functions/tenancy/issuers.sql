@@ -4,7 +4,7 @@ create or replace function ward.add_issuer(p_document jsonb) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   perform ward_internal.require_superuser();
-  perform ward_internal.check_issuer(p_document::text);
+  perform coalesce(ward_internal.check_issuer(p_document::text), ward.raise_refusal(true));
   insert into ward_internal.issuers (issuer, document) values (p_document ->> 'issuer', p_document)
     on conflict (issuer) do update set
       document = excluded.document, generation = nextval('ward_internal.issuer_generation');
@@ -17,10 +17,10 @@ comment on function ward.add_issuer(jsonb) is
   'registers an issuer or replaces what is known of it: issuer, audience, claims, max_lifetime, max_skew, keys (JWKs). Acts '
   'from the next login on. The keeper has a list of its own: wardkey issuer add writes both';
 
-create or replace function ward_internal.check_issuer(p_document text) returns void
+create or replace function ward_internal.check_issuer(p_document text) returns boolean
 language plpython3u volatile strict parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-bind("@VERSION@", "check_issuer")(p_document)
+return bind("@VERSION@", "check_issuer")(p_document)
 $$;
 
 create or replace function ward.remove_issuer(p_issuer text) returns void
