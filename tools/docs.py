@@ -1,4 +1,4 @@
-"""What ``mkdocs`` adds to the pages of docs/: the home page, the references, and the head of each check's page.
+"""What ``mkdocs`` adds to docs/: the home page, the references, and the head of each check's page.
 
 The references are made of the code when the site is built: functions and views of schema ``ward`` of their
 ``comment on`` texts, commands of their help, errors of their classes, checks of the doctor's own list. So no
