@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,24 @@ ROOT = Path(__file__).resolve().parents[1]
 _COMMENT = re.compile(
     r"^comment on (function|view) (ward\.\w+(?:\([^)]*\))?) is\s+((?:'(?:[^']|'')*'\s*)+);", re.M
 )
+_FORMATS = (
+    "envelope",
+    "journal",
+    "wire",
+    "log.canonical",
+    "log.entry",
+    "log.merkle",
+    "log.checkpoint",
+    "log.exportfile",
+)
 _BY_FACES = re.compile(r"called by itself|Faces call it|for ward\.raise_refusal|^as ward\.unseal,")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made of the code."""
     made = {
-        "index.md": home(),
+        "index.md": at_the_top("README.md"),
+        **{name: at_the_top(name) for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")},
         "reference/functions.md": functions(),
         "reference/commands.md": commands(),
         "reference/errors.md": errors(),
@@ -43,17 +55,19 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
-    """Put before the page of a check what the doctor itself says of it, and behind it the query."""
+    """Add what the doctor says to the page of a check, the modules' texts to that of formats."""
     path = Path(page.file.src_uri)
+    if path == Path("formats.md"):
+        return markdown + formats()
     if path.parent != Path("checks") or path.stem == "index":
         return markdown
     theme, check = all_checks()[path.stem]
     return f"{head(theme, check)}\n{markdown}\n{query(check)}"
 
 
-def home() -> str:
-    """Return the README, with its links seen from docs/."""
-    return (ROOT / "README.md").read_text("utf-8").replace("(docs/", "(")
+def at_the_top(name: str) -> str:
+    """Return a page of the repository's top, with its links seen from docs/."""
+    return (ROOT / name).read_text("utf-8").replace("(docs/", "(")
 
 
 def all_checks() -> dict[str, tuple[str, Check]]:
@@ -69,6 +83,15 @@ def query(check: Check) -> str:
     if not isinstance(check.look, str):
         return ""
     return f"\n## The query\n\n```sql\n{check.look}\n```\n"
+
+
+def formats() -> str:
+    """Return the texts of the modules that write what is stored or sent."""
+    parts = []
+    for name in _FORMATS:
+        text = import_module(f"wardkey_core.{name}").__doc__ or ""
+        parts.append(f"\n## wardkey_core.{name}\n\n```text\n{text.strip()}\n```\n")
+    return "".join(parts)
 
 
 def list_of_checks() -> str:
@@ -155,8 +178,11 @@ def errors() -> str:
         "|---|---|---|---|",
     ]
     for sqlstate, cls in sorted(BY_SQLSTATE.items()):
-        hint = cls.default_hint or ""
-        lines.append(f"| {sqlstate} | `{cls.__name__}` | {_cell(cls.default_message)} | {_cell(hint)} |")
+        said = "default_message" in vars(cls)
+        message, hint = (
+            (cls.default_message, cls.default_hint) if said else ("says what is in the way", "names the fix")
+        )
+        lines.append(f"| {sqlstate} | `{cls.__name__}` | {_cell(message)} | {_cell(hint or '')} |")
     return "\n".join(lines)
 
 
