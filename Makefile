@@ -36,6 +36,7 @@ lint:
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-logo
 
 # The pages of docs/ and the references made of the code, into build/docs.
 docs:

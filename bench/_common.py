@@ -26,6 +26,7 @@ from uuid import uuid4
 import psycopg
 
 from wardkey.embedded import Cluster, Home
+from wardkey.embedded.issuer import EmbeddedIssuer, embedded_issuer
 from wardkey.identity import issuers
 from wardkey.keys.kek import Keks
 from wardkey.tenants import provisioning as tenants
@@ -136,7 +137,7 @@ class Server:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._issuer: issuers.EmbeddedIssuer | None = None
+        self._issuer: EmbeddedIssuer | None = None
 
     def database(self, name: str) -> Database:
         """Return the database ``name`` with the clinic model in it, made when missing."""
@@ -151,7 +152,7 @@ class Server:
                 socket = str(self.cluster.home.keeper_socket)
                 connection.execute("select ward.set('keeper_socket', %s)", [socket])
                 connection.execute(_MODEL.read_bytes())
-            self._issuer = issuers.embedded(connection, self.cluster.home)[0]
+            self._issuer = embedded_issuer(connection, self.cluster.home)[0]
         return Database(self, name, self._issuer)
 
     def keks(self) -> Keks:
@@ -165,7 +166,7 @@ class Database:
 
     server: Server
     name: str
-    issuer: issuers.EmbeddedIssuer
+    issuer: EmbeddedIssuer
 
     def admin(self, *, autocommit: bool = True) -> Connection:
         return psycopg.connect(self.server.cluster.dsn(self.name), autocommit=autocommit)

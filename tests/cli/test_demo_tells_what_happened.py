@@ -15,7 +15,7 @@ from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
 from wardkey.demo import attacks, data, load
 from wardkey.embedded import Cluster, Home
-from wardkey.identity import issuers
+from wardkey.embedded.issuer import embedded_issuer
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def shown(cluster: Cluster) -> Iterator[Wardkey]:
 
 def _wards(wardkey: Wardkey, admin: psycopg.Connection[tuple[object, ...]]) -> list[load.Ward]:
     cluster = Cluster(Home(Path(wardkey.home)))
-    issuer, _ = issuers.embedded(admin, cluster.home)
+    issuer, _ = embedded_issuer(admin, cluster.home)
     return [load.provision(cluster, admin, issuer, slug) for slug in data.slugs(2)]
 
 
@@ -132,7 +132,7 @@ def test_interrupted_load_leaves_clinics_whole_or_empty(
         _, errors = running.communicate(timeout=30)
         assert running.returncode == 130, errors
         assert "Traceback" not in errors
-        cluster_, (issuer, _) = Cluster(home), issuers.embedded(admin, home)
+        cluster_, (issuer, _) = Cluster(home), embedded_issuer(admin, home)
         wards = [load.provision(cluster_, admin, issuer, slug) for slug in data.slugs(3)]
         counts = [load.counts(admin, ward) for ward in wards]
     whole = [data.clinic(number, 150).counts for number in range(3)]

@@ -22,7 +22,7 @@ from tests.support.database import Database
 from tests.support.dumps import bring_back, dump, empty_database, restore
 from tests.support.homes import make_directory, throw_away
 from wardkey.embedded import Cluster, Home
-from wardkey.identity import issuers
+from wardkey.embedded.issuer import embedded_issuer
 from wardkey.tenants.certificate import Certificate
 
 _CLINIC = Path(__file__).parent.parent / "support" / "clinic.sql"
@@ -78,7 +78,7 @@ def shredded(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         database, wardkey = Database(own, "wardkey"), Wardkey(own.home.path)
         with database.admin() as admin:
             admin.execute(_CLINIC.read_bytes())
-            issuers.embedded(admin, own.home)
+            embedded_issuer(admin, own.home)
         for slug in ("gone", "stays"):
             wardkey("tenant", "create", slug)
             with database.tenant(slug, role="ADMIN") as ward:

@@ -9,7 +9,7 @@ import pytest
 from wardkey_core.errors import InvalidToken, KeyRefused, TokenExpired, WardError
 
 from tests.support.keepers import ACME, Keeper, is_root
-from wardkey.identity.issuers import EmbeddedIssuer
+from wardkey.embedded.issuer import EmbeddedIssuer
 from wardkey.keeper import trust as trust_module
 from wardkey.keeper.trust import TrustedIssuers, write_documents
 

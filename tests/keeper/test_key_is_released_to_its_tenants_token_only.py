@@ -13,7 +13,7 @@ from wardkey_core.errors import InvalidToken, KeyRefused, TokenExpired, Unsuppor
 
 from tests.support import tokens
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root, stranger_asks
-from wardkey.identity.issuers import EmbeddedIssuer
+from wardkey.embedded.issuer import EmbeddedIssuer
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from wardkey_core.errors import KeeperUnavailable, KeyRefused
 from wardkey_core.wire import frame, to_base64
 
 from tests.support.keepers import ACME, GLOBEX
-from wardkey.identity.issuers import EmbeddedIssuer
+from wardkey.embedded.issuer import EmbeddedIssuer
 from wardkey.keeper import server
 from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
 from wardkey.keeper.journal import Peer, ReleaseLog

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 
 from tests.support.database import Connection
 from tests.support.sqlstate import refused
-from wardkey.identity.issuers import EmbeddedIssuer
+from wardkey.embedded.issuer import EmbeddedIssuer
 
 from .conftest import SECRET, Wards
 

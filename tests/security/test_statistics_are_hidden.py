@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.database import Connection
 from tests.support.sqlstate import refused
-from wardkey.install.database import prepare_extension
+from wardkey.install.extension import prepare_extension
 
 from .conftest import SECRET, Wards
 

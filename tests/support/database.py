@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from wardkey.embedded import Cluster
+from wardkey.embedded.issuer import EmbeddedIssuer, embedded_issuer
 from wardkey.identity import issuers
 from wardkey.tenants import provisioning as tenants
 
@@ -69,10 +70,10 @@ class Database:
         return self.issuer.sign_token(self.tenant_id(slug), subject, role, lifetime, purpose)
 
     @property
-    def issuer(self) -> issuers.EmbeddedIssuer:
+    def issuer(self) -> EmbeddedIssuer:
         config = self.cluster.home.config()
         assert config is not None
-        return issuers.EmbeddedIssuer.open(self.cluster.home.issuer, config.id)
+        return EmbeddedIssuer.open(self.cluster.home.issuer, config.id)
 
     def tenant_id(self, slug: str) -> UUID:
         with self.admin() as connection:
@@ -103,7 +104,7 @@ def _load(cluster: Cluster) -> None:
     with psycopg.connect(cluster.dsn(TEMPLATE)) as connection:
         connection.execute("create extension wardkey cascade")
         connection.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
-        issuers.embedded(connection, cluster.home)
+        embedded_issuer(connection, cluster.home)
         connection.execute(Path(__file__).with_name("clinic.sql").read_bytes())
         for slug in TENANTS:
             tenants.create(connection, slug, slug.title(), tenants.passfile_keeper(cluster.home.pgpass))

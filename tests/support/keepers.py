@@ -21,7 +21,7 @@ from wardkey_core import keeper_client as client
 from wardkey_core.errors import BY_SQLSTATE
 from wardkey_core.wire import frame
 
-from wardkey.identity.issuers import EmbeddedIssuer
+from wardkey.embedded.issuer import EmbeddedIssuer
 from wardkey.keeper.trust import write_documents
 
 ACME = "0b6f0000-0000-4000-8000-00000000000a"

@@ -11,8 +11,8 @@ from wardkey_core.errors import TokenExpired
 from wardkey_core.tokens import ROLES, Issuer, verify
 
 from tests.support.tokens import TENANT
+from wardkey.embedded.issuer import MAX_LIFETIME, EmbeddedIssuer
 from wardkey.errors import ServerError
-from wardkey.identity.issuers import MAX_LIFETIME, EmbeddedIssuer
 
 
 @pytest.fixture

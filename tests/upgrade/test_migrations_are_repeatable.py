@@ -13,8 +13,8 @@ from tests.support.database import Database
 from tests.support.dumps import empty_database
 from wardkey.cli import main
 from wardkey.embedded import Cluster
+from wardkey.embedded.issuer import embedded_issuer
 from wardkey.errors import DatabaseError, TableNotEmpty, UnknownObject, Unreachable, WardNotEmpty
-from wardkey.identity import issuers
 from wardkey.install import migrations
 
 _FACES = {"patients", "encounters", "conditions", "observations"}
@@ -32,7 +32,7 @@ def empty(cluster: Cluster) -> Iterator[Database]:
 def _ready(database: Database) -> str:
     with database.admin() as admin:
         admin.execute("select ward.set('keeper_socket', %s)", [str(database.cluster.home.keeper_socket)])
-        issuers.embedded(admin, database.cluster.home)
+        embedded_issuer(admin, database.cluster.home)
     return database.new_tenant()
 
 

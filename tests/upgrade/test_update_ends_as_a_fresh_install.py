@@ -14,9 +14,9 @@ from tests.support.database import Database
 from tests.support.dumps import empty_database
 from tests.upgrade.conftest import Aged
 from wardkey.embedded import Cluster
-from wardkey.identity import issuers
+from wardkey.embedded.issuer import embedded_issuer
 from wardkey.install import migrations
-from wardkey.install.database import prepare_extension
+from wardkey.install.extension import prepare_extension
 from wardkey.tenants import provisioning as tenants
 
 _FACE = """
@@ -62,7 +62,7 @@ def test_wards_are_brought_along_and_data_opens(aged: Aged, updated: Database) -
     _install(updated, aged.version)
     with updated.admin() as admin:
         admin.execute("select ward.set('keeper_socket', %s)", [str(updated.cluster.home.keeper_socket)])
-        issuers.embedded(admin, updated.cluster.home)
+        embedded_issuer(admin, updated.cluster.home)
         admin.execute("create schema clinic")
         admin.execute("create table clinic.patients (id int primary key, name text)")
         admin.execute("select ward.protect('clinic.patients', seal => '{name}')")

@@ -106,11 +106,12 @@ def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple
     from psycopg.conninfo import make_conninfo
 
     from ..daemon import sessions
+    from ..embedded.issuer import embedded_issuer
     from ..identity import issuers
 
     with context.connect() as connection:
         tenant = issuers.tenant_id(connection, slug)
-        token = issuers.embedded(connection, context.home)[0].sign_token(tenant, subject, role)
+        token = embedded_issuer(connection, context.home)[0].sign_token(tenant, subject, role)
     user = f"tenant_{slug}"
     if context.dsn is not None:
         return make_conninfo(context.dsn, user=user, password=None), token

@@ -151,6 +151,7 @@ def operator() -> str:
 def _token(
     context: Context, admin: psycopg.Connection[Any], slug: str, file: Path | None
 ) -> Callable[[], str]:
+    from ..embedded.issuer import embedded_issuer
     from ..identity import issuers
 
     if file is not None:
@@ -160,7 +161,7 @@ def _token(
     if not context.home.exists:
         fail("no token of the tenant", "give one: --token-file FILE, or WARDKEY_TOKEN")
     tenant = issuers.tenant_id(admin, slug)
-    signer, _ = issuers.embedded(admin, context.home)
+    signer, _ = embedded_issuer(admin, context.home)
     return lambda: signer.sign_token(tenant, operator(), "ADMIN")
 
 

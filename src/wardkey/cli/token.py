@@ -21,10 +21,11 @@ def token(context: Context, slug: str, subject: str, role: str, lifetime: int, p
 
     Prints the token alone. Until it expires it opens the tenant's data: keep it out of logs and files.
     """
+    from ..embedded.issuer import embedded_issuer
     from ..identity import issuers
 
     with context.connect() as connection:
-        signer, added = issuers.embedded(connection, context.home)
+        signer, added = embedded_issuer(connection, context.home)
         tenant = issuers.tenant_id(connection, slug)
     if added:
         note(context, f"issuer {signer.name} registered")

@@ -19,8 +19,8 @@ import psycopg
 from wardkey_core import keeper_client as keeper_client
 from wardkey_core.jwk import b64url_encode
 
+from ..embedded.issuer import AUDIENCE
 from ..errors import WardError
-from ..identity.issuers import AUDIENCE
 from .load import Connection, Ward
 
 __all__ = ["ATTACKS", "Outcome", "Scene", "run", "scene"]

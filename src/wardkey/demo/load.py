@@ -17,7 +17,7 @@ from psycopg import sql
 
 from ..daemon.sessions import connect
 from ..embedded import Cluster
-from ..identity.issuers import EmbeddedIssuer
+from ..embedded.issuer import EmbeddedIssuer
 from ..tenants import provisioning as tenants
 from . import data
 

@@ -12,8 +12,8 @@ import psycopg
 
 from ..daemon.sessions import connect
 from ..embedded import Cluster
+from ..embedded.issuer import embedded_issuer
 from ..errors import from_psycopg
-from ..identity import issuers
 from . import attacks, cost, data
 from .load import Ward, counts, fill, load_codes, provision
 from .views import QUERY, OnDisk, View, on_disk, same_query
@@ -93,7 +93,7 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
 def _clinics(
     cluster: Cluster, admin: psycopg.Connection[Any], slugs: list[str], patients: int, watcher: Watcher
 ) -> tuple[list[Ward], Clinics]:
-    issuer, _ = issuers.embedded(admin, cluster.home)
+    issuer, _ = embedded_issuer(admin, cluster.home)
     load_codes(admin)
     began = time.monotonic()
     wards = []

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import NotRunning, ServerError
-from ..install import database, pythonpath
+from ..install import pythonpath
 from ..install.software import Software
+from . import database
 from .home import Config, Home
 from .keeper_process import KeeperProcess
 from .postgres import Postgres

@@ -16,8 +16,8 @@ from typing import Any
 
 from ..daemon.processes import clean_environment, run
 from ..errors import ServerError, WardError, from_psycopg
-from ..install import database
 from ..install.software import Software
+from . import database
 from .cluster import Cluster
 
 __all__ = ["Upgrade", "upgrade"]

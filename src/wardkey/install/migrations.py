@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 from ..daemon import sessions
 from ..errors import DatabaseError, TableInUse, UnknownObject, from_psycopg
 from . import resources
-from .database import prepare_extension
+from .extension import prepare_extension
 
 __all__ = ["Result", "current", "migrate", "revisions"]
 

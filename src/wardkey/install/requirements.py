@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from wardkey_pg import __version__
 
-from .database import prepare_extension
+from .extension import prepare_extension
 
 __all__ = ["Finding", "check", "check_all", "install"]
 

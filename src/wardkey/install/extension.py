@@ -1,46 +1,15 @@
-"""The database ``wardkey`` of a running home: made when missing, its extension brought up to date."""
+"""Extension "wardkey" in one database: created, or updated to the version of the installed files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import from_psycopg
 from . import resources
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from ..embedded.cluster import Cluster
-
-__all__ = ["NAME", "prepare", "prepare_extension"]
-
-NAME = "wardkey"
-
-
-def prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
-    """Make the database, its extension and its settings. Raises WardError."""
-    import psycopg
-
-    from ..daemon.sessions import connect
-    from ..identity import issuers
-
-    try:
-        with connect(cluster.dsn("postgres"), "wardkey", autocommit=True) as connection:
-            if connection.execute("select 1 from pg_database where datname = %s", [NAME]).fetchone() is None:
-                connection.execute(f"create database {NAME} template template0 encoding 'UTF8'")
-                say(f"database {NAME} made")
-            # there a tenant could watch the whole server: activity views are hidden in our database only
-            connection.execute("revoke all on database postgres, template1 from public")
-        with connect(cluster.dsn(), "wardkey") as connection:
-            if change := prepare_extension(connection):
-                say(change)
-            connection.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
-            connection.commit()
-            if issuers.embedded(connection, cluster.home)[1]:
-                say("embedded issuer registered in database and keeper")
-    except psycopg.Error as error:
-        raise from_psycopg(error) from None
+__all__ = ["prepare_extension"]
 
 
 def prepare_extension(connection: Connection[Any]) -> str | None:
