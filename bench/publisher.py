@@ -89,15 +89,16 @@ def run(server: Server) -> list[Figure]:
         try:
             while not position():
                 time.sleep(0.01)
-            backend = connection.execute(
+            row = connection.execute(
                 "select pid from pg_stat_activity where application_name = 'wardkey publisher'"
             ).fetchone()
+            backend = row[0] if row else None
             first, start = position(), time.perf_counter()
-            used = [cpu_seconds(process.pid), cpu_seconds(backend and backend[0])]
+            used = [cpu_seconds(process.pid), cpu_seconds(backend)]
             while (last := position()) < ENTRIES:
                 time.sleep(0.02)
             wall = time.perf_counter() - start
-            used = [cpu_seconds(process.pid) - used[0], cpu_seconds(backend and backend[0]) - used[1]]
+            used = [cpu_seconds(process.pid) - used[0], cpu_seconds(backend) - used[1]]
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(20)

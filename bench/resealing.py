@@ -82,7 +82,7 @@ def _reseal(admin: Connection, slug: str, keeper: int) -> _Round:
         raise AssertionError(f"the rotation did not end: {outcome.state}, {outcome.reason}")
     time.sleep(0.01)
     used = [cpu_seconds(pid) - seconds for pid, seconds in zip(pids, before, strict=True)]
-    return _Round(*used, wall)
+    return _Round(used[0], used[1], used[2], wall)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _KILLED_AFTER = """
 import os, signal, sys
 import psycopg
 from pathlib import Path
-from wardkey import shredding
+from wardkey.tenants import shredding
 from wardkey.keys.kek import Keks
 
 dsn, orchestrator, keeper, slug, code, steps = sys.argv[1:]

@@ -147,7 +147,7 @@ def test_acknowledged_tombstones_are_there_after_kill_9_at_any_moment(new_keeper
     for moment in range(5):
         keeper.start()
         script = (
-            "import sys; from pathlib import Path; from wardkey.keeper import client\n"
+            "import sys; from pathlib import Path; from wardkey_core import keeper_client as client\n"
             "for n in range(1, 10_000):\n"
             "    request = {'op': 'tombstone', 'tenant': sys.argv[2], 'name': 'x', 'version': n}\n"
             "    client.ask(Path(sys.argv[1]), request); print(n, flush=True)\n"

@@ -202,7 +202,7 @@ class CloudKms:
         if version.state not in (State.ENABLED, State.DISABLED):
             raise Refusal(grpc.StatusCode.FAILED_PRECONDITION, f"{version.name} is {version.state.name}")
         key = self._key(request.name.partition("/cryptoKeyVersions/")[0])
-        version.state = State.DESTROY_SCHEDULED
+        version.state = State(State.DESTROY_SCHEDULED)
         version.destroy_time = self._now() + key.resource.destroy_scheduled_duration
         self._show_primary(version)
         return version
@@ -269,7 +269,7 @@ class CloudKms:
             for version in key.versions.values():
                 due = version.destroy_time is not None and version.destroy_time <= now
                 if version.state == State.DESTROY_SCHEDULED and due:
-                    version.state, version.destroy_event_time = State.DESTROYED, version.destroy_time
+                    version.state, version.destroy_event_time = State(State.DESTROYED), version.destroy_time
                     version.destroy_time = None
                     del key.material[version.name]
                     self._show_primary(version)

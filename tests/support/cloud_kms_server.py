@@ -120,7 +120,7 @@ class CloudKmsServer:
         return context
 
 
-class _GrpcHandler(grpc.GenericRpcHandler):
+class _GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, kms: CloudKms) -> None:
         self._kms = kms
 

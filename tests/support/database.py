@@ -51,7 +51,7 @@ class Database:
         """Connect as superuser."""
         return psycopg.connect(self.dsn(), autocommit=autocommit)
 
-    def tenant(self, slug: str, **claims: str) -> Connection:
+    def tenant(self, slug: str, **claims: Any) -> Connection:
         """Connect as a tenant's login role; with ``subject`` or ``role``, logged in for the session."""
         connection = psycopg.connect(self.dsn(f"tenant_{slug}"), autocommit=True)
         if claims:

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from wardkey_core import keeper_client as client
-from wardkey_core.errors import BY_SQLSTATE
+from wardkey_core.errors import BY_SQLSTATE, KeeperUnavailable
 from wardkey_core.wire import frame
 
 from wardkey.embedded.issuer import EmbeddedIssuer
@@ -75,7 +75,7 @@ class Keeper:
             try:
                 if self.status()["pid"] == process.pid:
                     return self
-            except client.KeeperUnavailable:
+            except KeeperUnavailable:
                 pass
             if process.poll() is not None:
                 break
@@ -186,7 +186,7 @@ def split(resealed: bytes) -> Iterator[bytes]:
 def stranger_asks(keeper: Keeper, request: dict[str, Any], uid: int = 65534) -> dict[str, Any] | None:
     """Ask as another OS user (as root only); None when the kernel does not let him connect."""
     script = (
-        "import json, os, socket, sys; from wardkey.keeper import client\n"
+        "import json, os, socket, sys; from wardkey_core import keeper_client as client\n"
         f"os.setgroups([]); os.setgid({uid}); os.setuid({uid})\n"
         "s = socket.socket(socket.AF_UNIX); s.settimeout(10)\n"
         "try: s.connect(sys.argv[1])\n"

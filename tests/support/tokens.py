@@ -86,7 +86,8 @@ def roca_jwk(alg: str = "RS256") -> dict[str, Any]:
 
 
 def pem(alg: str) -> bytes:
-    return private_key(alg).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    made: bytes = private_key(alg).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return made
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -122,13 +123,17 @@ def change(members: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 def signature(alg: str, message: bytes) -> bytes:
     key = private_key(alg)
+    made: bytes
     match alg:
         case "EdDSA":
-            return key.sign(message)
+            made = key.sign(message)
+            return made
         case "RS256":
-            return key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+            made = key.sign(message, padding.PKCS1v15(), hashes.SHA256())
+            return made
         case "PS256":
-            return key.sign(message, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+            made = key.sign(message, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
+            return made
     digest, width = (hashes.SHA256(), 32) if alg == "ES256" else (hashes.SHA384(), 48)
     r, s = decode_dss_signature(key.sign(message, ec.ECDSA(digest)))
     return r.to_bytes(width, "big") + s.to_bytes(width, "big")
