@@ -18,7 +18,7 @@ from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
 from wardkey.daemon.processes import Process
 from wardkey.embedded import Cluster, Home
-from wardkey.embedded.part import Part
+from wardkey.embedded.parts import Part
 
 PATIENCE = 60.0
 
@@ -54,7 +54,7 @@ def modules(home: Home) -> list[str]:
     return sorted(word for words in said for word in words if word.startswith("wardkey.") and "-m" in words)
 
 
-ALL = ["wardkey.keeper", "wardkey.scribe", "wardkey.embedded.supervisor"]
+ALL = ["wardkey.keeper", "wardkey.scribe", "wardkey.daemon.supervisor"]
 
 
 def test_killed_processes_come_back_by_themselves(home: Cluster) -> None:

@@ -137,8 +137,8 @@ def test_started_by_root_it_becomes_its_user_and_imports_nothing_then(new_keeper
         "    def find_spec(self, name, path=None, target=None): print('IMPORT', name, file=sys.stderr)\n"
         "def setresuid(*ids): become(*ids); sys.meta_path.insert(0, Finder())\n"
         "os.setresuid = setresuid\n"
-        "from wardkey.keeper.__main__ import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
+        "from wardkey.keeper.__main__ import SERVICE\n"
+        "sys.exit(SERVICE.main(sys.argv[1:]))\n"
     )
     os.chown(new_keeper.directory, 65534, 65534)
     new_keeper.base.chmod(0o777)

@@ -98,7 +98,7 @@ def test_the_process_can_neither_be_dumped_nor_looked_into(new_keeper: Keeper) -
 
 def test_hardening_is_not_left_to_the_change_of_user() -> None:
     script = (
-        "import ctypes; from wardkey.keeper.hardening import harden\n"
+        "import ctypes; from wardkey.daemon.privileges import harden\n"
         "def dumpable(): return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)\n"
         "print(dumpable()); harden(); print(dumpable())"
     )

@@ -31,8 +31,8 @@ def setresuid(*ids):
     sys.meta_path.insert(0, Finder())
     sys.addaudithook(opened)
 os.setresuid = setresuid
-from wardkey.keeper.__main__ import main
-sys.exit(main(sys.argv[1:]))
+from wardkey.keeper.__main__ import SERVICE
+sys.exit(SERVICE.main(sys.argv[1:]))
 """
 
 

@@ -20,6 +20,7 @@ from tests.publisher.publishers import (
 )
 from tests.support.database import Database
 from tests.support.kafka import Kafka, Message, entries
+from wardkey.daemon.service import Stop
 from wardkey.publisher.config import Configuration
 from wardkey.publisher.supervisor import Publisher
 
@@ -108,7 +109,10 @@ def test_broker_killed_and_back(database: Database, log: Log, stored: Kafka) -> 
 
 def test_broker_that_forgot_everything_is_told_again(database: Database, log: Log, kafka: Kafka) -> None:
     said: list[str] = []
-    publisher = Publisher(database.dsn(), Configuration(kafka.servers), report=said.append, patience=1)
+    stop = Stop()
+    publisher = Publisher(
+        database.dsn(), Configuration(kafka.servers), report=said.append, stop=stop, patience=1
+    )
     thread = threading.Thread(target=publisher.run)
     thread.start()
     try:
@@ -123,5 +127,5 @@ def test_broker_that_forgot_everything_is_told_again(database: Database, log: Lo
         assert verified(found, log.tenant, fingerprint(log.public_key)).entries == 33
     finally:
         print(*said, sep="\n")
-        publisher.stop()
+        stop.set()
         thread.join(20)

@@ -118,8 +118,10 @@ def test_under_the_keepers_memory(scribe: Scribe, small: Small) -> None:
         size = kept.stat().st_size
         assert size + len(last) > PAGE
         (directory / "filler").write_bytes(b"\0" * 3 * PAGE)
+        scribe.keeper.stop()
         subprocess.run(["mount", "--bind", kept, memory], check=True)
         try:
+            scribe.keeper.start()
             write(connection, tenant, 1)
             scribe.start()
             wait_until(

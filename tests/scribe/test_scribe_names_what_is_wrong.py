@@ -28,6 +28,7 @@ from tests.scribe.scribes import (
     wait_signed,
     write,
 )
+from wardkey.daemon.service import Stop
 from wardkey.scribe.entries import Turn
 from wardkey.scribe.supervisor import Scribe as InProcess
 
@@ -229,7 +230,8 @@ def test_long_messages_are_written_before_they_are_many(
 
     monkeypatch.setattr(Turn, "write", spy)
     monkeypatch.setattr("wardkey.scribe.drain._MUCH", 100_000)
-    here = InProcess(scribe.database.dsn(), scribe.keeper.socket, slot=scribe.slot, report=print)
+    stop = Stop()
+    here = InProcess(scribe.database.dsn(), scribe.keeper.socket, slot=scribe.slot, report=print, stop=stop)
     working = threading.Thread(target=here.run)
     working.start()
     try:
@@ -239,7 +241,7 @@ def test_long_messages_are_written_before_they_are_many(
             emit(connection, *(read(tenant, number, ["c" * 9_000]) for number in range(100)))
             wait_sealed(connection, tenant, 100)
     finally:
-        here.stop()
+        stop.set()
         working.join()
     assert 100_000 <= max(written) < 210_000
     assert verified(scribe.database, tenant).ok

@@ -14,7 +14,7 @@ import psycopg
 from tests.soak.clients import Diary
 from tests.support.database import Database
 from wardkey.embedded import Cluster
-from wardkey.embedded.part import Part
+from wardkey.embedded.parts import Part
 from wardkey.errors import WardError
 from wardkey.keys import run
 from wardkey.tenants import provisioning as tenants

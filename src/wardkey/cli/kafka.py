@@ -130,14 +130,14 @@ def run(context: Context, status_file: str | None) -> int:
     For a server of your own; what `wardkey kafka use` wrote into the home says where Kafka is. One publisher
     works for a database; a second one waits.
     """
-    from ..publisher.__main__ import main
+    from ..publisher.__main__ import SERVICE
 
     arguments = ["--dsn", context.admin_dsn]
     arguments += ["--config", str(context.cluster.publisher.configuration_file)]
     if status_file:
         arguments += ["--status", status_file]
     sys.stdout.flush()
-    return main(arguments)
+    return SERVICE.main(arguments)
 
 
 @kafka.command("acls")

@@ -37,7 +37,7 @@ def run(context: Context, slot: str | None, status_file: Path | None) -> int:
     Slot and publication are made when they are missing. One scribe works for a database; a second one is
     refused.
     """
-    from ..scribe.__main__ import main
+    from ..scribe.__main__ import SERVICE
 
     arguments = ["--dsn", context.admin_dsn, "--keeper", str(context.keeper_socket)]
     if slot:
@@ -45,7 +45,7 @@ def run(context: Context, slot: str | None, status_file: Path | None) -> int:
     if status_file:
         arguments += ["--status", str(status_file)]
     sys.stdout.flush()
-    return main(arguments)
+    return SERVICE.main(arguments)
 
 
 @scribe.command("status")

@@ -1,1 +1,6 @@
-"""What commands and daemons share: files written whole, processes, sessions with pinned settings."""
+"""What keeper, scribe and publisher have in common as processes, and commands with them.
+
+``service`` runs one in the foreground: options, ``privileges``, signals, exit code; ``status`` and
+``appending`` are its files. ``files`` are written whole, ``sessions`` have pinned settings. ``processes`` finds
+and ends processes, ``supervision`` and ``supervisor`` keep those of an embedded server running.
+"""

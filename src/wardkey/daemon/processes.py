@@ -7,18 +7,20 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from ..errors import ServerError
 from .files import write_atomically
 
 __all__ = ["OsUser", "Process", "clean_environment", "end", "find", "run"]
 
-_PROC = Path("/proc")
-_BOOT = _PROC / "sys/kernel/random/boot_id"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,12 @@ class Process:
     def of(cls, pid: int) -> Process | None:
         """Return the live process with this pid, None when there is none or it is a zombie."""
         try:
-            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except (OSError, ValueError):
+            booted, process = psutil.boot_time(), psutil.Process(pid)
+            if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                return None
+            return cls(pid, round((process.create_time() - booted) * _TICKS))
+        except (psutil.Error, ValueError):
             return None
-        return None if fields[0] in "ZX" else cls(pid, int(fields[19]))
 
     @property
     def alive(self) -> bool:
@@ -60,21 +64,20 @@ class Process:
     def works_in(self, directory: Path) -> bool:
         """Say whether its working directory is this one: not one of the same path in another container."""
         try:
-            return (_PROC / str(self.pid) / "cwd").samefile(directory)
+            return (Path("/proc") / str(self.pid) / "cwd").samefile(directory)
         except OSError:
             return False
 
     @property
     def program(self) -> str:
         try:
-            return (_PROC / str(self.pid) / "exe").readlink().name.removesuffix(" (deleted)")
-        except OSError:
+            return Path(psutil.Process(self.pid).exe()).name.removesuffix(" (deleted)")
+        except psutil.Error:
             return ""
 
     @property
     def seconds_up(self) -> float:
-        up = float((_PROC / "uptime").read_text().split()[0])
-        return max(0.0, up - self.started / os.sysconf("SC_CLK_TCK"))
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / _TICKS)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless the process is gone already."""
@@ -89,13 +92,8 @@ def _boot() -> str:
 
 def find(matches: Callable[[Process], bool]) -> list[Process]:
     """Return every live process for which ``matches`` holds."""
-    return [process for process in _every() if matches(process)]
-
-
-def _every() -> Iterator[Process]:
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit() and (process := Process.of(int(entry.name))):
-            yield process
+    every = filter(None, map(Process.of, psutil.pids()))
+    return [process for process in every if matches(process)]
 
 
 def end(processes: Iterable[Process], signals: Sequence[tuple[signal.Signals, float]]) -> bool:

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-__all__ = ["connect"]
+__all__ = ["connect", "import_all"]
 
 _SETTINGS: Final = {
     "search_path": "public",  # as in a database nobody changed; pg_catalog precedes it
@@ -105,3 +105,10 @@ def _rest() -> sql.Composed:
         " where pg_catalog.current_setting(name, true) <> value"
         " and (not power or pg_catalog.current_setting('is_superuser') = 'on')"
     ).format(sql.SQL(", ").join(sql.SQL("({}, {}, {})").format(*map(sql.Literal, row)) for row in rows))
+
+
+def import_all() -> None:
+    """Import what is imported late, for who cannot read the packages once it is another user."""
+    import encodings.idna  # noqa: F401
+
+    psycopg.adapters  # noqa: B018

@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..daemon.supervision import Supervision
 from ..errors import NotRunning, ServerError
 from ..install import pythonpath
 from ..install.software import Software
 from . import database
 from .home import Config, Home
-from .keeper_process import KeeperProcess
+from .parts import KeeperProcess, PublisherProcess, ScribeProcess
 from .postgres import Postgres
-from .publisher_process import PublisherProcess
-from .scribe_process import ScribeProcess
-from .supervision import Supervision
 
 __all__ = ["Cluster", "Status"]
 

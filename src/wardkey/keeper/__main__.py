@@ -1,8 +1,4 @@
-"""Run the keeper: ``python -m wardkey.keeper --directory DIR --socket PATH --allow-uid UID``.
-
-It stays in the foreground, says on stderr what an operator should know, and stops on SIGTERM or SIGINT.
-Exit codes: 0 stopped · 1 could not start · 2 wrong usage.
-"""
+"""Run the keeper: ``python -m wardkey.keeper --directory DIR --socket PATH --allow-uid UID``."""
 
 from __future__ import annotations
 
@@ -10,25 +6,24 @@ import argparse
 import asyncio
 import fcntl
 import os
-import signal
 import socket
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from wardkey_core.jwk import import_algorithms
 
+from wardkey.daemon.service import Report, ServiceError, Stop
+from wardkey.daemon.service import Service as Daemon
 from wardkey.kms import KmsConfigurationError, configured
 
-from .checkpoints import CHECKPOINTS_FILE, Checkpoints, CheckpointsError
-from .hardening import become, come_first, harden
+from .checkpoints import CHECKPOINTS_FILE, Checkpoints
 from .journal import ReleaseLog
-from .ledger import LEDGER_FILE, Ledger, LedgerError
+from .ledger import LEDGER_FILE, Ledger
 from .providers import Providers, import_all
-from .server import SocketError, SocketServer, bind
+from .server import SocketServer, bind
 from .service import Service
 from .signing import SigningKey
 from .trust import ISSUERS_FILE, TrustedIssuers
@@ -38,127 +33,84 @@ SWITCH_SECONDS = (
 )
 
 
-class StartError(Exception):
-    """The keeper cannot start; the message says why."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    directory: Path = options.directory.absolute()
-    path: Path = options.socket.absolute()
+def _prepare(options: argparse.Namespace, report: Report) -> None:
     try:
-        come_first()
-        import_all(_configuration(options, directory), _report)
-        if options.run_as:
-            import_algorithms()
-            become(*options.run_as)
-        harden()
-        lock = _lock(directory)
-        providers = Providers(directory, _report, options.kms)
-        ledger = Ledger(directory / LEDGER_FILE, _report)
-        signing = SigningKey(directory / "signing.key")
-        checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, _report)
-        listening = bind(path, options.socket_group)
-    except (StartError, SocketError, KmsConfigurationError, LedgerError, CheckpointsError, OSError) as error:
-        _report(f"cannot start: {error}")
-        return 1
-    mine = path.lstat().st_ino
+        configuration = configured.read(options.directory)
+        import_all(replace(configuration, kms=options.kms) if options.kms else configuration, report)
+    except KmsConfigurationError as error:
+        raise ServiceError(str(error)) from None
+    if options.run_as:
+        import_algorithms()
+
+
+def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
+    directory: Path = options.directory
+    lock = _lock(directory)
     try:
-        asyncio.run(_serve(options, directory, providers, ledger, signing, checkpoints, listening))
-    finally:
-        with suppress(OSError):
-            if path.lstat().st_ino == mine:
-                path.unlink()
-        os.close(lock)
-    _report("stopped")
-    return 0
-
-
-async def _serve(
-    options: argparse.Namespace,
-    directory: Path,
-    providers: Providers,
-    ledger: Ledger,
-    signing: SigningKey,
-    checkpoints: Checkpoints,
-    listening: socket.socket,
-) -> None:
+        providers = Providers(directory, report, options.kms)
+    except KmsConfigurationError as error:
+        raise ServiceError(str(error)) from None
+    ledger = Ledger(directory / LEDGER_FILE, report)
+    signing = SigningKey(directory / "signing.key")
+    checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, report)
+    listening = bind(options.socket, options.socket_group)
+    mine = options.socket.lstat().st_ino
     sys.setswitchinterval(SWITCH_SECONDS)
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    loop.set_exception_handler(
-        lambda _, context: _report(f"internal error: {_kind(context.get('exception'))}")
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    trust = TrustedIssuers(directory / ISSUERS_FILE, _report)
-    log = ReleaseLog(directory / "release.log")
     service = Service(
         providers,
-        trust,
+        TrustedIssuers(directory / ISSUERS_FILE, report),
         ledger,
         signing,
-        log,
+        ReleaseLog(directory / "release.log"),
         checkpoints,
         administrators=frozenset((*options.admin_uid, os.geteuid(), 0)),
         scribes=frozenset(options.scribe_uid),
         ttl=options.ttl,
-        report=_report,
+        report=report,
     )
     allowed = frozenset((*options.allow_uid, *options.admin_uid, *options.scribe_uid, os.geteuid(), 0))
-    _report(f"ready at {options.socket}, process {os.getpid()}, KMS {providers.cell.scheme}")
+    report(f"ready at {options.socket}, process {os.getpid()}, KMS {providers.cell.scheme}")
     try:
-        await SocketServer(service, allowed, _report).run(listening, stop)
+        asyncio.run(_serve(SocketServer(service, allowed, report), listening, stop, report))
     finally:
         service.close()
+        with suppress(OSError):
+            if options.socket.lstat().st_ino == mine:
+                options.socket.unlink()
+        os.close(lock)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "wardkey.keeper", description="Release tenants' data keys to their tokens."
+async def _serve(server: SocketServer, listening: socket.socket, stop: Stop, report: Report) -> None:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(
+        lambda _, context: report(f"internal error: {type(context.get('exception')).__name__}")
     )
-    parser.add_argument("--directory", type=Path, required=True, help="the keeper's own files, mode 0700")
-    parser.add_argument("--socket", type=Path, required=True, help="where to listen (a unix socket)")
-    parser.add_argument(
-        "--allow-uid",
-        type=int,
-        action="extend",
-        nargs="+",
-        default=[],
-        help="users who may ask, besides its own and root",
-    )
-    parser.add_argument(
-        "--admin-uid",
-        type=int,
-        action="extend",
-        nargs="+",
-        default=[],
-        help="users who may also shred, certify, and end KEKs, besides its own and root",
-    )
-    parser.add_argument(
+    loop.add_reader(stop.fileno(), stopped.set)
+    try:
+        await server.run(listening, stopped)
+    finally:
+        loop.remove_reader(stop.fileno())
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add_uids = partial(parser.add_argument, type=int, action="extend", nargs="+", default=[])
+    parser.add_argument("--directory", type=_path, required=True, help="the keeper's own files, mode 0700")
+    parser.add_argument("--socket", type=_path, required=True, help="where to listen (a unix socket)")
+    add_uids("--allow-uid", help="users who may ask, besides its own and root")
+    add_uids("--admin-uid", help="users who may also shred, certify, and end KEKs, besides its own and root")
+    add_uids(
         "--scribe-uid",
-        type=int,
-        action="extend",
-        nargs="+",
-        default=[],
         help="users who may also have checkpoints of audit logs signed, besides administrators",
-    )
-    parser.add_argument(
-        "--run-as",
-        type=_user,
-        metavar="UID:GID",
-        help="started as root: become this user once everything is imported",
     )
     parser.add_argument("--socket-group", type=int, metavar="GID", help="group that may open the socket")
     parser.add_argument("--ttl", type=_ttl, default=300, help="seconds a key stays in memory (default 300)")
     parser.add_argument(
         "--kms", metavar="URI", help="the cell's key management service, instead of what kms.json says"
     )
-    return parser
 
 
-def _configuration(options: argparse.Namespace, directory: Path) -> configured.Configuration:
-    said = configured.read(directory)
-    return replace(said, kms=options.kms) if options.kms else said
+def _path(text: str) -> Path:
+    return Path(text).absolute()
 
 
 def _ttl(text: str) -> float:
@@ -168,21 +120,14 @@ def _ttl(text: str) -> float:
     return seconds
 
 
-def _user(text: str) -> tuple[int, int]:
-    uid, _, gid = text.partition(":")
-    if not uid.isdecimal() or not gid.isdecimal():
-        raise argparse.ArgumentTypeError("must be UID:GID, two numbers")
-    return int(uid), int(gid)
-
-
 def _lock(directory: Path) -> int:
     """Return a descriptor that holds the directory's lock until it is closed or the process dies."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = directory.stat()
     if found.st_uid != os.geteuid():
-        raise StartError(f"{directory} belongs to another user")
+        raise ServiceError(f"{directory} belongs to another user")
     if found.st_mode & 0o077:
-        raise StartError(f"{directory} is open to other users; mend it with: chmod 700 {directory}")
+        raise ServiceError(f"{directory} is open to other users; mend it with: chmod 700 {directory}")
     descriptor = os.open(
         directory / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
     )
@@ -190,21 +135,13 @@ def _lock(directory: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise StartError(f"a keeper already runs with {directory}") from None
+        raise ServiceError(f"a keeper already runs with {directory}") from None
     return descriptor
 
 
-def _report(text: str) -> None:
-    print(
-        f"{datetime.now(UTC).isoformat(timespec='milliseconds')} keeper: {text}", file=sys.stderr, flush=True
-    )
-
-
-def _kind(error: object) -> str:
-    return type(error).__name__
-
+SERVICE = Daemon(
+    "keeper", "Release tenants' data keys to their tokens.", _add_options, _prepare, _work, is_first=True
+)
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # a KMS call that hangs in a thread must not keep the process
+    SERVICE.run()

@@ -12,7 +12,6 @@ The line is on the disk before the signature leaves. The nil uuid, the platform,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +22,12 @@ from wardkey_core.errors import KeeperUnavailable, KeyRefused, Unsupported
 from wardkey_core.log.canonical import NotCanonical
 from wardkey_core.log.checkpoint import Checkpoint, fingerprint
 
-from wardkey.daemon.files import read_guarded, write_atomically
+from wardkey.daemon.appending import AppendFile
+from wardkey.daemon.service import ServiceError
 
 from .signing import SigningKey
 
-__all__ = ["CHECKPOINTS_FILE", "Checkpoints", "CheckpointsError"]
+__all__ = ["CHECKPOINTS_FILE", "Checkpoints"]
 
 CHECKPOINTS_FILE = "checkpoints.jsonl"
 _SPARE = 10_000  # lines that no longer count before the file is written anew
@@ -35,10 +35,6 @@ _FORK = (
     "if the database was restored from a backup, let the log go on from there: wardkey scribe readmit; "
     "otherwise somebody took entries away or keeps a second log"
 )
-
-
-class CheckpointsError(Exception):
-    """What was signed cannot be known; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +53,17 @@ class Signed:
 
 
 class Checkpoints:
-    """Reads ``path``. Raises CheckpointsError, OSError. Methods may be called in threads."""
+    """Reads ``path``. Raises ServiceError, OSError. Methods may be called in threads."""
 
     def __init__(self, path: Path, signing: SigningKey, report: Callable[[str], None]) -> None:
-        self._path = path
         self._signing = signing
         self._report = report
         self._writing = Lock()
         self._last: dict[tuple[str, str], Signed] = {}
-        self._lines = 0
-        try:
-            data = read_guarded(path, secret=False, limit=None)
-        except FileNotFoundError:
-            return
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), 1):
+        self._file = AppendFile(path, report)
+        for number, line in enumerate(self._file.lines, 1):
             self._take(number, line)
-        if whole < len(data):
-            report(f"the end of {path} was cut off: a crash left it half written, signed for nobody")
-        self._rewrite()
+        self._lines = len(self._file.lines)
 
     def last(self, tenant: UUID, log: str) -> Signed | None:
         """Return what was signed last of this log."""
@@ -133,8 +121,8 @@ class Checkpoints:
             ):
                 raise ValueError
         except (ValueError, TypeError, AttributeError):
-            raise CheckpointsError(
-                f"line {number} of {self._path} is damaged; restore the file from its backup"
+            raise ServiceError(
+                f"line {number} of {self._file.path} is damaged; restore the file from its backup"
             ) from None
         self._last[signed.tenant, signed.log] = signed
 
@@ -143,35 +131,20 @@ class Checkpoints:
         before = self._last.get(known)
         self._last[known] = signed
         try:
-            if self._lines > 2 * len(self._last) + _SPARE or not self._path.exists():
-                self._rewrite()
-                return
-            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(self._path, flags)
-            try:
-                length = os.fstat(descriptor).st_size
-                try:
-                    if os.write(descriptor, signed.line()) != len(signed.line()):
-                        raise OSError("it is full")
-                    os.fsync(descriptor)
-                except OSError:
-                    os.ftruncate(descriptor, length)
-                    raise
-            finally:
-                os.close(descriptor)
-            self._lines += 1
+            if self._lines > 2 * len(self._last) + _SPARE:
+                self._file.replace(each.line() for each in self._last.values())
+                self._lines = len(self._last)
+            else:
+                self._file.append(signed.line())
+                self._lines += 1
             return
-        except OSError as error:
-            self._report(f"no checkpoint is signed, {self._path.name} cannot be written: {error}")
+        except (OSError, ServiceError) as error:
+            self._report(f"no checkpoint is signed, {self._file.path.name} cannot be written: {error}")
         if before is None:
             del self._last[known]
         else:
             self._last[known] = before
         raise KeeperUnavailable("the keeper cannot remember the checkpoint", "free space on its disk")
-
-    def _rewrite(self) -> None:
-        write_atomically(self._path, b"".join(signed.line() for signed in self._last.values()))
-        self._lines = len(self._last)
 
 
 def _check(last: Signed | None, this: Checkpoint) -> None:

@@ -10,7 +10,6 @@ whoever waits for WAL or checkpoints would wait for it, too.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -21,6 +20,8 @@ from threading import Lock
 from typing import Any
 
 from wardkey_core.tokens import Claims
+
+from wardkey.daemon.appending import append_line, open_to_append
 
 __all__ = ["Peer", "ReleaseLog"]
 
@@ -80,13 +81,9 @@ class ReleaseLog:
         if sqlstate is not None:
             line |= {"sqlstate": sqlstate, "reason": reason}
         data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o600)
+        descriptor = open_to_append(self._path)
         try:
-            written = os.write(descriptor, data)
-            if written != len(data):  # the disk is full: half a line accounts for nothing
-                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append_line(descriptor, data)
             found = os.fstat(descriptor)
             with self._lock:
                 kept = self._unflushed.setdefault((found.st_dev, found.st_ino), descriptor)

@@ -5,16 +5,12 @@
     {"time": "2026-01-01T00:00:00+00:00", "what": "tenant", "tenant": uuid, "version": null, "name": slug}
     {"time": "2026-01-01T00:00:00+00:00", "what": "version", "tenant": uuid, "version": 3, "name": slug}
 
-An append is acknowledged once it is on the disk. So an end without its newline, which a crash may leave, was
-acknowledged to nobody and is cut off; with anything else that is not as it must be, the keeper does not
-start.
+With a line that is not as it must be, the keeper does not start.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,16 +22,13 @@ from uuid import UUID
 from wardkey_core.errors import KeeperUnavailable, KeyDestroyed
 from wardkey_core.wire import parse_json
 
-from wardkey.daemon.files import sync_directory
+from wardkey.daemon.appending import AppendFile
+from wardkey.daemon.service import ServiceError
 
-__all__ = ["LEDGER_FILE", "Ledger", "LedgerError"]
+__all__ = ["LEDGER_FILE", "Ledger"]
 
 LEDGER_FILE = "ledger.jsonl"
 _MEMBERS = {"time", "what", "tenant", "version", "name"}
-
-
-class LedgerError(Exception):
-    """The ledger cannot be trusted; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +42,21 @@ class Entry:
 
 
 class Ledger:
-    """Reads ``path``, making it when it is missing. Raises LedgerError, OSError.
+    """Reads ``path``, making it when it is missing. Raises ServiceError, OSError.
 
     ``add`` may be called in a thread.
     """
 
     def __init__(self, path: Path, report: Callable[[str], None]) -> None:
-        self._path = path
         self._report = report
         self._writing = Lock()
         self._entries: dict[tuple[UUID, int | None], Entry] = {}
-        descriptor = self._open(os.O_RDWR | os.O_CREAT)
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read()
-            whole = data.rfind(b"\n") + 1
-            for number, line in enumerate(data[:whole].splitlines(), 1):
-                entry = _parse(line)
-                if entry is None:
-                    raise LedgerError(f"line {number} of {path} is damaged; restore the file from its backup")
-                self._entries.setdefault((entry.tenant, entry.version), entry)
-            if whole < len(data):
-                os.ftruncate(descriptor, whole)
-                report(f"the end of {path} was cut off: a crash left it half written, acknowledged to nobody")
-            os.fsync(descriptor)
-        sync_directory(path.parent)
-        self._length = whole
+        self._file = AppendFile(path, report)
+        for number, line in enumerate(self._file.lines, 1):
+            entry = _parse(line)
+            if entry is None:
+                raise ServiceError(f"line {number} of {path} is damaged; restore the file from its backup")
+            self._entries.setdefault((entry.tenant, entry.version), entry)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -106,37 +89,11 @@ class Ledger:
         return entry
 
     def _append(self, line: bytes) -> None:
-        failure = "it is not of the length it had"
         try:
-            descriptor = self._open(os.O_WRONLY | os.O_APPEND)
-            try:
-                if os.fstat(descriptor).st_size == self._length:
-                    self._write(descriptor, line)
-                    self._length += len(line)
-                    return
-            finally:
-                os.close(descriptor)
-        except (OSError, LedgerError) as error:
-            failure = str(error)
-        self._report(f"the ledger cannot be written: {failure}")
-        raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log")
-
-    def _write(self, descriptor: int, line: bytes) -> None:
-        try:
-            if os.write(descriptor, line) != len(line):
-                raise OSError("it is full")
-            os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, self._length)
-            raise
-
-    def _open(self, flags: int) -> int:
-        descriptor = os.open(self._path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
-            return descriptor
-        os.close(descriptor)
-        raise LedgerError(f"{self._path} is no regular file, belongs to another user or is open to others")
+            self._file.append(line)
+        except (OSError, ServiceError) as error:
+            self._report(f"the ledger cannot be written: {error}")
+            raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log") from None
 
 
 def _line(entry: Entry) -> bytes:

@@ -28,11 +28,13 @@ from uuid import UUID
 from wardkey_core.errors import KeeperBusy, KeeperUnavailable, Unsupported, WardError
 from wardkey_core.wire import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
 
+from wardkey.daemon.service import ServiceError
+
 from .journal import Peer
 from .requests import Reseal, parse_request, tenant_of
 from .service import Service
 
-__all__ = ["SocketError", "SocketServer", "bind"]
+__all__ = ["SocketServer", "bind"]
 
 MAX_CONNECTIONS = 400  # further ones are told to ask again
 BACKLOG = 512  # connections that wait to be accepted; further ones wait for that
@@ -48,10 +50,6 @@ _MAX_PATH = 107
 _NOTHING = memoryview(b"")
 
 _T = TypeVar("_T")
-
-
-class SocketError(Exception):
-    """The socket cannot be had; the message says why."""
 
 
 class SocketServer:
@@ -220,13 +218,13 @@ class Wire:
 
 
 def bind(path: Path, group: int | None) -> socket.socket:
-    """Return a socket that listens at ``path``, mode 0660. Raises SocketError.
+    """Return a socket that listens at ``path``, mode 0660. Raises ServiceError.
 
     It gets its mode and group under another name first, so that nobody meets it without them. What a dead
     keeper left is replaced; a living one is not.
     """
     if len(os.fsencode(path)) > _MAX_PATH:
-        raise SocketError(f"{path} is longer than the {_MAX_PATH} bytes a socket's path may have")
+        raise ServiceError(f"{path} is longer than the {_MAX_PATH} bytes a socket's path may have")
     _refuse_living(path)
     temporary = path.with_name(f".{secrets.token_hex(4)}")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -243,7 +241,7 @@ def bind(path: Path, group: int | None) -> socket.socket:
         listening.close()
         with suppress(OSError):
             temporary.unlink()
-        raise SocketError(f"cannot listen at {path}: {error.strerror}") from None
+        raise ServiceError(f"cannot listen at {path}: {error.strerror}") from None
     finally:
         os.umask(previous)
     return listening
@@ -255,12 +253,12 @@ def _refuse_living(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise SocketError(f"{path} exists and is not a socket")
+        raise ServiceError(f"{path} exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         failure = probe.connect_ex(os.fspath(path))
     if failure not in (errno.ECONNREFUSED, errno.ENOENT):
-        raise SocketError(f"a keeper already runs at {path}")
+        raise ServiceError(f"a keeper already runs at {path}")
 
 
 async def _within(result: Awaitable[_T], seconds: float) -> _T:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -15,7 +12,9 @@ from uuid import UUID
 import psycopg
 
 from ..audit.source import DamagedLog, Log
+from ..daemon.service import Backoff, Stop
 from ..daemon.sessions import connect
+from ..daemon.status import StatusFile
 from ..errors import PublisherError, WardError, from_psycopg
 from . import topics
 from .broker import Broker, Delivery
@@ -95,28 +94,24 @@ class Publisher:
         configuration: Configuration,
         *,
         report: Callable[[str], None],
+        stop: Stop,
         status: Path | None = None,
         patience: float = 60,
     ) -> None:
         self._dsn = dsn
-        self._configuration, self._report, self._status = configuration, report, status
+        self._configuration, self._report, self._status = configuration, report, StatusFile(status, report)
         self._patience = patience
-        self._stopped = False
-        self._said: dict[str, Any] = {"pid": os.getpid()}
+        self._stop = stop
         self._trouble: str | None = None
         self._setbacks: dict[UUID, _Setback] = {}
         self._alone: dict[UUID, int] = {}  # up to which position entries go one by one: one is too large
         self._large: dict[UUID, int] = {}  # position of an entry the broker does not take
         self._published = 0
 
-    def stop(self) -> None:
-        """Have ``run`` hear of what is on its way, store it, and return."""
-        self._stopped = True
-
     def run(self) -> None:
-        """Work until ``stop``."""
-        wait = 0.5
-        while not self._stopped:
+        """Work until ``stop`` is set, then hear of what is on its way and store it."""
+        backoff = Backoff(0.5, _LONGEST)
+        while not self._stop:
             published, trouble = self._published, None
             try:
                 self._session()
@@ -126,8 +121,9 @@ class Publisher:
                 trouble = from_psycopg(error).message
             if trouble:
                 self._say(trouble, state="waiting")
-            wait = 0.5 if published != self._published else min(2 * wait, _LONGEST)
-            self._sleep(wait)
+            if published != self._published:
+                backoff.reset()
+            self._stop.wait(backoff.next())
         self._say(None, state="stopped", pid=None)
 
     def _session(self) -> None:
@@ -139,20 +135,20 @@ class Publisher:
                     return
                 cluster = broker.cluster()
                 self._report(f"at work in database {connection.info.dbname}, for Kafka cluster {cluster}")
-                while not (self._stopped or broker.broken):
+                while not (self._stop or broker.broken):
                     if not self._round(connection, broker, cluster):
-                        self._sleep(_LOOK)
+                        self._stop.wait(_LOOK)
         finally:
             broker.close()
 
     def _alone_at_work(self, connection: Connection) -> bool:
         """Wait until no other publisher works for this database; False when stopped meanwhile."""
-        while not self._stopped:
+        while not self._stop:
             row = connection.execute("select pg_try_advisory_lock(%s)", [LOCK]).fetchone()
             if row == (True,):
                 return True
             self._say("another publisher is at work for this database", state="waiting")
-            self._sleep(1)
+            self._stop.wait(1)
         return False
 
     def _round(self, connection: Connection, broker: Broker, cluster: str) -> bool:
@@ -163,7 +159,7 @@ class Publisher:
         flights = []
         for topic in due:
             flights.append(self._launch(connection, broker, topic, max(_LEAST, _ROUND // len(due))))
-            if self._stopped:
+            if self._stop:
                 break
         settled = self._settle(broker)
         for flight in flights:
@@ -180,7 +176,7 @@ class Publisher:
         """Make the topics that are missing."""
         made = False
         for tenant in topics.unclaimed(connection, cluster):
-            if self._stopped or not self._may(tenant):
+            if self._stop or not self._may(tenant):
                 continue
             try:
                 name, new = topics.claim(connection, cluster, tenant, broker.make)
@@ -223,7 +219,7 @@ class Publisher:
         left, silent, stopped_at = broker.serve(0), time.monotonic(), None
         while left and not broker.broken:
             now = time.monotonic()
-            if self._stopped:
+            if self._stop:
                 stopped_at = stopped_at or now
                 if now - stopped_at > _SILENCE:
                     return False
@@ -280,27 +276,9 @@ class Publisher:
             self._dsn, "wardkey publisher", autocommit=True, settings=_SETTINGS, keepalives_idle=30
         )
 
-    def _sleep(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self._stopped and (left := until - time.monotonic()) > 0:
-            time.sleep(min(0.05, left))
-
     def _say(self, trouble: str | None, **facts: Any) -> None:
         """Write down how things are; say on stderr what troubles, once."""
         if trouble and trouble != self._trouble and trouble not in {s.text for s in self._setbacks.values()}:
             self._report(trouble)
         self._trouble = trouble
-        self._said |= facts | {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "trouble": trouble,
-            "published": self._published,
-        }
-        if self._status is None:
-            return
-        draft = self._status.with_name(f".{self._status.name}")
-        try:
-            draft.write_text(json.dumps(self._said, indent=2) + "\n")
-            draft.replace(self._status)
-        except OSError as error:
-            self._report(f"{self._status} cannot be written: {error.strerror}")
-            self._status = None
+        self._status.say(**facts, trouble=trouble, published=self._published)

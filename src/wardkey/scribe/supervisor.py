@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 
+from ..daemon.service import Backoff, Stop
 from ..daemon.sessions import connect
+from ..daemon.status import StatusFile
 from ..errors import (
     SlotInUse,
     SlotMissing,
@@ -53,31 +52,29 @@ class Scribe:
         *,
         slot: str = slots.SLOT,
         report: Callable[[str], None],
+        stop: Stop,
         status: Path | None = None,
         disk: Path | None = None,
         patience: float = 10.0,
     ) -> None:
         self._dsn = dsn
-        self._keeper, self._slot, self._report = keeper, slot, report
-        self._status, self._disk, self._patience = status, disk, patience
-        self._stopped = False
+        self._keeper, self._slot, self._report, self._stop = keeper, slot, report, stop
+        self._status, self._disk, self._patience = StatusFile(status, report), disk, patience
         self._lost: str | None = None  # why the slot has to be made anew
         self._sealer: Sealer | None = None
-        self._said: dict[str, Any] = {"pid": os.getpid()}
         self._entries = 0
         self._warned: list[str] = []
         self._failed_at: int | None = None
         self._failures = 0
         self._by_ids = False
 
-    def stop(self) -> None:
-        """Have ``run`` store what it has, have it signed, and return."""
-        self._stopped = True
-
     def run(self) -> None:
-        """Work until ``stop``. Raises SlotInUse when another scribe does, StreamError for a wrong slot."""
-        wait, refused_since = 0.5, time.monotonic()
-        while not self._stopped:
+        """Work until ``stop`` is set, then store what there is and have it signed.
+
+        Raises SlotInUse when another scribe does, StreamError for a wrong slot.
+        """
+        backoff, refused_since = Backoff(0.5, _LONGEST), time.monotonic()
+        while not self._stop:
             entries = self._entries
             try:
                 self._session()
@@ -106,15 +103,14 @@ class Scribe:
             except psycopg.Error as error:
                 trouble = from_psycopg(error).message
                 self._failed(trouble)
-            if self._said.get("trouble") != trouble:
+            if self._status.facts.get("trouble") != trouble:
                 self._report(trouble)
             self._say(state="waiting", trouble=trouble)
             if entries != self._entries:
-                wait, refused_since = 0.5, time.monotonic()
-            until = time.monotonic() + (0.2 if self._lost else wait)
-            wait = min(2 * wait, _LONGEST)
-            while not self._stopped and time.monotonic() < until:
-                time.sleep(0.05)
+                backoff.reset()
+                refused_since = time.monotonic()
+            wait = backoff.next()
+            self._stop.wait(0.2 if self._lost else wait)
         self._say(state="stopped", pid=None)
 
     def _session(self) -> None:
@@ -135,7 +131,7 @@ class Scribe:
                 self._report(f"at work in database {connection.info.dbname}, from {lsn_text(state.lsn)}")
                 drain = Drain(connection, observer, stream, sealer, state, tell=self._look)
                 try:
-                    drain.work(lambda: self._stopped)
+                    drain.work(self._stop.__bool__)
                     self._by_ids = False
                 finally:
                     self._entries += drain.entries
@@ -240,16 +236,7 @@ class Scribe:
         )
 
     def _say(self, **facts: Any) -> None:
-        self._said |= facts | {"at": datetime.now(UTC).isoformat(timespec="seconds"), "slot": self._slot}
-        if self._status is None:
-            return
-        draft = self._status.with_name(f".{self._status.name}")
-        try:
-            draft.write_text(json.dumps(self._said, indent=2) + "\n")
-            draft.replace(self._status)
-        except OSError as error:
-            self._report(f"{self._status} cannot be written: {error.strerror}")
-            self._status = None
+        self._status.say(**facts, slot=self._slot)
 
 
 def _system(connection: Connection) -> str:

@@ -1,4 +1,4 @@
-"""A process's memory, and so the keys in it, kept from its neighbours and the disk; its user and priority."""
+"""What a process may do and what others may do to it: its user, its priority, its memory."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import os
 import resource
 from contextlib import suppress
 
-__all__ = ["become", "come_first", "harden"]
+__all__ = ["FIRST", "become", "harden", "set_nice"]
+
+FIRST = -10
+"""The nice value of who gets the CPU before a hundred backends that begin at once and wait for an answer."""
 
 _PR_SET_DUMPABLE = 4
 
 
-_NICE = -10
-
-
-def come_first() -> None:
-    """Get the CPU before a hundred backends that begin at once and wait for an answer, if that is allowed."""
+def set_nice(nice: int) -> None:
+    """Take this nice value, or keep the present one if that is not allowed."""
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
 
 
 def become(uid: int, gid: int) -> None:

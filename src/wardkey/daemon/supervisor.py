@@ -1,8 +1,9 @@
-"""The supervisor of one home: ``python -m wardkey.embedded.supervisor DIRECTORY LOG``.
+"""The supervisor of one home: ``python -m wardkey.daemon.supervisor DIRECTORY LOG``.
 
 It starts what ``wanted.json`` names and does not run: at once, and later and later when that ends again and
-again. SIGHUP: look at ``wanted.json`` now. SIGTERM: end, and leave the processes alone; the next supervisor
-takes them over.
+again. Where it is allowed, it gets the CPU before others, and so does what it starts, until that works.
+SIGHUP: look at ``wanted.json`` now. SIGTERM: end, and leave the processes alone; the next supervisor takes
+them over.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..daemon.processes import Process, clean_environment
+from .privileges import FIRST, set_nice
+from .processes import Process, clean_environment
+from .service import reporter
 from .supervision import Supervision, Wanted
 
 _SETTLED = 10.0  # seconds: one that has run for so long does not end again and again
 _DELAYS = (0.0, 0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds until the next start
 _LONGEST_SLEEP = 60.0
+_report = reporter("supervisor")
 
 # It waits until its pid is written down. If the supervisor dies before, it does not start.
 _SCRIPT = 'read -r _ || exit 1; exec "$@" </dev/null'
@@ -180,17 +184,13 @@ def _words(code: int | None) -> str:
     return f"signal {-code}"
 
 
-def _report(text: str) -> None:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    print(f"{at} supervisor: {text}", file=sys.stderr, flush=True)
-
-
 def main(directory: str, log: str) -> int:
     lock = os.open(Path(directory) / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 1  # there is one already
+    set_nice(FIRST)
     _report(f"started, process {os.getpid()}")
     Supervisor(Supervision(Path(directory), Path(log))).run()
     _report("stopped")

@@ -25,13 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..daemon.files import write_atomically
-from ..daemon.processes import Process, clean_environment, end, run
 from ..errors import ServerError
+from .files import write_atomically
+from .processes import Process, clean_environment, end, run
 
 __all__ = ["Supervision", "Wanted"]
 
-_MODULE = "wardkey.embedded.supervisor"
+_MODULE = "wardkey.daemon.supervisor"
 _SUPERVISOR = "supervisor"
 _START_SECONDS = 60.0
 

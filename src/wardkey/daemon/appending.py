@@ -1,0 +1,79 @@
+"""Files of lines that are only appended to, by one process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .files import sync_directory, write_atomically
+from .service import ServiceError
+
+__all__ = ["AppendFile", "append_line", "open_to_append"]
+
+
+class AppendFile:
+    """Reads ``path`` into ``lines``, making it when it is missing. Raises ServiceError, OSError.
+
+    A line is acknowledged once it is on the disk. So an end without its newline, which a crash may leave, was
+    acknowledged to nobody and is cut off.
+    """
+
+    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+        self.path = path
+        descriptor = _open(path, os.O_RDWR | os.O_CREAT)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read()
+            self._length = data.rfind(b"\n") + 1
+            self.lines = data[: self._length].splitlines()
+            if self._length < len(data):
+                os.ftruncate(descriptor, self._length)
+                report(f"the end of {path} was cut off: a crash left it half written, acknowledged to nobody")
+            os.fsync(descriptor)
+        sync_directory(path.parent)
+
+    def append(self, line: bytes) -> None:
+        """Put a line, newline included, on the disk, or nothing of it. Raises OSError, ServiceError."""
+        descriptor = _open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            if os.fstat(descriptor).st_size != self._length:
+                raise ServiceError(f"{self.path} is not of the length it had")
+            append_line(descriptor, line)
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, self._length)
+                raise
+            self._length += len(line)
+        finally:
+            os.close(descriptor)
+
+    def replace(self, lines: Iterable[bytes]) -> None:
+        """Put these lines in place of all. Raises OSError."""
+        data = b"".join(lines)
+        write_atomically(self.path, data)
+        self._length = len(data)
+
+
+def open_to_append(path: Path) -> int:
+    """Return a descriptor of ``path``, made with mode 0600 when it is missing. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def append_line(descriptor: int, line: bytes) -> None:
+    """Write a line whole or not at all: half of one accounts for nothing. Raises OSError."""
+    written = os.write(descriptor, line)
+    if written != len(line):  # the disk is full
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _open(path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+        return descriptor
+    os.close(descriptor)
+    raise ServiceError(f"{path} is no regular file, belongs to another user or is open to others")

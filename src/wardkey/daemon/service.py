@@ -1,0 +1,145 @@
+"""A service: keeper, scribe or publisher as a process in the foreground.
+
+It says on stderr what an operator should know, and stops on SIGTERM or SIGINT. Exit codes: 0 stopped ·
+1 cannot work · 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from wardkey_core.errors import WardError
+
+from .privileges import FIRST, become, harden, set_nice
+
+__all__ = ["Backoff", "Report", "Service", "ServiceError", "Stop", "reporter"]
+
+Report = Callable[[str], None]
+
+
+class ServiceError(Exception):
+    """A service cannot work; the message says why."""
+
+
+class Stop:
+    """Whether a service is to end. Signal handlers and other threads may set it."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def __bool__(self) -> bool:
+        return self._is_set
+
+    def __del__(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def fileno(self) -> int:
+        """A descriptor that can be read from once this is set."""
+        return self._reader
+
+    def set(self, *_: object) -> None:
+        self._is_set = True
+        with suppress(BlockingIOError):
+            os.write(self._writer, b"\0")
+
+    def wait(self, seconds: float) -> bool:
+        """Return after so many seconds, at once when this is set; says whether it is."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        poll.poll(1000 * seconds)
+        return self._is_set
+
+
+class Backoff:
+    """Seconds to wait before the next try: ``first``, then twice as long each time, up to ``longest``."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first, self._longest = first, longest
+        self._next = first
+
+    def reset(self) -> None:
+        self._next = self._first
+
+    def next(self) -> float:
+        seconds, self._next = self._next, min(2 * self._next, self._longest)
+        return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """``prepare`` imports what ``work`` needs, while the packages can still be read; ``work`` ends on Stop.
+
+    Both may raise ServiceError, WardError or OSError. ``is_first``: it gets the CPU before its clients.
+    """
+
+    name: str
+    description: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    prepare: Callable[[argparse.Namespace, Report], None]
+    work: Callable[[argparse.Namespace, Report, Stop], None]
+    is_first: bool = False
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run until stopped; returns the exit code."""
+        parser = argparse.ArgumentParser(f"wardkey.{self.name}", description=self.description)
+        self.add_options(parser)
+        parser.add_argument(
+            "--run-as",
+            type=_user,
+            metavar="UID:GID",
+            help="started as root: become this user once everything is imported",
+        )
+        options, report = parser.parse_args(arguments), reporter(self.name)
+        try:
+            if self.is_first:
+                set_nice(FIRST)
+            self.prepare(options, report)
+            if options.run_as:
+                become(*options.run_as)
+            harden()
+            if not self.is_first:  # the supervisor starts each with its own
+                set_nice(max(0, os.getpriority(os.PRIO_PROCESS, 0)))
+            stop = Stop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, stop.set)
+            self.work(options, report, stop)
+        except (ServiceError, WardError, OSError) as error:
+            hint = error.hint if isinstance(error, WardError) else None
+            report(f"cannot work: {error}" + (f" ({hint})" if hint else ""))
+            return 1
+        report("stopped")
+        return 0
+
+    def run(self) -> NoReturn:
+        """Be this process: a call that hangs in a thread must not keep it."""
+        code = self.main()
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def reporter(name: str) -> Report:
+    """Return what writes a line of a process's log to stderr."""
+
+    def report(text: str) -> None:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        print(f"{at} {name}: {text}", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _user(text: str) -> tuple[int, int]:
+    uid, _, gid = text.partition(":")
+    if not uid.isdecimal() or not gid.isdecimal():
+        raise argparse.ArgumentTypeError("must be UID:GID, two numbers")
+    return int(uid), int(gid)
