@@ -54,7 +54,7 @@ def modules(home: Home) -> list[str]:
     return sorted(word for words in said for word in words if word.startswith("wardkey.") and "-m" in words)
 
 
-ALL = ["wardkey.keeper", "wardkey.scribe", "wardkey.daemon.supervisor"]
+ALL = ["wardkey.daemon.supervisor", "wardkey.keeper", "wardkey.scribe"]
 
 
 def test_killed_processes_come_back_by_themselves(home: Cluster) -> None:
