@@ -10,6 +10,7 @@ import argparse
 import os
 import select
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ from wardkey_core.errors import WardError
 
 from .privileges import FIRST, become, harden, set_nice
 
-__all__ = ["Backoff", "Report", "Service", "ServiceError", "Stop", "reporter"]
+__all__ = ["Backoff", "Report", "Service", "ServiceError", "Stop", "reporter", "tell_ready"]
 
 Report = Callable[[str], None]
 
@@ -126,6 +127,14 @@ class Service:
         code = self.main()
         sys.stdout.flush()
         os._exit(code)
+
+
+def tell_ready() -> None:
+    """Tell systemd, if it has started this process, that it serves (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, suppress(OSError):
+            notified.sendto(b"READY=1", f"\0{address[1:]}" if address[0] == "@" else address)
 
 
 def reporter(name: str) -> Report:

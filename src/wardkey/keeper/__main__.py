@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import grp
 import os
+import pwd
 import socket
 import sys
 from contextlib import suppress
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from wardkey_core.jwk import import_algorithms
 
-from wardkey.daemon.service import Report, ServiceError, Stop
+from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready
 from wardkey.daemon.service import Service as Daemon
 from wardkey.kms import KmsConfigurationError, configured
 
@@ -86,6 +88,7 @@ async def _serve(server: SocketServer, listening: socket.socket, stop: Stop, rep
         lambda _, context: report(f"internal error: {type(context.get('exception')).__name__}")
     )
     loop.add_reader(stop.fileno(), stopped.set)
+    tell_ready()
     try:
         await server.run(listening, stopped)
     finally:
@@ -93,7 +96,7 @@ async def _serve(server: SocketServer, listening: socket.socket, stop: Stop, rep
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    add_uids = partial(parser.add_argument, type=int, action="extend", nargs="+", default=[])
+    add_uids = partial(parser.add_argument, type=_uid, metavar="USER", action="extend", nargs="+", default=[])
     parser.add_argument("--directory", type=_path, required=True, help="the keeper's own files, mode 0700")
     parser.add_argument("--socket", type=_path, required=True, help="where to listen (a unix socket)")
     add_uids("--allow-uid", help="users who may ask, besides its own and root")
@@ -102,7 +105,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--scribe-uid",
         help="users who may also have checkpoints of audit logs signed, besides administrators",
     )
-    parser.add_argument("--socket-group", type=int, metavar="GID", help="group that may open the socket")
+    parser.add_argument("--socket-group", type=_gid, metavar="GROUP", help="group that may open the socket")
     parser.add_argument("--ttl", type=_ttl, default=300, help="seconds a key stays in memory (default 300)")
     parser.add_argument(
         "--kms", metavar="URI", help="the cell's key management service, instead of what kms.json says"
@@ -111,6 +114,20 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _path(text: str) -> Path:
     return Path(text).absolute()
+
+
+def _uid(text: str) -> int:
+    try:
+        return int(text) if text.isdecimal() else pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no user {text}") from None
+
+
+def _gid(text: str) -> int:
+    try:
+        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no group {text}") from None
 
 
 def _ttl(text: str) -> float:

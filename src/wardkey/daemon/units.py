@@ -1,0 +1,157 @@
+"""The systemd units of a server of one's own: each service as its own OS user, which may do what it has to.
+
+What is killed or ends is started again at once, for ever; ``states`` says how often that was.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+__all__ = ["DSN", "GROUP", "KEEPER", "PUBLISHER", "SCRIBE", "SERVICES", "states", "units"]
+
+SERVICES: Final = ("keeper", "scribe", "publisher")
+KEEPER: Final = "wardkey-keeper"
+SCRIBE: Final = "ward-scribe"
+PUBLISHER: Final = "wardkey-publisher"
+"""OS users. The first two are not those of an embedded server, which may be on the same machine."""
+GROUP: Final = "ward-socket"
+"""Who may open the keeper's socket."""
+DSN: Final = "host=/var/run/postgresql dbname=wardkey"
+
+_SOCKET: Final = "/run/wardkey/keeper.sock"
+_CONFINED: Final = """\
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+LimitCORE=0
+UMask=0077
+SystemCallArchitectures=native
+SystemCallErrorNumber=EPERM
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged
+"""
+_KEPT_RUNNING: Final = """\
+Restart=always
+RestartSec=100ms
+"""
+_ANYWHERE: Final = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"
+_HERE: Final = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nPrivateDevices=yes\n"
+
+
+def units(what: str, *, dsn: str = DSN, kms: str | None = None) -> dict[str, str]:
+    """Return by file name the units of a service, or of the ``timers``.
+
+    ``dsn``: the database, without a user for the services. ``kms``: the cell's, instead of what the keeper's
+    kms.json says.
+    """
+    return {
+        "keeper": lambda: _keeper(kms),
+        "scribe": lambda: _scribe(dsn),
+        "publisher": lambda: _publisher(dsn),
+        "timers": lambda: _timers(dsn),
+    }[what]()
+
+
+def states() -> dict[str, dict[str, str]]:
+    """Return by name what systemd says of the services that it knows."""
+    names = ("ActiveState", "MainPID", "NRestarts", "ActiveEnterTimestamp", "ExecMainStatus", "LoadState")
+    found = {}
+    for service in SERVICES:
+        shown = subprocess.run(
+            ["systemctl", "show", f"wardkey-{service}.service", f"--property={','.join(names)}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        facts = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        if facts.get("LoadState") == "loaded":
+            found[service] = facts
+    return found
+
+
+def _keeper(kms: str | None) -> dict[str, str]:
+    options = f"--directory /var/lib/{KEEPER} --socket {_SOCKET} --socket-group {GROUP}"
+    options += f" --allow-uid postgres --scribe-uid {SCRIBE}" + (f" --kms {_quoted(kms)}" if kms else "")
+    service = (
+        f"Type=notify\nUser={KEEPER}\nSupplementaryGroups={GROUP}\n"
+        f"ExecStart={_python('wardkey.keeper')} {options}\n"
+        f"StateDirectory={KEEPER}\nStateDirectoryMode=0700\nRuntimeDirectory=wardkey\nRuntimeDirectoryPreserve=yes\n"
+        f"{_KEPT_RUNNING}"
+        "# Backends wait for it.\nCPUWeight=1000\nNice=-10\n"
+        f"{_CONFINED}"
+        "# It gives its socket to the group.\nSystemCallFilter=@chown\n"
+        f"{_ANYWHERE}"
+    )
+    return _file("keeper", "releases keys to their tenants' tokens", service)
+
+
+def _scribe(dsn: str) -> dict[str, str]:
+    options = f"--dsn {_quoted(f'{dsn} user=ward_scribe')} --keeper {_SOCKET}"
+    service = (
+        f"User={SCRIBE}\nSupplementaryGroups={GROUP}\nExecStart={_python('wardkey.scribe')} {options}\n"
+        f"{_KEPT_RUNNING}{_CONFINED}{_HERE if 'host=/' in dsn else _ANYWHERE}"
+    )
+    return _file("scribe", "seals the audit log", service, after="postgresql.service wardkey-keeper.service")
+
+
+def _publisher(dsn: str) -> dict[str, str]:
+    options = f"--dsn {_quoted(f'{dsn} user=ward_publisher')} --config /var/lib/wardkey/publisher/kafka.json"
+    service = (
+        f"User={PUBLISHER}\nExecStart={_python('wardkey.publisher')} {options}\n"
+        f"{_KEPT_RUNNING}{_CONFINED}{_ANYWHERE}PrivateDevices=yes\n"
+    )
+    return _file("publisher", "brings the audit log to Kafka", service, after="postgresql.service")
+
+
+def _timers(dsn: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, command, text in (
+        ("keys", "keys rotate --due", "rotates and destroys the keys that are due"),
+        ("prune", "audit prune --all", "drops months of the audit log that need not be kept"),
+        ("doctor", "doctor", "checks every invariant"),
+    ):
+        service = (
+            f'Type=oneshot\nEnvironment="WARDKEY_DSN={dsn} user=postgres"\n'
+            f"ExecStart={Path(sys.executable).parent}/wardkey {command}\n"
+        )
+        found |= _file(name, text, service, is_wanted=False)
+        found[f"wardkey-{name}.timer"] = (
+            f"[Unit]\nDescription=wardkey {command}, daily\n\n"
+            "[Timer]\nOnCalendar=daily\nRandomizedDelaySec=1h\nPersistent=true\n\n"
+            "[Install]\nWantedBy=timers.target\n"
+        )
+    return found
+
+
+def _file(name: str, text: str, service: str, *, after: str = "", is_wanted: bool = True) -> dict[str, str]:
+    unit = f"[Unit]\nDescription=wardkey {name}: {text}\n" + (f"After={after}\n" if after else "")
+    unit += "StartLimitIntervalSec=0\n" if is_wanted else ""
+    end = "\n[Install]\nWantedBy=multi-user.target\n" if is_wanted else ""
+    return {f"wardkey-{name}.service": f"{unit}\n[Service]\n{service}{end}"}
+
+
+def _python(module: str) -> str:
+    return f"{sys.executable} -I -m {module}"
+
+
+def _quoted(text: str) -> str:
+    """Return ``text`` as one argument of ExecStart."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$") + '"'
