@@ -22,6 +22,7 @@ _FUNCTIONS = (
     "sealing/sealing",
     "models/columns",
     "audit/log",
+    "audit/scribe",
     "models/names",
     "audit/writes",
     "models/schemas",

@@ -115,6 +115,33 @@ alter function ward.audit_export(timestamptz, timestamptz) set temp_file_limit =
 grant select on pg_replication_slots to ward_owner;  -- login looks whether the journal's is there
 grant execute on function pg_get_replication_slots() to ward_owner;
 
+-- The scribe: entries and seals are added, never changed; what it has to change is its own position and what is not signed yet.
+grant usage on schema ward_internal to ward_scribe, ward_publisher;
+grant select on ward_internal.tenants to ward_scribe, ward_publisher;
+grant select, insert on ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_scribe;
+grant select, insert, update on ward_internal.audit_trees, ward_internal.scribe_state to ward_scribe;
+grant select, insert, update, delete on ward_internal.audit_unsigned to ward_scribe;
+grant select, update on sequence ward_internal.audit_id to ward_scribe;
+grant execute on function
+  ward_internal.lease_audit_ids(bigint), ward_internal.make_audit_partition(uuid, timestamptz), ward_internal.master_id(),
+  ward_internal.make_audit_partitions(), ward_internal.publish_audit_log(), ward_internal.set_audit_slot(name),
+  ward_internal.open_transactions(), ward_internal.json_text(jsonb)
+to ward_scribe;
+grant execute on function pg_advisory_xact_lock(bigint) to ward_scribe;
+grant select on pg_replication_slots, pg_stat_replication to ward_scribe;
+grant execute on function pg_get_replication_slots(), pg_stat_get_wal_senders(), pg_stat_get_activity(integer) to ward_scribe;
+grant execute on function
+  pg_current_wal_lsn(), pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn(), pg_control_system()
+to ward_scribe;
+
+-- The publisher: reads what is sealed.
+grant select on
+  ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_trees, ward_internal.audit_checkpoints
+to ward_publisher;
+grant select, insert, update on ward_internal.audit_topics to ward_publisher;
+grant execute on function ward_internal.json_text(jsonb) to ward_publisher;
+grant execute on function pg_try_advisory_lock(bigint) to ward_publisher;
+
 do $$
 begin
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_models') then

@@ -7,11 +7,19 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'ward_tenant') then
     create role ward_tenant nologin noinherit;
   end if;
+  if not exists (select from pg_catalog.pg_roles where rolname = 'ward_scribe') then
+    create role ward_scribe login noinherit replication;
+  end if;
+  if not exists (select from pg_catalog.pg_roles where rolname = 'ward_publisher') then
+    create role ward_publisher login noinherit;
+  end if;
 end
 $$;
 
 comment on role ward_owner is 'owns model tables, leaves and faces; nobody is a member of it';
 comment on role ward_tenant is 'carries what every tenant''s login role may do';
+comment on role ward_scribe is 'the scribe: reads the audit stream, adds to the log, changes none of it; has no password';
+comment on role ward_publisher is 'the publisher: reads the sealed log, remembers how far it has come; has no password';
 
 create schema ward;
 comment on schema ward is 'wardkey: the functions applications, DBAs and operators call';

@@ -14,7 +14,7 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.support.homes import make_directory, throw_away
-from wardkey.daemon.processes import clean_environment, run
+from wardkey.daemon.programs import clean_environment, run
 from wardkey.embedded import Cluster
 
 

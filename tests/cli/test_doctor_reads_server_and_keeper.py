@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.support.tokens import document
-from wardkey.daemon.processes import clean_environment, run
+from wardkey.daemon.programs import clean_environment, run
 from wardkey.doctor import Check, Problem, Server, checks, keeper, versions
 from wardkey.doctor.settings import LOG_SETTINGS
 from wardkey.embedded import Cluster, Home

@@ -12,7 +12,7 @@ from wardkey_core import keeper_client as client
 from wardkey_core.errors import KeyRefused
 
 from tests.support.kms_servers import KmsServer, choice_of
-from wardkey.daemon.processes import OsUser
+from wardkey.daemon.programs import OsUser
 from wardkey.embedded import Home
 from wardkey.keys.kek import Keks
 

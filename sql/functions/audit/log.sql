@@ -56,9 +56,10 @@ $$;
 comment on function ward_internal.create_audit_leaf(uuid) is
   'makes the tenant''s part of the log, which its owner, ward_owner, may read and add to, not change';
 
+-- definer because the scribe makes months of logs that are not its own
 create or replace function ward_internal.make_audit_partition(p_tenant uuid, p_at timestamptz default clock_timestamp())
 returns boolean
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_leaf text := ward_internal.audit_leaf(p_tenant);
   v_month timestamptz := date_trunc('month', p_at, 'UTC');
@@ -81,6 +82,7 @@ begin
   return true;
 end
 $$;
+revoke execute on function ward_internal.make_audit_partition(uuid, timestamptz) from public;
 comment on function ward_internal.make_audit_partition(uuid, timestamptz) is
   'makes the partition of the tenant''s log for the month (UTC) of that time, if it is missing: returns whether it was';
 

@@ -130,7 +130,7 @@ declare
   v_name text;
 begin
   execute format('revoke all on database %I from public', current_database());
-  execute format('grant connect on database %I to ward_tenant', current_database());
+  execute format('grant connect on database %I to ward_tenant, ward_scribe, ward_publisher', current_database());
   if to_regnamespace('public') is not null then
     revoke create on schema public from public;
   end if;

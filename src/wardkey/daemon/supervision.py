@@ -27,7 +27,8 @@ from typing import Any
 
 from ..errors import ServerError
 from .files import write_atomically
-from .processes import Process, clean_environment, end, run
+from .processes import Process, end
+from .programs import clean_environment, run
 
 __all__ = ["Supervision", "Wanted"]
 

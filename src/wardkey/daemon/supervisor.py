@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from .privileges import FIRST, set_nice
-from .processes import Process, clean_environment
+from .processes import Process
+from .programs import clean_environment
 from .service import reporter
 from .supervision import Supervision, Wanted
 

@@ -91,11 +91,11 @@ class Cluster:
                 config = self.postgres.start(software, config)
                 self._say(f"PostgreSQL {software.major} started on 127.0.0.1:{config.port}")
             database.prepare(self, self._say)
-            if self.scribe.start(self.dsn()):
+            if self.scribe.start(self.dsn(user="ward_scribe")):
                 self._say("scribe started")
             if not self.publisher.configured:
                 self.publisher.stop()
-            elif self.publisher.start(self.dsn()):
+            elif self.publisher.start(self.dsn(user="ward_publisher")):
                 self._say("publisher started")
         return self.status()
 
@@ -128,7 +128,7 @@ class Cluster:
             self.publisher.stop()
             if self.postgres.postmaster is None or not self.publisher.configured:
                 return False
-            return self.publisher.start(self.dsn())
+            return self.publisher.start(self.dsn(user="ward_publisher"))
 
     def status(self) -> Status:
         """Say what runs, by the processes themselves."""
@@ -173,7 +173,7 @@ class Cluster:
         if config is None:
             raise NotRunning
         parts = {"host": self.home.run, "port": config.port, "dbname": dbname, "user": user}
-        if user != "postgres":
+        if user not in ("postgres", "ward_scribe", "ward_publisher"):  # who come by their OS user
             parts["passfile"] = self.home.pgpass
         return " ".join(f"{name}={_quoted(str(value))}" for name, value in parts.items())
 

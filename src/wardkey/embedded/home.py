@@ -29,7 +29,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from ..daemon.files import write_atomically
-from ..daemon.processes import OsUser, run
+from ..daemon.programs import OsUser, run
 from ..errors import MissingSoftware, ServerError
 
 __all__ = ["Config", "Home", "port_is_free"]

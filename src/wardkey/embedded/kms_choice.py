@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from ..daemon.files import UnsafeFileError, read_guarded, write_atomically
-from ..daemon.processes import OsUser, clean_environment
+from ..daemon.programs import OsUser, clean_environment
 from ..errors import ServerError
 from ..keeper.trust import locked
 from ..kms import KmsError, configured, open_kms

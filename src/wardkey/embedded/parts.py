@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from wardkey_core import keeper_client
 
-from ..daemon.processes import OsUser, Process, end
+from ..daemon.processes import Process, end
+from ..daemon.programs import OsUser
 from ..daemon.status import StatusFile
 from ..daemon.supervision import Supervision, Wanted
 from ..errors import ServerError, WardError

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..daemon.files import write_atomically
-from ..daemon.processes import OsUser, Process, clean_environment, end, find, run
+from ..daemon.processes import Process, end, find
+from ..daemon.programs import OsUser, clean_environment, run
 from ..errors import ServerError
 from ..install.software import Software
 from . import settings
@@ -121,7 +122,11 @@ class Postgres:
             "postgresql.conf": settings.postgresql(config.port, home.run),
             "pg_hba.conf": settings.hba(),
             "pg_ident.conf": settings.ident(
-                [OsUser.current(), user, home.scribe_user(), home.publisher_user()]
+                {
+                    "postgres": [OsUser.current(), user],
+                    "ward_scribe": [home.scribe_user()],
+                    "ward_publisher": [home.publisher_user()],
+                }
             ),
         }
         for name, text in files.items():

@@ -11,9 +11,10 @@ debug_print_plan its constants.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..daemon.processes import OsUser
+from ..daemon.programs import OsUser
 
 __all__ = ["hba", "ident", "postgresql"]
 
@@ -62,12 +63,13 @@ include_if_exists = 'local.conf'
 """
 
 _HBA = """\
-# Written by wardkey at each start. The superuser comes through the socket only, known by his OS user;
-# everybody else gives a password. Nothing is trusted.
-local  all          postgres                peer map=wardkey
+# Written by wardkey at each start. Superuser, scribe and publisher come through the socket only, known by
+# their OS users; everybody else gives a password. Nothing is trusted. The scribe replicates logically only.
+local  all          postgres,ward_scribe,ward_publisher  peer map=wardkey
 local  replication  postgres                peer map=wardkey
+local  replication  all                     reject
 local  all          all                     scram-sha-256
-host   all          postgres  127.0.0.1/32  reject
+host   all          postgres,ward_scribe,ward_publisher  127.0.0.1/32  reject
 host   all          all       127.0.0.1/32  scram-sha-256
 """
 
@@ -84,7 +86,10 @@ def hba() -> str:
     return _HBA
 
 
-def ident(users: list[OsUser]) -> str:
-    """Return the text of pg_ident.conf: these OS users may be superuser."""
-    names = dict.fromkeys(user.name for user in users)
-    return "".join(f'wardkey  "{name}"  postgres\n' for name in names)
+def ident(roles: Mapping[str, Iterable[OsUser]]) -> str:
+    """Return the text of pg_ident.conf: which OS users may be which role."""
+    return "".join(
+        f'wardkey  "{name}"  {role}\n'
+        for role, users in roles.items()
+        for name in dict.fromkeys(user.name for user in users)
+    )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..daemon.processes import clean_environment, run
+from ..daemon.programs import clean_environment, run
 from ..errors import ServerError, WardError, from_psycopg
 from ..install.software import Software
 from . import database
@@ -73,10 +73,12 @@ def _drain(cluster: Cluster) -> int:
     with connect(cluster.dsn(), "wardkey upgrade", autocommit=True) as connection:
         own = "select datconnlimit from pg_database where datname = %s"
         limit = int(_value(connection, own, database.NAME))
-        connection.execute(f"alter database {database.NAME} connection limit 0")  # superusers still connect
+        connection.execute(
+            f"alter database {database.NAME} connection limit 0"
+        )  # superusers still connect, others stay
         connection.execute(
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity join pg_roles on rolname = usename"
-            " where datname = current_database() and not rolsuper"
+            " where datname = current_database() and not rolsuper and rolname <> 'ward_scribe'"
         )
         state, end = State.read(connection), _value(connection, "select pg_current_wal_insert_lsn()::text")
         query = "select confirmed_flush_lsn >= %s::pg_lsn from pg_replication_slots where slot_name = %s"

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..daemon.processes import run
+from ..daemon.programs import run
 from ..errors import ServerError
 from . import pythonpath
 from .software import Software

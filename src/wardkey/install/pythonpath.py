@@ -14,7 +14,7 @@ from pathlib import Path
 import wardkey_core
 import wardkey_pg
 
-from ..daemon.processes import run
+from ..daemon.programs import run
 from ..errors import ServerError
 
 __all__ = ["REQUIREMENT", "STAMP", "fill"]

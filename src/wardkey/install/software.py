@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..daemon.processes import run
+from ..daemon.programs import run
 from ..errors import MissingSoftware, ServerError
 from . import resources
 

@@ -34,7 +34,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dsn", required=True, help="the database, as superuser")
+    parser.add_argument("--dsn", required=True, help="the database, as ward_publisher or superuser")
     parser.add_argument(
         "--config", type=Path, required=True, help="kafka.json, as wardkey kafka use writes it"
     )

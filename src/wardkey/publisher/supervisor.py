@@ -83,7 +83,7 @@ class _Flight:
 
 
 class Publisher:
-    """``dsn``: of a superuser. ``status``: a file to tell in how things are.
+    """``dsn``: as ward_publisher, or a superuser. ``status``: a file to tell in how things are.
 
     ``patience``: seconds that a broker which can be reached may take to acknowledge.
     """

@@ -27,7 +27,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dsn", required=True, help="the database, as superuser")
+    parser.add_argument("--dsn", required=True, help="the database, as ward_scribe or superuser")
     parser.add_argument("--keeper", type=Path, required=True, help="socket of the keeper, which signs")
     parser.add_argument("--slot", default=SLOT, help=f"replication slot (default {SLOT})")
     parser.add_argument("--status", type=Path, help="file to tell in how things are")

@@ -233,10 +233,9 @@ class Drain:
         be seen yet, hence the seconds taken off.
         """
         row = self._observer.execute(
-            "select date_part('epoch', clock_timestamp()), to_char((least(clock_timestamp(), min(xact_start))"
-            " - interval '5 seconds') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'),"
-            " exists (select from pg_prepared_xacts where database = current_database())"
-            " from pg_stat_activity where backend_type <> 'walsender' and datname = current_database()"
+            "select date_part('epoch', clock_timestamp()), to_char((least(clock_timestamp(), oldest)"
+            " - interval '5 seconds') at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), has_prepared"
+            " from ward_internal.open_transactions()"
         ).fetchone()
         if row is None:
             return

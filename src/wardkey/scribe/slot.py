@@ -187,13 +187,7 @@ def is_published(connection: Connection) -> bool:
 def publish(connection: Connection) -> None:
     """Make the publications, anew if need be. The slot has to be younger."""
     if not is_published(connection):
-        with connection.transaction():
-            for name, columns in ((PUBLICATION, ""), (PUBLICATION_OF_IDS, " (tenant_id, id)")):
-                connection.execute(f"drop publication if exists {name}")
-                connection.execute(
-                    f"create publication {name} for table ward_internal.audit_log{columns}"
-                    " where (not journalled) with (publish = 'insert', publish_via_partition_root = true)"
-                )
+        connection.execute("select ward_internal.publish_audit_log()")
 
 
 @contextmanager

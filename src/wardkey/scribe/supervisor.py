@@ -40,9 +40,9 @@ Connection = psycopg.Connection[Any]
 
 
 class Scribe:
-    """``dsn``: of a superuser. ``status``: a file to tell in how things are. ``disk``: where the WAL lies.
+    """``dsn``: as ward_scribe, or a superuser. ``status``: a file to tell in how things are.
 
-    ``patience``: seconds that a slot which another scribe reads is waited for.
+    ``disk``: where the WAL lies. ``patience``: seconds that a slot which another scribe reads is waited for.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Scribe:
             sealer.save()
             connection.commit()
         try:  # from now on nobody reads without this slot
-            observer.execute("select ward.set('audit_slot', %s)", [self._slot])
+            observer.execute("select ward_internal.set_audit_slot(%s)", [self._slot])
         except psycopg.Error as error:
             self._report(
                 f"audit_slot is not set, reads go on without the slot: {from_psycopg(error).message}"
