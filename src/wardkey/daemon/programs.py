@@ -1,4 +1,4 @@
-"""Programs run as another user, with a clean environment. The standard library only: an installer has no more."""
+"""Programs run as another user, with a clean environment. Standard library only: an installer has no more."""
 
 from __future__ import annotations
 
