@@ -65,6 +65,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     ),
     "nobody-exempt": ("create role wk_exempt bypassrls", set()),
     "ward-roles-powerless": ("alter role ward_owner createdb", set()),
+    "ward-services-powerless": ("alter role ward_publisher createrole", set()),
     "ward-owner-alone": ("create role wk_member; grant ward_owner to wk_member", set()),
     "ward-roles-in-nothing": ("grant pg_read_all_data to ward_tenant", set()),
     "tenant-roles-powerless": ("alter role {ward} createrole", set()),
