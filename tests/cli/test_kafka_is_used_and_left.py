@@ -60,7 +60,7 @@ def test_home_publishes_as_long_as_it_is_told_to(
     assert process and wardkey.json("status")["publisher"]["pid"] == process.pid
     assert Path(f"/proc/{process.pid}").stat().st_uid in (owner, 0)  # 0: it cannot be dumped
     assert f"Uid:\t{owner}\t" in Path(f"/proc/{process.pid}/status").read_text()
-    assert not cluster.publisher.start(cluster.dsn()), "there is one already"
+    assert not cluster.publisher.start(cluster.dsn(user="ward_publisher")), "there is one already"
 
     assert wardkey.json("tenant", "create", "acme")[0]["topic"] == "audit.acme"
     assert "audit.acme" in kafka.topics()

@@ -32,7 +32,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Database": {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),
-        "service": ("service", "Print and ask systemd's units, for a server of your own."),
+        "service": ("service", "Run keeper, scribe and publisher under systemd, on a server of your own."),
         "migrate": ("migrate", "Bring extension and reference clinic model up to date."),
         "doctor": ("doctor", "Check a live server against every invariant; changes nothing in it."),
         "tenant": ("tenant", "Create, list, suspend, resume, restore, export, shred and drop tenants."),
