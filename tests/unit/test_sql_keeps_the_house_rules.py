@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
 
 import pglast
-import pytest
 from pglast import ast
 from pglast.enums import GrantTargetType, ObjectType
 
@@ -78,8 +77,19 @@ _STABLE_NAMES = re.compile(
 )
 
 
-def each(test: Any) -> Any:
-    return pytest.mark.parametrize("function", functions().values(), ids=functions().keys())(test)
+def each(test: Callable[[Function], None]) -> Callable[[], None]:
+    """A test of all functions at once that names every one that fails."""
+
+    def test_of_all() -> None:
+        failed = []
+        for function in functions().values():
+            try:
+                test(function)
+            except AssertionError as error:
+                failed.append(f"{function.signature}: {error}")
+        assert not failed, "\n".join(failed)
+
+    return test_of_all
 
 
 def test_files_and_built_script_parse() -> None:
