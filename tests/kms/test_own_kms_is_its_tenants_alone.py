@@ -179,7 +179,7 @@ def test_a_cell_moves_to_another_kms_by_rewrap(server: KmsServer, home: Home, ba
     assert server.read("acme") == ["of acme"] and server.read("own") == ["of own"]
 
 
-def test_a_tenant_that_is_not_made_leaves_no_kms_and_no_kek(
+def test_a_tenant_that_is_not_made_or_dropped_leaves_no_kms_and_no_kek(
     server: KmsServer, home: Home, bao: VaultBench
 ) -> None:
     uri, *options = choice_of(bao)
@@ -188,10 +188,7 @@ def test_a_tenant_that_is_not_made_leaves_no_kms_and_no_kek(
     after = [side.read() for side in sides(home)], bao.server.ask("LIST", "transit/keys")["data"]["keys"]
     assert after == before
     assert [len(list((side.directory / "tenants").iterdir())) for side in sides(home)] == [1, 1]
-
-
-def test_dropping_it_takes_its_credentials_along(server: KmsServer, home: Home) -> None:
-    server("tenant", "drop", "own", "--yes", "own", "--force")
+    server("tenant", "drop", "own", "--yes", "own", "--force")  # takes its credentials along
     for side in sides(home):
         assert side.read().tenants == {} and list((side.directory / "tenants").iterdir()) == []
     server.restart()
