@@ -88,10 +88,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds a call. ``cpu`` is the mean of the backend's, 0 where no backend was named."""
+    """Seconds a call. ``cpu`` is the mean of the backend's, 0 where no backend was named.
+
+    ``client``: the mean CPU time of the thread that called.
+    """
 
     wall: float
     cpu: float
+    client: float
     samples: Sequence[float] = field(repr=False)
 
 
@@ -102,6 +106,7 @@ def measure(subjects: Sequence[Subject], rounds: int, *, warmup: int = 3) -> dic
             subject.prepare()
             subject.run()
     samples: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    client = dict.fromkeys(samples, 0.0)
     time.sleep(0.01)  # let the backends come to rest: their CPU time is counted when they do
     before = {subject.name: cpu_seconds(subject.pid) for subject in subjects}
     gc.collect()
@@ -110,9 +115,10 @@ def measure(subjects: Sequence[Subject], rounds: int, *, warmup: int = 3) -> dic
         for number in range(rounds):
             for subject in subjects if number % 2 else reversed(subjects):
                 subject.prepare()
-                start = time.perf_counter()
+                used, start = time.thread_time(), time.perf_counter()
                 subject.run()
                 samples[subject.name].append(time.perf_counter() - start)
+                client[subject.name] += time.thread_time() - used
     finally:
         gc.enable()
     time.sleep(0.01)
@@ -120,6 +126,7 @@ def measure(subjects: Sequence[Subject], rounds: int, *, warmup: int = 3) -> dic
         subject.name: Timing(
             statistics.median(samples[subject.name]),
             (cpu_seconds(subject.pid) - before[subject.name]) / rounds,
+            client[subject.name] / rounds,
             samples[subject.name],
         )
         for subject in subjects

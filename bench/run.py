@@ -14,6 +14,7 @@ from typing import Any
 from _common import RESULTS, line, shared_home
 
 BENCHES = (
+    "rivals",
     "page",
     "field",
     "copy_in",
