@@ -54,6 +54,7 @@ from wardkey_core.tokens import Claims, Issuer, unverified_issuer, verify
 from .keeper import KeeperClient
 from .keyring import Keyring, Sealer, TenantKeys, WrappedKey
 from .reads import Column, Opener, Reads
+from .statements import fingerprint
 from .tally import Tally
 
 __all__ = ["KEYS", "Context", "Host", "Session"]
@@ -121,6 +122,7 @@ class Host(Protocol):
     def in_recovery(self) -> bool: ...
     def statement_start(self) -> int: ...
     def statement_time(self) -> float: ...
+    def client_statement(self) -> bytes: ...
     def in_parallel_plan(self) -> bool: ...
 
 
@@ -301,7 +303,7 @@ class Session:
                 tenant = bytes_of(context.claims.tenant_id)
                 reads = Reads(self._host, tenant, context.login, context.keys.columns, self._watch)
                 context.keys.reads = reads
-            reads.restart(statement)
+            reads.restart(statement, fingerprint(self._host.client_statement()))
             self._reads = reads
             self.openers = reads.openers
             self.stamp = statement

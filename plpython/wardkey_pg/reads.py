@@ -2,7 +2,9 @@
 
 A message about a row names all columns of its table that the statement has opened by then. A column that is
 new to the statement makes all its rows new again: a row's messages name every column of it that was opened,
-and may name more. Rows are forgotten by the 50,000: a row may be named again, never left out.
+and may name more. A statement with the text of an earlier one is expected to open the same columns, and its
+messages name them from the first: else a page's row would cost a message a column. Rows are forgotten by the
+50,000: a row may be named again, never left out.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ _MOST_ROWS = 50_000
 _FIRST = 32
 _BETWEEN = 0.2  # seconds
 _MOST_HEADS = 256
+_MOST_TEXTS = 128
 _WATCHED = 1.0  # seconds of reading after which the context is asked about
 
 
@@ -53,21 +56,23 @@ class Reads:
 
     ``keys``: those that have opened something, by column id and header of the sealed value.
 
-    What a statement costs before its first row is a restart, what each of its columns costs is a message and
-    a few look-ups: pages are often twenty statements of one row.
+    What a statement costs before its first row is a restart, what each column that was not expected costs is
+    a message and a few look-ups: pages are often twenty statements of one row.
 
     ``watch`` is called before a row is noted, once a second. It may raise ValueError: then the hot path
     leaves the field to the slow one.
     """
 
     __slots__ = (
+        "_begun",
         "_columns",
+        "_ends",
         "_flushed",
         "_journal",
-        "_models",
         "_now",
         "_statement",
         "_tenant",
+        "_texts",
         "context",
         "keys",
         "openers",
@@ -92,12 +97,14 @@ class Reads:
         self.until = float("inf")
         self.watch = watch
         self._now = journal.journal
-        self._models: dict[bytes, _Model] = {}
+        self._ends: dict[tuple[bytes, tuple[str, ...]], tuple[bytes, bytes]] = {}
         self.keys: dict[tuple[bytes, bytes], ColumnKey] = {}
-        self.openers: dict[tuple[bytes, bytes], Opener] = {}
+        self._texts: dict[int, _Statement] = {}
+        self._begun = _Statement()
+        self.openers = self._begun.openers
 
-    def restart(self, statement: int) -> None:
-        """Begin a statement."""
+    def restart(self, statement: int, text: int | None = None) -> None:
+        """Begin a statement. ``text``: what tells its text from others, None where that promises nothing."""
         self._statement = statement
         now = time.monotonic()
         self.until = now + _WATCHED
@@ -105,23 +112,39 @@ class Reads:
         if now - self._flushed > _BETWEEN:
             self._now = self._journal.journal
             self._flushed = now
-        self.openers.clear()
-        for model in self._models.values():
-            model.now = self._now
-            model.columns = ()
+        for model in self._begun.models.values():
             model.rows.clear()
+        begun = None if text is None else self._texts.get(text)
+        if begun is None:
+            begun = _Statement()
+            if text is not None:
+                if len(self._texts) >= _MOST_TEXTS:
+                    self._texts.clear()
+                self._texts[text] = begun
+        else:
+            at = statement.to_bytes(8, "big", signed=True)
+            for model in begun.models.values():
+                model.restart(self._now, at)
+            for place in begun.once:
+                begun.openers.pop(place, None)
+            begun.once.clear()
+        self._begun = begun
+        self.openers = begun.openers
 
     def note(self, column: bytes, key: ColumnKey, row: bytes) -> None:
         """Journal that ``column`` of ``row`` was opened, and let the hot path open the next ones."""
         known = self._columns.get(column)
         if known is None:  # newer than the context; what cannot be named is journalled all the same
             known = Column(journal.NO_MODEL, text_of(column), "row", "")
+        place = (column, key.header)
         rows, note = None, None
         if known.level != "off":
+            models = self._begun.models
             table = known.model if known.form else column
-            model = self._models.get(table)
+            model = models.get(table)
             if model is None:
-                model = self._models[table] = _Model(self, self._now, self._journal.journal_later)
+                later = self._journal.journal_later
+                model = models[table] = _Model(self, known.level == "row", self._now, later)
             new = known.name not in model.columns
             if new:
                 model.columns += (known.name,)
@@ -131,19 +154,21 @@ class Reads:
                 rows, note = model.rows, model.note
                 if row not in rows:
                     note(row)
-            elif new:
-                self._now(model.head)
-        place = (column, key.header)
+            else:
+                self._begun.once.append(place)
+                if new:
+                    self._now(model.head)
         self.keys[place] = key
         self.openers[place] = (key.decrypt, key.aad_prefix, rows, note)
 
     def _name(self, model: _Model, column: Column) -> None:
         """Give ``model`` the head of messages about the columns it has now."""
-        ends = model.ends.get(model.columns)
+        place = (column.model, model.columns)
+        ends = self._ends.get(place)
         if ends is None:
-            if len(model.ends) >= _MOST_HEADS:  # orders of columns are many
-                model.ends.clear()
-            ends = model.ends[model.columns] = journal.read_ends(
+            if len(self._ends) >= _MOST_HEADS:  # orders of columns are many
+                self._ends.clear()
+            ends = self._ends[place] = journal.read_ends(
                 self._tenant,
                 self.context,
                 column.model,
@@ -151,22 +176,45 @@ class Reads:
                 model.columns,
                 row=column.level == "row",
             )
+        model.ends = ends
         model.head = ends[0] + self._statement.to_bytes(8, "big", signed=True) + ends[1]
+
+
+class _Statement:
+    """What a statement opens, kept for the next one of the same text. ``once``: openers that are not kept."""
+
+    __slots__ = ("models", "once", "openers")
+
+    def __init__(self) -> None:
+        self.models: dict[bytes, _Model] = {}
+        self.openers: dict[tuple[bytes, bytes], Opener] = {}
+        self.once: list[tuple[bytes, bytes]] = []
 
 
 class _Model:
     """One table's rows in a statement: those of which a message names all ``columns``."""
 
-    __slots__ = ("_later", "_reads", "columns", "ends", "head", "now", "rows")
+    __slots__ = ("_by_row", "_later", "_reads", "columns", "ends", "head", "now", "rows")
 
-    def __init__(self, reads: Reads, now: Callable[[bytes], None], later: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, reads: Reads, by_row: bool, now: Callable[[bytes], None], later: Callable[[bytes], None]
+    ) -> None:
         self._reads = reads
+        self._by_row = by_row
         self.now = now
         self._later = later
         self.columns: tuple[str, ...] = ()
-        self.ends: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+        self.ends = (b"", b"")
         self.rows: set[bytes] = set()
         self.head = b""
+
+    def restart(self, now: Callable[[bytes], None], at: bytes) -> None:
+        """Begin a statement at ``at`` that opens the same columns, if rows are named; else they are new."""
+        self.now = now
+        if self._by_row:
+            self.head = self.ends[0] + at + self.ends[1]
+        else:
+            self.columns = ()
 
     def note(self, row: bytes) -> None:
         """Write the message about ``row``: the first ones at once, if it is time, the others later."""

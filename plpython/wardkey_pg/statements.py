@@ -1,15 +1,18 @@
-"""Whether the client's statement is INSERT … ON CONFLICT DO NOTHING.
+"""What the text of the client's statement tells.
 
-A view with INSTEAD OF triggers takes that clause, without a target, and leaves the conflict to the trigger,
-which PostgreSQL does not tell of it. So the text is read: one INSERT that has the clause once, at its end,
-outside literals, comments and parentheses. What is not clearly that, is not: a conflict is an error then.
+Whether it is INSERT … ON CONFLICT DO NOTHING. A view with INSTEAD OF triggers takes that clause, without a
+target, and leaves the conflict to the trigger, which PostgreSQL does not tell of it. So the text is read: one
+INSERT that has the clause once, at its end, outside literals, comments and parentheses. What is not clearly
+that, is not: a conflict is an error then.
+
+Whether the same text again is the same query: FETCH, EXECUTE, CALL and DO do not name what they read.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["ignores_conflicts"]
+__all__ = ["fingerprint", "ignores_conflicts"]
 
 _MENTION = re.compile(rb"conflict", re.I)
 _TOKEN = re.compile(
@@ -24,6 +27,16 @@ _TOKEN = re.compile(
     """,
     re.X | re.S,
 )
+
+_LONGEST = 8_192
+_SINGLE = re.compile(rb"\s*(?:select|with|insert|update|delete|merge|table)\b[^;]*;?\s*", re.I)
+
+
+def fingerprint(statement: bytes) -> int | None:
+    """Return what tells the text of one statement that names its tables from others; None for any other."""
+    if len(statement) > _LONGEST or _SINGLE.fullmatch(statement) is None:
+        return None
+    return hash(statement)  # keyed: no text of another's is kept, and nobody can make up a second one
 
 
 def ignores_conflicts(statement: bytes) -> bool:

@@ -55,6 +55,7 @@ class Backend:
         self.parallel = False
         self.standby = False
         self.purpose: str | None = None
+        self.text = b"fetch next from c"  # of the client's statement
         self.columns: list[dict[str, Any]] = []
         self.slots: set[str] = set()
         self.messages: list[bytes] = []
@@ -156,6 +157,9 @@ class Backend:
 
     def statement_start(self) -> int:
         return self._statements
+
+    def client_statement(self) -> bytes:
+        return self.text
 
     def in_parallel_plan(self) -> bool:
         return self.parallel
