@@ -14,7 +14,8 @@ A message of format 1; integers are big-endian, times signed microseconds since 
 The form has a letter for each column of the primary key: ``i`` integer, ``u`` uuid, ``t`` text. Of a column
 that the backend did not know, form and model are empty and zeros, and columns is its id. Columns as in the
 log: quoted as in SQL, comma-separated. The row id is that of the ciphertexts (see ``envelope``). One
-statement may write several messages for a row; each names all columns that the statement had read by then.
+statement may write several messages for a row; each names all columns that the statement had read by then,
+and those that statements of the same text had read before.
 
 ``s``, a statement read rows of a model whose level is ``statement``: as ``r``, without a row id.
 
