@@ -136,7 +136,7 @@ def functions() -> str:
 
 def _declared(statement: str) -> str:
     """Return name, parameters and result as they are declared."""
-    text = " ".join(statement.split())
+    text = " ".join(statement.split()).replace("( ", "(").replace(" )", ")")
     return re.sub(r"^create or replace function (.*?) language .*$", r"\1", text)
 
 
@@ -178,11 +178,10 @@ def errors() -> str:
         "|---|---|---|---|",
     ]
     for sqlstate, cls in sorted(BY_SQLSTATE.items()):
-        said = "default_message" in vars(cls)
-        message, hint = (
-            (cls.default_message, cls.default_hint) if said else ("says what is in the way", "names the fix")
-        )
-        lines.append(f"| {sqlstate} | `{cls.__name__}` | {_cell(message)} | {_cell(hint or '')} |")
+        # Where the message names the object, the class says what it is about.
+        said = cls.default_message if "default_message" in vars(cls) else cls.__doc__ or ""
+        hint = cls.default_hint or "names the fix in the case"
+        lines.append(f"| {sqlstate} | `{cls.__name__}` | {_cell(said)} | {_cell(hint)} |")
     return "\n".join(lines)
 
 

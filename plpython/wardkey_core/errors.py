@@ -133,90 +133,134 @@ class AdministrationError(WardError):
 
 
 class TableInUse(AdministrationError):
+    """Others held a lock for too long; nothing was changed."""
+
     sqlstate = "WK114"
 
 
 class InvalidSlug(AdministrationError):
+    """A slug is a lower-case letter, then letters, digits and underscores."""
+
     sqlstate = "WK201"
 
 
 class DuplicateTenant(AdministrationError):
+    """The slug, or its role or schema, is there already."""
+
     sqlstate = "WK202"
 
 
 class UnknownTenant(AdministrationError):
+    """No tenant has that slug."""
+
     sqlstate = "WK203"
 
 
 class UnknownObject(AdministrationError):
+    """No such table, column, key, issuer or setting, or not protected."""
+
     sqlstate = "WK204"
 
 
 class NoPrimaryKey(AdministrationError):
+    """A model table needs a primary key, of plain columns."""
+
     sqlstate = "WK205"
 
 
 class TypeCannotBeSealed(AdministrationError):
+    """Values of that type cannot be sealed."""
+
     sqlstate = "WK206"
 
 
 class SealedIndex(AdministrationError):
+    """An index or constraint would be over ciphertext."""
+
     sqlstate = "WK207"
 
 
 class TableNotEmpty(AdministrationError):
+    """The table has rows, and nobody can say whose they are."""
+
     sqlstate = "WK208"
 
 
 class Unsupported(AdministrationError):
+    """What a model table or log cannot have or do."""
+
     sqlstate = "WK209"
 
 
 class WardNotEmpty(AdministrationError):
+    """The ward still has rows."""
+
     sqlstate = "WK210"
 
 
 class NotConfirmed(AdministrationError):
+    """The confirmation is missing, or of something else."""
+
     sqlstate = "WK211"
 
 
 class NotAllowed(AdministrationError):
+    """The caller's role may not do this, or a reason is missing."""
+
     sqlstate = "WK212"
 
 
 class RotationRunning(AdministrationError):
+    """Keys of the tenant are being changed by somebody else."""
+
     sqlstate = "WK213"
 
 
 class KeyInUse(AdministrationError):
+    """Rows or transactions still need the key."""
+
     sqlstate = "WK214"
 
 
 class RotationPaused(AdministrationError):
+    """The rotation is paused."""
+
     sqlstate = "WK215"
 
 
 class TenantShredded(AdministrationError):
+    """The tenant was shredded; its slug is not given again."""
+
     sqlstate = "WK216"
 
 
 class OnHold(AdministrationError):
+    """A legal hold keeps the log and the keys of its values."""
+
     sqlstate = "WK217"
 
 
 class ChangeRefused(AdministrationError):
+    """The change would not be right in every ward."""
+
     sqlstate = "WK218"
 
 
 class NotInTheLog(AdministrationError):
+    """Neither database nor log know the table, row or subject."""
+
     sqlstate = "WK228"
 
 
 class RestoreRefused(AdministrationError):
+    """The dump cannot be put back into the ward; nothing was changed."""
+
     sqlstate = "WK229"
 
 
 class EntryTooLong(AdministrationError):
+    """The log's entry could not be written as text; the change is refused."""
+
     sqlstate = "WK402"
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done · 1 failed or refused · 2 wrong usage · 3 not running or u
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -93,6 +94,7 @@ def cli(ctx: click.Context, home: str | None, dsn: str | None, keeper: str | Non
 
     Start with `wardkey up`, or see everything at work with `wardkey demo`.
     """
+    ctx.color = False if os.environ.get("NO_COLOR") else None
     ctx.obj = Context.from_options(home, dsn, as_json, Path(keeper) if keeper else None)
     help_if_alone()
 

@@ -37,6 +37,7 @@ __all__ = [
     "progress",
     "run_guarded",
     "table",
+    "wrap",
 ]
 
 _PROSE = frozenset(
@@ -79,7 +80,7 @@ def console(*, stderr: bool = False) -> Console:
     """Return a rich console that does not guess at markup or numbers in what we print."""
     from rich.console import Console
 
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 200
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 80
     return Console(stderr=stderr, highlight=False, markup=False, width=width)
 
 
@@ -100,15 +101,49 @@ def emit(context: Context, facts: Any, render: Callable[[], None]) -> None:
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str = "none") -> None:
     """Print ``rows`` as a table of ``columns``; headings are the names with blanks for underscores.
 
-    A row is a line, and names are not broken. Only on a terminal too narrow for it, columns of prose are
-    wrapped between words.
+    A row is a line, and names are not broken. On a terminal too narrow for it, columns of prose are wrapped
+    between words; where that does not suffice, each row is a block with a line a column.
     """
     if not rows:
         click.echo(empty)
         return
     lines = [[name.replace("_", " ") for name in columns]]
     lines += [[_cell(row.get(name)) for name in columns] for row in rows]
-    click.echo("\n".join(_aligned(lines, [name in _PROSE for name in columns])))
+    shown = list(_aligned(lines, [name in _PROSE for name in columns]))
+    if max(map(_width, shown)) > _room():
+        blocks = [[*_block(lines[0], line)] for line in lines[1:]]
+        shown = [line for block in blocks for line in ("", *block)][1:]
+    click.echo("\n".join(shown))
+
+
+def _width(line: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(line)
+
+
+def _room(*, stderr: bool = False) -> int:
+    """Return how many columns the terminal has; what is no terminal has any number."""
+    stream = sys.stderr if stderr else sys.stdout
+    return shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
+
+
+def _block(names: Sequence[str], cells: Sequence[str]) -> Iterator[str]:
+    width = max(map(len, names)) + 2
+    for name, cell in zip(names, cells, strict=True):
+        yield wrap(f"{name:<{width}}{cell}", width)
+
+
+def wrap(text: str, indent: int = 0, *, stderr: bool = False) -> str:
+    """Break ``text`` between words where the terminal ends; further lines begin with so many blanks."""
+    room = _room(stderr=stderr)
+    if len(text) <= room:
+        return text
+    lead, rest = text[:indent], text[indent:]
+    lines = textwrap.wrap(
+        rest, max(room - indent, _NARROWEST), break_long_words=False, break_on_hyphens=False
+    )
+    return lead + ("\n" + " " * indent).join(lines)
 
 
 def _aligned(lines: list[list[str]], prose: Sequence[bool]) -> Iterator[str]:
@@ -116,8 +151,7 @@ def _aligned(lines: list[list[str]], prose: Sequence[bool]) -> Iterator[str]:
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    room -= sum(width + 2 for width, wrapped in zip(widths, prose, strict=True) if not wrapped)
+    room = _room() - sum(width + 2 for width, wrapped in zip(widths, prose, strict=True) if not wrapped)
     share = max(room // max(sum(prose), 1) - 2, _NARROWEST)
     widths = [min(width, share) if wrapped else width for width, wrapped in zip(widths, prose, strict=True)]
     for number, line in enumerate(lines):
@@ -143,7 +177,7 @@ def details(facts: Mapping[str, Any]) -> None:
     """Print one thing's facts, a line each."""
     width = max(map(len, facts), default=0) + 2
     for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}{_cell(value)}")
+        click.echo(wrap(f"{name.replace('_', ' '):<{width}}{_cell(value)}", width))
 
 
 def progress(context: Context) -> Progress:
@@ -219,9 +253,10 @@ def _report(
     if as_json:
         click.echo(json.dumps({"error": message, "sqlstate": sqlstate, "hint": hint}), err=True)
     else:
-        click.echo(f"error: {message}" + (f" ({sqlstate})" if sqlstate else ""), err=True)
+        said = f"error: {message}" + (f" ({sqlstate})" if sqlstate else "")
+        click.echo(wrap(said, 7, stderr=True), err=True)
         if hint:
-            click.echo(f" hint: {hint}", err=True)
+            click.echo(wrap(f" hint: {hint}", 7, stderr=True), err=True)
     return code
 
 

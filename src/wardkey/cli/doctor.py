@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._context import Context, pass_context
-from ._output import FINDINGS, emit, fail
+from ._output import FINDINGS, emit, fail, wrap
 
 if TYPE_CHECKING:
     from ..doctor import Finding, Problem
@@ -75,15 +75,18 @@ def _show(findings: Sequence[Finding], verbose: bool) -> None:
         lines = [line for problem in finding.problems[:_SHOWN] for line in _lines(problem)]
         if (more := len(finding.problems) - _SHOWN) > 0:
             lines.append(f"  … and {more} more; --json shows all")
-        text = "\n     ".join([f"{finding.outcome:<4} {finding.check:<{width}}  {finding.holds}", *lines])
+        first = wrap(f"{finding.outcome:<4} {finding.check:<{width}}  {finding.holds}", width + 7)
+        text = "\n     ".join([first, *lines])
         click.secho(text, fg=_STYLE[finding.outcome], bold=finding.outcome == "fail")
     counts: Counter[str] = Counter(finding.outcome for finding in findings)
     summary = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _STYLE if counts[outcome])
     click.echo(f"{len(findings)} checks: {summary}")
+    if shown and not verbose:
+        click.echo("why a check matters: wardkey doctor --explain CHECK")
 
 
 def _lines(problem: Problem) -> list[str]:
-    lines = [f"  {problem.object}: {problem.found}"]
+    lines = [wrap(f"       {problem.object}: {problem.found}", 9)[5:]]
     if problem.mend is None:
         return lines
     first, *more = problem.mend.splitlines()

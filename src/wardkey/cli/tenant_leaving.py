@@ -15,7 +15,7 @@ import click
 
 from ..daemon.files import write_atomically
 from ._context import Context, pass_context
-from ._output import details, emit, fail, note, table
+from ._output import details, emit, fail, note, table, wrap
 
 if TYPE_CHECKING:
     import psycopg
@@ -192,17 +192,24 @@ def _forget(context: Context, proof: Certificate) -> None:
 def _show_what_goes(facts: dict[str, Any]) -> None:
     slug, begun = facts["slug"], facts["begun_at"]
     rows = sum(table["rows"] for table in facts["tables"])
-    click.echo(f"Shredding {slug} ({facts['name']}, tenant {facts['tenant']}) destroys for good:\n")
+    click.echo(
+        wrap(f"Shredding {slug} ({facts['name']}, tenant {facts['tenant']}) destroys for good:") + "\n"
+    )
     table(facts["tables"], ("table", "rows"), empty="no tables")
     table(facts["keys"], ("version", "state", "kek", "kek_version", "created_at"), empty="no keys")
     table(facts["keks"], ("version", "state", "created_at"), empty="no KEK that the KMS knows of")
+    dropped = f"{rows:,} rows, schema {facts['schema']} and login role {facts['login_role']} are dropped"
     click.echo(
-        f"{rows:,} rows, schema {facts['schema']} and login role {facts['login_role']} are dropped; its"
+        wrap(
+            f"{dropped}; its connections end. No backup of it can be read any more."
+            " Its events and a certificate stay."
+        )
     )
-    click.echo("connections end. No backup of it can be read any more. Its events and a certificate stay.")
     for line in facts["remains"]:
-        click.echo(f"But: {line}.")
-    click.echo(f"\nIt began at {begun}; go on with:" if begun else "\nNothing has been done yet. To do it:")
+        click.echo(wrap(f"But: {line}.", 5))
+    click.echo(
+        f"\nIt began at {begun}; continue with:" if begun else "\nNothing has been done yet. To do it:"
+    )
     click.echo(f"  wardkey tenant shred {slug} --confirm {facts['code']}")
     if not begun:
         click.echo(f"To keep its data first: wardkey tenant export {slug} --to DIR")

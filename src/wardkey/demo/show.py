@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
 from rich.columns import Columns
-from rich.console import Console, Group
+from rich.console import Console
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -90,13 +91,12 @@ class Show:
 
     def attacks(self, attacker: str, victim: str, found: list[Outcome]) -> None:
         self._heading(f"{len(found)} attacks: {attacker} wants to know about {victim}")
-        table = _table("", "attack", "tried", "got", "")
         for number, outcome in enumerate(found, 1):
             verdict = Text("held", style="bold green") if outcome.held else Text("NOT HELD", style="bold red")
-            table.add_row(
-                str(number), outcome.attack, Text(outcome.tried, style="cyan"), outcome.got, verdict
-            )
-        self._console.print(table)
+            self._console.print(Text(f"{number:>2}  {outcome.attack:<66} ").append_text(verdict))
+            self._below(outcome.tried, "cyan")
+            self._below(outcome.got)
+        self._console.print()
         held = sum(outcome.held for outcome in found)
         self._say(f"{held} of {len(found)} held. Each verdict is drawn from what came back just now.")
 
@@ -121,13 +121,17 @@ class Show:
             (f"{command}doctor", "check every invariant"),
             (f"{command}down", "stop the server; the data stays"),
         ):
-            self._console.print(Group(Text.assemble("  ", (f"{line:<70}", "cyan"), f" {why}")))
+            self._console.print(Text.assemble("  ", (line, "cyan")), soft_wrap=True)
+            self._below(why)
 
     def _heading(self, text: str) -> None:
         self._part += 1
         self._console.print()
         self._console.print(Text(f"{self._part}. {text}", style="bold"))
         self._console.print()
+
+    def _below(self, text: str, style: str = "") -> None:
+        self._console.print(Padding(Text(text, style=style), (0, 0, 0, 6)))
 
     def _say(self, text: str) -> None:
         self._console.print(Text(text))
