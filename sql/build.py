@@ -63,7 +63,7 @@ def _read(path: Path) -> str:
 
 
 def _header(statement: str) -> str:
-    # The server runs a script under the path of whoever installs it; operators in it are to be
+    # The server runs a script under the search_path of the user who installs it; operators in it are to be
     # PostgreSQL's own.
     echo = f'\\echo Use "{statement}" to load this file. \\quit'
     return f"{echo}\nset local search_path = pg_catalog, pg_temp;\n\n"

@@ -11,7 +11,7 @@ What stays unsealed, because it is searched, ordered by or counted, and a sealed
 * ``observations.code``: which test was made, not its result; a test's course over time is a query by index.
 * ``gender``, ``state``, ``marital_status``, ``class``, ``unit``: statistics; each is shared by many.
 
-Row-level security and privileges keep all of it, sealed or not, from other tenants; whoever holds a dump can
+Row-level security and privileges keep all of it, sealed or not, from other tenants; who holds a dump can
 read the unsealed columns.
 """
 

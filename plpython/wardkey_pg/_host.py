@@ -227,7 +227,7 @@ class PostgresHost:
         self._ended()
 
     def client(self) -> Mapping[str, str | None]:
-        """Return database role, address, application of whoever is connected; nothing in a parallel plan."""
+        """Return database role, address, application of the connected client; nothing in a parallel plan."""
         return {} if self.in_parallel_plan() else dict(self.query(_CLIENT)[0])
 
     def in_parallel_plan(self) -> bool:

@@ -2,7 +2,7 @@
 -- that renaming, dump, restore and pg_upgrade change nothing; regclass columns are dumped as names.
 --
 -- There are no foreign keys between these tables: pg_restore --jobs makes them with the extension, then loads them in any
--- order. Whoever deletes a tenant or a model deletes its keys or its sealed columns too.
+-- order. Deleting a tenant or a model also deletes its keys or its sealed columns.
 --
 -- Lock order: tenants, models, then the tables themselves.
 

@@ -1,4 +1,4 @@
-"""A sealed export has all it takes to open it, but the KEK; whoever has that needs no wardkey.
+"""A sealed export has all it takes to open it, but the KEK; with that, wardkey is not needed.
 
 The decoder is that of ``tests/vectors``: it shares no code with wardkey.
 """
@@ -65,7 +65,7 @@ def manifest(exported: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def data_keys(ward: Database, manifest: dict[str, Any]) -> dict[int, bytes]:
-    """The data keys by version, as whoever holds the KEK unwraps them."""
+    """The data keys by version, as the holder of the KEK unwraps them."""
     kms = open_kms("local:", ward.cluster.home.keeper)
     tenant, keys = UUID(manifest["tenant"]["id"]).bytes, {}
     for key in manifest["keys"]:

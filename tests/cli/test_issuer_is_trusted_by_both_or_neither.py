@@ -143,7 +143,7 @@ def test_a_private_key_is_not_published(wardkey, on, tmp_path, postgresql, keepe
 
 
 def test_two_os_users_do_a_half_each(wardkey, database, jwks, postgresql, keeper_directory):
-    """Whoever reaches the keeper's directory need not reach the database, and the other way round."""
+    """A user who reaches the keeper's directory need not reach the database, and the other way round."""
     keeper = ["--only", "keeper", "--keeper-directory", str(keeper_directory), "--dsn", "host=/nowhere"]
     base = ["--only", "database", "--keeper-directory", "/nowhere", "--dsn", database.dsn()]
     wardkey(*ADD, "--jwks", str(jwks), *keeper)

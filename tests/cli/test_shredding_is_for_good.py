@@ -206,7 +206,7 @@ def test_killed_after_any_step_a_rerun_ends_well(doomed: Doomed, steps: int) -> 
         ward.execute("select ward.login_session(%s)", [doomed.database.token(doomed.slug)])
     if steps < _STEPS:
         assert doomed.plan()["begun_at"]
-        assert "go on with" in doomed("shred", doomed.slug).stdout
+        assert "continue with" in doomed("shred", doomed.slug).stdout
         doomed("shred", doomed.slug, "--confirm", code)
     certificate = Certificate.parse(doomed.certificate())
     certificate.verify(base64.b64decode(doomed.keeper()["public_key"]))

@@ -119,7 +119,7 @@ class Client(threading.Thread):
         connection.execute("commit")
 
     def leave(self, connection: Connection) -> None:
-        """Leave things behind for whoever gets the backend next: they are of the same tenant."""
+        """Leave things behind for the backend's next client: they are of the same tenant."""
         self.begin(connection)
         left = f"left_{self.subject}"
         connection.execute(f"select set_config('app.{left}', %s, false)", [self.subject])

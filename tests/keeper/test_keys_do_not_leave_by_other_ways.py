@@ -86,7 +86,7 @@ def test_the_process_can_neither_be_dumped_nor_looked_into(new_keeper: Keeper) -
     limits = Path(f"/proc/{keeper.pid}/limits").read_text()
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"]
-    # The kernel gives the files of a process that is not dumpable to root, whoever the process is.
+    # The kernel gives the files of a process that is not dumpable to root, no matter whose the process is.
     assert Path(f"/proc/{keeper.pid}/environ").stat().st_uid == 0
     control = subprocess.Popen(["/bin/sleep", "30"], user=65534 if is_root() else None)
     try:

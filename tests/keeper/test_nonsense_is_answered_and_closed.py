@@ -1,4 +1,4 @@
-"""Whoever talks nonsense, too much, too slowly or not at all is answered or cut off, and delays nobody."""
+"""A client that sends nonsense, too much, too slowly or nothing is answered or cut off, and delays nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KEKs rotate, data keys are wrapped anew, old versions are disabled; what is interrupted is gone on with."""
+"""KEKs rotate, data keys are wrapped anew, old versions are disabled; an interrupted run continues."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Journal:
     def stream(
         self, after: int | None = None, patience: float = 20, *, busy: bool = False, **parameters: str
     ) -> Stream:
-        """Read the slot, once its last reader has gone; ``busy``: whoever reads it."""
+        """Read the slot, once its last reader has gone; ``busy``: its reader."""
         if not busy:
             self.wait_until_free()
         dsn = psycopg.conninfo.make_conninfo(self.dsn, **parameters)

@@ -331,7 +331,7 @@ def test_a_server_that_refuses_writes_is_waited_for(scribe: Scribe) -> None:
     assert verified(scribe.database, tenant).ok
 
 
-def test_a_checkpoint_is_made_at_once_for_whoever_asks(scribe: Scribe) -> None:
+def test_a_checkpoint_is_made_at_once_when_asked(scribe: Scribe) -> None:
     scribe.start()
     with scribe.database.admin() as connection:
         tenant = new_tenant(connection)

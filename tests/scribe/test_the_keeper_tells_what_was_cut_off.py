@@ -84,7 +84,7 @@ def test_an_end_that_was_cut_off_with_its_checkpoints_is_named(
 
 
 def test_a_last_checkpoint_that_was_replaced_is_named(scribe: Scribe, tenant: UUID, verify: Verify) -> None:
-    """Whoever has the key can sign another one; not one that the keeper remembers."""
+    """The holder of the key can sign another one; not one that the keeper remembers."""
     with scribe.database.admin() as connection:
         query = "select checkpoint from ward_internal.audit_checkpoints where tenant_id = %s and size = 3"
         row = connection.execute(query, [tenant]).fetchone()

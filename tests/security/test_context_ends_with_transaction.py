@@ -1,4 +1,4 @@
-"""ATTACKS 3, 9: the next transaction of a server connection, whoever's it is, starts with nothing."""
+"""ATTACKS 3, 9: the next transaction of a server connection, no matter whose, starts with nothing."""
 
 from __future__ import annotations
 

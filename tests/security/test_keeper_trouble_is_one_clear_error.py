@@ -1,4 +1,4 @@
-"""ATTACKS 43: keeper down, slow, denying or raving: warm reads go on, cold ones fail in time, others live."""
+"""ATTACKS 43: keeper down, slow, denying or answering garbage: warm reads go on, cold ones fail in time."""
 
 from __future__ import annotations
 

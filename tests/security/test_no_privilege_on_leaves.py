@@ -84,7 +84,7 @@ def test_face_gives_no_way_to_hang_something_on_it(calm: Wards) -> None:
 
 
 def test_rows_stay_hidden_if_a_leaf_is_granted_by_mistake(wards: Wards) -> None:
-    """RLS is forced on each leaf, whoever made it and whoever owns it: the second wall."""
+    """RLS is forced on each leaf, no matter who made or owns it: the second wall."""
     wards.admin.execute("grant usage on schema tenant_globex to ward_tenant")
     wards.admin.execute("grant all on tenant_globex.patients_sealed, clinic.patients to ward_tenant")
     with wards.attacker() as connection:

@@ -87,7 +87,7 @@ def test_long_transaction_does_not_freeze_the_clock(wards: Wards) -> None:
 
 
 def test_snapshots_are_not_handed_on(calm: Wards) -> None:
-    """One of before a suspension would go on showing rows of then to whoever logs in later."""
+    """One of before a suspension would go on showing rows of then to a later login."""
     calm.refuses("select pg_export_snapshot()")
 
 

@@ -94,7 +94,7 @@ def test_server_maintenance_is_refused(calm: Wards, statement: str) -> None:
 
 
 def test_prepared_transactions_do_not_exist(calm: Wards) -> None:
-    """ATTACKS 22: one could be finished by whoever shares the role, and holds its locks for ever."""
+    """ATTACKS 22: one could be finished by another user of the role, and holds its locks for ever."""
     with calm.attacker() as connection:
         connection.execute("begin")
         connection.execute("update patients set city = 'x' where id = 1")

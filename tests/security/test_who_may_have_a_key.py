@@ -159,7 +159,7 @@ def test_a_fields_owner_cannot_be_changed(cell: Cell, slug: str, tenant: str) ->
 
 @pytest.mark.parametrize("op", ["rewrap", "provision"])
 def test_no_key_is_wrapped_under_another_tenants_kek(cell: Cell, slug: str, tenant: str, op: str) -> None:
-    """Whoever may use that KEK could open it there."""
+    """A user of that KEK could open it there."""
     other = cell.key(cell.new_tenant())
     kek = {"kek": other["kek"], "kek_version": other["kek_version"]}
     to = {f"to_{name}": value for name, value in kek.items()}

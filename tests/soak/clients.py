@@ -52,7 +52,7 @@ class Diary:
             return lately(self.server_away, 15.0)
         if state is None or state[:2] in ("08", "57"):
             return lately(self.server_away, 30.0)
-        return state in ("40001", "WK107")  # to be retried by whoever gets them, as documented
+        return state in ("40001", "WK107")  # to be retried by the client, as documented
 
 
 class Client:

@@ -1,4 +1,4 @@
-"""Whoever began before a rotation may seal under the former key until he ends: it is not retired before.
+"""A transaction from before a rotation may seal under the previous key: it is not retired before its end.
 
 Each guard is also taken away once, and then a row is lost for as long as the key is not readmitted.
 """
@@ -218,7 +218,7 @@ def test_what_is_counted_is_not_an_old_snapshot(database: Database, postgresql: 
             retire(admin)
 
 
-def test_a_retired_key_is_kept_for_its_grace_and_for_whoever_reads_with_it(
+def test_a_retired_key_is_kept_for_its_grace_and_for_readers_with_it(
     database: Database, postgresql: Connection
 ) -> None:
     with database.tenant("acme", role="ADMIN") as ward:
@@ -338,7 +338,7 @@ def test_a_backend_killed_in_the_middle(preparing: Database) -> None:
         finally:
             os.kill(keeper.pid, signal.SIGCONT)
     with pytest.raises(psycopg.OperationalError):
-        while True:  # the server ends whoever is connected, and recovers
+        while True:  # the server ends all connections, and recovers
             watcher.execute("select pg_sleep(0.05)")
     for _ in range(600):
         try:

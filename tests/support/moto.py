@@ -37,7 +37,7 @@ for _method in ("encrypt", "decrypt"):
 
 
 class Moto:
-    """One account, without IAM: whoever asks may. ``url`` is where it listens."""
+    """One account, without IAM: everybody may do everything. ``url`` is where it listens."""
 
     def __init__(self) -> None:
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

@@ -1,4 +1,4 @@
-"""``--accessed-by`` reads what the keeper wrote, whoever else is in the log and however it was cut."""
+"""``--accessed-by`` reads what the keeper wrote, no matter who else is in the log and however it was cut."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def test_values_of_a_retired_key_want_it_back_first(database, ward, refused, res
 
 
 def test_a_dump_is_data_and_no_program(database, ward, restore, refused, tmp_path):
-    """Whoever made the dump does not get to run SQL as superuser."""
+    """The maker of the dump does not get to run SQL as superuser."""
     with database.admin() as admin:
         admin.execute('create table clinic."x (a) from program ""touch"""(id int primary key, b text)')
         admin.execute('''select ward.protect('clinic."x (a) from program ""touch"""', seal => '{b}')''')

@@ -96,7 +96,7 @@ begin
 end
 $$;
 comment on function ward_internal.add_key(uuid, text, integer, text, text, text) is
-  'makes a version the active one; whoever calls it has seen to it that none is. In mode derived the KEK is for the master '
+  'makes a version the active one; the caller has made sure that none is. In mode derived the KEK is for the master '
   'secret, should there be none yet';
 
 create or replace function ward.rotate_key(

@@ -85,7 +85,7 @@ begin
   execute format('lock table %s in share row exclusive mode', p_leaf);
   raise exception using errcode = 'transaction_rollback', message = 'no writer is left';
 exception
-  when transaction_rollback then null;  -- undoes lock and setting: whoever waited behind it goes on
+  when transaction_rollback then null;  -- undoes lock and setting: those who waited behind it continue
   when lock_not_available then
     perform ward_internal.fail('key_in_use', format('a transaction that wrote to %s does not end', p_leaf),
       'wait for it; prepared transactions too: select * from pg_prepared_xacts');

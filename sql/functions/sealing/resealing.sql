@@ -1,4 +1,4 @@
--- Resealing moves rows to the active key, a range of blocks at a time, in whoever calls it's transaction: each batch is all
+-- Resealing moves rows to the active key, a range of blocks at a time, in the caller's transaction: each batch is all
 -- or nothing, and calling it again finds done what is done. It takes no lock that a reader or writer waits for longer than
 -- a batch: rows that somebody else has locked are left for another pass.
 --

@@ -245,7 +245,7 @@ $$;
 comment on function ward_internal.fresh_privileges() is
   'the privileges, as they are now, on what this transaction made or changed; schema_name is null for default privileges everywhere';
 
--- definer because whoever grants anything in the database runs it, and may neither read the registry nor write the log
+-- definer because it runs as the user who grants anything in the database, and may neither read the registry nor write the log
 create or replace function ward_internal.on_grant() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -119,7 +119,7 @@ def _anomalies(facts: Facts) -> str:
     about = (
         "Days on which somebody read far more different rows than usual. Usual is the median of that person's"
         " other days within 90 days. Far is counted in median absolute deviations, scaled to standard ones."
-        " Neither is moved by a few extreme days. Whoever has fewer than five other days is not judged."
+        " Neither is moved by a few extreme days. A subject with fewer than five other days is not judged."
     )
     if not facts.anomalies:
         return _section("anomalies", "Unusual reading", about, "<p>None in this period.</p>")
@@ -180,7 +180,7 @@ def _refusals(facts: Facts) -> str:
 
     rows = [line(row) for row in facts.refusals[-_MOST_LINES:]]
     about = (
-        "Whoever was refused has no name: the token was not to be believed. A value that failed its"
+        "A refusal has no name: the token could not be trusted. A value that failed its"
         " authentication tag was altered, moved, or sealed under another key."
     )
     about += _left_out(facts.refusals, rows)

@@ -6,7 +6,7 @@ A line of JSON in canonical form, with its line feed::
                             "signature":"…"}}
 
 ``path``: the hashes of RFC 6962 §2.1.1, from the leaf up, in hexadecimal; ``key``: the raw public key, in
-base64. It proves that whoever holds the key signed a log of ``checkpoint.size`` entries with this one at
+base64. It proves that the holder of the key signed a log of ``checkpoint.size`` entries with this one at
 ``position``.
 """
 

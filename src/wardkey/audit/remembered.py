@@ -1,4 +1,4 @@
-"""What the keeper remembers of a log: whoever cuts off its end, checkpoints too, leaves no other trace.
+"""What the keeper remembers of a log: if its end is cut off, checkpoints too, there is no other trace.
 
 The keeper answers with the number, size and digest of the checkpoint it signed last. ``verify`` compares
 where the log has that one; ``compare`` says what it means that it has not.

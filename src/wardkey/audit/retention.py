@@ -1,6 +1,6 @@
 """Pruning of logs whose retention is over; what may go says ``sql/functions/audit/retention.sql``.
 
-A month's partition is dropped under a lock that waits for whoever reads the log, 5 s at most: then it is
+A month's partition is dropped under a lock that waits for readers of the log, 5 s at most: then it is
 tried again, and given up at last. Nothing is half pruned: each log is one transaction.
 """
 

@@ -2,7 +2,7 @@
 
 What a file alone can show: that its entries are, one by one and in this order, those that the checkpoints in
 it sign. What only the reader can bring: which key is the right one (``keys``), and what the log was when it
-was last seen (``known``): whoever holds the key can sign another log, but not one that fits a checkpoint seen
+was last seen (``known``): the holder of the key can sign another log, but not one that fits a checkpoint seen
 before.
 """
 

@@ -87,7 +87,7 @@ class Job:
     ) -> None:
         """Rotate all keys, then reseal row after row: new values are under new keys as soon as can be.
 
-        ``named``: by the operator, who is told when a rotation is under way; it is gone on with otherwise.
+        ``named``: by the operator, who is told when a rotation is under way; it is continued otherwise.
         """
         to_reseal: list[str] = []
         for tenant, request in wanted:
@@ -212,7 +212,7 @@ class Job:
         self._note(text, {"slug": slug, "action": action, "state": "refused", **refusal})
 
     def _left_enabled(self, slug: str | None, kek: KekRef, why: WardError) -> None:
-        """Warn: whoever may use the KEK left behind opens an old backup's keys with it."""
+        """Warn: the KEK left behind still opens an old backup's keys."""
         text = f"{_name(slug)}: all keys are moved, but version {kek.version} of {kek.name} is still enabled"
         hint = "disable it there, or try again: wardkey keys rewrap"
         facts = {"kek": kek.name, "kek_version": kek.version, "error": why.message, "hint": hint}

@@ -93,7 +93,7 @@ def outcome_text(outcome: Outcome) -> str:
     retired = f"; retired: {', '.join(map(str, outcome.retired))}" if outcome.retired else ""
     if outcome.state == "finished":
         return f"{outcome.slug}: resealed {done}{retired}"
-    again = "" if outcome.state == "paused" else f"; go on with: wardkey keys reseal {outcome.slug}"
+    again = "" if outcome.state == "paused" else f"; continue with: wardkey keys reseal {outcome.slug}"
     return f"{outcome.slug}: {outcome.state}, {outcome.reason}; so far {done}{retired}{again}"
 
 

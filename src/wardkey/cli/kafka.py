@@ -43,7 +43,7 @@ def use(
     """Publish to the Kafka cluster at HOST:PORT.
 
     FILE has lines name=value: security.protocol, sasl.mechanism, sasl.username, sasl.password and so on. It
-    is copied to where only the publisher can read it. A publisher that runs goes on with it at once.
+    is copied to where only the publisher can read it. A running publisher uses it at once.
     """
     from ..publisher.broker import Broker
     from ..publisher.config import Configuration, parse_properties

@@ -63,7 +63,7 @@ def keys() -> None:
 
     A data key is active, then decrypt-only, retired, destroyed. `rotate` gives a tenant a new one and reseals
     its rows; `rewrap` rotates the KEKs in the KMS and touches no row; `rotate --due` does whatever is due,
-    for cron or a timer. Whatever was interrupted is gone on with when it is called again.
+    for cron or a timer. An interrupted run continues when it is called again.
     """
 
 

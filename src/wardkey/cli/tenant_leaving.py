@@ -136,7 +136,7 @@ def check_certificate(context: Context, file: BinaryIO, public_key: str | None) 
     except BadCertificate as error:
         fail(
             f"{file.name}: {error}",
-            "ask whoever keeps the tenant's records for the certificate as it was printed",
+            "ask the keeper of the tenant's records for the certificate as it was printed",
         )
     shown = base64.b64encode(proof.public_key).decode()
     facts = {**proof.statement, "public_key": shown, "signed_by_given_key": trusted is not None}

@@ -1,4 +1,4 @@
-"""The database ``wardkey`` of a running home: made when missing, its extension brought up to date."""
+"""The database ``wardkey`` of a running home: made when missing, its extension updated."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class KeeperProcess(Part):
 
 
 class ScribeProcess(Part):
-    """Its user is not the server's: whoever has taken over the server should not have checkpoints signed.
+    """Its user is not the server's: an attacker in the server should not have checkpoints signed.
 
     It has the end of the log signed before it goes.
     """

@@ -172,7 +172,7 @@ def _check_url(url: str) -> None:
         raise JwksError("the URL must not hold a password")
     if parts.scheme == "http" and not _is_loopback(host):
         raise JwksError(
-            "the URL must begin with https://: whoever can change an answer on its way could sign tokens"
+            "the URL must begin with https://: who can change an answer on its way could sign tokens"
         )
 
 

@@ -1,4 +1,4 @@
-"""Migrations of a database: the extension brought up to date, then the revisions of ``migrations/``.
+"""Migrations of a database: the extension updated, then the revisions of ``migrations/``.
 
 All of it is one transaction, under a lock that lets one migration run at a time.
 """

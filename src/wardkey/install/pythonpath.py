@@ -1,6 +1,6 @@
 """The directory of Python packages that PL/Python imports: ``cryptography`` and our own modules.
 
-It is filled by the interpreter of the server, byte-compiled, owned by whoever fills it and readable by
+It is filled by the interpreter of the server, byte-compiled, owned by the user who fills it and readable by
 everybody, so that the OS user of the server cannot change the code it runs.
 """
 

@@ -178,7 +178,7 @@ def _database(connection: Connection) -> Iterator[Finding]:
 
 
 def _journal(connection: Connection) -> Iterator[Finding]:
-    """Whoever may read where nothing is journalled reads unseen."""
+    """Where nothing is journalled, reads leave no entry."""
     slot, present, active = _row(
         connection,
         "select s.slot, r.slot_name is not null, r.active_pid is not null from (select max(value) as slot"

@@ -1,4 +1,4 @@
-"""What the keeper does for whoever administers keys: KEKs, tombstones, certificates of destruction."""
+"""What the keeper does for administrators of keys: KEKs, tombstones, certificates of destruction."""
 
 from __future__ import annotations
 

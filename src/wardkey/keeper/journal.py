@@ -5,7 +5,7 @@ some milliseconds later: the keeper flushes right after its answer, once for all
 power cut within these can lose the last lines. To wait for the disk would end that, at the price of the
 disk: beside a PostgreSQL that is at work a flush was measured at 0.6 to 2.2 ms (median), 7 ms for one in
 ten, 20 ms for one in a hundred (0.15 ms on the same disk at rest), where a release takes 1 ms in all; and
-whoever waits for WAL or checkpoints would wait for it, too.
+who waits for WAL or checkpoints would wait for it, too.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Service:
 
     ``administrators``: uids that may ask for what destroys keys, or for the keeper's signature. ``scribes``:
     uids besides them that may ask for signatures of checkpoints. The database server's is not one of them:
-    whoever has taken that over can change the log, and should not have the change signed.
+    an attacker in it can change the log, and should not have the change signed.
     """
 
     def __init__(

@@ -114,7 +114,7 @@ class Orchestrator:
     def rewrap(
         self, tenants: Sequence[TenantKeys], scope: str, report: Callable[[rewrap.Result], None]
     ) -> bool:
-        """Rotate the KEKs of ``tenants``; True when an interrupted run of that ``scope`` was gone on with."""
+        """Rotate the KEKs of ``tenants``; True when an interrupted run of that ``scope`` was continued."""
         with _explained(), rewrap.begin(self.connection, scope, len(tenants)) as begun:
             trouble: list[rewrap.Result] = []
 

@@ -1,7 +1,7 @@
 """Who had which keys released: the keeper's release log, read backwards in the question.
 
 The keeper logs what it releases to a backend. A backend keeps a key for its TTL (``key_ttl``), and serves
-from it whoever logs in as that tenant meanwhile: so what a subject had released *to others before* is not
+from it who logs in as that tenant meanwhile: so what a subject had released *to others before* is not
 his in the log, although he may have read under it.
 """
 

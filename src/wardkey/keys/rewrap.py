@@ -13,7 +13,7 @@ version another one. Where that is refused or not answered, the tenant is rewrap
 says which version is still enabled, and the next run tries again.
 
 So nothing is rotated twice, wherever a run was interrupted. A run is an event, ``rewrap started``; one of
-the same scope that did not finish within the last day is gone on with, and leaves alone what it did already.
+the same scope that did not finish within the last day is continued, and leaves alone what it did already.
 
 Several tenants share a transaction, as many as take half a second: a flush to disk for each would take
 longer than its wrapping. A tenant whose KMS makes trouble is reported, and the others go on.
@@ -85,7 +85,7 @@ select ward_internal.log_event(ward_internal.master_id(), 'rewrap finished',
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``continued``: an interrupted run that is gone on with, since ``started_at``."""
+    """``continued``: an interrupted run that is continued, since ``started_at``."""
 
     id: str
     started_at: datetime
@@ -109,7 +109,7 @@ class Result:
 
 @contextmanager
 def begin(connection: Connection, scope: str, tenants: int) -> Iterator[Run]:
-    """Begin a run, or go on with one of the same ``scope``. One at a time: raises RotationRunning.
+    """Begin a run, or continue one of the same ``scope``. One at a time: raises RotationRunning.
 
     ``connection`` is an autocommitting one, and stays open meanwhile.
     """

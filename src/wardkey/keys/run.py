@@ -158,7 +158,7 @@ class _Worker:
                 return self._retire()
             case rotation.Paused():
                 return self._end(
-                    "paused", f"the rotation is paused; go on with: wardkey keys resume {self._slug}"
+                    "paused", f"the rotation is paused; continue with: wardkey keys resume {self._slug}"
                 )
             case rotation.Failed(values):
                 return self._end("failed", f"{values} values do not open; ward.events names their rows")

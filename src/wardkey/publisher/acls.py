@@ -1,6 +1,6 @@
 """The commands that let each principal do what it has to in a real cluster, and nothing else.
 
-They are printed for ``kafka-acls.sh``, to be read and run by whoever administers Kafka; wardkey's own
+They are printed for ``kafka-acls.sh``, to be read and run by Kafka's administrator; wardkey's own
 principal may not change ACLs. A cluster that allows what no ACL forbids (``allow.everyone.if.no.acl.found``)
 keeps no tenant from another's topic.
 """

@@ -17,7 +17,7 @@ The publication has to exist before the slot: the plugin looks it up as of the p
 
 A message outside a transaction arrives when its WAL is flushed, which is within ``wal_writer_delay`` of its
 transaction's COMMIT. After a ROLLBACK nothing flushes it until somebody else's commit or, at the latest, the
-background writer's next snapshot (15 s), and a crash before that loses it; so whoever writes it has to call
+background writer's next snapshot (15 s), and a crash before that loses it; so its writer has to call
 ``XLogSetAsyncXactLSN`` with its position, as a commit does.
 """
 
@@ -47,7 +47,7 @@ _STATUS: Final = struct.Struct(">cQQQQ?")  # tag, written, flushed, applied, tim
 _EPOCH: Final = 946_684_800  # 2000-01-01 UTC in Unix time
 _PING_AFTER: Final = 10.0
 
-# The text form of a value depends on these; whoever set them otherwise for role or database is outvoted.
+# The text form of a value depends on these; settings of role or database are overridden.
 _FACTS: Final = """
     select plugin, database, wal_status,
       (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint,

@@ -2,7 +2,7 @@
 
 What is sealed and what a checkpoint says is in one transaction with the position of the stream, so it is
 there once. A checkpoint that is to be signed is stored first: the keeper signs no other one of its number,
-whoever asks and how often, so a scribe that was killed asks for the same again.
+for any caller and however often, so a scribe that was killed asks for the same again.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def _tenant(source: Source) -> Facts:
 
 
 def _log_in(ward: Connection, token: Callable[[], str], tenant: UUID) -> str:
-    """Begin, or go on with, the context of the export; return the token's subject."""
+    """Begin, or continue, the context of the export; return the token's subject."""
     ward.execute("select ward.login(%s)", [token()])
     row = ward.execute("select ward.tenant_id(), ward.role(), ward.subject()").fetchone()
     if row is None or row[0] != tenant:

@@ -259,18 +259,18 @@ def _remains(facts: Facts, said: _Said, schemes: set[str]) -> list[str]:
     ]
     if said.unasked is not None:
         remains.append(
-            "the KMS could not be asked: the KEK may still exist there, and whoever can use it opens every "
+            "the KMS could not be asked: the KEK may still exist there, and who can use it opens every "
             "backup of the database that was made before"
         )
     if facts["mode"] == "derived":
         remains.append(
             "the data keys were derived from the cell's master secret, which other tenants still need: "
-            "whoever has it and a backup can derive them, until its version is destroyed too"
+            "who has it and a backup can derive them, until its version is destroyed too"
         )
     for scheme, storage in _KEPT_ON_DISK.items():
         if scheme in schemes:
             remains.append(
-                f"copies of {storage} made before have the KEK: until they are deleted, whoever restores one "
+                f"copies of {storage} made before have the KEK: until they are deleted, who restores one "
                 "beside a backup of the database opens it"
             )
     return remains
