@@ -55,17 +55,17 @@ def run(server: Server) -> list[Figure]:
     return [
         Figure(
             "fields resealed a second and core",
-            fields / statistics.median(found.cpu for found in rounds),
+            fields / statistics.median(one.cpu for one in rounds),
             "/s",
             50_000,
             "at least",
         ),
-        Figure("… CPU time of the worker, a field", each([found.worker for found in rounds]), "µs"),
-        Figure("… of its backend", each([found.backend for found in rounds]), "µs"),
-        Figure("… of the keeper", each([found.keeper for found in rounds]), "µs"),
+        Figure("… CPU time of the worker, a field", each([one.worker for one in rounds]), "µs"),
+        Figure("… of its backend", each([one.backend for one in rounds]), "µs"),
+        Figure("… of the keeper", each([one.keeper for one in rounds]), "µs"),
         Figure(
             "… fields a second by the clock, unthrottled",
-            fields / statistics.median(found.wall for found in rounds),
+            fields / statistics.median(one.wall for one in rounds),
             "/s",
         ),
     ]

@@ -68,9 +68,9 @@ def test_the_verdict_names_root_and_key(shown, filled):
 
 
 def test_the_unusual_night_is_named_and_explained(shown):
-    found = text(shown, "#anomalies")
-    assert "dr.jones" in found and "nurse.kim" not in found
-    assert re.search(r"Read 4\d\d rows on 2026-03-15; on its 19 other days around it the median is 20", found)
+    said = text(shown, "#anomalies")
+    assert "dr.jones" in said and "nurse.kim" not in said
+    assert re.search(r"Read 4\d\d rows on 2026-03-15; on its 19 other days around it the median is 20", said)
     assert (
         shown.evaluate("document.querySelectorAll('#anomalies svg.series rect[fill=\"#c0392b\"]').length")
         == 1

@@ -18,7 +18,7 @@ OURS = ("scribe-exists", "scribe-at-work", "scribe-required", "scribe-room", "ch
 def look(cluster: Cluster) -> dict[str, tuple[Problem, ...]]:
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         server = Server(connection, cluster.home)
-        return {name: found for name in OURS if (found := ALL[name].run("", server).problems)}
+        return {name: problems for name in OURS if (problems := ALL[name].run("", server).problems)}
 
 
 @pytest.fixture

@@ -201,8 +201,8 @@ def test_issuer_that_only_the_database_trusts(cluster: Cluster, ill: Database) -
     name = "https://only.example/database"
     with ill.admin() as connection:
         connection.execute("select ward.add_issuer(%s)", [Jsonb(document(issuer=name))])
-    found = {problem.object: problem for problem in look("issuers-agree", ill, cluster.home)}
-    assert "wardkey issuer add" in (found[f"issuer {name}"].mend or "")
+    problems = {problem.object: problem for problem in look("issuers-agree", ill, cluster.home)}
+    assert "wardkey issuer add" in (problems[f"issuer {name}"].mend or "")
     with ill.admin() as connection:
         connection.execute("select ward.remove_issuer(%s)", [name])
     assert f"issuer {name}" not in {problem.object for problem in look("issuers-agree", ill, cluster.home)}
@@ -213,8 +213,8 @@ def test_issuer_that_only_the_keeper_trusts(cluster: Cluster, ill: Database) -> 
     with ill.admin() as connection:
         connection.execute("select ward.remove_issuer(%s)", [embedded])
     try:
-        found = {problem.object: problem.mend for problem in look("issuers-agree", ill, cluster.home)}
-        assert found[f"issuer {embedded}"] == f"wardkey issuer remove {embedded}"
+        problems = {problem.object: problem.mend for problem in look("issuers-agree", ill, cluster.home)}
+        assert problems[f"issuer {embedded}"] == f"wardkey issuer remove {embedded}"
     finally:
         with ill.admin() as connection:
             connection.execute("select ward.add_issuer(%s)", [Jsonb(ill.issuer.document())])

@@ -254,5 +254,5 @@ def test_no_plaintext_stays_elsewhere(export: Exporter) -> None:
 
 
 def _holds_secret(directory: Path) -> bool:
-    found = subprocess.run(["grep", "-rqF", _SECRET, str(directory)], stderr=subprocess.DEVNULL, check=False)
-    return found.returncode == 0
+    done = subprocess.run(["grep", "-rqF", _SECRET, str(directory)], stderr=subprocess.DEVNULL, check=False)
+    return done.returncode == 0

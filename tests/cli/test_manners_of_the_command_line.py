@@ -19,12 +19,12 @@ LONG = "the_longest_slug_that_a_tenant_may_have_by_its_rules"[:44]
 
 
 def groups(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found = [path]
+    paths = [path]
     for name in group.list_commands(click.Context(group)):
         command = group.get_command(click.Context(group), name)
         if isinstance(command, click.Group):
-            found += groups(command, (*path, name))
-    return found
+            paths += groups(command, (*path, name))
+    return paths
 
 
 @pytest.fixture(scope="module")

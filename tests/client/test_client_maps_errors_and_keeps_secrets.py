@@ -30,12 +30,12 @@ def ward(database) -> Iterator[Ward]:
 
 def locals_of_the_library(trace: TracebackType | None) -> str:
     """Everything that a crash reporter would find in the frames of wardkey and psycopg's callers."""
-    found = []
+    values = []
     while trace is not None:
         if Path(trace.tb_frame.f_code.co_filename).is_relative_to(LIBRARY):
-            found += [repr(value) for value in dict(trace.tb_frame.f_locals).values()]
+            values += [repr(value) for value in dict(trace.tb_frame.f_locals).values()]
         trace = trace.tb_next
-    return "\n".join(found)
+    return "\n".join(values)
 
 
 def test_context_is_that_of_the_token(ward, database):

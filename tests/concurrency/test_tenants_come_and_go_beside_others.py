@@ -35,10 +35,10 @@ def begun(database: Database, slug: str = "acme") -> Connection:
 
 def waits(database: Database, query: str) -> bool:
     with database.admin() as admin:
-        found = admin.execute(
+        row = admin.execute(
             "select from pg_stat_activity where query like %s and wait_event_type = 'Lock'", [query]
         ).fetchone()
-    return found is not None
+    return row is not None
 
 
 def make(admin: Connection) -> None:

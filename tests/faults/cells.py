@@ -107,8 +107,10 @@ class Cell:
             (self.orchestrator, own.admin_uri, own.admin_directory),
         ):
             shutil.copytree(source, configured.directory_of(directory, tenant))
-            found = configured.read(directory)
-            configured.write(directory, replace(found, tenants={**found.tenants, tenant: uri}))
+            configuration = configured.read(directory)
+            configured.write(
+                directory, replace(configuration, tenants={**configuration.tenants, tenant: uri})
+            )
 
 
 @contextmanager

@@ -66,8 +66,8 @@ class Load:
         connection.close()
 
     def _read(self, connection: psycopg.Connection, slug: str, number: int) -> None:
-        if (found := read(connection)) != f"{SECRET} of {slug}":
-            self.wrong.append(found)
+        if (value := read(connection)) != f"{SECRET} of {slug}":
+            self.wrong.append(value)
 
     def _write(self, connection: psycopg.Connection, slug: str, number: int) -> None:
         connection.execute(

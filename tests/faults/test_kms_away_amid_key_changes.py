@@ -106,10 +106,10 @@ def test_resealing_waits_for_the_kms_and_is_gone_on_with(gcp_cell: Cell, gcpkms_
         assert rows(cell, slug) == ROWS  # under two keys
         outcome = reseal_all(admin, slug)
         assert (outcome.state, outcome.retired, outcome.failed) == ("finished", (1,), 0)
-        found: dict[int, int] = dict(
+        counts: dict[int, int] = dict(
             admin.execute("select version, sum(fields)::int from ward.key_rows(%s) group by 1", [slug])
         )
-        assert found == {2: 2 * ROWS}
+        assert counts == {2: 2 * ROWS}
     cell.forget()
     assert rows(cell, slug) == ROWS and cold_read(cell, slug) == SECRET
 

@@ -163,8 +163,8 @@ class Wards(RuleBasedStateMachine):
         lost = sorted(self.restored) if self.ward.states()[1] == "retired" else []
         with self.ward.tenant() as connection:
             query = "select id, name from patients where id <> all (%s) order by id"
-            found = dict(connection.execute(query, [lost]).fetchall())
-        assert found == {row: name for row, name in self.written.items() if row not in lost}
+            rows = dict(connection.execute(query, [lost]).fetchall())
+        assert rows == {row: name for row, name in self.written.items() if row not in lost}
 
     def teardown(self) -> None:
         if self.transaction:

@@ -79,8 +79,8 @@ def test_old_master_goes_when_no_key_derives_from_it(ward, orchestrator):
 
 
 def master(orchestrator: Orchestrator) -> TenantKeys:
-    (found,) = orchestrator.tenants([], master=True)
-    return found
+    (facts,) = orchestrator.tenants([], master=True)
+    return facts
 
 
 def forget(ward: Ward) -> None:

@@ -61,10 +61,10 @@ class Publisher:
 
     def status(self, name: str = "status") -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads((self.base / name).read_text())
+            facts: dict[str, Any] = json.loads((self.base / name).read_text())
         except FileNotFoundError:
             return {}
-        return found
+        return facts
 
     def remove(self) -> None:
         for process in self.processes:
@@ -131,7 +131,7 @@ def verified(messages: Sequence[Message], tenant: UUID, *keys: bytes) -> Report:
 
 def read(kafka: Kafka, topic: str, *, repeated: bool = False) -> list[Message]:
     """Return what a topic has; without ``repeated`` there must be nothing twice."""
-    found = kafka.read(topic)
-    ids = [(message.kind, message.header["id"]) for message in found]
+    messages = kafka.read(topic)
+    ids = [(message.kind, message.header["id"]) for message in messages]
     assert repeated or len(ids) == len(set(ids))
-    return found
+    return messages

@@ -17,13 +17,13 @@ SERVERS = "kafka:9092"
 
 def parsed(command: str) -> dict[str, list[str]]:
     """Return the options of a command with their values."""
-    found: dict[str, list[str]] = {}
+    options: dict[str, list[str]] = {}
     for word in shlex.split(command)[1:]:
         if word.startswith("--"):
-            values = found.setdefault(word, [])
+            values = options.setdefault(word, [])
         else:
             values.append(word)
-    return found
+    return options
 
 
 def test_publisher_makes_and_writes_topics_of_the_log_only() -> None:

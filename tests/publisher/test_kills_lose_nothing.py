@@ -33,17 +33,17 @@ def stored() -> Iterator[Kafka]:
     kafka.remove()
 
 
-def check(log: Log, found: list[Message]) -> None:
+def check(log: Log, messages: list[Message]) -> None:
     """All is there, first in its order, and what came twice is the same both times."""
-    assert first_ones(found) == log.ids
+    assert first_ones(messages) == log.ids
     assert len(
-        {(message.header["id"], message.position, message.value) for message in entries(found)}
+        {(message.header["id"], message.position, message.value) for message in entries(messages)}
     ) == len(log.ids)
     highest = -1
-    for message in entries(found):
+    for message in entries(messages):
         assert message.position <= highest + 1, "a position was left out"
         highest = max(highest, message.position)
-    report = verified(found, log.tenant, fingerprint(log.public_key))
+    report = verified(messages, log.tenant, fingerprint(log.public_key))
     assert report.ok and report.entries == len(log.ids), report
 
 
@@ -71,9 +71,9 @@ def test_crash_before_the_acknowledgement_is_stored_repeats_the_same(
     log.connection.execute("update ward_internal.audit_topics set position = 30, checkpoint_size = 0")
     log.grow(10)
     publisher.start()
-    found = read(kafka, wait_published(log.connection, log.tenant), repeated=True)
-    assert len(entries(found)) == 50 + 20 + 10
-    check(log, found)
+    messages = read(kafka, wait_published(log.connection, log.tenant), repeated=True)
+    assert len(entries(messages)) == 50 + 20 + 10
+    check(log, messages)
 
 
 def test_broker_killed_and_back(database: Database, log: Log, stored: Kafka) -> None:
@@ -123,8 +123,8 @@ def test_broker_that_forgot_everything_is_told_again(database: Database, log: Lo
         log.grow(3)
         wait_until(lambda: any("anew" in text and topic in text for text in said))
         wait_published(log.connection, log.tenant)
-        found = kafka.read(topic)
-        assert verified(found, log.tenant, fingerprint(log.public_key)).entries == 33
+        messages = kafka.read(topic)
+        assert verified(messages, log.tenant, fingerprint(log.public_key)).entries == 33
     finally:
         print(*said, sep="\n")
         stop.set()

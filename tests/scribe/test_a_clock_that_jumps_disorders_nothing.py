@@ -25,10 +25,10 @@ def told(connection: Connection) -> list[dict[str, Any]]:
         "select detail from ward_internal.audit_log where tenant_id = %s and operation = 'clock_set_back'"
         " and id = any (%s)"
     )
-    while not (found := connection.execute(query, [PLATFORM, sealed_ids(connection, PLATFORM)]).fetchall()):
+    while not (rows := connection.execute(query, [PLATFORM, sealed_ids(connection, PLATFORM)]).fetchall()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    return [detail for (detail,) in found]
+    return [detail for (detail,) in rows]
 
 
 def jump(connection: Connection, clock: Clock, tenant: UUID, whose: str) -> int:

@@ -80,13 +80,13 @@ def test_of_every_kind(scribe: Scribe) -> None:
         )
         deadline = time.monotonic() + 20
         while True:
-            found = admin.execute(query, [tenant, sealed_ids(admin, tenant)]).fetchall()
-            refusals = {detail["sqlstate"] for operation, detail in found if operation == "refusal"}
-            if WANTED.keys() <= {operation for operation, _ in found} and len(refusals) == 4:
+            rows = admin.execute(query, [tenant, sealed_ids(admin, tenant)]).fetchall()
+            refusals = {detail["sqlstate"] for operation, detail in rows if operation == "refusal"}
+            if WANTED.keys() <= {operation for operation, _ in rows} and len(refusals) == 4:
                 break
-            assert time.monotonic() < deadline, found
+            assert time.monotonic() < deadline, rows
             time.sleep(0.1)
-        for operation, detail in found:
+        for operation, detail in rows:
             assert operation not in WANTED or WANTED[operation](detail), (operation, detail)
         changed = (
             "select count(*) from ward_internal.audit_log where tenant_id = %s and operation = 'set'"

@@ -125,8 +125,8 @@ def settle(scribe: Scribe, tenant: UUID) -> None:
             "select exists (select from ward_internal.audit_log where tenant_id = %s and row_id = %s),"
             " (select lsn from ward_internal.scribe_state)"
         )
-        while not (found := connection.execute(query, [tenant, str(10**15)]).fetchone())[0]:
-            assert time.monotonic() < deadline, (found, end)
+        while not (row := connection.execute(query, [tenant, str(10**15)]).fetchone())[0]:
+            assert time.monotonic() < deadline, (row, end)
             time.sleep(0.1)
     assert scribe.stop() == 0
 

@@ -56,10 +56,10 @@ def test_a_lost_slot_is_told_wherever_somebody_asks_who_read(scribe: Scribe, tmp
         for (gap,) in gaps.values():
             assert gap.keys() == {"why", "since"}, "nothing of what others do"
             assert "there is no replication slot" in gap["why"]
-        found = asked(scribe, "audit", "who-read", "patients", "1", "--tenant", "acme")
-        assert [part["why"] for part in found["gaps"]] == [gaps["acme"][0]["why"]]
-        assert found["gaps"][0]["from"] < found["gaps"][0]["to"]
-        assert found["gaps"] == asked(scribe, "audit", "did", "dr", "--tenant", "acme")["gaps"]
+        answer = asked(scribe, "audit", "who-read", "patients", "1", "--tenant", "acme")
+        assert [part["why"] for part in answer["gaps"]] == [gaps["acme"][0]["why"]]
+        assert answer["gaps"][0]["from"] < answer["gaps"][0]["to"]
+        assert answer["gaps"] == asked(scribe, "audit", "did", "dr", "--tenant", "acme")["gaps"]
         early = asked(scribe, "audit", "who-read", "patients", "1", "--tenant", "acme", "--to", "2026-01-01")
         assert early["gaps"] == []
         with scribe.database.tenant("acme", subject="dr", role="ADMIN") as ward:

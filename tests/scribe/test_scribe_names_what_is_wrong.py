@@ -47,10 +47,10 @@ def wait_platform(
     connection: psycopg.Connection[Any], operation: str, count: int = 1
 ) -> list[dict[str, Any]]:
     deadline = time.monotonic() + 20
-    while len(found := platform(connection, operation)) != count:
-        assert time.monotonic() < deadline, found
+    while len(events := platform(connection, operation)) != count:
+        assert time.monotonic() < deadline, events
         time.sleep(0.05)
-    return found
+    return events
 
 
 def at_work(scribe: Scribe) -> None:
@@ -324,10 +324,10 @@ def test_a_server_that_refuses_writes_is_waited_for(scribe: Scribe) -> None:
         connection.execute("drop trigger full_disk on ward_internal.audit_batches")
         wait_sealed(connection, tenant, 50)
         assert scribe.stop() == 0, name
-        found = connection.execute(
+        row = connection.execute(
             "select count(*) from ward_internal.audit_log where tenant_id = %s", [tenant]
         ).fetchone()
-        assert found == (50,)
+        assert row == (50,)
     assert verified(scribe.database, tenant).ok
 
 

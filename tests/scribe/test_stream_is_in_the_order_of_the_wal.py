@@ -196,11 +196,11 @@ def test_long_messages_come_a_few_at_a_time(journal):
     with journal.stream() as stream:
         journal.emit(*(f"{number:010}" * 1_000 for number in range(10)))
         journal.wal_end()
-        found = []
+        messages = []
         deadline = time.monotonic() + 20
-        while len(found) < 10:
+        while len(messages) < 10:
             events = stream.receive(10_000, 0.1, 25_000)
             assert len(events) <= 3
-            found += texts(events)
+            messages += texts(events)
             assert time.monotonic() < deadline
-    assert found == [f"{number:010}" * 1_000 for number in range(10)]
+    assert messages == [f"{number:010}" * 1_000 for number in range(10)]

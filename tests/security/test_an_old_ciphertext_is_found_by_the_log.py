@@ -31,8 +31,8 @@ def compare(database: Database) -> Any:
     on = ["--json", "--dsn", database.dsn(), "audit", "compare", "--tenant", "acme"]
 
     def compare(*words: str, code: int = 0) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(wardkey(*on, *words, code=code).stdout)
-        return found
+        report: dict[str, Any] = json.loads(wardkey(*on, *words, code=code).stdout)
+        return report
 
     return compare
 
@@ -48,8 +48,8 @@ def unwatched(admin: Connection) -> Iterator[None]:
             admin.execute(f"alter table {_LEAF} enable always trigger {name}")
 
 
-def problems(found: dict[str, Any]) -> list[tuple[str, str, list[str] | None]]:
-    return sorted((row["row"], row["problem"], row["columns"]) for row in found["differences"])
+def problems(report: dict[str, Any]) -> list[tuple[str, str, list[str] | None]]:
+    return sorted((row["row"], row["problem"], row["columns"]) for row in report["differences"])
 
 
 def test_an_old_ciphertext_opens_and_is_named(database, ward, compare):
@@ -61,9 +61,9 @@ def test_an_old_ciphertext_opens_and_is_named(database, ward, compare):
         with unwatched(admin):
             admin.execute(f"update {_LEAF} set name = %s where id = 1", [old])
         assert ward.execute("select name from patients where id = 1").fetchone() == ("Ada",), "it opens"
-        found = compare(code=4)
-        assert problems(found) == [("1", "differs", ["name"])]
-        assert found["differences"][0]["entry"] == last, "the one that says what it should be"
+        report = compare(code=4)
+        assert problems(report) == [("1", "differs", ["name"])]
+        assert report["differences"][0]["entry"] == last, "the one that says what it should be"
         ward.execute("update patients set name = 'Ada Byron' where id = 1")
         assert compare()["differences"] == []
 
@@ -112,9 +112,9 @@ def test_what_the_log_follows_is_no_difference(database, ward, compare):
         ward.execute("update lab set day = 20, note = 'moved' where day = 2")
         ward.execute("update lab set note = repeat('z', 70000) where day = 1")
         admin.execute("alter table clinic.lab add column later int default 7")
-        found = compare()
-        assert found["differences"] == []
-        counts = {row["table"]: row for row in found["tables"]}
+        report = compare()
+        assert report["differences"] == []
+        counts = {row["table"]: row for row in report["tables"]}
         assert counts["patients"]["rows"] == 3 and counts["lab"]["rows"] == 5
         assert counts["lab"]["unknown"] == 5 + 8, (
             "a column that was added, and those of the row whose key changed"
@@ -131,8 +131,8 @@ def test_what_was_resealed_cannot_be_told_but_an_older_version_is(database, ward
         ward.execute("update patients set name = 'Ada Lovelace' where id = 1")
         on = ["--dsn", database.dsn(), "keys", "rotate", "acme", "--reason", "test", "--rate", "0"]
         wardkey(*on)
-        found = compare()
-        assert found["differences"] == [] and found["tables"][0]["resealed"] > 0
+        report = compare()
+        assert report["differences"] == [] and report["tables"][0]["resealed"] > 0
         with unwatched(admin):
             admin.execute(f"update {_LEAF} set name = %s where id = 1", [old])
         assert problems(compare(code=4)) == [("1", "differs", ["name"])]
@@ -146,9 +146,9 @@ def test_rows_older_than_a_pruned_log_are_counted_and_not_named(database, ward, 
             "select ward_internal.log_event(id, 'log pruned') from ward_internal.tenants where slug = 'acme'"
         )
         ward.execute("update patients set city = 'Salem' where id = 1")
-        found = compare()
-        assert found["differences"] == []
-        assert (found["tables"][0]["older"], found["tables"][0]["rows"]) == (2, 3)
+        report = compare()
+        assert report["differences"] == []
+        assert (report["tables"][0]["older"], report["tables"][0]["rows"]) == (2, 3)
         with unwatched(admin):
             admin.execute(f"update {_LEAF} set city = 'Gotham' where id = 1")
         assert problems(compare(code=4)) == [("1", "differs", ["city"])]

@@ -146,9 +146,9 @@ where l.lanname = 'plpython3u' and p.pronamespace in ('ward'::regnamespace, 'war
 
 def test_no_function_in_python_raises_one_of_our_errors(wards: Wards) -> None:
     """Each is made to refuse: as of another version."""
-    found = wards.admin.execute(PYTHON).fetchall()
-    assert len(found) > 15
-    for function, given in found:
+    rows = wards.admin.execute(PYTHON).fetchall()
+    assert len(rows) > 15
+    for function, given in rows:
         query = "select pg_get_functiondef(%s::regprocedure)"
         ((definition,),) = wards.admin.execute(query, [function]).fetchall()
         wards.admin.execute(definition.replace(f'"{__version__}"', '"0.0.1"'))

@@ -24,11 +24,11 @@ QUERIES = (
 def _numbers(node: object) -> list[tuple[str, object]]:
     """Return all that a plan says of rows and blocks."""
     if isinstance(node, list):
-        return [found for part in node for found in _numbers(part)]
+        return [number for part in node for number in _numbers(part)]
     if not isinstance(node, dict):
         return []
     own = [(k, v) for k, v in node.items() if "Rows" in k or "Blocks" in k or k == "Relation Name"]
-    return own + [found for part in node.values() for found in _numbers(part)]
+    return own + [number for part in node.values() for number in _numbers(part)]
 
 
 @pytest.mark.parametrize("query", QUERIES)

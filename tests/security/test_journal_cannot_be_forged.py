@@ -47,8 +47,8 @@ def test_the_attack_works_where_public_may_emit(wards: Wards, journal: Journal) 
         wards.admin.execute(f"grant execute on function {function} to public")
     with wards.attacker() as connection:
         connection.execute("select pg_logical_emit_message(false, 'wardkey', %s)", [message])
-    found = journal.read(lambda found: "victor" in repr(found))
-    assert "victor" in [one.texts.get("subject") for one in found if isinstance(one, format_1.Event)]
+    messages = journal.read(lambda messages: "victor" in repr(messages))
+    assert "victor" in [one.texts.get("subject") for one in messages if isinstance(one, format_1.Event)]
     wards.admin.execute("select ward_internal.harden()")
     wards.refuses(_EMITTERS[0])
 
@@ -122,9 +122,9 @@ def test_no_token_is_in_the_journal(wards: Wards, journal: Journal) -> None:
         connection.execute("select name from patients")
         with pytest.raises(psycopg.Error):
             connection.execute("select ward.login(%s)", [token[:-4] + "AAAA"])
-    found = journal.read(lambda found: len(found) > 3)
+    messages = journal.read(lambda messages: len(messages) > 3)
     for part in token.split("."):
-        assert part not in repr(found)
+        assert part not in repr(messages)
 
 
 def test_refused_logins_leave_the_reason_and_no_claim(wards: Wards, journal: Journal) -> None:

@@ -246,8 +246,8 @@ def test_a_keeper_that_is_late_is_waited_for(wards: Wards) -> None:
     try:
         waiting = [wards.victim() for _ in range(8)]
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda connection: connection.execute(READ).fetchone(), waiting))
-        assert found == [(SECRET,)] * 8
+            rows = list(pool.map(lambda connection: connection.execute(READ).fetchone(), waiting))
+        assert rows == [(SECRET,)] * 8
         for connection in waiting:
             connection.close()
     finally:

@@ -92,12 +92,12 @@ def test_no_later_transaction_of_a_message_has_the_context(wards: Wards, end: st
         message = f"begin; {login}; {end}; select ward.tenant_id(); rollback"
         with connection.cursor() as cursor:
             cursor.execute(message)
-            found = 0
+            count = 0
             while True:
                 if cursor.description and cursor.description[0].name == "tenant_id":
-                    found += cursor.fetchone() != (None,)
+                    count += cursor.fetchone() != (None,)
                 if not cursor.nextset():
-                    return found
+                    return count
 
     with wards.attacker(None) as connection:
         assert attack(connection) == 0

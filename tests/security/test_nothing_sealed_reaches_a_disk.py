@@ -126,8 +126,8 @@ def test_analysing_a_face_keeps_no_statistics(notes: Wards) -> None:
     notes.admin.execute("analyze tenant_acme.notes")
     values = "select count(*) from pg_statistic where starelid = 'tenant_acme.notes'::regclass"
     assert notes.admin.execute(values).fetchone() == (0,)
-    found = "select count(*) from pg_stats where most_common_vals::text || histogram_bounds::text like %s"
-    assert notes.admin.execute(found, [f"%{MARK}%"]).fetchone() == (0,)
+    query = "select count(*) from pg_stats where most_common_vals::text || histogram_bounds::text like %s"
+    assert notes.admin.execute(query, [f"%{MARK}%"]).fetchone() == (0,)
 
 
 def test_an_admin_takes_a_log_along_that_needs_files(notes: Wards) -> None:

@@ -139,11 +139,11 @@ def test_the_row_id_has_one_form(
         connection.execute("insert into keys values ('2026-01-01 00:00Z', 0.1, '\\x00ff', 1)")
         connection.execute("delete from keys")
     with shared.admin() as admin:
-        found = admin.execute(
+        rows = admin.execute(
             "select distinct row_id from tenant_acme.audit_log where model_id ="
             " (select id from ward_internal.models where face = 'keys')"
         ).fetchall()
-    assert found == [('["2026-01-01T00:00:00+00:00", 0.1, "\\\\x00ff"]',)]
+    assert rows == [('["2026-01-01T00:00:00+00:00", 0.1, "\\\\x00ff"]',)]
 
 
 @pytest.mark.parametrize("text", ['{"a":"x\\u0000y"}', '"\\ud800"', "[1e400000]", '{"a":1,"a":2}'])

@@ -118,17 +118,17 @@ def typed(cluster: Cluster, template: str) -> Iterator[Database]:
 
 def outcomes(connection: Connection, statements: list[str]) -> list[object]:
     """Run statements in a transaction that is rolled back; the rows of each, or how many, or its SQLSTATE."""
-    found: list[object] = []
+    results: list[object] = []
     connection.autocommit = False
     for statement in statements:
         try:
             with connection.transaction():
                 cursor = connection.execute(statement)
-                found.append(cursor.fetchall() if cursor.description else cursor.rowcount)
+                results.append(cursor.fetchall() if cursor.description else cursor.rowcount)
         except psycopg.Error as error:
-            found.append(error.sqlstate)
+            results.append(error.sqlstate)
     connection.rollback()
-    return found
+    return results
 
 
 def check(typed: Database, statements: list[str], table: str) -> list[object]:
@@ -142,7 +142,7 @@ def check(typed: Database, statements: list[str], table: str) -> list[object]:
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_columns(typed: Database, kind: str) -> None:
     one, two, condition = COLUMNS[kind]
-    found = check(typed, [
+    faults = check(typed, [
         re.sub(r"\bv\b", f"v_{name(kind)}", text) for text in (
             f"insert into TABLE (id, s, v) values (1, 'a', {one}), (2, 'b', {two}), (3, 'c', null)",
             f"select id from TABLE where {condition}",
@@ -153,13 +153,13 @@ def test_columns(typed: Database, kind: str) -> None:
             "delete from TABLE",
         )
     ], "all")  # fmt: skip
-    assert found[0] == 3 and found[1] and found[3] == 1 and found[-1] == 3
+    assert faults[0] == 3 and faults[1] and faults[3] == 1 and faults[-1] == 3
 
 
 @pytest.mark.parametrize("kind", sorted(COLUMNS.keys() - NO_KEYS))
 def test_keys(typed: Database, kind: str) -> None:
     one, two, condition = COLUMNS[kind]
-    found = check(typed, [
+    faults = check(typed, [
         f"insert into TABLE values ({one}, 1, 'a'), ({two}, 1, 'b'), ({one}, 2, 'c')",
         f"insert into TABLE values ({one}, 1, 'again')",
         f"update TABLE set note = 'x' where {condition} and n = 1",
@@ -169,4 +169,4 @@ def test_keys(typed: Database, kind: str) -> None:
         "delete from TABLE where n = 2",
         "delete from TABLE",
     ], name(kind))  # fmt: skip
-    assert found[0] == 3 and found[1] == "23505" and found[3] == 3 and found[-1] == 2
+    assert faults[0] == 3 and faults[1] == "23505" and faults[3] == 3 and faults[-1] == 2

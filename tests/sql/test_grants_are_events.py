@@ -47,9 +47,9 @@ def test_a_grant_in_a_ward_or_to_its_role_is_its_tenants(
     acme, globex = database.tenant_id("acme"), database.tenant_id("globex")
     with database.admin(autocommit=False) as connection:
         connection.execute(statement)
-        (found,) = events(connection, acme)
-        assert set(objects) <= {one["object"] for one in found}
-        assert any("=" in privilege for one in found for privilege in one["privileges"])
+        (event,) = events(connection, acme)
+        assert set(objects) <= {one["object"] for one in event}
+        assert any("=" in privilege for one in event for privilege in one["privileges"])
         assert events(connection, globex) == events(connection, PLATFORM) == []
         connection.rollback()
         assert events(connection, acme) == []
@@ -69,10 +69,10 @@ def test_a_grant_on_what_is_all_tenants_is_the_platforms(
 ) -> None:
     with database.admin(autocommit=False) as connection:
         connection.execute(statement)
-        (found,) = events(connection, PLATFORM)
-        assert [one["object"] for one in found] == [object_]
+        (event,) = events(connection, PLATFORM)
+        assert [one["object"] for one in event] == [object_]
         connection.execute(statement.replace("grant", "revoke").replace(" to ", " from "))
-        assert [[one["object"] for one in found] for found in events(connection, PLATFORM, "revoke")] == [
+        assert [[one["object"] for one in event] for event in events(connection, PLATFORM, "revoke")] == [
             [object_]
         ]
         connection.rollback()

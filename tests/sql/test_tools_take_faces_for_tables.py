@@ -117,8 +117,8 @@ def test_sqlalchemys_orm_writes_through_a_reflected_face(engine: sa.Engine) -> N
         session.delete(session.get_one(Patient, 2))
         session.commit()
     with Session(engine) as session:
-        found = session.scalars(sa.select(Patient).order_by(table.c.id)).all()
-        assert [(p.id, p.name, p.ssn) for p in found] == [(1, "Ada", "12"), (3, "Cy", "")]
+        patients = session.scalars(sa.select(Patient).order_by(table.c.id)).all()
+        assert [(p.id, p.name, p.ssn) for p in patients] == [(1, "Ada", "12"), (3, "Cy", "")]
 
 
 def test_sqlalchemy_core_returns_generated_keys(engine: sa.Engine) -> None:

@@ -103,9 +103,9 @@ class Chromium:
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript, which no policy of the page hinders."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
         """Write a picture (PNG) of the whole page."""

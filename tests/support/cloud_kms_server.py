@@ -186,15 +186,15 @@ def _rest_handler(kms: CloudKms) -> type[BaseHTTPRequestHandler]:
 def _rest_request(verb: str, target: str, body: bytes) -> tuple[str, Any]:
     url = urlsplit(target)
     for route_verb, pattern, method, path_member, body_member in _ROUTES:
-        found = re.fullmatch(pattern, url.path)
-        if verb != route_verb or not found:
+        match = re.fullmatch(pattern, url.path)
+        if verb != route_verb or not match:
             continue
         members: dict[str, Any] = dict(parse_qsl(url.query))
         members = {key: value for key, value in members.items() if "$" not in key and "." not in key}
         content = json.loads(body or "{}")
         members |= {body_member: content} if body_member else content
         outer, _, inner = path_member.rpartition(".")
-        (members[outer] if outer else members)[inner] = found[1]
+        (members[outer] if outer else members)[inner] = match[1]
         request = (_REQUESTS | _IAM_REQUESTS)[method]()
         json_format.ParseDict(members, _raw(request))
         return method, request

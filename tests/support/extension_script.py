@@ -113,5 +113,5 @@ def _function(node: ast.CreateFunctionStmt) -> Function:
 
 @cache
 def functions() -> dict[str, Function]:
-    found = [_function(node) for node in statements() if isinstance(node, ast.CreateFunctionStmt)]
-    return {function.signature: function for function in found}
+    made = [_function(node) for node in statements() if isinstance(node, ast.CreateFunctionStmt)]
+    return {function.signature: function for function in made}

@@ -109,14 +109,14 @@ class Kafka:
             "fetch.wait.max.ms": 50, "enable.auto.commit": False,
         })  # fmt: skip
         consumer.assign([TopicPartition(topic, 0, 0)])
-        found: list[Message] = []
+        messages: list[Message] = []
         deadline = time.monotonic() + seconds
         try:
-            while not any(message.value == end for message in found[-1000:]):
-                found += [Message(each) for each in consumer.consume(1000, 0.1) if each.error() is None]
-                assert time.monotonic() < deadline, f"no end of {topic} after {len(found)} messages"
-            found = list(takewhile(lambda message: message.value != end, found))
-            return [message for message in found if message.key != _END]
+            while not any(message.value == end for message in messages[-1000:]):
+                messages += [Message(each) for each in consumer.consume(1000, 0.1) if each.error() is None]
+                assert time.monotonic() < deadline, f"no end of {topic} after {len(messages)} messages"
+            messages = list(takewhile(lambda message: message.value != end, messages))
+            return [message for message in messages if message.key != _END]
         finally:
             consumer.close()
 

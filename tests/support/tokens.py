@@ -75,11 +75,11 @@ def roca_jwk(alg: str = "RS256") -> dict[str, Any]:
     def prime() -> int:
         while True:
             power = pow(65537, draw.getrandbits(200), product)
-            found = (
+            pairs = (
                 draw.getrandbits(1024 - product.bit_length()) | 3 << 1022 - product.bit_length()
             ) * product + power
-            if found.bit_length() == 1024 and pow(2, found - 1, found) == 1:
-                return found
+            if pairs.bit_length() == 1024 and pow(2, pairs - 1, pairs) == 1:
+                return pairs
 
     modulus = prime() * prime()
     return jwk(alg, n=b64(modulus.to_bytes(256, "big")), kid="infineon")

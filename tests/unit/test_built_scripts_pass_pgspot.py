@@ -20,7 +20,7 @@ def _readable(script: str) -> str:
     """Quote SQL-standard bodies (``return …``): pgspot 0.9 takes every body for a quoted one and fails."""
     return re.sub(
         r"(set search_path = pg_catalog, pg_temp)\nreturn (.*?);\n(?=comment|\n|create)",
-        lambda found: f"{found[1]} as $body$ select {found[2]} $body$;\n",
+        lambda match: f"{match[1]} as $body$ select {match[2]} $body$;\n",
         script,
         flags=re.S,
     )

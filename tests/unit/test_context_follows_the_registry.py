@@ -70,8 +70,8 @@ def test_an_issuer_that_keeps_its_key_goes_on(backend: Backend) -> None:
 
 def test_an_issuer_that_changes_all_the_time_is_not_believed(backend: Backend) -> None:
     def change() -> None:
-        found, generation = backend.issuers[ISSUER]
-        backend.issuers[ISSUER] = (found, generation + 1)
+        issuer, generation = backend.issuers[ISSUER]
+        backend.issuers[ISSUER] = (issuer, generation + 1)
 
     backend.before_state = change
     backend.session.login(backend.token())  # changed once meanwhile, and looked at again

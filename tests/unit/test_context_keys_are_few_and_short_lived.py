@@ -71,14 +71,14 @@ def test_keys_serve_the_issuer_whose_tokens_the_keeper_accepted(
     """An issuer that is in the database only, or is another since, finds no key that is warm."""
     login(backend)
     read(backend)
-    found, _ = backend.issuers[ISSUER]
-    backend.issuers["https://rogue.example"] = ({**found, "issuer": "https://rogue.example"}, 2)
+    issuer, _ = backend.issuers[ISSUER]
+    backend.issuers["https://rogue.example"] = ({**issuer, "issuer": "https://rogue.example"}, 2)
     for count, changes in enumerate(({"iss": "https://rogue.example"}, {}), 2):
         backend.begin()
         login(backend, **changes)
         assert read(backend) == "Ada"
         assert len(keeper.requests) == min(count, 2)
-    backend.issuers[ISSUER] = (found, 3)
+    backend.issuers[ISSUER] = (issuer, 3)
     backend.begin()
     login(backend)
     read(backend)

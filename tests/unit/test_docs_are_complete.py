@@ -118,7 +118,7 @@ def _follow(words: list[str]) -> click.Command:
     for word in words:
         if not isinstance(command, click.Group) or not re.fullmatch(r"[a-z][a-z-]*", word):
             break
-        found = command.get_command(click.Context(command), word)
-        assert found is not None, f"wardkey {' '.join(words)}"
-        command = found
+        child = command.get_command(click.Context(command), word)
+        assert child is not None, f"wardkey {' '.join(words)}"
+        command = child
     return command

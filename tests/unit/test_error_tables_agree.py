@@ -78,4 +78,4 @@ def test_texts_are_short_and_lower_case() -> None:
 
 
 def _all(cls: type[inside.WardError]) -> list[type[inside.WardError]]:
-    return [cls] + [found for child in cls.__subclasses__() for found in _all(child)]
+    return [cls] + [one for child in cls.__subclasses__() for one in _all(child)]

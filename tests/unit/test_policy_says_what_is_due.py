@@ -21,7 +21,7 @@ def key(version: int = 1, state: str = "active", age: int = 1, **more: object) -
 
 def actions(*keys: Key, **tenant: object) -> list[tuple[str, int | None]]:
     facts = TenantKeys(**{"id": UUID(int=10), "slug": "acme", "keys": keys, **tenant})
-    return [(found.action, found.version) for found in due(facts, POLICY, NOW)]
+    return [(step.action, step.version) for step in due(facts, POLICY, NOW)]
 
 
 def test_nothing_is_due_for_a_young_key():
@@ -39,8 +39,8 @@ def test_key_is_rotated_before_it_has_sealed_too_much(fields, rotated):
 
 
 def test_key_is_rotated_when_the_tenant_asks():
-    (found,) = due(TenantKeys(UUID(int=10), "acme", [key()], request="a laptop is lost"), POLICY, NOW)
-    assert found == Due("rotate", "requested: a laptop is lost", 1)
+    (step,) = due(TenantKeys(UUID(int=10), "acme", [key()], request="a laptop is lost"), POLICY, NOW)
+    assert step == Due("rotate", "requested: a laptop is lost", 1)
 
 
 @pytest.mark.parametrize(("age", "rewrapped"), [(364, []), (365, [("rewrap", None)])])

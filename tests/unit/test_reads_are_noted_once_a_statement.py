@@ -166,7 +166,7 @@ def test_rows_held_are_bounded_and_none_is_lost(ward: Backend, monkeypatch: pyte
     monkeypatch.setattr(reads_module, "_MOST_ROWS", 100)
     for row in range(1000):
         read(ward, NAME, row)
-    assert [found for found, _ in rows(ward)] == [str(row) for row in range(1000)]
+    assert [row_id for row_id, _ in rows(ward)] == [str(row) for row in range(1000)]
     reads = ward.session.reading()
     assert len(reads._begun.models[TABLE.bytes].rows) <= 100
 

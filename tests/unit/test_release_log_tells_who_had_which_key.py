@@ -83,8 +83,8 @@ def test_logs_that_were_moved_away_are_read_too(log, tmp_path):
 def test_damaged_lines_hide_nothing_and_are_counted(log):
     whole = log.read_bytes()
     log.write_bytes(whole[:40] + b"\n[]\n\xff\n" + whole)
-    found = accessed_by([log], "mallory")
-    assert (found.versions, found.damaged) == ({ACME: {1, 2}, GLOBEX: {1}}, 3)
+    accesses = accessed_by([log], "mallory")
+    assert (accesses.versions, accesses.damaged) == ({ACME: {1, 2}, GLOBEX: {1}}, 3)
 
 
 def test_a_flush_reaches_every_file_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,8 @@ def refuse(backend: Backend, times: int, error: type[NoContext] | type[InvalidTo
 
 def events(backend: Backend, operation: str = "refusal") -> list[int | None]:
     """The counts of the events so far; None: one of its own."""
-    found = [one for one in backend.journalled() if isinstance(one, Event) and one.operation == operation]
-    return [(one.detail or {}).get("count") for one in found]
+    events = [one for one in backend.journalled() if isinstance(one, Event) and one.operation == operation]
+    return [(one.detail or {}).get("count") for one in events]
 
 
 def test_the_first_is_written_and_the_others_are_counted(backend: Backend) -> None:

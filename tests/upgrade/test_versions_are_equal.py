@@ -38,11 +38,11 @@ def test_database_has_the_modules_version(database: Database) -> None:
         "select extversion, default_version from pg_extension join pg_available_extensions on name = extname"
     )
     with database.admin() as admin:
-        found = admin.execute(f"{query} where extname = 'wardkey'").fetchone()
-        assert found == (wardkey_pg.__version__, wardkey_pg.__version__)
+        row = admin.execute(f"{query} where extname = 'wardkey'").fetchone()
+        assert row == (wardkey_pg.__version__, wardkey_pg.__version__)
         bodies = admin.execute("select prosrc from pg_proc where prosrc like '%bind(\"%'").fetchall()
     assert bodies
-    assert {found for (body,) in bodies for found in re.findall(r'bind\("([^"]+)"', body)} == {
+    assert {row for (body,) in bodies for row in re.findall(r'bind\("([^"]+)"', body)} == {
         wardkey_pg.__version__
     }
 

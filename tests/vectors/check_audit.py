@@ -49,14 +49,14 @@ def root(begin: int, end: int, known: dict[tuple[int, int], bytes]) -> bytes:
 
 def pieces(begin: int, end: int) -> list[tuple[int, int]]:
     """Return the largest perfect subtrees that make up a range of leaves."""
-    found = []
+    pieces = []
     while begin < end:
         size = 1
         while begin % (2 * size) == 0 and begin + 2 * size <= end:
             size *= 2
-        found.append((begin, begin + size))
+        pieces.append((begin, begin + size))
         begin += size
-    return found
+    return pieces
 
 
 def check_signature(line: dict[str, object], keys: list[bytes]) -> None:

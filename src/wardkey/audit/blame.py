@@ -17,15 +17,15 @@ class Difference(NamedTuple):
     number: int = 0
 
 
-def first_difference(found: Sequence[bytes], sealed: Sequence[bytes]) -> Difference | None:
+def first_difference(stored: Sequence[bytes], sealed: Sequence[bytes]) -> Difference | None:
     """Compare a block of entries with what was sealed, and say how the first that differs came about."""
-    pairs = enumerate(zip(found, sealed, strict=False))
-    index = next((index for index, (this, due) in pairs if this != due), min(len(found), len(sealed)))
-    if index == len(found):
+    pairs = enumerate(zip(stored, sealed, strict=False))
+    index = next((index for index, (this, due) in pairs if this != due), min(len(stored), len(sealed)))
+    if index == len(stored):
         return Difference("deleted", index, len(sealed) - index) if index < len(sealed) else None
-    this, elsewhere = found[index], _index(sealed, found[index], index + 1)
-    due_comes = index < len(sealed) and sealed[index] in found[index + 1 :]
-    if this in found[:index]:
+    this, elsewhere = stored[index], _index(sealed, stored[index], index + 1)
+    due_comes = index < len(sealed) and sealed[index] in stored[index + 1 :]
+    if this in stored[:index]:
         return Difference("duplicate", index)
     if elsewhere and due_comes:
         return Difference("reordered", index, elsewhere)
@@ -62,12 +62,12 @@ class Ids:
         buckets = [array("Q") for _ in range(len(self._ids) // self._BUCKET + 1)]
         for number in self._ids:
             buckets[number % len(buckets)].append(number)
-        found: list[int] = []
+        repeated: list[int] = []
         for bucket in buckets:
             seen = {0}
             for number in bucket:
                 if number in seen and number:
-                    found.append(self._ids.index(number, self._ids.index(number) + 1))
+                    repeated.append(self._ids.index(number, self._ids.index(number) + 1))
                     break
                 seen.add(number)
-        return min(found, default=None)
+        return min(repeated, default=None)

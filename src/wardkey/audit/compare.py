@@ -63,21 +63,21 @@ def compare(connection: Connection, tenant: UUID, table: str | None, most: int) 
         {"tenant": tenant, "table": table},
     ).fetchall()
     for model, face in models:
-        found = Compared(face)
+        compared = Compared(face)
         with connection.cursor("wardkey_compare", row_factory=dict_row) as cursor:
             cursor.itersize = 1000
             for row in cursor.execute("select * from ward_internal.compare_rows(%s, %s)", [tenant, model]):
                 if row["problem"] is None:
-                    found.rows, found.values = row["row_count"], row["value_count"]
-                    found.resealed, found.unknown = row["resealed"], row["unknown"]
+                    compared.rows, compared.values = row["row_count"], row["value_count"]
+                    compared.resealed, compared.unknown = row["resealed"], row["unknown"]
                 elif row["problem"] == "not in the log" and pruned:
-                    found.older += 1
+                    compared.older += 1
                 else:
-                    found.different += 1
-                    if len(found.differences) < most:
-                        found.differences.append(
+                    compared.different += 1
+                    if len(compared.differences) < most:
+                        compared.differences.append(
                             Difference(
                                 face, *(row[n] for n in ("row_id", "problem", "columns", "entry", "at"))
                             )
                         )
-        yield found
+        yield compared

@@ -88,21 +88,20 @@ def _tiles(facts: Facts) -> str:
 
 
 def _verdict(facts: Facts) -> str:
-    found = facts.verified
-    if not found["ok"]:
-        said = (
-            f"<p><strong>The log is not as it was sealed.</strong> {escape(found['defect']['message'])}</p>"
-        )
+    verified = facts.verified
+    if not verified["ok"]:
+        defect = escape(verified["defect"]["message"])
+        said = f"<p><strong>The log is not as it was sealed.</strong> {defect}</p>"
         return _section("verdict", "Is the log whole?", "", said, "verdict bad")
-    if not found["checkpoints"]:
+    if not verified["checkpoints"]:
         said = "<p>No checkpoint was signed yet: nothing vouches for what this page says.</p>"
         return _section("verdict", "Is the log whole?", "", said, "verdict bad")
-    keys = ", ".join(f"<code>{escape(key)}</code>" for key in found["keys"])
+    keys = ", ".join(f"<code>{escape(key)}</code>" for key in verified["keys"])
     said = (
-        f"<p><strong>Yes.</strong> All {found['entries']:,} sealed entries of the log are those that its"
-        f" {found['checkpoints']:,} checkpoints sign, the newest of {escape(found['as_of'])}."
-        f" Newer ones, not sealed yet: {found['unsealed']:,}.</p>"
-        f"<p>Root <code>{escape(found['root'])}</code><br>"
+        f"<p><strong>Yes.</strong> All {verified['entries']:,} sealed entries of the log are those that its"
+        f" {verified['checkpoints']:,} checkpoints sign, the newest of {escape(verified['as_of'])}."
+        f" Newer ones, not sealed yet: {verified['unsealed']:,}.</p>"
+        f"<p>Root <code>{escape(verified['root'])}</code><br>"
         f"Signed by {keys}: compare it with the key you were given.</p><p>To check it yourself, without us:"
         f" <code>wardkey audit export --tenant {escape(facts.slug)} --output log.jsonl</code>, then"
         " <code>wardkey audit verify log.jsonl --key KEY</code></p>"
@@ -110,9 +109,11 @@ def _verdict(facts: Facts) -> str:
     said += "".join(
         f"<p><strong>Reads may be missing</strong> of {escape(gap['since'])} to {escape(gap['until'])}:"
         f" {escape(gap['why'])}.</p>"
-        for gap in found["gaps"]
+        for gap in verified["gaps"]
     )
-    return _section("verdict", "Is the log whole?", "", said, "verdict bad" if found["gaps"] else "verdict")
+    return _section(
+        "verdict", "Is the log whole?", "", said, "verdict bad" if verified["gaps"] else "verdict"
+    )
 
 
 def _anomalies(facts: Facts) -> str:
@@ -238,8 +239,8 @@ def _class(name: str) -> str:
     return f' class="{name}"' if name else ""
 
 
-def _left_out(found: Any, shown: Any) -> str:
-    return f" {len(found) - len(shown):,} more are not shown." if len(found) > len(shown) else ""
+def _left_out(rows: Any, shown: Any) -> str:
+    return f" {len(rows) - len(shown):,} more are not shown." if len(rows) > len(shown) else ""
 
 
 def _time(moment: datetime | None, facts: Facts) -> str:

@@ -173,18 +173,18 @@ class Job:
 
         orchestrator = self.orchestrator
         tenants = orchestrator.tenants(master=True)
-        found = [
+        pending = [
             (tenant, due)
             for tenant in tenants
             for due in orchestrator.due(tenant)
             if not actions or due.action in actions
         ]
-        if rewrap := [tenant for tenant, due in found if due.action == "rewrap"]:
+        if rewrap := [tenant for tenant, due in pending if due.action == "rewrap"]:
             self.rewrap(rewrap, "due")
-        rotate = [(tenant, Request(due.reason[:200])) for tenant, due in found if due.action == "rotate"]
+        rotate = [(tenant, Request(due.reason[:200])) for tenant, due in pending if due.action == "rotate"]
         self.rotate(rotate)
-        self.reseal([str(tenant.slug) for tenant, due in found if due.action == "reseal"])
-        for tenant, due in found:
+        self.reseal([str(tenant.slug) for tenant, due in pending if due.action == "reseal"])
+        for tenant, due in pending:
             if due.action == "destroy" and due.version is not None:
                 self.destroy(tenant, due.version)
         if not actions or "destroy" in actions:
@@ -241,13 +241,13 @@ def accessed(
         moment = None if since is None else parse_moment(since, datetime.now(UTC))
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from None
-    found = accessed_by(list(logs) or files(context.home.keeper), who, moment)
-    if found.damaged:
-        note(context, f"{found.damaged} lines of the release log could not be read")
+    accesses = accessed_by(list(logs) or files(context.home.keeper), who, moment)
+    if accesses.damaged:
+        note(context, f"{accesses.damaged} lines of the release log could not be read")
     return [
         tenant
         for tenant in tenants
-        if tenant.active and tenant.active.version in found.versions.get(tenant.id, ())
+        if tenant.active and tenant.active.version in accesses.versions.get(tenant.id, ())
     ]
 
 

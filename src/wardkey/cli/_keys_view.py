@@ -41,13 +41,13 @@ def tenant_facts(tenant: TenantKeys, due: Sequence[Due]) -> dict[str, Any]:
         "kek_age_days": None if active is None else _days(kek_in_use_since(tenant.keys)),
         "old_versions": [f"{key.version} {key.state}" for key in old],
         "fields": tenant.fields,
-        "due": [f"{found.action}: {found.reason}" for found in due],
+        "due": [f"{step.action}: {step.reason}" for step in due],
     }
 
 
 def key_facts(tenant: TenantKeys, counted: dict[int | None, int] | None) -> list[dict[str, Any]]:
     """Return a line for each version; ``counted``: values under each."""
-    found = [
+    keys = [
         {
             "version": key.version,
             "state": key.state,
@@ -66,7 +66,7 @@ def key_facts(tenant: TenantKeys, counted: dict[int | None, int] | None) -> list
     ]
     known = {key.version for key in tenant.keys}
     unknown = sum(fields for version, fields in (counted or {}).items() if version not in known)
-    return [*found, {"version": None, "state": "unknown", "fields": unknown}] if unknown else found
+    return [*keys, {"version": None, "state": "unknown", "fields": unknown}] if unknown else keys
 
 
 def show_status(facts: dict[str, Any]) -> None:

@@ -76,8 +76,8 @@ def list_(context: Context) -> None:
 
 
 def _tables(connection: Any) -> list[dict[str, Any]]:
-    found = connection.execute(
+    rows = connection.execute(
         "select relation::text, 'protected', sealed::text[] from ward.models"
         " union all select relation::text, 'shared', '{}' from ward_internal.shares order by 1"
     ).fetchall()
-    return [{"table": name, "kind": kind, "sealed": sealed} for name, kind, sealed in found]
+    return [{"table": name, "kind": kind, "sealed": sealed} for name, kind, sealed in rows]

@@ -72,8 +72,8 @@ def append_line(descriptor: int, line: bytes) -> None:
 
 def _open(path: Path, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022:
         return descriptor
     os.close(descriptor)
     raise ServiceError(f"{path} is no regular file, belongs to another user or is open to others")

@@ -58,15 +58,15 @@ def read_guarded(path: Path, *, secret: bool, limit: int | None = MAX_LENGTH) ->
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise UnsafeFileError(f"{path} is not a regular file")
         trusted = {0, os.geteuid()}
         if os.geteuid() == 0:  # the operator, looking after the keeper's directory
             trusted.add(path.parent.stat().st_uid)
-        if found.st_uid not in trusted:
+        if status.st_uid not in trusted:
             raise UnsafeFileError(f"{path} belongs to another user; mend it with: chown")
-        if found.st_mode & (0o077 if secret else 0o022):
+        if status.st_mode & (0o077 if secret else 0o022):
             raise UnsafeFileError(f"{path} is open to other users; mend it with: chmod 600")
         return file.read(limit)
 

@@ -37,6 +37,6 @@ class StatusFile:
     def read(path: Path) -> dict[str, Any] | None:
         """Return what was told last, None when there is nothing."""
         with suppress(OSError, ValueError):
-            found = json.loads(path.read_text())
-            return found if isinstance(found, dict) else None
+            facts = json.loads(path.read_text())
+            return facts if isinstance(facts, dict) else None
         return None

@@ -145,6 +145,6 @@ class Supervision:
 
 def _read(file: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads(file.read_text())
-        return found if isinstance(found, dict) else {}
+        facts = json.loads(file.read_text())
+        return facts if isinstance(facts, dict) else {}
     return {}

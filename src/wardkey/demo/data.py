@@ -139,12 +139,12 @@ def _somebody_else(row: dict[str, str], number: int, seed: int) -> dict[str, str
 def _names(kind: str) -> list[str]:
     """Return the family names, or the given names of a gender."""
     rows = [person.row for person in _people()]
-    found = {
+    names = {
         row["family"] if kind == "family" else row["given"]
         for row in rows
         if kind in ("family", row["gender"])
     }
-    return sorted(found)
+    return sorted(names)
 
 
 @cache

@@ -98,9 +98,9 @@ def counts(admin: Connection, ward: Ward) -> dict[str, int]:
         )
         for table in data.COLUMNS
     )
-    found = dict(admin.execute(query).fetchall())
+    rows = dict(admin.execute(query).fetchall())
     admin.commit()
-    return found
+    return rows
 
 
 def fill(wards: Sequence[tuple[int, Ward]], patients: int, progress: Progress) -> int:

@@ -68,42 +68,42 @@ class Show:
                 f"{len(clinics.counts) - clinics.created} clinics were there already and are as they were."
             )
 
-    def views(self, query: str, found: list[View]) -> None:
+    def views(self, query: str, views: list[View]) -> None:
         self._heading("One query, as each clinic")
         self._console.print(Text(query, style="cyan"))
         self._console.print()
-        self._console.print(Columns([_view(view) for view in found], padding=(0, 3)))
+        self._console.print(Columns([_view(view) for view in views], padding=(0, 3)))
 
-    def disk(self, found: OnDisk) -> None:
+    def disk(self, disk: OnDisk) -> None:
         self._heading("The same rows as they lie on disk")
-        table = _table("column", f"{found.face}, with a token", f"{found.leaf}, as superuser")
-        for plain, stored in zip(found.plain, found.stored, strict=True):
-            for name, value, bytes_ in zip(found.columns, plain, stored, strict=True):
+        table = _table("column", f"{disk.face}, with a token", f"{disk.leaf}, as superuser")
+        for plain, stored in zip(disk.plain, disk.stored, strict=True):
+            for name, value, bytes_ in zip(disk.columns, plain, stored, strict=True):
                 table.add_row(name, value, _short(bytes_) if bytes_ != value else Text(bytes_, style="dim"))
             table.add_section()
         self._console.print(table)
-        self._say(f"Searched the table's file, {found.file_bytes:,} bytes, for this clinic's own values:")
-        for name, (values, there) in found.searched.items():
+        self._say(f"Searched the table's file, {disk.file_bytes:,} bytes, for this clinic's own values:")
+        for name, (values, there) in disk.searched.items():
             self._say(f"  {name:<8} {there:>4} of {values:,} found")
         self._say(
             "mrn is not sealed, so that patients can be found by it: the search does find what is there."
         )
 
-    def attacks(self, attacker: str, victim: str, found: list[Outcome]) -> None:
-        self._heading(f"{len(found)} attacks: {attacker} wants to know about {victim}")
-        for number, outcome in enumerate(found, 1):
+    def attacks(self, attacker: str, victim: str, outcomes: list[Outcome]) -> None:
+        self._heading(f"{len(outcomes)} attacks: {attacker} wants to know about {victim}")
+        for number, outcome in enumerate(outcomes, 1):
             verdict = Text("held", style="bold green") if outcome.held else Text("NOT HELD", style="bold red")
             self._console.print(Text(f"{number:>2}  {outcome.attack:<66} ").append_text(verdict))
             self._below(outcome.tried, "cyan")
             self._below(outcome.got)
         self._console.print()
-        held = sum(outcome.held for outcome in found)
-        self._say(f"{held} of {len(found)} held. Each verdict is drawn from what came back just now.")
+        held = sum(outcome.held for outcome in outcomes)
+        self._say(f"{held} of {len(outcomes)} held. Each verdict is drawn from what came back just now.")
 
-    def costs(self, found: list[Cost]) -> None:
+    def costs(self, costs: list[Cost]) -> None:
         self._heading("What it costs, against plain tables, measured just now")
         table = _table("median of", "plain", "sealed", "more", "ratio")
-        for one in found:
+        for one in costs:
             figures = (f"{value:.2f} {one.unit}" for value in (one.plain, one.sealed, one.more))
             table.add_row(one.what, *figures, f"{one.ratio:.1f}×")
         for column in table.columns[1:]:

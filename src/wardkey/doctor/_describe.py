@@ -33,19 +33,19 @@ def describe(
 ) -> dict[int, Parts]:
     """Return the parts of each relation. ``rename`` puts placeholders for what differs and may."""
     array = "'{" + ",".join(map(str, relations)) + "}'::oid[]"
-    found: dict[int, Parts] = defaultdict(dict)
+    described: dict[int, Parts] = defaultdict(dict)
     for oid, kind, name, definition, creation, removal, alias in server.rows(
         read("describe").replace("@relations", array)
     ):
         part = Part(rename(oid, definition), creation and rename(oid, creation), removal, alias)
-        found[oid][kind, rename(oid, name)] = part
-    return found
+        described[oid][kind, rename(oid, name)] = part
+    return described
 
 
 def compare(
     label: str,
     expected: Mapping[tuple[str, str], Part],
-    found: Mapping[tuple[str, str], Part],
+    actual: Mapping[tuple[str, str], Part],
     mend: Callable[[str], str] = lambda creation: creation,
     otherwise: str | None = None,
 ) -> Iterator[Problem]:
@@ -53,8 +53,8 @@ def compare(
 
     ``mend`` puts the names of what was found for placeholders; ``otherwise`` mends what no statement makes.
     """
-    for key in sorted(expected.keys() | found.keys()):
-        wanted, there = expected.get(key), found.get(key)
+    for key in sorted(expected.keys() | actual.keys()):
+        wanted, there = expected.get(key), actual.get(key)
         if wanted == there or (wanted and there and wanted.definition == there.definition):
             continue
         kind, name = key

@@ -66,8 +66,8 @@ def _functions(server: Server) -> Iterator[Problem]:
         if oid not in known:
             continue  # others-alone
         one = wanted[known[oid]]
-        found = dict(zip(_ATTRIBUTES, facts, strict=True))
-        changed = [key for key in _ATTRIBUTES if _plain(found[key]) != _plain(one[key])]
+        actual = dict(zip(_ATTRIBUTES, facts, strict=True))
+        changed = [key for key in _ATTRIBUTES if _plain(actual[key]) != _plain(one[key])]
         if one["body"] is not None and hashlib.sha256(body.encode()).hexdigest() != one["body"]:
             changed.append("body")
         if changed or not plain:
@@ -104,10 +104,10 @@ def _grants(server: Server) -> Iterator[Problem]:
     names = {name for kind, name, *_ in grants if kind not in ("schema", "parameter")}
     resolved = dict(server.rows(_RESOLVED, list(names)))
     wanted = {(kind, resolved.get(name) or name, *rest) for kind, name, *rest in grants}
-    found = {tuple(row) for row in server.rows(_query("grants"))}
-    for kind, name, role, privilege in sorted(found - wanted):
+    actual = {tuple(row) for row in server.rows(_query("grants"))}
+    for kind, name, role, privilege in sorted(actual - wanted):
         yield Problem(f"{kind} {name}", f"{role} has {privilege}", _revoke(kind, name, role, privilege))
-    for kind, name, role, privilege in sorted(wanted - found):
+    for kind, name, role, privilege in sorted(wanted - actual):
         # PostgreSQL's own objects are not among those found
         test = f"select has_{kind}_privilege(%s, %s, %s)"
         if name.startswith("ward") or not server.value(test, role, name, privilege):
@@ -139,10 +139,10 @@ def _relations(server: Server) -> Iterator[Problem]:
     copies = dict(server.rows(_COPIES.format("rel", "class")))
     made = describe(server, copies, lambda oid, text: _COPY.sub(r"\1.\2", text))
     expected = {_COPY.sub(r"\1.\2", copies[oid]): _own(parts) for oid, parts in made.items()}
-    found = describe(server, [oid for oid, _ in there.values()])
+    actual = describe(server, [oid for oid, _ in there.values()])
     for name in expected.keys() | views.keys():
         if name in there and name in expected:
-            parts = _own(found[there[name][0]])
+            parts = _own(actual[there[name][0]])
             yield from compare(name, expected[name], parts, otherwise=views.get(name))
         elif name in views:
             yield Problem(name, "is missing", f"{views[name]}; alter extension wardkey add view {name};")
@@ -179,7 +179,7 @@ def _sql_functions(server: Server) -> Iterator[Problem]:
 
 def _event_triggers(server: Server) -> Iterator[Problem]:
     maker = server.value("select pg_get_userbyid(extowner) from pg_extension where extname = 'wardkey'")
-    found = {name: facts for name, *facts in server.rows(_query("event_triggers"))}
+    actual = {name: facts for name, *facts in server.rows(_query("event_triggers"))}
     for name, (event, tags, function) in _manifest()["event_triggers"].items():
         this = f"event trigger {name}"
         when = f" when tag in ({', '.join(map(repr, tags))})" if tags else ""
@@ -187,10 +187,10 @@ def _event_triggers(server: Server) -> Iterator[Problem]:
             f"create {this} on {event}{when} execute function {function}(); alter {this} enable always;"
             f" alter extension wardkey add {this};"
         )
-        if name not in found:
+        if name not in actual:
             yield Problem(this, "is missing", made)
             continue
-        *facts, is_always, owned, extension = found[name]
+        *facts, is_always, owned, extension = actual[name]
         if facts != [event, tags, function]:
             leave = f"alter extension {extension} drop {this}; " if extension else ""
             yield Problem(this, "was changed", f"{leave}drop {this}; {made}")

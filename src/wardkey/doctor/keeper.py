@@ -69,15 +69,15 @@ def _private(server: Server) -> Iterator[Problem]:
     for top in (server.home.keeper, server.home.orchestrator, server.home.issuer):
         for path in (top, *top.rglob("*")):  # nothing, where it is not ours to see, which is as it should be
             try:
-                found = path.lstat()
+                status = path.lstat()
             except OSError:
                 continue
-            if stat.S_ISLNK(found.st_mode):
+            if stat.S_ISLNK(status.st_mode):
                 yield Problem(
                     str(path), "is a symbolic link: what it leads to others may change", f"rm {path}"
                 )
-            elif found.st_mode & 0o077 and not path.name.endswith("-ca.pem"):
-                mode = stat.S_IMODE(found.st_mode)
+            elif status.st_mode & 0o077 and not path.name.endswith("-ca.pem"):
+                mode = stat.S_IMODE(status.st_mode)
                 yield Problem(str(path), f"others may open it: mode {mode:04o}", f"chmod go= {path}")
 
 
@@ -135,11 +135,11 @@ def _issuers(server: Server) -> Iterator[Problem]:
         if entry["database"] and entry["keeper"]:
             continue
         if entry["database"]:
-            found = "the keeper does not trust it, or trusts other keys: its tokens log in and get no key"
+            text = "the keeper does not trust it, or trusts other keys: its tokens log in and get no key"
             again = (
                 f"wardkey issuer add --issuer {name} --audience {entry['document']['audience']} --jwks-url …"
             )
-            yield Problem(f"issuer {name}", found, "wardkey up" if name == embedded else again)
+            yield Problem(f"issuer {name}", text, "wardkey up" if name == embedded else again)
         else:
             yield Problem(
                 f"issuer {name}",

@@ -45,8 +45,8 @@ def _known(server: Server) -> dict[str, Any]:
 
 def _here(server: Server) -> dict[str, Any] | None:
     """Return what is remembered of this database."""
-    found: dict[str, Any] | None = _known(server).get(server.value(_WHICH))
-    return found
+    known: dict[str, Any] | None = _known(server).get(server.value(_WHICH))
+    return known
 
 
 def _rows(server: Server) -> dict[str, list[Any]]:
@@ -85,8 +85,8 @@ def _powers(server: Server) -> Iterator[Problem]:
 def _registry(server: Server) -> Iterator[Problem]:
     if (known := _here(server)) is None:
         return
-    for _, name, found in _unaccounted(server, known, _rows(server)):
-        yield Problem(name, f"{found}, and no event since {known['at']} accounts for it", _ACCEPT)
+    for _, name, change in _unaccounted(server, known, _rows(server)):
+        yield Problem(name, f"{change}, and no event since {known['at']} accounts for it", _ACCEPT)
 
 
 def remember(server: Server, *, accept: bool = False) -> None:

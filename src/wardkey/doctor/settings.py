@@ -104,9 +104,9 @@ def _authentication(server: Server) -> Iterator[Problem]:
     )
     for line, method, kind, error, file in rows:
         if error is not None or method in _WEAK_METHODS:
-            found = "cannot be read" if error is not None else f"{kind}, {method}: {_WEAK_METHODS[method]}"
+            text = "cannot be read" if error is not None else f"{kind}, {method}: {_WEAK_METHODS[method]}"
             yield Problem(
-                f"{file}:{line}", found, "use scram-sha-256 in that line, then: select pg_reload_conf();"
+                f"{file}:{line}", text, "use scram-sha-256 in that line, then: select pg_reload_conf();"
             )
 
 

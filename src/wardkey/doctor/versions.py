@@ -78,11 +78,11 @@ def _pgbouncer(server: Server) -> Iterator[Problem]:
     said = subprocess.run(
         [program, "--version"], capture_output=True, text=True, check=False, timeout=10
     ).stdout
-    found = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
-    if found and tuple(map(int, found.groups())) < _PGBOUNCER:
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+    if match and tuple(map(int, match.groups())) < _PGBOUNCER:
         least = ".".join(map(str, _PGBOUNCER))
         yield Problem(
-            f"PgBouncer {found[0]} on this host", _PGBOUNCER_HOLE, f"install PgBouncer {least} or later"
+            f"PgBouncer {match[0]} on this host", _PGBOUNCER_HOLE, f"install PgBouncer {least} or later"
         )
 
 

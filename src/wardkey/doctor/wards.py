@@ -86,11 +86,11 @@ def _unchanged(server: Server) -> Iterator[Problem]:
     for number, (_, name, oid, *_) in enumerate(models):
         ward_of[oid] = parents
         parents.relations[oid] = (name, f"{_COPY}{number}")
-    found = describe(server, ward_of, lambda oid, text: ward_of[oid].renamed(oid, text))
+    actual = describe(server, ward_of, lambda oid, text: ward_of[oid].renamed(oid, text))
     for ward in (parents, *wards, logs):
         for oid, (name, label) in ward.relations.items():
             if label in expected:
-                yield from compare(name, expected[label], found[oid], _mend(ward, name), ward.repair)
+                yield from compare(name, expected[label], actual[oid], _mend(ward, name), ward.repair)
             else:
                 yield Problem(name, "is additional", f"alter table {name} set schema public;")
         missing = expected.keys() - {label for _, label in ward.relations.values()}

@@ -32,8 +32,8 @@ def tenant_id(connection: Connection[Any], slug: str) -> UUID:
     row = connection.execute("select id from ward.tenants where slug = %s", [slug]).fetchone()
     if row is None:
         raise UnknownTenant("no such tenant", "list them: wardkey tenant list")
-    found: UUID = row[0]
-    return found
+    tenant: UUID = row[0]
+    return tenant
 
 
 def register(connection: Connection[Any] | None, keeper: Path | None, document: Mapping[str, Any]) -> None:

@@ -51,8 +51,8 @@ class Result:
 
 def revisions() -> list[tuple[str, str]]:
     """Return the revisions, oldest first, each with its first line of text."""
-    found = ScriptDirectory.from_config(_config()).walk_revisions()
-    return [(revision.revision, revision.doc.splitlines()[0]) for revision in found][::-1]
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [(revision.revision, revision.doc.splitlines()[0]) for revision in scripts][::-1]
 
 
 def current(dsn: str) -> str | None:

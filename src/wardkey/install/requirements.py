@@ -185,11 +185,11 @@ def _journal(connection: Connection) -> Iterator[Finding]:
         " from ward_internal.settings where name = 'audit_slot') as s"
         " left join pg_replication_slots as r on r.slot_name = s.slot and r.database = current_database()",
     )
-    found = "yes" if active else "no scribe has worked here" if slot is None else "nobody reads the slot"
+    state = "yes" if active else "no scribe has worked here" if slot is None else "nobody reads the slot"
     yield Finding(
         "reads are journalled",
         bool(active),
-        found if slot is None or present else f"replication slot {slot} is missing",
+        state if slot is None or present else f"replication slot {slot} is missing",
         "keep running, as an OS user of its own (its uid in the keeper's --scribe-uid):"
         " wardkey scribe run --dsn …",
     )

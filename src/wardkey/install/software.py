@@ -31,12 +31,12 @@ class Software:
     @classmethod
     def newest(cls) -> Software:
         """Return the newest installation that will do. Raises MissingSoftware with the mending command."""
-        found = [software for bindir in _bindirs() if (software := cls.at(bindir))]
-        usable = [software for software in found if software.has_plpython]
+        installed = [software for bindir in _bindirs() if (software := cls.at(bindir))]
+        usable = [software for software in installed if software.has_plpython]
         if usable:
             return max(usable, key=lambda software: software.major)
-        if found:
-            major = max(software.major for software in found)
+        if installed:
+            major = max(software.major for software in installed)
             raise MissingSoftware(
                 f"PostgreSQL {major} is here, PL/Python is not",
                 f"apt-get install postgresql-plpython3-{major}",
@@ -99,8 +99,8 @@ def _bindirs() -> Iterator[Path]:
         return
     yield from Path("/usr/lib/postgresql").glob("*/bin")
     yield from Path("/usr").glob("pgsql-*/bin")
-    if found := shutil.which("pg_config"):
-        yield Path(run([found, "--bindir"], "pg_config failed").strip())
+    if program := shutil.which("pg_config"):
+        yield Path(run([program, "--bindir"], "pg_config failed").strip())
 
 
 def _content(file: Path) -> bytes | None:

@@ -140,10 +140,10 @@ def _ttl(text: str) -> float:
 def _lock(directory: Path) -> int:
     """Return a descriptor that holds the directory's lock until it is closed or the process dies."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = directory.stat()
-    if found.st_uid != os.geteuid():
+    status = directory.stat()
+    if status.st_uid != os.geteuid():
         raise ServiceError(f"{directory} belongs to another user")
-    if found.st_mode & 0o077:
+    if status.st_mode & 0o077:
         raise ServiceError(f"{directory} is open to other users; mend it with: chmod 700 {directory}")
     descriptor = os.open(
         directory / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600

@@ -84,9 +84,9 @@ class ReleaseLog:
         descriptor = open_to_append(self._path)
         try:
             append_line(descriptor, data)
-            found = os.fstat(descriptor)
+            status = os.fstat(descriptor)
             with self._lock:
-                kept = self._unflushed.setdefault((found.st_dev, found.st_ino), descriptor)
+                kept = self._unflushed.setdefault((status.st_dev, status.st_ino), descriptor)
         except BaseException:
             os.close(descriptor)
             raise

@@ -131,7 +131,7 @@ def locked(path: Path) -> Iterator[None]:
 def identity_of(path: Path) -> tuple[int, ...] | None:
     """Return what is another as soon as the file was replaced or changed, None when there is no file."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -46,12 +46,12 @@ class Checked:
 
 def schemes_in_use(connection: Connection) -> dict[str, int]:
     """Return how many data keys are wrapped in KMSes of each scheme."""
-    found = connection.execute(
+    rows = connection.execute(
         "select split_part(kek, ':', 1), count(*) from ward_internal.tenant_keys"
         " where wrapped is not null and kek <> %s group by 1 order by 1",
         [_MASTER],
     )
-    return dict(found.fetchall())
+    return dict(rows.fetchall())
 
 
 def check(connection: Connection, keks: Keks, socket: Path, slug: str | None = None) -> Iterator[Checked]:

@@ -80,21 +80,21 @@ class Due:
 
 def due(tenant: TenantKeys, policy: Policy, now: datetime) -> list[Due]:
     """Return what is due, in the order in which to do it: a new data key is then under a new KEK at once."""
-    found: list[Due] = []
+    pending: list[Due] = []
     active = tenant.active
     if active and tenant.mode != "derived" and now - kek_in_use_since(tenant.keys) >= policy.kek_cryptoperiod:
-        found.append(Due("rewrap", f"the KEK is older than {policy.kek_cryptoperiod.days} days"))
+        pending.append(Due("rewrap", f"the KEK is older than {policy.kek_cryptoperiod.days} days"))
     if tenant.is_rotating:
         if not tenant.paused:
-            found.append(Due("reseal", "a rotation is not finished"))
+            pending.append(Due("reseal", "a rotation is not finished"))
     elif active and (reason := _why_rotate(tenant, active, policy, now)):
-        found.append(Due("rotate", reason, active.version))
-    found += [
+        pending.append(Due("rotate", reason, active.version))
+    pending += [
         Due("destroy", f"retired for {policy.grace.days} days", key.version)
         for key in destroyable(tenant.keys, policy, now)
         if not tenant.held
     ]
-    return found
+    return pending
 
 
 def destroyable(keys: Sequence[Key], policy: Policy, now: datetime) -> list[Key]:

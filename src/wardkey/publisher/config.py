@@ -69,17 +69,17 @@ def parse_properties(text: str) -> dict[str, str]:
 
     Raises PublisherError, which names the line and no value.
     """
-    found: dict[str, str] = {}
+    properties: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not _NAME.fullmatch(name) or name in found:
+        if not equals or not _NAME.fullmatch(name) or name in properties:
             raise PublisherError(
                 f"line {number} of the configuration is not a property", "name=value, each name once"
             )
-        found[name] = value
-    return found
+        properties[name] = value
+    return properties
 
 
 def read(path: Path) -> Configuration | None:

@@ -50,13 +50,13 @@ class Certificate:
             document = json.loads(data)
             if not isinstance(document, dict) or document.keys() != _MEMBERS:
                 raise BadCertificate("not a certificate of destruction")
-            found = cls.from_document(document)
-            intact = found.to_bytes() == data
+            certificate = cls.from_document(document)
+            intact = certificate.to_bytes() == data
         except (ValueError, TypeError, RecursionError):
             raise BadCertificate("not a certificate of destruction, or damaged") from None
         if not intact:
             raise BadCertificate("the file was changed: it is not in the form certificates are written in")
-        return found
+        return certificate
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Certificate:

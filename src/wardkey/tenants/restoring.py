@@ -116,7 +116,7 @@ class _Archive:
             line for line in self.lines if any(f" TABLE ATTACH {schema} {leaf}" in line for leaf in leaves)
         ]
         with self.script(attached) as script:
-            owners = {found[2].decode() for line in script if (found := _BOUND.search(line))}
+            owners = {match[2].decode() for line in script if (match := _BOUND.search(line))}
         if owners - {str(tenant)}:
             raise _of_another()
         if not leaves:
@@ -352,8 +352,8 @@ def _check_keys(connection: Connection, tenant: UUID, slug: str) -> None:
         select distinct v.version, k.state from ward.key_rows(%s) as v
         left join ward_internal.tenant_keys as k on k.tenant_id = %s and k.version = v.version
         where k.state is null or k.state not in ('active', 'decrypt-only')"""
-    found = connection.execute(query, [slug, tenant]).fetchall()
-    for version, state in found:
+    keys = connection.execute(query, [slug, tenant]).fetchall()
+    for version, state in keys:
         if state == "retired":
             raise RestoreRefused(
                 f"values of the dump need version {version} of the key, which is retired",
