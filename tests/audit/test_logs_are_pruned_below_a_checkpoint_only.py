@@ -105,7 +105,7 @@ def test_old_months_go_and_the_log_goes_on_from_a_checkpoint(log: Filled) -> Non
 def test_the_doctor_sees_what_nobody_prunes(database: Database, log: Filled) -> None:
     (check,) = [each for theme in checks().values() for each in theme if each.name == "logs-pruned"]
     (problem,) = check.run("", Server(log.connection, database.cluster.home)).problems
-    assert "acme" in problem.object and "2018-05" in problem.found and "prune --all" in problem.mend
+    assert "acme" in problem.object and "2018-05" in problem.detail and "prune --all" in problem.fix
     retention.prune(log.connection, log.tenant)
     assert not check.run("", Server(log.connection, database.cluster.home)).problems
 

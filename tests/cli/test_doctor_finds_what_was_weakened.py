@@ -1,4 +1,4 @@
-"""Each check finds its own weakness and no other check does; what it names as the mend heals it.
+"""Each check finds its own weakness and no other check does; what it names as the fix heals it.
 
 Everything happens in one transaction that is rolled back, so that no other test meets a weakened cluster.
 """
@@ -159,7 +159,7 @@ BY_HAND = {
     "shredding-finished",
     "passwords-scram",
 }
-"""Checks whose mend is not a statement to run as it stands."""
+"""Checks whose fix is not a statement to run as it stands."""
 
 ELSEWHERE = {
     "logs-pruned",
@@ -240,10 +240,10 @@ def test_weakness_is_found_and_mended(
     connection.execute(weaken.format(ward=ward, slug=ward.removeprefix("tenant_"), database=database.name))
     found = findings(connection, cluster)
     assert check in found and (also is ANY or set(found) == {check} | also)
-    assert not any(problem.found.startswith("could not") for problem in found[check])
+    assert not any(problem.detail.startswith("could not") for problem in found[check])
     if check in BY_HAND:
         return
     for problem in found[check]:
-        assert problem.mend is not None
-        connection.execute(problem.mend)
+        assert problem.fix is not None
+        connection.execute(problem.fix)
     assert check not in findings(connection, cluster)

@@ -43,18 +43,18 @@ def test_what_ails_the_scribe_is_named(home: Cluster) -> None:
         ).fetchone():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert [problem.found for problem in look(home)["scribe-at-work"]] == [
+        assert [problem.detail for problem in look(home)["scribe-at-work"]] == [
             "nobody reads it: nothing is sealed, and WAL is kept"
         ]
         assert not home.status().running
         connection.execute("select pg_drop_replication_slot('wardkey_audit')")
-        assert "missing" in look(home)["scribe-at-work"][0].found
+        assert "missing" in look(home)["scribe-at-work"][0].detail
         connection.execute("delete from ward_internal.settings where name = 'audit_slot'")
         (problem,) = look(home)["scribe-required"]
         home.start()
         assert home.status().running and look(home) == {}
-        assert problem.mend
-        connection.execute(problem.mend)
+        assert problem.fix
+        connection.execute(problem.fix)
         connection.execute("alter system set max_slot_wal_keep_size = '64MB'")
         connection.execute("select pg_reload_conf()")
         time.sleep(0.5)
@@ -65,9 +65,9 @@ def test_what_ails_the_scribe_is_named(home: Cluster) -> None:
         connection.execute("create temporary table kept as select * from ward_internal.audit_checkpoints")
         connection.execute("delete from ward_internal.audit_checkpoints")
         (problem,) = look(home)["checkpoints-verify"]
-        assert "the keeper has signed" in problem.found and "its end was cut off" in problem.found
+        assert "the keeper has signed" in problem.detail and "its end was cut off" in problem.detail
         connection.execute("insert into ward_internal.audit_checkpoints table kept")
         connection.execute("update ward_internal.audit_checkpoints set signature = sha512('')")
-    assert "tampered" in look(home)["checkpoints-verify"][0].found
+    assert "tampered" in look(home)["checkpoints-verify"][0].detail
     home.stop()
     assert home.scribe.process is None

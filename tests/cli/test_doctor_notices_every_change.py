@@ -1,7 +1,7 @@
-"""Whatever is added to, taken from or changed in objects of wardkey is found, with what mends it.
+"""Whatever is added to, taken from or changed in objects of wardkey is found, with what fixes it.
 
 Changes are made from the catalog: of each kind to every object it can be made to, all in one transaction. The
-doctor has to name each of these objects, and its mends leave nothing to be found.
+doctor has to name each of these objects, and its fixes leave nothing to be found.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHANGES = {
     kind: query.strip().removesuffix(";") for kind, query in zip(_PARTS[::2], _PARTS[1::2], strict=True)
 }
 BY_HAND = {"table dropped", "constraint dropped"}
-"""Where not every mend is a statement, or none runs: without the key of models no DDL does."""
+"""Where not every fix is a statement, or none runs: without the key of models no DDL does."""
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +87,13 @@ def change(connection: psycopg.Connection, query: str) -> list[tuple[str, str]]:
     return made
 
 
-def mend(connection: psycopg.Connection, problems: list[Problem]) -> None:
+def fix(connection: psycopg.Connection, problems: list[Problem]) -> None:
     for problem in problems:
         try:
             with connection.transaction():
-                connection.execute(problem.mend or "")
+                connection.execute(problem.fix or "")
         except psycopg.Error:
-            continue  # an earlier one mended this too
+            continue  # an earlier one fixed this too
 
 
 @pytest.mark.parametrize("kind", CHANGES)
@@ -103,13 +103,13 @@ def test_change_is_found_and_mended(
     made = change(connection, (OURS + CHANGES[kind]).replace("@ward", ill[1]))
     assert made
     problems = look(connection)
-    text = "\n".join(f"{p.object} {p.found} {p.mend}" for p in problems)
+    text = "\n".join(f"{p.object} {p.detail} {p.fix}" for p in problems)
     missed = [(name, statement) for name, statement in made if name not in text]
     assert not missed
     if kind in BY_HAND:
         return
-    for _ in range(3):  # one mend may have to wait for another
-        mend(connection, problems)
+    for _ in range(3):  # one fix may have to wait for another
+        fix(connection, problems)
         if not (problems := look(connection)):
             break
     assert not problems
@@ -132,7 +132,7 @@ def test_every_function_is_known(
     there = {problem.object.replace(" ", "") for problem in problems}
     assert len(there) >= len(made)
     for _ in range(5):  # functions first, then what they are needed for
-        mend(connection, problems)
+        fix(connection, problems)
         if not (problems := look(connection, "extension")):
             break
     assert not problems
@@ -160,7 +160,7 @@ def test_attributes_of_functions_are_known(
         connection.execute(f"alter function {name} {attribute}")
     problems = look(connection, "extension")
     assert {problem.object for problem in problems} == set(names)
-    mend(connection, problems)
+    fix(connection, problems)
     assert not look(connection, "extension")
 
 

@@ -52,14 +52,14 @@ def look(check: str | Check, database: Database, home: Home | None = None) -> tu
     with database.admin() as connection:
         finding = check.run("", Server(connection, home))
     assert finding.outcome == (check.severity if finding.problems else "ok")
-    assert not any(problem.found.startswith("could not") for problem in finding.problems)
+    assert not any(problem.detail.startswith("could not") for problem in finding.problems)
     return finding.problems
 
 
-def mend(database: Database, problem: Problem) -> None:
-    assert problem.mend is not None
+def fix(database: Database, problem: Problem) -> None:
+    assert problem.fix is not None
     with database.admin() as connection:
-        for statement in problem.mend.split(";"):
+        for statement in problem.fix.split(";"):
             if statement.strip():
                 connection.execute(statement)
 
@@ -96,7 +96,7 @@ def test_leaking_setting_is_found_and_mended(name: str, ill: Database) -> None:
         connection.execute(f"alter database {ill.name} set {name} = '{LEAKS[name]}'")
     (problem,) = look("log-keeps-quiet", ill)
     assert problem.object == f"setting {name}"
-    mend(ill, problem)
+    fix(ill, problem)
     assert look("log-keeps-quiet", ill) == ()
 
 
@@ -112,7 +112,7 @@ def test_other_setting_is_found_and_mended(check: str, setting: str, value: str,
     with ill.admin() as connection:
         connection.execute(f"alter database {ill.name} set {setting} = '{value}'")
     (problem,) = look(check, ill)
-    mend(ill, problem)
+    fix(ill, problem)
     assert look(check, ill) == ()
 
 
@@ -123,8 +123,8 @@ def test_keeper_socket_that_everybody_reaches(cluster: Cluster, ill: Database) -
     path.chmod(mode | 0o006)
     try:
         (problem,) = look("keeper-socket", ill)
-        assert problem.mend is not None
-        subprocess.run(problem.mend, shell=True, check=True)
+        assert problem.fix is not None
+        subprocess.run(problem.fix, shell=True, check=True)
         assert look("keeper-socket", ill) == ()
     finally:
         path.chmod(mode)
@@ -136,8 +136,8 @@ def test_keeper_directory_that_others_open(cluster: Cluster, ill: Database) -> N
     directory.chmod(0o755)
     try:
         (problem,) = look("keeper-private", ill, cluster.home)
-        assert problem.mend is not None
-        subprocess.run(problem.mend, shell=True, check=True)
+        assert problem.fix is not None
+        subprocess.run(problem.fix, shell=True, check=True)
         assert look("keeper-private", ill, cluster.home) == ()
     finally:
         directory.chmod(0o700)
@@ -153,8 +153,8 @@ def test_kms_file_that_others_may_change(cluster: Cluster, ill: Database) -> Non
         (problem,) = look("kms-files", ill, cluster.home)
         assert problem.object == str(path)
         (problem,) = look("keeper-private", ill, cluster.home)
-        assert problem.mend is not None
-        subprocess.run(problem.mend, shell=True, check=True)
+        assert problem.fix is not None
+        subprocess.run(problem.fix, shell=True, check=True)
         assert look("kms-files", ill, cluster.home) == look("keeper-private", ill, cluster.home) == ()
     finally:
         path.unlink()
@@ -170,7 +170,7 @@ def test_keeper_whose_credential_manages_keks(cluster: Cluster, ill: Database, t
         for admin, found in ((None, "no credential"), (mine, "orchestrator's credential too"), (other, None)):
             use(cluster.home, Choice(uri, credential=mine, admin_credential=admin), tenant)
             problems = look("kms-credentials", ill, cluster.home)
-            assert [found in problem.found for problem in problems] == ([True] if found else [])
+            assert [found in problem.detail for problem in problems] == ([True] if found else [])
     finally:
         forget(cluster.home, tenant)
     assert look("kms-credentials", ill, cluster.home) == ()
@@ -202,7 +202,7 @@ def test_issuer_that_only_the_database_trusts(cluster: Cluster, ill: Database) -
     with ill.admin() as connection:
         connection.execute("select ward.add_issuer(%s)", [Jsonb(document(issuer=name))])
     problems = {problem.object: problem for problem in look("issuers-agree", ill, cluster.home)}
-    assert "wardkey issuer add" in (problems[f"issuer {name}"].mend or "")
+    assert "wardkey issuer add" in (problems[f"issuer {name}"].fix or "")
     with ill.admin() as connection:
         connection.execute("select ward.remove_issuer(%s)", [name])
     assert f"issuer {name}" not in {problem.object for problem in look("issuers-agree", ill, cluster.home)}
@@ -213,7 +213,7 @@ def test_issuer_that_only_the_keeper_trusts(cluster: Cluster, ill: Database) -> 
     with ill.admin() as connection:
         connection.execute("select ward.remove_issuer(%s)", [embedded])
     try:
-        problems = {problem.object: problem.mend for problem in look("issuers-agree", ill, cluster.home)}
+        problems = {problem.object: problem.fix for problem in look("issuers-agree", ill, cluster.home)}
         assert problems[f"issuer {embedded}"] == f"wardkey issuer remove {embedded}"
     finally:
         with ill.admin() as connection:
@@ -269,15 +269,15 @@ def test_server_made_careless(new_home: Callable[[], Home]) -> None:
         if finding["outcome"] in ("warn", "fail")
     }
     assert found.keys() == expected.keys()
-    for check, mend in expected.items():
-        assert mend in found[check][0]["mend"]
+    for check, fix in expected.items():
+        assert fix in found[check][0]["fix"]
     shown = wardkey("doctor", code=4).stdout
     assert "prepared-transactions" in shown
     assert "rollback prepared 'forgotten';" in shown
 
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         for check in ("prepared-transactions", "log-keeps-quiet", "other-databases-closed"):
-            for statement in found[check][0]["mend"].rstrip(";").split(";"):
+            for statement in found[check][0]["fix"].rstrip(";").split(";"):
                 connection.execute(statement)
     cluster.stop()
     pg_checksums[1] = "--enable"

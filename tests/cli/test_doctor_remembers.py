@@ -89,7 +89,7 @@ def test_rows_changed_by_hand_are_found_until_accepted(name: str, server: Server
 def test_rows_deleted_by_hand_are_found(server: Server) -> None:
     server.connection.execute("delete from ward_internal.tenants where slug = 'acme'")
     server.connection.execute("delete from ward_internal.tenant_keys")
-    found = {(problem.object, problem.found.partition(",")[0]) for problem in look(server)}
+    found = {(problem.object, problem.detail.partition(",")[0]) for problem in look(server)}
     assert found >= {("tenant acme", "is gone"), ("key 1 of acme", "is gone"), ("key 1 of globex", "is gone")}
 
 
@@ -97,11 +97,11 @@ def test_rows_deleted_by_hand_are_found(server: Server) -> None:
 def test_new_powers_are_found_until_accepted(power: str, server: Server) -> None:
     server.connection.execute(f"create role wk_mighty {power}")
     (problem,) = look(server)
-    assert (problem.object, power.upper() in problem.found) == ("wk_mighty", True)
+    assert (problem.object, power.upper() in problem.detail) == ("wk_mighty", True)
     remember(server)
     assert look(server) == [problem]
     with server.connection.transaction(force_rollback=True):
-        server.connection.execute(problem.mend or "")
+        server.connection.execute(problem.fix or "")
         assert look(server) == []
     remember(server, accept=True)
     assert look(server) == []

@@ -39,7 +39,7 @@ def missing(output: str) -> list[str]:
 def test_check_changes_nothing(wardkey, bare):
     done = wardkey("--json", "--dsn", bare, "install", "--check", code=1)
     assert missing(done.stdout) == ["extension wardkey"]
-    assert all(finding["mend"] for finding in json.loads(done.stdout) if not finding["ok"])
+    assert all(finding["fix"] for finding in json.loads(done.stdout) if not finding["ok"])
     with psycopg.connect(bare) as connection:
         assert connection.execute("select 1 from pg_extension where extname ~ 'wardkey'").fetchall() == []
 
@@ -47,7 +47,7 @@ def test_check_changes_nothing(wardkey, bare):
 def test_install_creates_the_extension_and_names_the_rest(wardkey, bare, cluster):
     done = wardkey("--json", "--dsn", bare, "install", code=1)
     assert missing(done.stdout) == ["keeper socket", "an issuer of tokens", _JOURNAL]
-    assert all(finding["mend"] for finding in json.loads(done.stdout))
+    assert all(finding["fix"] for finding in json.loads(done.stdout))
     socket = str(cluster.home.keeper_socket)
     done = wardkey("--json", "--dsn", bare, "install", "--keeper-socket", socket, code=1)
     assert missing(done.stdout) == ["an issuer of tokens", _JOURNAL]
@@ -62,7 +62,7 @@ def test_it_fails_while_reads_are_not_journalled(wardkey, cluster, database):
     with database.admin() as admin:
         admin.execute("select ward.set('audit_slot', 'nobody_made_it')")
     (found,) = [finding for finding in json.loads(wardkey(*on, code=1).stdout) if not finding["ok"]]
-    assert "nobody_made_it is missing" in found["found"] and "wardkey scribe run" in found["mend"]
+    assert "nobody_made_it is missing" in found["detail"] and "wardkey scribe run" in found["fix"]
 
 
 def test_settings_that_want_a_restart_are_named_with_their_command(wardkey, new_home):
@@ -74,20 +74,20 @@ def test_settings_that_want_a_restart_are_named_with_their_command(wardkey, new_
             finding["requirement"]: finding
             for finding in json.loads(Wardkey(home.path)("--json", "install", "--check", code=1).stdout)
         }
-        for name, mend in {
+        for name, fix in {
             "wal_level = logical": "alter system set wal_level = logical",
             "max_locks_per_transaction of 256 or more": "alter system set max_locks_per_transaction = 256",
             "max_replication_slots of 1 or more": "alter system set max_replication_slots = 10",
         }.items():
-            assert not found[name]["ok"] and mend in found[name]["mend"], found[name]
-            assert "restart" in found[name]["mend"]
+            assert not found[name]["ok"] and fix in found[name]["fix"], found[name]
+            assert "restart" in found[name]["fix"]
     finally:
         Cluster(home).stop()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs a keeper beside the server's user")
 def test_a_keeper_out_of_reach_is_told_from_one_that_refuses(wardkey, database, cluster):
-    """A socket of another group, and a keeper that does not know the server's OS user, have other mends."""
+    """A socket of another group, and a keeper that does not know the server's OS user, have other fixes."""
 
     def found() -> dict[str, str]:
         socket = ["--keeper-socket", str(keeper.socket)]
@@ -99,10 +99,10 @@ def test_a_keeper_out_of_reach_is_told_from_one_that_refuses(wardkey, database, 
     try:
         keeper.base.chmod(0o711)
         keeper.start()
-        assert found()["found"] == "Permission denied" and "group" in found()["mend"]
+        assert found()["detail"] == "Permission denied" and "group" in found()["fix"]
         keeper.socket.chmod(0o666)
-        assert found()["found"] == "does not know the server's OS user"
-        assert f"--allow-uid {server}" in found()["mend"]
+        assert found()["detail"] == "does not know the server's OS user"
+        assert f"--allow-uid {server}" in found()["fix"]
         keeper.stop()
         keeper.start("--allow-uid", str(server))
         keeper.socket.chmod(0o666)

@@ -35,7 +35,7 @@ def wait_until(holds: Callable[[], object], seconds: float = 30) -> None:
 def found_by_doctor(cluster: Cluster) -> list[str]:
     (check,) = (each for theme in checks().values() for each in theme if each.name == "published")
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
-        return [problem.found for problem in check.run("", Server(connection, cluster.home)).problems]
+        return [problem.detail for problem in check.run("", Server(connection, cluster.home)).problems]
 
 
 def test_home_publishes_as_long_as_it_is_told_to(

@@ -20,7 +20,7 @@ from wardkey.cli import cli
 LONG = "the_longest_slug_that_a_tenant_may_have_by_i"
 _ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 # Statements, commands and DSNs are not broken, so that they can be copied.
-_WHOLE = re.compile(r"^ *(mend: |wardkey |DSN |To keep its data first: )")
+_WHOLE = re.compile(r"^ *(fix: |wardkey |DSN |To keep its data first: )")
 
 
 def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

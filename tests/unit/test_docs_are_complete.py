@@ -72,8 +72,8 @@ def test_every_check_has_a_page_and_every_page_a_check() -> None:
 
 @pytest.mark.parametrize("name", sorted(CHECKS))
 def test_the_page_of_a_check_says_why_and_what_to_do(name: str) -> None:
-    why, mend = re.findall(r"^## .*\n\n((?:.+\n)+)", (ROOT / f"docs/checks/{name}.md").read_text(), re.M)
-    assert len(why) > 60 and len(mend) > 12
+    why, fix = re.findall(r"^## .*\n\n((?:.+\n)+)", (ROOT / f"docs/checks/{name}.md").read_text(), re.M)
+    assert len(why) > 60 and len(fix) > 12
 
 
 def test_the_reference_has_every_function_and_view_of_ward(made: ModuleType) -> None:

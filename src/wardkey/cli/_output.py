@@ -1,7 +1,7 @@
 """Everything the commands print: tables and progress for people, JSON for programs, errors for both.
 
 Facts go to stdout, everything else to stderr. An error is two lines, ``error: …`` and, where something
-mends it, ``hint: …``; with ``--json`` an object with the members ``error``, ``sqlstate`` and ``hint``.
+fixes it, ``hint: …``; with ``--json`` an object with the members ``error``, ``sqlstate`` and ``hint``.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _STYLE = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "red"}
 def doctor(context: Context, verbose: bool, accept: bool, explain: str | None) -> int:
     """Check a live server against every invariant; changes nothing in it.
 
-    For whatever is broken it names the statement or command that mends it. Exit code 4 when something is
+    For whatever is broken it names the statement or command that fixes it. Exit code 4 when something is
     broken (fail) or weaker than it should be (warn). It remembers roles of power and the registry's rows in
     doctor.json of the home: what is new at the next run and in no audit log, it finds until --accept.
     """
@@ -86,8 +86,8 @@ def _show(findings: Sequence[Finding], verbose: bool) -> None:
 
 
 def _lines(problem: Problem) -> list[str]:
-    lines = [wrap(f"       {problem.object}: {problem.found}", 9)[5:]]
-    if problem.mend is None:
+    lines = [wrap(f"       {problem.object}: {problem.detail}", 9)[5:]]
+    if problem.fix is None:
         return lines
-    first, *more = problem.mend.splitlines()
-    return [*lines, f"    mend: {first}{' … (--json shows all of it)' if more else ''}"]
+    first, *more = problem.fix.splitlines()
+    return [*lines, f"    fix: {first}{' … (--json shows all of it)' if more else ''}"]

@@ -22,7 +22,7 @@ def install(context: Context, check: bool, keeper_socket: str | None) -> int:
     """Check and prepare a PostgreSQL server of your own.
 
     Name it with --dsn, as superuser. Creates or updates the extension where the server has its files, then
-    says what is there and, for what is missing, the command that mends it. Exit code 1 while something is
+    says what is there and, for what is missing, the command that fixes it. Exit code 1 while something is
     missing, or reads are not journalled. Safe to repeat.
     """
     from ..install import requirements
@@ -40,6 +40,6 @@ def install(context: Context, check: bool, keeper_socket: str | None) -> int:
 def _show(findings: list[requirements.Finding]) -> None:
     for finding in findings:
         mark = "ok     " if finding.ok else "MISSING"
-        click.echo(f"{mark}  {finding.requirement}: {finding.found}")
+        click.echo(f"{mark}  {finding.requirement}: {finding.detail}")
         if not finding.ok:
-            click.echo(f"         {finding.mend}")
+            click.echo(f"         {finding.fix}")

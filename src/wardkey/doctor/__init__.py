@@ -1,4 +1,4 @@
-"""Checks of a live server against every invariant of the design; each failure comes with what mends it.
+"""Checks of a live server against every invariant of the design; each failure comes with what fixes it.
 
 A check is a query in the ``.sql`` file of its theme, or a function in the module of its theme. ``diagnose``
 runs them all and changes nothing.
@@ -46,7 +46,7 @@ def diagnose(server: Server) -> Iterator[Finding]:
         "requirements",
         "the server has what wardkey needs",
         "fail" if missing else "ok",
-        tuple(Problem(finding.requirement, finding.found, finding.mend) for finding in missing),
+        tuple(Problem(finding.requirement, finding.detail, finding.fix) for finding in missing),
     )
     if all(finding.requirement in _BEARABLE for finding in missing):
         for theme, members in checks().items():

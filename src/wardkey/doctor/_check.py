@@ -49,11 +49,11 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What breaks the invariant: the object, what was found, and the statement or command that mends it."""
+    """What breaks the invariant: the object, in which way, and the statement or command that fixes it."""
 
     object: str
-    found: str
-    mend: str | None = None
+    detail: str
+    fix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """``look`` is a function, or a query for object, found and mend that stands below ``prelude.sql``.
+    """``look`` is a function, or a query for object, detail and fix that stands below ``prelude.sql``.
 
     ``primary``: it looks at what only a primary has, or makes objects to compare with, which are rolled back.
     """

@@ -46,12 +46,12 @@ def compare(
     label: str,
     expected: Mapping[tuple[str, str], Part],
     actual: Mapping[tuple[str, str], Part],
-    mend: Callable[[str], str] = lambda creation: creation,
+    fix: Callable[[str], str] = lambda creation: creation,
     otherwise: str | None = None,
 ) -> Iterator[Problem]:
     """Yield what is missing, changed or additional in ``found``.
 
-    ``mend`` puts the names of what was found for placeholders; ``otherwise`` mends what no statement makes.
+    ``fix`` puts the names of what was found for placeholders; ``otherwise`` fixes what no statement makes.
     """
     for key in sorted(expected.keys() | actual.keys()):
         wanted, there = expected.get(key), actual.get(key)
@@ -64,7 +64,7 @@ def compare(
         elif wanted is not None:
             removal = there.removal if there is not None and kind not in ("column", "privilege") else None
             lacks_column = there is None and kind == "column"
-            creation = mend(wanted.creation) if wanted.creation and not lacks_column else otherwise
+            creation = fix(wanted.creation) if wanted.creation and not lacks_column else otherwise
             statement = "; ".join(filter(None, (removal, creation)))
             yield Problem(
                 label, f"{what} is {'missing' if there is None else 'changed'}", _statement(statement)

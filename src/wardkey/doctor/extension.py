@@ -95,8 +95,8 @@ def _owners(server: Server) -> Iterator[Problem]:
     for kind, oid, name, owner in there:
         proper = owner == wanted[oid] if kind == "function" and oid in wanted else owner in superusers
         if not proper:
-            mend = f"alter {kind} {name} owner to {wanted.get(oid, maker)};"
-            yield Problem(f"{kind} {name}", f"belongs to {owner}", mend)
+            fix = f"alter {kind} {name} owner to {wanted.get(oid, maker)};"
+            yield Problem(f"{kind} {name}", f"belongs to {owner}", fix)
 
 
 def _grants(server: Server) -> Iterator[Problem]:
@@ -210,10 +210,10 @@ def _others(server: Server) -> Iterator[Problem]:
     known = set(_oids(server, "to_regprocedure", _manifest()["functions"]).values())
     there = {signature: oid for oid, signature, *_ in server.rows(_query("functions"))}
     for text, kind, identity in server.rows(_query("others")):
-        mend = f"drop {kind} {identity};"
+        fix = f"drop {kind} {identity};"
         if there.get(text.removeprefix("function ")) in known:
-            mend = f"alter extension wardkey add function {identity};"
-        yield Problem(text, "is none of wardkey's", mend)
+            fix = f"alter extension wardkey add function {identity};"
+        yield Problem(text, "is none of wardkey's", fix)
 
 
 def _copy(statement: str) -> str:

@@ -111,13 +111,11 @@ def _credentials(server: Server) -> Iterator[Problem]:
             continue  # local:, which has no credentials
         own, other = (side.place(tenant, number) / name for side in (keeper, orchestrator))
         slug = tenant and server.value("select slug from ward.tenants where id = %s", tenant)
-        mend = f"wardkey kms use '{uri}'{f' --tenant {slug}' if slug else ''} --admin-credential FILE"
+        fix = f"wardkey kms use '{uri}'{f' --tenant {slug}' if slug else ''} --admin-credential FILE"
         if admin_uri == kms_choice.THROUGH_KEEPER:
-            yield Problem(
-                str(own.parent), "the orchestrator has no credential: the keeper manages KEKs", mend
-            )
+            yield Problem(str(own.parent), "the orchestrator has no credential: the keeper manages KEKs", fix)
         elif own.exists() and other.exists() and own.read_bytes() == other.read_bytes():
-            yield Problem(str(own), "is the orchestrator's credential too", mend)
+            yield Problem(str(own), "is the orchestrator's credential too", fix)
 
 
 def _issuers(server: Server) -> Iterator[Problem]:

@@ -78,8 +78,8 @@ def _powers(server: Server) -> Iterator[Problem]:
     if (known := _here(server)) is None:
         return
     for role, new in _new_powers(server, known):
-        mend = f'alter role "{role}" {" ".join(f"no{power}" for power in new)};'
-        yield Problem(role, f"has {', '.join(new).upper()} since {known['at']}; {_ACCEPT}", mend)
+        fix = f'alter role "{role}" {" ".join(f"no{power}" for power in new)};'
+        yield Problem(role, f"has {', '.join(new).upper()} since {known['at']}; {_ACCEPT}", fix)
 
 
 def _registry(server: Server) -> Iterator[Problem]:

@@ -52,10 +52,10 @@ def _settings(server: Server, wanted: dict[str, str]) -> Iterator[Problem]:
     )
     for name, value in rows:
         if value != wanted[name]:
-            yield Problem(f"setting {name}", f"is {value}", _mend(server, name, wanted[name]))
+            yield Problem(f"setting {name}", f"is {value}", _fix(server, name, wanted[name]))
 
 
-def _mend(server: Server, name: str, value: str) -> str:
+def _fix(server: Server, name: str, value: str) -> str:
     """Return what gives a setting its value back, where it got the other one from."""
     source, database, user = server.rows(
         "select source, quote_ident(current_database()), quote_ident(current_user)"
@@ -80,7 +80,7 @@ def _libraries(server: Server) -> Iterator[Problem]:
         for library, harm in _TELLTALES.items():
             if any(item.rpartition("/")[2] == library for item in loaded):
                 kept = ", ".join(item for item in loaded if item.rpartition("/")[2] != library)
-                yield Problem(f"setting {name}", f"loads {library}: it {harm}", _mend(server, name, kept))
+                yield Problem(f"setting {name}", f"loads {library}: it {harm}", _fix(server, name, kept))
 
 
 def _encryption(server: Server) -> Iterator[Problem]:

@@ -90,7 +90,7 @@ def _unchanged(server: Server) -> Iterator[Problem]:
     for ward in (parents, *wards, logs):
         for oid, (name, label) in ward.relations.items():
             if label in expected:
-                yield from compare(name, expected[label], actual[oid], _mend(ward, name), ward.repair)
+                yield from compare(name, expected[label], actual[oid], _fix(ward, name), ward.repair)
             else:
                 yield Problem(name, "is additional", f"alter table {name} set schema public;")
         missing = expected.keys() - {label for _, label in ward.relations.values()}
@@ -138,7 +138,7 @@ def _shapes(server: Server) -> Iterator[Problem]:
         yield from compare(names[oid], {}, added)
 
 
-def _mend(ward: _Ward, name: str) -> Callable[[str], str]:
+def _fix(ward: _Ward, name: str) -> Callable[[str], str]:
     return lambda text: ward.named(name, text)
 
 

@@ -82,7 +82,7 @@ class Cluster:
             return self._init()[0]
 
     def start(self) -> Status:
-        """Make what is missing, mend what a crash left, start what does not run. Raises ServerError."""
+        """Make what is missing, repair what a crash left, start what does not run. Raises ServerError."""
         with self.home.locked():
             config, software = self._init()
             if self.keeper.start():

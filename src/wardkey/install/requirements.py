@@ -1,4 +1,4 @@
-"""What a PostgreSQL server of one's own needs for wardkey: checked through a connection, with what mends it.
+"""What a PostgreSQL server of one's own needs for wardkey: checked through a connection, with what fixes it.
 
 A check that depends on one that failed is left out: it would only repeat it.
 """
@@ -59,12 +59,12 @@ $probe$ language plpython3u
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One requirement: what was found, and the command that mends it where ``ok`` is False."""
+    """One requirement: what was found, and the command that fixes it where ``ok`` is False."""
 
     requirement: str
     ok: bool
-    found: str
-    mend: str | None = None
+    detail: str
+    fix: str | None = None
 
 
 def check(connection: Connection) -> list[Finding]:
@@ -196,7 +196,7 @@ def _journal(connection: Connection) -> Iterator[Finding]:
 
 
 def _python(facts: dict[str, Any]) -> Iterator[Finding]:
-    mend = (
+    fix = (
         "on the server: make install-python PG_CONFIG=…, put its directory into PYTHONPATH of the server's"
         " environment (/etc/postgresql/VERSION/main/environment), restart it"
     )
@@ -206,13 +206,13 @@ def _python(facts: dict[str, Any]) -> Iterator[Finding]:
         f"cryptography {_OLDEST_CRYPTOGRAPHY} or later in the server's Python {facts['python']}",
         recent,
         cryptography or "not importable",
-        mend,
+        fix,
     )
     yield Finding(
         f"wardkey_pg {__version__} in the server's Python",
         module == __version__,
         module or "not importable",
-        mend,
+        fix,
     )
 
 
@@ -224,7 +224,7 @@ def _keeper(facts: dict[str, Any], socket: str | None) -> Iterator[Finding]:
         return
     answer, uid = facts["keeper"] or "", facts["uid"]
     start = f"python -m wardkey.keeper --directory DIR --socket {socket} --allow-uid {uid} --socket-group GID"
-    mends = {
+    fixes = {
         "Permission denied": f"put the server's OS user (uid {uid}) into the group that owns {socket} and may"
         " enter its directory, then restart the server: it learns its groups when it starts",
         "does not know the server's OS user": f"start the keeper with --allow-uid {uid}",
@@ -233,7 +233,7 @@ def _keeper(facts: dict[str, Any], socket: str | None) -> Iterator[Finding]:
         "keeper within the server's reach",
         answer == "answers",
         answer,
-        mends.get(answer, f"start the keeper: {start}"),
+        fixes.get(answer, f"start the keeper: {start}"),
     )
 
 
