@@ -18,10 +18,11 @@ from uuid import UUID
 import psycopg
 
 from ..errors import NotAllowed
-from .exporter import Period, find_extent, pieces
+from .exporter import Period, export, find_extent, pieces
 from .source import Log, Row, Sealed, entry_of
+from .which import snapshot
 
-__all__ = ["NAMES", "records", "write_csv", "write_parquet"]
+__all__ = ["NAMES", "records", "write", "write_csv", "write_parquet"]
 
 _WHO = ("subject", "role", "purpose", "database_role", "address", "application")
 NAMES = (
@@ -34,6 +35,20 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _CHUNK = 10_000
 
 Record = dict[str, Any]
+
+
+def write(
+    connection: psycopg.Connection[Any], tenant: UUID, slug: str, period: Period, form: str, stream: BinaryIO
+) -> dict[str, int]:
+    """Write a log as ``jsonl``, ``csv`` or ``parquet``, of one moment; return how much it holds.
+
+    ``connection``: in autocommit. Raises DamagedLog, NotAllowed, psycopg.Error, OSError.
+    """
+    with snapshot(connection):
+        if form == "jsonl":
+            return export(connection, tenant, slug, period, stream)
+        write_as = {"csv": write_csv, "parquet": write_parquet}[form]
+        return {"entries": write_as(records(connection, tenant, period), stream)}
 
 
 def records(connection: psycopg.Connection[Any], tenant: UUID, period: Period) -> Iterator[Record]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from wardkey_core.log import entry as entry_format
@@ -22,13 +23,18 @@ from wardkey_core.log.checkpoint import Signed, fingerprint
 from wardkey_core.log.exportfile import Damaged, End, Header, lines
 from wardkey_core.log.merkle import Range, collect, includes, inclusion_ranges, leaf_hash
 
-__all__ = ["NotProven", "Proof", "prove"]
+__all__ = ["NotProven", "Proof", "is_proof", "prove", "read"]
 
 FORMAT = 1
+_BEGINNING = b'{"wardkey audit proof":'
+_LONGEST = 1 << 30
 
 
 class NotProven(ValueError):
     """Nothing is proven, and why."""
+
+    exit_code = 4
+    hint = "wardkey audit verify says more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,18 @@ class Proof:
                 f"the entry is not at position {self.position} of the log that the checkpoint signs"
             )
         return entry
+
+
+def is_proof(path: Path) -> bool:
+    """Say whether a file is a proof, good or bad, and not an export. Raises OSError."""
+    with path.open("rb") as stream:
+        return stream.read(len(_BEGINNING)) == _BEGINNING
+
+
+def read(path: Path) -> Proof:
+    """Read a proof. Raises NotCanonical, OSError."""
+    with path.open("rb") as stream:
+        return Proof.decode(stream.read(_LONGEST))
 
 
 def prove(export: BinaryIO, entry: str) -> Proof:

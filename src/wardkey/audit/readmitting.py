@@ -19,11 +19,11 @@ from wardkey_core.log.checkpoint import Checkpoint
 
 from .live import ask_keeper, log_name
 from .remembered import Remembered
+from .which import PLATFORM
 
 __all__ = ["Readmission", "forked", "readmit"]
 
 Connection = psycopg.Connection[Any]
-PLATFORM = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ def forked(connection: Connection, keeper: Path) -> Iterator[Readmission]:
 def readmit(connection: Connection, keeper: Path, found: Readmission, operator: str) -> None:
     """Let the keeper sign any next checkpoint of the log, once, and write into the log what was lost.
 
-    The log's Kafka topic is left as it is: the publisher makes another one. ``connection``: not autocommit;
-    the caller commits. Raises KeeperUnavailable, KeyRefused, psycopg.Error.
+    The log's Kafka topic is left as it is: the publisher makes another one. ``connection``: in autocommit.
+    Raises KeeperUnavailable, KeyRefused, psycopg.Error.
     """
     had = {"number": found.remembered.number, "size": found.remembered.size}
     detail: dict[str, Any] = {"operator": operator, "keeper_had": had}
@@ -83,7 +83,8 @@ def readmit(connection: Connection, keeper: Path, found: Readmission, operator: 
     kind = "journal gap" if is_behind else "log readmitted"
     if is_behind:
         detail["why"] = "the database was restored from a backup, and its log readmitted"
-    connection.execute("select ward_internal.log_event(%s, %s, %s)", [found.tenant, kind, Jsonb(detail)])
-    connection.execute("delete from ward_internal.audit_topics where tenant_id = %s", [found.tenant])
     log = {"log": log_name(connection)} if found.tenant == PLATFORM else {}
-    client.ask(keeper, {"op": "checkpoint", "tenant": str(found.tenant), "readmit": True, **log})
+    with connection.transaction():
+        connection.execute("select ward_internal.log_event(%s, %s, %s)", [found.tenant, kind, Jsonb(detail)])
+        connection.execute("delete from ward_internal.audit_topics where tenant_id = %s", [found.tenant])
+        client.ask(keeper, {"op": "checkpoint", "tenant": str(found.tenant), "readmit": True, **log})

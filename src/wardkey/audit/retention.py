@@ -6,15 +6,15 @@ tried again, and given up at last. Nothing is half pruned: each log is one trans
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from ..errors import OnHold, from_psycopg
+from ..errors import OnHold, WardError, from_psycopg
 
-__all__ = ["logs", "plan", "prune"]
+__all__ = ["logs", "plan", "prune", "prune_all"]
 
 _TRIES = 3
 
@@ -52,6 +52,19 @@ def prune(connection: Connection, tenant: UUID) -> dict[str, Any]:
                 raise
             break
     return plan(connection, tenant) | {"months": [], "entries": 0}
+
+
+def prune_all(
+    connection: Connection, say: Callable[[str], None], *, dry_run: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Prune every log and yield what went; a log that cannot be pruned now is said, and ``failed``."""
+    for tenant, name in list(logs(connection)):
+        try:
+            found = plan(connection, tenant) if dry_run else prune(connection, tenant)
+        except WardError as error:
+            say(f"{name}: {error.message}")
+            found = {"failed": True, "why": error.message}
+        yield {"slug": name, "dry_run": dry_run, **found}
 
 
 def _one(connection: Connection, query: str, value: object) -> dict[str, Any]:

@@ -65,6 +65,9 @@ Row = tuple[Any, ...]
 class DamagedLog(ValueError):
     """The order or the checkpoints of the log are not what a scribe writes."""
 
+    exit_code = 4
+    hint = "what is wrong says: wardkey audit verify --live"
+
 
 def entry_of(row: Row) -> dict[str, Any]:
     """Return the members of the entry of a row of ``COLUMNS``."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
@@ -19,55 +18,32 @@ if TYPE_CHECKING:
     import psycopg
     from wardkey_core.log.checkpoint import Checkpoint
 
-    from ..audit.remembered import Remembered
     from ..audit.report import Report
 
 __all__ = [
-    "Memory",
-    "ask_of_file",
-    "check_file",
+    "check_proof",
+    "log_id",
     "printable",
     "read_keys",
     "read_known",
     "report_facts",
     "show_report",
     "snapshot",
-    "tenant_id",
 ]
 
-_FINGERPRINT = re.compile(r"[0-9a-fA-F]{64}")
-_PROOF = b'{"wardkey audit proof":'
-_LONGEST_PROOF = 1 << 30
-_PLATFORM = "platform"
+
+def log_id(connection: psycopg.Connection[Any], name: str) -> UUID:
+    """See ``audit.which``; imported when a command runs."""
+    from ..audit import which
+
+    return which.log_id(connection, name)
 
 
-def tenant_id(connection: psycopg.Connection[Any], slug: str) -> UUID:
-    """Return the tenant's id, of a shredded one too; ``platform`` has entries too. Raises WardError."""
-    from ..errors import UnknownTenant
+def snapshot(connection: psycopg.Connection[Any]) -> AbstractContextManager[None]:
+    """See ``audit.which``; imported when a command runs."""
+    from ..audit import which
 
-    found = connection.execute("select id from ward_internal.tenants where slug = %s", [slug]).fetchone()
-    if found is not None:
-        return UUID(str(found[0]))
-    if slug == _PLATFORM:
-        return UUID(int=0)
-    try:
-        return UUID(slug)  # of a tenant that is gone: its log stays
-    except ValueError:
-        hint = "list them: wardkey tenant list; of one that was dropped, give the id"
-        raise UnknownTenant("no tenant has that slug", hint) from None
-
-
-@contextmanager
-def snapshot(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """One moment for all queries, none of which changes anything. Tells of a log that is damaged."""
-    from ..audit.source import DamagedLog
-
-    with connection.transaction():
-        connection.execute("set transaction isolation level repeatable read, read only")
-        try:
-            yield
-        except DamagedLog as error:
-            fail(str(error), "what is wrong says: wardkey audit verify --live", FINDINGS)
+    return which.snapshot(connection)
 
 
 def printable(text: str) -> str:
@@ -81,127 +57,48 @@ def _printable(facts: dict[str, Any]) -> dict[str, Any]:
 
 def read_keys(keys: Sequence[str]) -> set[bytes] | None:
     """Return the fingerprints that --key names; None: it was not given."""
-    return {_read_key(text) for text in keys} or None
+    from ..audit.checking import read_key
 
-
-def _read_key(text: str) -> bytes:
-    from wardkey_core.log.canonical import NotCanonical, from_base64
-    from wardkey_core.log.checkpoint import fingerprint
-
-    if _FINGERPRINT.fullmatch(text):
-        return bytes.fromhex(text)
-    if not Path(text).is_file():
-        raise click.UsageError("--key: neither a fingerprint of 64 hexadecimal digits nor a file")
-    data = Path(text).read_bytes()
-    if len(data) == 32:
-        return fingerprint(data)
-    line = data.strip().decode("ascii", "replace")
-    if _FINGERPRINT.fullmatch(line):
-        return bytes.fromhex(line)
     try:
-        return fingerprint(from_base64(line, 32))
-    except NotCanonical:
-        raise click.UsageError(
-            "--key: the file holds neither a fingerprint nor an Ed25519 public key (raw or in base64)"
-        ) from None
+        return {read_key(text) for text in keys} or None
+    except ValueError as error:
+        raise click.UsageError(f"--key: {error}") from None
 
 
 def read_known(path: Path | None) -> Checkpoint | None:
     from wardkey_core.log.canonical import NotCanonical
-    from wardkey_core.log.checkpoint import Checkpoint
 
-    if path is None:
-        return None
+    from ..audit import checking
+
     try:
-        return Checkpoint.decode(path.read_bytes().removesuffix(b"\n"))
+        return None if path is None else checking.read_known(path)
     except NotCanonical as error:
         fail(f"{path} {error}", "it is a file that wardkey audit verify --remember wrote")
 
 
-class Memory:
-    """What the keeper remembers of the log at hand; ``ask`` is None where it is not to be asked."""
-
-    def __init__(self, ask: Callable[[], Remembered] | None) -> None:
-        from ..errors import WardError
-
-        self._ask = ask
-        self.found: Remembered | None = None
-        self._refusal: str | None = None
-        try:
-            self.found = ask and ask()
-        except WardError as error:
-            self._refusal = f"not compared with what the keeper signed: {error.message}"
-
-    def compare(self, report: Report, *, live: bool) -> None:
-        from ..audit.remembered import compare
-        from ..errors import WardError
-
-        report.unlike = self._refusal
-        with suppress(WardError):
-            if self.found is not None:
-                compare(report, self.found, live=live, again=self._ask)
-
-
-def ask_of_file(keeper: Path, stream: BinaryIO) -> Callable[[], Remembered]:
-    """Return what asks the keeper of the log that an export is of. It need not be a good one."""
-    from wardkey_core.log.canonical import NotCanonical
-    from wardkey_core.log.exportfile import LONGEST, Header
-
-    from ..audit.remembered import ask
-    from ..errors import Unsupported
-
-    try:
-        tenant = UUID(Header.decode(stream.readline(LONGEST).removesuffix(b"\n")).tenant)
-    except (NotCanonical, KeyError):
-        tenant = None
-    stream.seek(0)
-
-    def asking() -> Remembered:
-        if tenant is None or tenant.int == 0:
-            raise Unsupported(
-                "the keeper is asked about a tenant's log; the platform's is compared with --live"
-            )
-        return ask(keeper, tenant)
-
-    return asking
-
-
-def check_file(context: Context, path: Path, keys: set[bytes] | None) -> int | None:
-    """Check a proof, say what is proven and return the exit code; None: the file is no proof."""
+def check_proof(context: Context, path: Path, keys: set[bytes] | None) -> int:
+    """Check a proof, say what is proven and return the exit code."""
     from wardkey_core.log.canonical import NotCanonical
 
-    from ..audit.prove import NotProven, Proof
+    from ..audit.prove import NotProven, read
 
-    with path.open("rb") as stream:
-        if stream.read(len(_PROOF)) != _PROOF:
-            return None
-        data = _PROOF + stream.read(_LONGEST_PROOF)
     try:
-        proof = Proof.decode(data)
+        proof = read(path)
         entry = proof.check(keys)
     except (NotCanonical, NotProven) as error:
-        facts: dict[str, Any] = {
-            "ok": False,
-            "defect": {"kind": "not proven", "message": f"the proof: {error}"},
-        }
-        said = str(error)
-        emit(context, facts, lambda: click.echo(f"BAD: {said}"))
-        return FINDINGS
+        return _not_proven(context, str(error))
     this = proof.signed.checkpoint
-    facts = {
-        "ok": True,
-        "entry": entry,
-        "position": proof.position,
-        "checkpoint": this.number,
-        "signed_at": this.at,
-        "key": this.key.hex(),
-        "key_trusted": keys is not None,
-    }
-    shown = {name: value for name, value in facts.items() if name not in ("ok", "entry")}
-    emit(
-        context, facts, lambda: details({"proven": "this entry is in the log", **shown, **_printable(entry)})
-    )
+    facts = {"position": proof.position, "checkpoint": this.number, "signed_at": this.at}
+    facts |= {"key": this.key.hex(), "key_trusted": keys is not None}
+    said = {"proven": "this entry is in the log", **facts, **_printable(entry)}
+    emit(context, {"ok": True, "entry": entry, **facts}, lambda: details(said))
     return 0
+
+
+def _not_proven(context: Context, why: str) -> int:
+    facts = {"ok": False, "defect": {"kind": "not proven", "message": f"the proof: {why}"}}
+    emit(context, facts, lambda: click.echo(f"BAD: {why}"))
+    return FINDINGS
 
 
 def report_facts(report: Report) -> dict[str, Any]:
@@ -234,9 +131,11 @@ def report_facts(report: Report) -> dict[str, Any]:
     }
 
 
-def show_report(context: Context, report: Report, *, live: bool) -> None:
+def show_report(context: Context, report: Report, *, live: bool) -> int:
+    """Say what was found and return the exit code."""
     facts = report_facts(report)
     emit(context, facts, lambda: _show(report, facts, live))
+    return 0 if report.ok else FINDINGS
 
 
 def _show(report: Report, facts: dict[str, Any], live: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ._audit import printable, snapshot, tenant_id
+from ._audit import log_id, printable, snapshot
 from ._context import Context, pass_context
 from ._output import FINDINGS, emit, table
 
@@ -33,20 +33,20 @@ def compare(context: Context, slug: str, name: str | None, most: int) -> int:
     from ..audit.compare import compare as compare_rows
 
     with context.connect(autocommit=True) as connection:
-        tenant = tenant_id(connection, slug)
+        tenant = log_id(connection, slug)
         with snapshot(connection):
             found = list(compare_rows(connection, tenant, name, most))
     rows = [_readable(asdict(each)) for table_ in found for each in table_.differences]
     counts = [{column: getattr(each, column) for column in _COUNTS} for each in found]
-
-    def render() -> None:
-        table(counts, _COUNTS, empty="no tables")
-        if rows:
-            click.echo()
-            table(rows, ("table", "row", "problem", "columns", "entry", "at"))
-
-    emit(context, {"tables": counts, "differences": rows}, render)
+    emit(context, {"tables": counts, "differences": rows}, lambda: _show(counts, rows))
     return FINDINGS if any(each.different for each in found) else 0
+
+
+def _show(counts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    table(counts, _COUNTS, empty="no tables")
+    if rows:
+        click.echo()
+        table(rows, ("table", "row", "problem", "columns", "entry", "at"))
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:

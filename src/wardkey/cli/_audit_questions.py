@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from ._audit import printable, report_facts, snapshot, tenant_id
+from ._audit import log_id, printable, report_facts, snapshot
 from ._context import Context, pass_context
 from ._output import console, details, emit, moment, table
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from ..audit.exporter import Period
+    from ..audit.questions import Facts
 
 __all__ = ["COMMANDS", "parse_period", "period", "record"]
 
@@ -71,7 +72,7 @@ def _answer(
 
     marks = ", ".join(["%s"] * (len(values) + 3))
     with context.connect(autocommit=True) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        tenant = tenant_id(connection, slug)
+        tenant = log_id(connection, slug)
         arguments = [tenant, *values, asked.begin, asked.end]
         rows = cursor.execute(
             f"select * from ward_internal.{name}({marks})",  # noqa: S608
@@ -309,23 +310,29 @@ def report(context: Context, /, slug: str, output: Path, zone: str, **bounds: st
     It loads nothing, runs nothing, and holds no value and no row's id. The log is verified for it.
     Without --from it is about the last 30 days.
     """
-    from ..audit import questions
-    from ..audit.live import verify_live
     from ..audit.page import render
     from ..daemon.files import new_file
 
     hours = parse_zone(zone)
     asked = parse_period(bounds["begin"] or "30d", bounds["end"], hours)
-    with context.connect(autocommit=True) as connection:
-        tenant = tenant_id(connection, slug)
-        record(connection, tenant, "log reported", asked, "html")
-        with snapshot(connection):
-            facts = questions.gather(connection, tenant, slug, asked, hours)
-            facts.verified = report_facts(verify_live(connection, tenant))
+    facts = _gather(context, slug, asked, hours)
     with new_file(output) as stream:
         stream.write(render(facts).encode())
     told = {"file": output, "entries": facts.entries, "log_is_good": facts.verified["ok"]}
     emit(context, told, lambda: details(told))
+
+
+def _gather(context: Context, slug: str, asked: Period, hours: tzinfo) -> Facts:
+    from ..audit import questions
+    from ..audit.live import verify_live
+
+    with context.connect(autocommit=True) as connection:
+        tenant = log_id(connection, slug)
+        record(connection, tenant, "log reported", asked, "html")
+        with snapshot(connection):
+            facts = questions.gather(connection, tenant, slug, asked, hours)
+            facts.verified = report_facts(verify_live(connection, tenant))
+    return facts
 
 
 COMMANDS = (who_read, did, refused, key, activity, anomalies, report)

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from ._audit import tenant_id
+from ._audit import log_id
 from ._context import Context, pass_context
-from ._output import emit, note, table
+from ._output import FAILED, emit, note, table
 
 __all__ = ["COMMANDS"]
 
@@ -30,25 +30,17 @@ def prune(context: Context, slug: str | None, all_logs: bool, dry_run: bool) -> 
     under legal hold is left as it is. For a timer: prune --all. What is to be kept longer, export before.
     """
     from ..audit import retention
-    from ..errors import WardError
 
     if (slug is not None) == all_logs:
         raise click.UsageError("name the --tenant, or --all")
-    facts: list[dict[str, Any]] = []
-    failed = False
     with context.connect(autocommit=True) as connection:
-        chosen = list(retention.logs(connection)) if slug is None else [(tenant_id(connection, slug), slug)]
-        for tenant, name in chosen:
-            try:
-                found = (retention.plan if dry_run else retention.prune)(connection, tenant)
-            except WardError as error:
-                if slug is not None:
-                    raise
-                note(context, f"{name}: {error.message}")
-                failed, found = True, {"why": error.message}
-            facts.append({"slug": name, "dry_run": dry_run, **found})
+        if slug is not None:
+            work = retention.plan if dry_run else retention.prune
+            facts = [{"slug": slug, "dry_run": dry_run, **work(connection, log_id(connection, slug))}]
+        else:
+            facts = list(retention.prune_all(connection, lambda text: note(context, text), dry_run=dry_run))
     emit(context, facts, lambda: _show(facts, dry_run))
-    return 1 if failed else 0
+    return FAILED if any(each.get("failed") for each in facts) else 0
 
 
 @click.command("hold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Context:
         cls, home: str | None, dsn: str | None, as_json: bool, keeper: Path | None = None
     ) -> Context:
         return cls(home, dsn or os.environ.get("WARDKEY_DSN") or None, as_json, keeper)
+
+    @property
+    def again(self) -> str:
+        """The words by which another command means the same home."""
+        return f"--home {shlex.quote(self.home_option)} " if self.home_option else ""
 
     @property
     def home(self) -> Home:

@@ -14,12 +14,15 @@ import click
 from . import _audit_compare as comparison
 from . import _audit_questions as questions
 from . import _audit_retention as retention
-from ._audit import Memory, ask_of_file, check_file, read_keys, read_known, show_report, snapshot, tenant_id
+from ._audit import check_proof, log_id, read_keys, read_known, show_report, snapshot
 from ._context import Context, pass_context
-from ._output import FINDINGS, details, emit, fail
+from ._output import details, emit
 
 if TYPE_CHECKING:
-    pass
+    from wardkey_core.log.checkpoint import Checkpoint
+
+    from ..audit.prove import Proof
+    from ..audit.report import Report
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _key = click.option(
@@ -54,20 +57,15 @@ def export(context: Context, /, slug: str, output: Path, form: str, **bounds: st
     With checkpoints and public keys; only you can read it. The file is there when all of it is. That it
     was exported is an entry of the log.
     """
-    from ..audit import exporter, flat
+    from ..audit.flat import write
     from ..daemon.files import new_file
 
     period = questions.parse_period(bounds["begin"], bounds["end"])
     _end_by_exception()
     with new_file(output) as stream, context.connect(autocommit=True) as connection:
-        tenant = tenant_id(connection, slug)
+        tenant = log_id(connection, slug)
         questions.record(connection, tenant, "log exported", period, form)
-        with snapshot(connection):
-            if form == "jsonl":
-                counts = exporter.export(connection, tenant, slug, period, stream)
-            else:
-                write = flat.write_csv if form == "csv" else flat.write_parquet
-                counts = {"entries": write(flat.records(connection, tenant, period), stream)}
+        counts = write(connection, tenant, slug, period, form, stream)
     facts = {"file": output, "format": form, **counts}
     emit(context, facts, lambda: details(facts))
 
@@ -101,34 +99,31 @@ def verify(
     beginning and signed by the same key looks whole. That a log was cut off at its end, checkpoints too,
     tells the keeper, which remembers the last one it signed.
     """
-    from ..audit import live as in_database
-    from ..audit.verify import verify as verify_stream
-    from ..daemon.files import write_atomically
+    from ..audit import checking
+    from ..audit.prove import is_proof
 
     if (file is None) != live or (slug is None) == live:
         raise click.UsageError("name a FILE, or --live and --tenant")
     trusted, checkpoint = read_keys(keys), read_known(known)
-    if file is not None and (proven := check_file(context, file, trusted)) is not None:
-        return proven
+    if file is not None and is_proof(file):
+        return check_proof(context, file, trusted)
     if file is not None:
-        with file.open("rb") as stream:
-            memory = Memory(None if keeper is None else ask_of_file(keeper, stream))
-            report = verify_stream(stream, keys=trusted, known=checkpoint, remembered=memory.found)
-        memory.compare(report, live=False)
+        report = checking.check_export(file, keys=trusted, known=checkpoint, keeper=keeper)
     else:
-        with context.connect(autocommit=True) as connection:
-            tenant = tenant_id(connection, str(slug))
-            socket = keeper or context.keeper_socket
-            memory = Memory(lambda: in_database.ask_keeper(connection, socket, tenant))
-            with snapshot(connection):
-                report = in_database.verify_live(
-                    connection, tenant, keys=trusted, known=checkpoint, remembered=memory.found
-                )
-            memory.compare(report, live=True)
-    if remember is not None and report.ok and report.newest is not None:
-        write_atomically(remember, report.newest.encode() + b"\n")
-    show_report(context, report, live=live)
-    return 0 if report.ok else FINDINGS
+        report = _check_log(context, str(slug), trusted, checkpoint, keeper)
+    if remember is not None:
+        checking.remember(remember, report)
+    return show_report(context, report, live=live)
+
+
+def _check_log(
+    context: Context, slug: str, keys: set[bytes] | None, known: Checkpoint | None, keeper: Path | None
+) -> Report:
+    from ..audit.checking import check_log
+
+    with context.connect(autocommit=True) as connection:
+        tenant, socket = log_id(connection, slug), keeper or context.keeper_socket
+        return check_log(connection, tenant, socket, keys=keys, known=known)
 
 
 @audit.command("prove")
@@ -142,30 +137,29 @@ def prove(context: Context, entry: int, slug: str | None, source: Path | None, o
 
     It tells nothing of the others. `wardkey audit verify FILE` checks it, anywhere.
     """
-    from ..audit.live import prove_live
-    from ..audit.prove import NotProven
-    from ..audit.prove import prove as prove_export
     from ..daemon.files import write_atomically
 
     if (slug is None) == (source is None):
         raise click.UsageError("name the --tenant, or an --export")
-    try:
-        if source is not None:
-            with source.open("rb") as stream:
-                proof = prove_export(stream, str(entry))
-        else:
-            with context.connect(autocommit=True) as connection, snapshot(connection):
-                proof = prove_live(connection, tenant_id(connection, str(slug)), entry)
-    except NotProven as error:
-        fail(str(error), "wardkey audit verify says more", FINDINGS)
+    proof = _prove_log(context, str(slug), entry) if source is None else _prove_export(source, entry)
     write_atomically(output, proof.encode(), exclusive=True)
-    facts = {
-        "file": output,
-        "entry": entry,
-        "position": proof.position,
-        "key": proof.signed.checkpoint.key.hex(),
-    }
+    facts = {"file": output, "entry": entry, "position": proof.position}
+    facts |= {"key": proof.signed.checkpoint.key.hex()}
     emit(context, facts, lambda: details(facts))
+
+
+def _prove_log(context: Context, slug: str, entry: int) -> Proof:
+    from ..audit.live import prove_live
+
+    with context.connect(autocommit=True) as connection, snapshot(connection):
+        return prove_live(connection, log_id(connection, slug), entry)
+
+
+def _prove_export(path: Path, entry: int) -> Proof:
+    from ..audit.prove import prove
+
+    with path.open("rb") as stream:
+        return prove(stream, str(entry))
 
 
 for _command in (*questions.COMMANDS, *retention.COMMANDS, *comparison.COMMANDS):

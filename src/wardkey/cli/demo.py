@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
+from typing import TYPE_CHECKING
 
 import click
 
 from ._context import Context, pass_context
 from ._output import FAILED, USAGE, console, emit, fail, note, progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command()
@@ -31,13 +34,17 @@ def demo(context: Context, tenants: int, patients: int) -> int:
 
     if context.dsn is not None:
         fail("the demo runs on the embedded server only", "leave out --dsn and WARDKEY_DSN", USAGE)
-    cluster = Cluster(context.home, say=lambda text: note(context, text))
+    say = lambda text: note(context, text)  # noqa: E731
+    cluster = Cluster(context.home, say=say)
     cluster.start()
-    migrations.migrate(cluster.dsn(), say=lambda text: note(context, text))
+    migrations.migrate(cluster.dsn(), say=say)
+    screen = show.Show(_terminal(context), progress(context))
+    facts = story.tell(cluster, tenants, patients, screen)
+    emit(context, facts.document(), lambda: screen.onward(facts.attacker, context.again))
+    return 0 if facts.held else FAILED
+
+
+def _terminal(context: Context) -> Console:
     terminal = console()
     terminal.quiet = context.json
-    screen = show.Show(terminal, progress(context))
-    facts = story.tell(cluster, tenants, patients, screen)
-    options = f"--home {shlex.quote(context.home_option)} " if context.home_option else ""
-    emit(context, facts.document(), lambda: screen.onward(facts.attacker, options))
-    return 0 if facts.held else FAILED
+    return terminal

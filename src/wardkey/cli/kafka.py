@@ -13,6 +13,7 @@ from ._output import UNREACHABLE, CliError, details, emit, fail, note, table
 
 if TYPE_CHECKING:
     from ..publisher.config import Configuration
+    from ..publisher.topics import Topic
 
 __all__ = ["kafka", "make_topics"]
 
@@ -97,28 +98,29 @@ def status(context: Context) -> int:
     with context.connect(autocommit=True) as connection:
         connection.execute("set search_path = pg_catalog, pg_temp")
         at_work = is_at_work(connection)
-        rows = [
-            {
-                "tenant": topic.slug or topic.tenant,
-                "topic": topic.name,
-                "published": topic.mark.position,
-                "behind": topic.behind,
-                "checkpoints_behind": topic.due > topic.mark.checkpoint_size,
-                "last_at": topic.at,
-            }
-            for topic in topics.every(connection)
-        ]
+        rows = [_progress(topic) for topic in topics.every(connection)]
     said = context.cluster.publisher.status() if context.dsn is None else None
     facts = {"at_work": at_work, "trouble": (said or {}).get("trouble"), "topics": rows}
-
-    def render() -> None:
-        click.echo(f"publisher: {'at work' if at_work else 'not at work'}")
-        if facts["trouble"]:
-            click.echo(f"trouble: {facts['trouble']}")
-        table(rows, _COLUMNS, empty="no topics yet")
-
-    emit(context, facts, render)
+    emit(context, facts, lambda: _show_status(facts))
     return 0 if at_work else UNREACHABLE
+
+
+def _progress(topic: Topic) -> dict[str, Any]:
+    return {
+        "tenant": topic.slug or topic.tenant,
+        "topic": topic.name,
+        "published": topic.mark.position,
+        "behind": topic.behind,
+        "checkpoints_behind": topic.due > topic.mark.checkpoint_size,
+        "last_at": topic.at,
+    }
+
+
+def _show_status(facts: dict[str, Any]) -> None:
+    click.echo(f"publisher: {'at work' if facts['at_work'] else 'not at work'}")
+    if facts["trouble"]:
+        click.echo(f"trouble: {facts['trouble']}")
+    table(facts["topics"], _COLUMNS, empty="no topics yet")
 
 
 @kafka.command("run")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ._audit import tenant_id
+from ._audit import log_id
 from ._context import Context, pass_context
 from ._output import UNREACHABLE, details, emit, fail, note
 from .tenant_leaving import operator
@@ -52,33 +51,14 @@ def run(context: Context, slot: str | None, status_file: Path | None) -> int:
 @pass_context
 def status(context: Context) -> int:
     """Say how far the scribe has come and what troubles it. Exit code 3: none is at work."""
-    from ..scribe import slot as slots
-    from ..scribe.replication import lsn_text
+    from ..scribe.report import how_it_is
 
     with context.connect(autocommit=True) as connection:
         connection.execute("set search_path = pg_catalog, pg_temp")
-        state = slots.State.read(connection)
-        if state is None:
-            start = "wardkey up" if context.dsn is None else "wardkey scribe run"
-            fail("no scribe has worked for this database yet", f"start it with: {start}", UNREACHABLE)
-        slot, failing = slots.facts(connection, state.slot), slots.failing(connection)
-        row = connection.execute(
-            "select (select at from ward_internal.scribe_state), (select coalesce(sum(size), 0)::bigint from"
-            " ward_internal.audit_trees), (select count(*) from ward_internal.audit_unsigned)"
-        ).fetchone()
-    at, entries, waiting = row or (None, 0, 0)
-    facts: dict[str, Any] = {
-        "slot": state.slot,
-        "at_work": slot.active_pid is not None,
-        "position": lsn_text(state.lsn),
-        "stored_at": at,
-        "entries_sealed": entries,
-        "checkpoints_waiting": waiting,
-        "bytes_behind": slot.behind,
-        "wal_kept_bytes": slot.kept,
-        "failing": failing,
-        "warnings": slot.warnings(None if context.dsn else context.home.path),
-    }
+        facts = how_it_is(connection, None if context.dsn else context.home.path)
+    if facts is None:
+        start = "wardkey up" if context.dsn is None else "wardkey scribe run"
+        fail("no scribe has worked for this database yet", f"start it with: {start}", UNREACHABLE)
     if context.dsn is None and (said := context.cluster.scribe.status()):
         facts |= {"trouble": said.get("trouble"), "pid": said.get("pid")}
     emit(context, facts, lambda: details(facts))
@@ -105,15 +85,14 @@ def readmit(context: Context, slug: str | None, every: bool) -> None:
 
     if (slug is None) != every:
         raise click.UsageError("name a log, or --all")
-    keeper, rows = context.keeper_socket, []
+    keeper = context.keeper_socket
     with context.connect(autocommit=True) as connection:
         if slug is None:
             found = list(readmitting.forked(connection, keeper))
         else:
-            found = [readmitting.find(connection, keeper, tenant_id(connection, slug), slug)]
+            found = [readmitting.find(connection, keeper, log_id(connection, slug), slug)]
         for each in found:
-            with connection.transaction():
-                readmitting.readmit(connection, keeper, each, operator())
-            rows.append({"tenant": each.tenant, "log": each.name, "readmitted": True})
+            readmitting.readmit(connection, keeper, each, operator())
             note(context, f"{each.name}: the next checkpoint may be any")
+    rows = [{"tenant": each.tenant, "log": each.name, "readmitted": True} for each in found]
     emit(context, rows, lambda: click.echo(f"{len(rows)} readmitted"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,7 +52,7 @@ for command in (export, shred, check_certificate, restore):
 )
 @choice_options
 @pass_context
-def create(
+def create_(
     context: Context,
     /,
     slugs: tuple[str, ...],
@@ -68,33 +69,32 @@ def create(
 
     With --kms URI its KEK is in a KMS of its own, as with `wardkey kms use URI --tenant SLUG`.
     """
-    from ..tenants import provisioning as tenants
+    from ..tenants.provisioning import create
 
+    _check_create(slugs, name, mode, uri, options)
+    passwords, remember = _remember(context)
+    own = own_kms(context, make_choice(uri, options) if uri else None)
+    made: list[dict[str, Any]] = []
+    with context.connect(autocommit=True) as connection, own as (id_, keks), progress(context) as bar:
+        make = partial(create, connection, mode=mode, tenant=id_, keks=keks, connections=connections)
+        for slug in bar.track(slugs, description="tenants"):
+            row = make(slug, name, remember)
+            made.append(row | ({"password": passwords[slug]} if slug in passwords else {}))
+            if not context.json:
+                bar.console.print(_created(made[-1]), soft_wrap=True)
+    make_topics(context, made)
+    emit(context, made, lambda: None)
+
+
+def _check_create(
+    slugs: tuple[str, ...], name: str | None, mode: str, uri: str | None, options: dict[str, Any]
+) -> None:
     if (name or uri) and len(slugs) > 1:
         raise click.UsageError("--name and --kms go with a single SLUG")
     if uri and mode == "derived":
         raise click.UsageError("derived keys have no KEK of their own: --kms goes with --mode envelope")
     if not uri and any(options.values()):
         raise click.UsageError("options for a KMS go with --kms URI")
-    made: list[dict[str, Any]] = []
-    passwords, remember = _remember(context)
-    with (
-        context.connect(autocommit=True) as connection,
-        own_kms(context, make_choice(uri, options) if uri else None) as (tenant_id, keks),
-        progress(context) as bar,
-    ):
-        for slug in bar.track(slugs, description="tenants"):
-            with connection.transaction():
-                row = tenants.create(connection, slug, name, remember, mode=mode, tenant=tenant_id, keks=keks)
-                if connections is not None:
-                    tenants.bound(connection, slug, "connections", str(connections))
-            made.append(row)
-            if slug in passwords:
-                row["password"] = passwords[slug]
-            if not context.json:
-                bar.console.print(_created(row), soft_wrap=True)
-    make_topics(context, made)
-    emit(context, made, lambda: None)
 
 
 @tenant.command("list")

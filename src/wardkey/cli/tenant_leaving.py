@@ -89,29 +89,27 @@ def shred(context: Context, slug: str, code: str | None, certificate: Path | Non
     A KMS that does not answer, or refuses, keeps the tenant from being shredded. If it never will again, say
     so with --kms-gone: the certificate then says that the KEK may still exist.
     """
-    if gone is not None and not gone.strip():
-        raise click.UsageError("--kms-gone wants the reason, for the certificate")
     from ..keys.kek import Keks
     from ..tenants import shredding
 
-    home = context.home
+    if gone is not None and not gone.strip():
+        raise click.UsageError("--kms-gone wants the reason, for the certificate")
+    socket = context.keeper_socket
     with context.connect(autocommit=True) as connection:
-        proof = shredding.finished(connection, slug)
-        if proof is None:
-            keks = Keks(home.orchestrator, context.keeper_socket)
-            if code is None:
-                facts = shredding.what_goes(connection, slug, keks, gone=gone)
-                return emit(context, facts, lambda: _show_what_goes(facts))
-            say = lambda text: note(context, text)  # noqa: E731
-            proof = shredding.shred(
-                connection, keks, context.keeper_socket, slug, code, operator(), say, gone=gone
-            )
-    _forget(context, proof)
-    if certificate is not None:
-        write_atomically(certificate, proof.to_bytes())
+        keks, say = Keks(context.home.orchestrator, socket), lambda text: note(context, text)
+        found = shredding.go_on(connection, keks, socket, slug, code, operator(), say, gone=gone)
+    if isinstance(found, dict):
+        emit(context, found, lambda: _show_what_goes(found))
+    else:
+        _forget(context, found)
+        _print_certificate(found, certificate)
+
+
+def _print_certificate(proof: Certificate, file: Path | None) -> None:
+    if file is not None:
+        write_atomically(file, proof.to_bytes())
     else:
         click.echo(proof.to_bytes(), nl=False)
-    return None
 
 
 @click.command("check-certificate")
@@ -128,16 +126,12 @@ def check_certificate(context: Context, file: BinaryIO, public_key: str | None) 
 
     try:
         trusted = None if public_key is None else base64.b64decode(public_key, validate=True)
-    except ValueError:
-        raise click.UsageError("--public-key is not base64") from None
-    try:
         proof = Certificate.parse(file.read(MAX_CERTIFICATE))
         proof.verify(trusted)
     except BadCertificate as error:
-        fail(
-            f"{file.name}: {error}",
-            "ask the keeper of the tenant's records for the certificate as it was printed",
-        )
+        fail(f"{file.name}: {error}", "ask for the certificate as it was printed")
+    except ValueError:
+        raise click.UsageError("--public-key is not base64") from None
     shown = base64.b64encode(proof.public_key).decode()
     facts = {**proof.statement, "public_key": shown, "signed_by_given_key": trusted is not None}
     emit(context, facts, lambda: _show_certificate(facts, fingerprint(proof.public_key)))

@@ -53,24 +53,29 @@ def create(
     mode: str = "envelope",
     tenant: UUID | None = None,
     keks: Keks | None = None,
+    connections: int | None = None,
 ) -> dict[str, Any]:
-    """Make a ward and give its login role a password. Raises psycopg.Error (WK201, WK202, WK102), WardError.
+    """Make a ward and give its login role a password, in a transaction of its own or a savepoint.
 
+    Raises psycopg.Error (WK201, WK202, WK102), WardError. ``connections``: at most so many.
     ``keks``: make its KEK with the orchestrator's credential, where there is one; the keeper's may not.
     """
     tenant = tenant or uuid4()
     kek = _made(connection, keks, tenant, mode)
     try:
-        connection.execute(
-            "select ward.create_tenant(%s, %s, %s, %s, %s, %s)",
-            [slug, name, mode, tenant, *(astuple(kek) if kek else (None, None))],
-        )
+        with connection.transaction():
+            connection.execute(
+                "select ward.create_tenant(%s, %s, %s, %s, %s, %s)",
+                [slug, name, mode, tenant, *(astuple(kek) if kek else (None, None))],
+            )
+            set_password(connection, slug, remember)
+            if connections is not None:
+                bound(connection, slug, "connections", str(connections))
     except psycopg.Error as error:
         if keks and kek and mode == "envelope" and error.sqlstate:
             with suppress(WardError):
                 keks.destroy_all(tenant)  # there will be no tenant of this id, nor was there one
         raise
-    set_password(connection, slug, remember)
     return find(connection, slug)
 
 

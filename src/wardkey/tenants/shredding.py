@@ -35,7 +35,7 @@ from ..keys.kek import Keks
 from ..kms import KekVersion
 from .certificate import Certificate, statement_text
 
-__all__ = ["finished", "shred", "what_goes"]
+__all__ = ["finished", "go_on", "shred", "what_goes"]
 
 Connection = psycopg.Connection[Any]
 Facts = dict[str, Any]
@@ -78,6 +78,25 @@ def what_goes(connection: Connection, slug: str, keks: Keks, *, gone: str | None
         "remains": _remains(facts, said, _schemes(connection, facts)),
         "begun_at": _begun_at(connection, tenant),
     }
+
+
+def go_on(
+    connection: Connection,
+    keks: Keks,
+    keeper: Path,
+    slug: str,
+    code: str | None,
+    operator: str,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    gone: str | None = None,
+) -> Certificate | Facts:
+    """Do ``what_goes`` without a code, ``shred`` with one; when all is done, return the certificate."""
+    if (certificate := finished(connection, slug)) is not None:
+        return certificate
+    if code is None:
+        return what_goes(connection, slug, keks, gone=gone)
+    return shred(connection, keks, keeper, slug, code, operator, say, gone=gone)
 
 
 def finished(connection: Connection, slug: str) -> Certificate | None:
