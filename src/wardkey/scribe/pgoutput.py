@@ -9,6 +9,8 @@ no transaction stand between transactions, where they are in the WAL, whatever b
 were written in. So ``Commit.end_lsn`` and the ``lsn`` of such a Message ever grow, and are the positions from
 which a stream can go on; the LSNs of changes inside transactions go back and forth.
 
+The publications publish inserts only: updates, deletes and truncates are not decoded, but refused.
+
 Contents are no part of any repr: a traceback may be logged.
 """
 
@@ -18,42 +20,30 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from typing import Final
 
 from ..errors import StreamDamaged
 
 __all__ = [
-    "UNCHANGED",
     "Begin",
     "Column",
     "Commit",
     "Decoder",
-    "Delete",
     "Event",
     "Insert",
     "Message",
     "Origin",
     "Relation",
     "Row",
-    "Truncate",
     "Type",
-    "Update",
 ]
 
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _BUILTIN: Final = "pg_catalog"  # sent as an empty string
 
 
-class Unchanged(Enum):
-    """Its one member stands for a TOASTed value that an update left alone, which is not sent."""
-
-    UNCHANGED = "unchanged"
-
-
-UNCHANGED: Final = Unchanged.UNCHANGED
-Row = Mapping[str, str | Unchanged | None]
-"""Column name → text, or UNCHANGED, or None for SQL's null."""
+Row = Mapping[str, str | None]
+"""Column name → text, or None for SQL's null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,32 +109,6 @@ class Insert:
     new: Row = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
-    """``old``: the whole old row (identity full), the old key when it changed (key_only), else None."""
-
-    relation: Relation
-    old: Row | None = field(repr=False)
-    key_only: bool
-    new: Row = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """``old``: the old row (identity full), or its key with nulls in the other columns (key_only)."""
-
-    relation: Relation
-    old: Row = field(repr=False)
-    key_only: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Truncate:
-    relations: tuple[Relation, ...]
-    cascade: bool
-    restart_identity: bool
-
-
 @dataclass(slots=True, unsafe_hash=True)  # by far the most frequent: frozen would double the time to make it
 class Message:
     """What ``LogLogicalMessage`` wrote. ``lsn``: where its record ends.
@@ -158,7 +122,7 @@ class Message:
     content: bytes = field(repr=False)
 
 
-Event = Begin | Commit | Origin | Relation | Type | Insert | Update | Delete | Truncate | Message
+Event = Begin | Commit | Origin | Relation | Type | Insert | Message
 
 _MESSAGE: Final = struct.Struct(">BQ")
 _LENGTH: Final = struct.Struct(">I")
@@ -176,9 +140,6 @@ class Decoder:
             ord("R"): self._relation,
             ord("Y"): _type,
             ord("I"): self._insert,
-            ord("U"): self._update,
-            ord("D"): self._delete,
-            ord("T"): self._truncate,
         }
 
     def decode(self, payload: bytes) -> Event:
@@ -211,25 +172,6 @@ class Decoder:
         relation = self._known(reader)
         reader.one_of(ord("N"))
         return Insert(relation, reader.row(relation))
-
-    def _update(self, reader: _Reader) -> Update:
-        relation = self._known(reader)
-        kind = reader.one_of(ord("K"), ord("O"), ord("N"))
-        old = None
-        if kind != ord("N"):
-            old = reader.row(relation)
-            reader.one_of(ord("N"))
-        return Update(relation, old, kind == ord("K"), reader.row(relation))
-
-    def _delete(self, reader: _Reader) -> Delete:
-        relation = self._known(reader)
-        kind = reader.one_of(ord("K"), ord("O"))
-        return Delete(relation, reader.row(relation), kind == ord("K"))
-
-    def _truncate(self, reader: _Reader) -> Truncate:
-        count, options = reader.int32(), reader.byte()
-        relations = tuple(self._known(reader) for _ in range(count))
-        return Truncate(relations, bool(options & 1), bool(options & 2))
 
 
 def _message(payload: bytes) -> Message:
@@ -313,14 +255,12 @@ class _Reader:
             raise ValueError
         return {column.name: self._value() for column in columns}
 
-    def _value(self) -> str | Unchanged | None:
+    def _value(self) -> str | None:
         match self.byte():
             case 0x74:  # t
                 return self.take(self.int32()).decode(errors="surrogateescape")
             case 0x6E:  # n
                 return None
-            case 0x75:  # u
-                return UNCHANGED
             case _:
                 raise ValueError
 
