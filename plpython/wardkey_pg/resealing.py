@@ -45,8 +45,8 @@ def reseal(
     end: int,
 ) -> str:
     """Move the rows in blocks ``start`` to before ``end``. Return counts as JSON."""
-    keys = [WrappedKey(**found) for found in host.query(KEYS, ["uuid"], [tenant])]
-    active = next((found.version for found in keys if found.state == "active"), None)
+    keys = [WrappedKey(**facts) for facts in host.query(KEYS, ["uuid"], [tenant])]
+    active = next((facts.version for facts in keys if facts.state == "active"), None)
     if active is None:
         raise KeyUnknown("the tenant has no active key")
     identities = [bytes_of(text) for text in ids]
@@ -62,10 +62,10 @@ def reseal(
     )
     query = f"select l.ctid::text as tid, {row} as row, coalesce({large}, false) as large, {values} {where}"
     for rows in host.fetch(f"{query} for no key update skip locked", _ROWS):
-        batch.move([found for found in rows if not found["large"]])
-        for found in rows:
-            if found["large"]:
-                batch.move_large(found["tid"], found["row"])
+        batch.move([facts for facts in rows if not facts["large"]])
+        for facts in rows:
+            if facts["large"]:
+                batch.move_large(facts["tid"], facts["row"])
     left = host.fetch(f"select count(*) as left {where}", 1)
     skipped = next(left)[0]["left"] - len(batch.failing)
     counts = {"rows": batch.rows, "fields": batch.fields, "failed": batch.failed}
@@ -117,11 +117,11 @@ class _Batch:
         parts: list[bytes] = []
         sizes: list[int] = []
         slots = [(f"c{place}", column) for place, column in enumerate(self._ids)]
-        for found in rows:
-            row = found["row"]
+        for facts in rows:
+            row = facts["row"]
             head = len(row).to_bytes(4, "big") + row
             for slot, column in slots:
-                value = found[slot]
+                value = facts[slot]
                 if value is not None:
                     size = len(value)
                     sizes.append(size)
@@ -133,12 +133,12 @@ class _Batch:
         )
         tids: list[str] = []
         moved: list[list[bytes | None]] = [[] for _ in slots]
-        for found in rows:
-            tid = found["tid"]
-            given = [None if found[slot] is None else next(answers) for slot, _ in slots]
+        for facts in rows:
+            tid = facts["tid"]
+            given = [None if facts[slot] is None else next(answers) for slot, _ in slots]
             for place, value in enumerate(given):
                 if value == b"":
-                    self._fail(tid, found["row"], self._columns[place])
+                    self._fail(tid, facts["row"], self._columns[place])
             count = len(given) - given.count(None) - given.count(b"")
             if count:
                 tids.append(tid)
@@ -152,8 +152,8 @@ class _Batch:
         moved: list[list[bytes | None]] = []
         for column, identity in zip(self._columns, self._ids, strict=True):
             query = f"select l.{column} as value from {self._leaf} as l where l.ctid = '{tid}'"
-            (found,) = next(self._host.fetch(f"{query} and {self.moves(column)}", 1), [{"value": None}])
-            value = found["value"]
+            (facts,) = next(self._host.fetch(f"{query} and {self.moves(column)}", 1), [{"value": None}])
+            value = facts["value"]
             if value is None:
                 moved.append([None])
                 continue
@@ -175,8 +175,8 @@ class _Batch:
         self.failing.add(row)
         if len(self.named) < _MOST_NAMED:
             query = f"select {self._key}::text as key from {self._leaf} as l where l.ctid = '{tid}'"
-            for (found,) in self._host.fetch(query, 1):
-                self.named.append({"column": column, "row": json.loads(found["key"])})
+            for (facts,) in self._host.fetch(query, 1):
+                self.named.append({"column": column, "row": json.loads(facts["key"])})
 
     def _write(self, tids: list[str], moved: list[list[bytes | None]]) -> None:
         if not tids:

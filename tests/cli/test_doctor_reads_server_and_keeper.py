@@ -80,9 +80,9 @@ def fix(database: Database, problem: Problem) -> None:
     ],
 )
 def test_versions_with_known_holes(version: int, holes: int) -> None:
-    found = versions.known_holes(version)
-    assert len(found) == holes
-    assert all(hole.startswith("CVE-20") for hole in found)
+    texts = versions.known_holes(version)
+    assert len(texts) == holes
+    assert all(hole.startswith("CVE-20") for hole in texts)
 
 
 def test_every_leaking_setting_is_tried() -> None:

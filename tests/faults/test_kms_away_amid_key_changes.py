@@ -42,7 +42,7 @@ def well(method: str, answer: Any) -> Any:
     return answer
 
 
-def test_rewrap_is_gone_on_with(gcp_cell: Cell, gcpkms_bench: GcpBench) -> None:
+def test_rewrap_continues(gcp_cell: Cell, gcpkms_bench: GcpBench) -> None:
     cell, kms, slugs = gcp_cell, gcpkms_bench.kms, []
     for method in ("CreateCryptoKeyVersion", "UpdateCryptoKeyPrimaryVersion", "Encrypt", "Decrypt"):
         slug = cell.new_tenant()
@@ -77,7 +77,7 @@ def test_an_old_version_is_disabled_though_the_answer_is_lost(gcp_cell: Cell, gc
     assert cold_read(gcp_cell, slug) == SECRET
 
 
-def test_resealing_waits_for_the_kms_and_is_gone_on_with(gcp_cell: Cell, gcpkms_bench: GcpBench) -> None:
+def test_resealing_waits_for_the_kms_and_continues(gcp_cell: Cell, gcpkms_bench: GcpBench) -> None:
     cell, kms = gcp_cell, gcpkms_bench.kms
     slug = cell.new_tenant()
     with cell.connect(slug) as connection:

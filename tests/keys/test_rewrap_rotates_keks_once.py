@@ -127,7 +127,7 @@ def test_next_run_rotates_again(wards):
 
 @pytest.mark.parametrize("place", ["rotate", "disable"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_run_is_gone_on_with_and_rotates_no_kek_twice(wards, monkeypatch, place, moment):
+def test_killed_run_continues_and_rotates_no_kek_twice(wards, monkeypatch, place, moment):
     """Killed at the second tenant's KEK, just before or just after the KMS did it."""
     monkeypatch.setattr(rewrap, "WORKERS", 1)
     original, calls = getattr(Keks, place), []
@@ -150,7 +150,7 @@ def test_killed_run_is_gone_on_with_and_rotates_no_kek_twice(wards, monkeypatch,
     assert wards.all_read()
 
 
-def test_run_that_is_over_is_not_gone_on_with(wards):
+def test_run_that_is_over_does_not_continue(wards):
     with wards.orchestrator() as orchestrator:
         tenants = orchestrator.tenants(wards.slugs)
         assert orchestrator.rewrap(tenants, "all", lambda result: None) is False
@@ -212,7 +212,7 @@ def test_each_step_is_an_event(wards):
     assert kinds[-3:] == ["kek rotated", "rewrapped", "kek disabled"]
 
 
-def test_command_killed_amid_many_tenants_is_gone_on_with(cluster, template):
+def test_command_killed_amid_many_tenants_continues(cluster, template):
     """kill -9 of the process, as soon as the first tenants are done."""
     with clone(cluster, template) as database, database.admin() as connection:
         slugs = [f"many{os.getpid()}_{number}" for number in range(120)]

@@ -88,10 +88,10 @@ def journalled(connection: psycopg.Connection[Any], tenant: UUID) -> dict[int, i
 def check(scribe: Scribe, tenant: UUID, load: Load) -> None:
     """Compare log and load."""
     with scribe.database.admin() as connection:
-        found = connection.execute(
+        stored = connection.execute(
             "select id from ward_internal.audit_log where tenant_id = %s and not journalled", [tenant]
         ).fetchall()
-        rows = {id_ for (id_,) in found}
+        rows = {id_ for (id_,) in stored}
         assert rows >= set(load.writes)
         order, read_of = sealed_ids(connection, tenant), journalled(connection, tenant)
         assert len(order) == len(set(order)), "an entry has two places"

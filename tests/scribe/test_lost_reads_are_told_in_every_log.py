@@ -26,12 +26,12 @@ def wait_gaps(connection: Connection, count: int) -> dict[str, list[dict[str, An
         order by e.id"""
     deadline = time.monotonic() + 30
     while True:
-        found: dict[str, list[dict[str, Any]]] = {slug: [] for slug in TENANTS}
+        told: dict[str, list[dict[str, Any]]] = {slug: [] for slug in TENANTS}
         for slug, detail in connection.execute(query).fetchall():
-            found[slug].append(detail)
-        if all(len(gaps) == count for gaps in found.values()):
-            return found
-        assert time.monotonic() < deadline, found
+            told[slug].append(detail)
+        if all(len(gaps) == count for gaps in told.values()):
+            return told
+        assert time.monotonic() < deadline, told
         time.sleep(0.05)
 
 

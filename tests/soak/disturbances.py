@@ -117,8 +117,8 @@ class Disturber:
         assert process, f"no {part.name}"
         process.signal(signal.SIGKILL)
         while time.monotonic() < began + 60:
-            found = part.process
-            if found and found != process and part.is_at_work(found):
+            victim = part.process
+            if victim and victim != process and part.is_at_work(victim):
                 self.back.setdefault(name, []).append(time.monotonic() - began)
                 return
             time.sleep(0.01)

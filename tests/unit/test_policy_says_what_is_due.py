@@ -63,7 +63,7 @@ def test_rewrap_comes_before_rotation_so_that_the_new_key_is_under_the_new_kek()
     assert actions(key(age=400)) == [("rewrap", None), ("rotate", 1)]
 
 
-def test_interrupted_resealing_is_gone_on_with_unless_paused():
+def test_interrupted_resealing_continues_unless_paused():
     keys = key(1, "decrypt-only", age=9), key(2, "decrypt-only", age=5), key(3)
     assert actions(*keys) == [("reseal", None)]
     assert actions(*keys, paused=True) == []

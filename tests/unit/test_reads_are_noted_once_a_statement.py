@@ -60,10 +60,10 @@ def test_a_row_is_noted_once(ward: Backend) -> None:
     for _ in range(3):
         assert read(ward, NAME, 1) == "Ada"
     assert rows(ward) == [("1", "name")]
-    (found,) = [one for one in ward.journalled() if isinstance(one, Read)]
-    assert (str(found.tenant), found.model, found.statement) == (ACME, TABLE, ward.statement_start())
+    (noted,) = [one for one in ward.journalled() if isinstance(one, Read)]
+    assert (str(noted.tenant), noted.model, noted.statement) == (ACME, TABLE, ward.statement_start())
     login = [one for one in ward.journalled() if isinstance(one, Event) and one.operation == "login"]
-    assert [one.context for one in login] == [found.context]
+    assert [one.context for one in login] == [noted.context]
 
 
 def test_each_statement_notes_it_again(ward: Backend) -> None:
@@ -108,8 +108,8 @@ def test_tables_are_apart(ward: Backend) -> None:
 
 def test_a_column_the_backend_does_not_know_is_noted_by_its_id(ward: Backend) -> None:
     read(ward, NEW, 1)
-    (found,) = [one for one in ward.journalled() if isinstance(one, Read)]
-    assert (found.model, found.columns, found.row) == (None, str(UUID(bytes=NEW)), "\\x" + "00" * 7 + "01")
+    (noted,) = [one for one in ward.journalled() if isinstance(one, Read)]
+    assert (noted.model, noted.columns, noted.row) == (None, str(UUID(bytes=NEW)), "\\x" + "00" * 7 + "01")
 
 
 _STEPS = st.lists(
@@ -233,8 +233,8 @@ def test_what_does_not_open_is_no_read_and_is_reported(ward: Backend) -> None:
 
 def test_a_login_is_journalled_once_for_a_token_and_its_circumstances(ward: Backend) -> None:
     def logins() -> list[str | None]:
-        found = [one for one in ward.journalled() if isinstance(one, Event) and one.operation == "login"]
-        return [one.texts.get("purpose") for one in found]
+        journalled = [one for one in ward.journalled() if isinstance(one, Event) and one.operation == "login"]
+        return [one.texts.get("purpose") for one in journalled]
 
     token = ward.token(sub="dr.house")
     ward.begin()

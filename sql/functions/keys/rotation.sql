@@ -7,7 +7,7 @@
 --   1. none of these is left: the first batch of resealing, which sees the new version, notes in the key's fence which
 --      virtual transactions run. Locks tell, not pg_stat_activity, whose times and texts can be turned off;
 --   2. none of them was prepared: prepared ones keep their locks on leaves, and a lock that nobody may share with a writer
---      is had of each leaf for a moment;
+--      is taken on each leaf for a moment;
 --   3. then a count, with a snapshot of its own, finds no row.
 
 create or replace function ward_internal.running_transactions(p_tenant uuid) returns text[]

@@ -12,7 +12,7 @@
 
 Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe and publisher as
 ``wardkey-scribe`` and ``wardkey-publisher``: none can read another's directory. Anybody else runs all as
-himself.
+itself.
 """
 
 from __future__ import annotations

@@ -141,6 +141,6 @@ def _is_behind(config: Config, wanted: str, now: str | None) -> bool:
     if wanted == "base":
         return True
     scripts = ScriptDirectory.from_config(config)
-    found = scripts.get_revision(wanted)
+    script = scripts.get_revision(wanted)
     older = {revision.revision for revision in scripts.walk_revisions("base", now)} - {now}
-    return found is not None and found.revision in older
+    return script is not None and script.revision in older
