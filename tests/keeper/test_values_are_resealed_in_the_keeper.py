@@ -29,6 +29,7 @@ from tests.support.keepers import (
     reseal_over,
     stranger_asks,
 )
+from wardkey.daemon.privileges import LAST
 from wardkey.keeper import server
 from wardkey.keeper.requests import MAX_FIELDS
 
@@ -76,6 +77,15 @@ def test_values_come_back_under_the_new_version(keeper: Keeper, keys: list[dict[
         assert new.open(value, row.to_bytes(8, "big")) == b"2026-01-01 plain"
     assert len(answer) == 1000
     assert keeper.reseal(keys, b"") == []
+
+
+def test_the_thread_that_reseals_lets_backends_have_the_cpu(
+    keeper: Keeper, keys: list[dict[str, Any]]
+) -> None:
+    keeper.reseal(keys, rows(column_key(keeper, keys[0]), 1))
+    threads = [int(task.name) for task in Path(f"/proc/{keeper.pid}/task").iterdir()]
+    nice = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+    assert nice == {os.getpriority(os.PRIO_PROCESS, keeper.pid), LAST}
 
 
 def test_values_of_derived_keys_do_too(keeper: Keeper, keys: list[dict[str, Any]]) -> None:

@@ -7,16 +7,18 @@ import os
 import resource
 from contextlib import suppress
 
-__all__ = ["FIRST", "become", "harden", "set_nice"]
+__all__ = ["FIRST", "LAST", "become", "harden", "set_nice"]
 
 FIRST = -10
 """The nice value of who gets the CPU before a hundred backends that begin at once and wait for an answer."""
+LAST = 5
+"""That of what nobody waits for. Not more: the thread that has it holds the interpreter now and then."""
 
 _PR_SET_DUMPABLE = 4
 
 
 def set_nice(nice: int) -> None:
-    """Take this nice value, or keep the present one if that is not allowed."""
+    """Give the calling thread, and those it starts, this nice value; keep the present one if not allowed."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, nice)
 

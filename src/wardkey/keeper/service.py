@@ -22,6 +22,7 @@ from wardkey_core.tokens import Claims
 from wardkey_core.wire import to_base64
 from wardkey_pg import __version__
 
+from ..daemon.privileges import LAST, set_nice
 from .administration import Administration, is_for_administrators
 from .checkpoints import Checkpoints
 from .journal import Peer, ReleaseLog
@@ -102,7 +103,9 @@ class Service:
         self._report = report
         self._keys = Keys(providers, ledger, ttl)
         self._administration = Administration(providers, self._keys, ledger, signing)
-        self._resealing = ThreadPoolExecutor(1, thread_name_prefix="reseal")
+        self._resealing = ThreadPoolExecutor(
+            1, thread_name_prefix="reseal", initializer=set_nice, initargs=(LAST,)
+        )
         self._flushing = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._flushed: Future[None] | None = None
         self._is_written = False
