@@ -59,7 +59,7 @@ def run(server: Server) -> list[Figure]:
         before, during = samples[kind, False], samples[kind, True]
         figures += [
             Figure(
-                f"{kind}s' p95 while resealing, against before", _p(95, during) / _p(95, before), "×", 1.5
+                f"{kind}s' p95 while resealing, against before", _p(95, during) / _p(95, before), "×", 1.3
             ),
             Figure("… before", _p(95, before) * 1e3, "ms"),
             Figure("… the median, against before", _p(50, during) / _p(50, before), "×"),

@@ -1,4 +1,7 @@
-"""What do the first login and the first sealed field of a new backend cost, with the keeper warm?"""
+"""What do the first login and the first sealed field of a new backend cost, with the keeper warm?
+
+Beside it, an empty function of PL/Python that is the first of its backend: the start of Python itself.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,17 @@ def run(server: Server) -> list[Figure]:
     plain: list[float] = []
     ward: list[float] = []
     cpu: list[float] = []
+    python: list[float] = []
     for _ in range(ROUNDS):
         with database.admin() as connection:
             start = time.perf_counter()
             connection.execute("select name from plain.patients where id = 7").fetchall()
             plain.append(time.perf_counter() - start)
+        with database.admin() as connection:
+            before = cpu_seconds(connection.info.backend_pid)
+            connection.execute("do language plpython3u 'pass'")
+            time.sleep(0.005)
+            python.append(cpu_seconds(connection.info.backend_pid) - before)
         with tenant.connect() as connection:
             pid = connection.info.backend_pid
             before = cpu_seconds(pid)
@@ -33,9 +42,14 @@ def run(server: Server) -> list[Figure]:
             ward.append(time.perf_counter() - start)
             time.sleep(0.005)
             cpu.append(cpu_seconds(pid) - before)
+    started = statistics.median(python)
     return [
-        Figure("a backend's first login and first sealed field", statistics.median(ward) * 1e3, "ms", 60),
+        Figure(
+            "a first login and first field, in starts of PL/Python", statistics.median(cpu) / started, "×", 5
+        ),
         Figure("… as CPU time of the backend", statistics.median(cpu) * 1e3, "ms"),
+        Figure("… until the client has it", statistics.median(ward) * 1e3, "ms"),
+        Figure("a backend's first empty function of PL/Python, CPU time", started * 1e3, "ms"),
         Figure("a backend's first plain field", statistics.median(plain) * 1e3, "ms"),
     ]
 

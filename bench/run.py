@@ -17,7 +17,6 @@ BENCHES = (
     "rivals",
     "page",
     "field",
-    "copy_in",
     "first_login",
     "cold_start",
     "cold_key",

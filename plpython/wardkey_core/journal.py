@@ -58,8 +58,8 @@ _FORMAT = 1
 _HEAD = struct.Struct(">Bc16s16sq")
 _LONGEST_COLUMNS = 65_535
 _TEXTS = ("subject", "role", "purpose", "database_role", "address", "application")
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as an escape, not as its spelling
-_OPERATION = re.compile(r"[a-z_]{1,63}")
+_NUL = rb"(?<!\\)(?:\\\\)*\\u0000"  # as an escape, not as its spelling
+_OPERATION = r"[a-z_]{1,63}"
 
 
 class Malformed(ValueError):
@@ -211,13 +211,13 @@ def _event(tenant: UUID | None, context: bytes | None, at: int, body: bytes) -> 
         again = json.dumps(members, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise Malformed("is not JSON of Unicode text") from None
-    if _NUL.search(again):
+    if re.search(_NUL, again):
         raise Malformed("has a text that PostgreSQL cannot hold")
     if not isinstance(members, dict):
         raise Malformed("is not a JSON object")
     operation = members.pop("operation", None)
     detail = members.pop("detail", None)
-    if not isinstance(operation, str) or not _OPERATION.fullmatch(operation):
+    if not isinstance(operation, str) or not re.fullmatch(_OPERATION, operation):
         raise Malformed("has no operation")
     if detail is not None and not isinstance(detail, dict):
         raise Malformed("has a detail that is no object")
