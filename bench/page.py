@@ -1,5 +1,7 @@
 """What does a page cost: a login, 20 rows by key with 5 sealed fields each, over a plain table without RLS?
 
+How it compares with encryption in the application is bench ``rivals``.
+
 Every page is a transaction with the token known to the backend. Four ways an application may ask for it: the
 rows in one statement or in 20, statement by statement or in a pipeline. Statements are prepared.
 """
@@ -113,7 +115,7 @@ def _client(server: Server, tenant: Tenant) -> dict[str, Timing]:
 def _figures(text: str, timings: dict[str, Timing]) -> list[Figure]:
     plain, ward = timings["plain"], timings["ward"]
     return [
-        Figure(f"{text}: over the plain page, in such pages", (ward.wall - plain.wall) / plain.wall, "×", 3),
+        Figure(f"{text}: over the plain page, in such pages", (ward.wall - plain.wall) / plain.wall, "×"),
         Figure("… as CPU time of the backend", (ward.cpu - plain.cpu) * 1e3, "ms"),
         Figure("… the plain page itself", plain.wall * 1e3, "ms"),
     ]
