@@ -1,4 +1,4 @@
-# make demo | test | bench | soak | lint | docs    on this machine; each installs what it lacks, and says so
+# make demo | test | stress | bench | soak | lint | docs    on this machine; each installs what it lacks, and says so
 # make test-versions VERSIONS=…            on PostgreSQL 17 and 18, and from 15 to 18 by pg_upgrade, in trees of Debian
 # make install install-python PG_CONFIG=…   into a PostgreSQL server of your own
 
@@ -7,7 +7,7 @@ PYTHON_DIRECTORY ?= /usr/local/lib/wardkey/python
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test test-versions bench soak lint docs build install install-python clean
+.PHONY: help demo test stress test-versions bench soak lint docs build install install-python clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -16,9 +16,14 @@ demo:
 	@tools/setup.sh demo
 	@.venv/bin/wardkey demo
 
-test:
-	@tools/setup.sh test
+test: lint
 	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# In random order, beside two busy cores: the seed is in the heading, and STRESS="--randomly-seed=N" repeats it.
+stress:
+	@tools/setup.sh test
+	@trap 'kill $$busy' EXIT; for core in 1 2; do (while :; do :; done) & busy="$$busy $$!"; done; \
+	$(PYTHON) -m pytest -p randomly -n auto --maxprocesses 4 --dist loadfile $(STRESS)
 
 test-versions:
 	@tools/test-versions.sh $(VERSIONS)

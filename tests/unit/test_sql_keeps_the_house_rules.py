@@ -59,7 +59,7 @@ _NOUNS = re.compile(
 _VERBS = re.compile(
     r"^(add|archive|begin|bound|build|can|check|compare|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow"
     r"|harden|hold|is|name|register|restore|save"
-    r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|readmit|rebuild|refuse"
+    r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
     r"|unprotect|unseal|unshare|upsert|take|raise|try|wrap)(_|$)"
 )

@@ -1,0 +1,48 @@
+"""``pip install wardkey`` is enough for a client: psycopg, and nothing that the command needs."""
+
+import subprocess
+import sys
+
+_WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+_ABSENT = "alembic,click,cryptography,jinja2,psutil,psycopg_pool,rich,sqlalchemy"
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _WITHOUT + code, _ABSENT], capture_output=True, text=True, check=False
+    )
+
+
+def test_client_connects_and_raises_its_errors() -> None:
+    done = _run(
+        "import wardkey, wardkey.errors, psycopg\n"
+        "try:\n    wardkey.connect('host=/nowhere')\n"
+        "except psycopg.OperationalError:\n    print('refused')\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+
+
+def test_pool_names_what_it_needs() -> None:
+    done = _run(
+        "import wardkey\n"
+        "try:\n    wardkey.connect('host=/nowhere', pool=2)\n"
+        "except wardkey.errors.MissingSoftware as error:\n    print(error.hint)\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "pip install psycopg-pool\n"), done.stderr
+
+
+def test_command_names_what_it_needs() -> None:
+    done = _run("from wardkey.__main__ import main\nsys.exit(main())")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: the command needs the package click", " hint: pip install 'wardkey[cli]'"
+    ]  # fmt: skip
