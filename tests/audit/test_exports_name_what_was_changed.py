@@ -356,11 +356,29 @@ def test_what_was_sealed_wrong_is_named_though_every_hash_fits() -> None:
     log.seal(moment(9))
     defect = _defect(log.export())
     assert (defect.kind, defect.position, defect.entry) == ("duplicate", 3, "1001")
+
+
+def test_entries_that_are_none_are_named_and_counted_and_the_rest_is_verified() -> None:
     log = Log(_KEY)
-    log.append(make_entry(0))
-    log.entries.append(log.entries[0].replace(b":", b": "))
-    log.seal(moment(9))
-    assert (_defect(log.export()).kind, _defect(log.export()).position) == ("malformed", 1)
+    for number in range(60):
+        log.append(make_entry(number, tenant=OTHER if number == 41 else TENANT))
+        if 10 <= number < 40:
+            log.entries[-1] = log.entries[-1].replace(b":", b": ")
+        if number % 20 == 19:
+            log.seal(moment(number))
+    unsealed = [entry.encode(make_entry(61)), b'{"a":1}', entry.encode(make_entry(62, tenant=OTHER))]
+    data = log.export(unsealed=unsealed)
+    report = _verify(data, known=log.checkpoints[2].checkpoint)
+    assert (report.entries, report.unsealed, report.checkpoints, report.known) == (60, 3, 3, True)
+    assert report.defect == report.unfit[0] and not report.ok and report.is_whole
+    assert (report.defect.kind, report.defect.position) == ("malformed", 10)
+    assert [one.position for one in report.unfit] == list(range(10, 30)) and report.unfit_count == 33
+    lines = _lines(data)
+    place = next(place for place, line in enumerate(lines) if b'"id":"1050"' in line)
+    lines[place] = lines[place].replace(b'"operation":"', b'"operation":"x')
+    report = _verify(_file(lines))
+    assert report.defect and (report.defect.kind, report.defect.position) == ("edited", 50)
+    assert not report.is_whole and report.unfit_count == 30
 
 
 def test_a_file_that_is_not_whole_is_truncated() -> None:

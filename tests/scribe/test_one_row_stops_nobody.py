@@ -101,6 +101,8 @@ def test_what_was_put_in_by_hand_is_marked(scribe: Scribe, columns: dict[str, st
         assert (first in sealed_ids(connection, tenant)) == ("not sealed" not in defect)
         write(connection, tenant)
     assert scribe.stop() == 0, scribe.errors
+    report = verified(scribe.database, tenant)
+    assert report.is_whole and report.unfit_count == ("kind" in columns), report
 
 
 def test_an_honest_transaction_that_took_long_is_not_marked(scribe: Scribe) -> None:

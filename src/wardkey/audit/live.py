@@ -93,11 +93,11 @@ def verify_live(
             raise error
         if report.defect is None or report.defect.kind in ("truncated", "not an export"):
             report.defect = Defect("damaged", str(error), 0)
-    if report.ok and not report.complete_from:
+    if report.is_whole and not report.complete_from:
         first = report.header.first if report.header else 0
         message = f"the first {first} entries are missing, and no entry says that they were pruned"
         report.defect = Defect("cut head", message, 0, position=0)
-    if report.ok and report.strays:
+    if report.is_whole and report.strays:
         message = f"entry {report.first_stray} was put in: it was never sealed, and the log is past its time"
         report.defect = Defect("inserted", message, 0, entry=report.first_stray)
     return report

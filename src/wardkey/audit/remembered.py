@@ -58,7 +58,7 @@ def compare(
     ``again`` asks once more: a log that is at work has gone on meanwhile, and so has the keeper.
     """
     newest = report.newest.number if report.newest else 0
-    if not report.ok or newest == remembered.number:
+    if not report.is_whole or newest == remembered.number:
         return
     if remembered.number == 0:
         report.unlike = "the keeper remembers no checkpoint of this log: readmitted, or another keeper signed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from wardkey_core.log.checkpoint import Checkpoint
 from wardkey_core.log.exportfile import Header
@@ -12,7 +13,7 @@ __all__ = ["Defect", "Gap", "Pruned", "Report"]
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """The first thing that is wrong. ``position``: of the entry in the tenant's log, from 0; ``entry``: its
+    """What is wrong. ``position``: of the entry in the tenant's log, from 0; ``entry``: its
     id.
 
     ``kind``, of entries: edited · deleted · inserted · reordered · duplicate · malformed (sealed, but not of
@@ -49,9 +50,16 @@ class Gap:
 
 @dataclass(slots=True)
 class Report:
-    """What was found. ``defect`` alone says that a file is bad; what else is here may be worth a look."""
+    """What was found. ``defect`` alone says that a file is bad; what else is here may be worth a look.
 
+    ``defect``: the first thing after which nothing that follows can be told, else the first of ``unfit``.
+    ``unfit``: entries that are malformed or foreign, the first ``NAMED``; they are passed over.
+    """
+
+    NAMED: ClassVar = 20
     defect: Defect | None = None
+    unfit: list[Defect] = field(default_factory=list)
+    unfit_count: int = 0
     header: Header | None = None
     entries: int = 0
     unsealed: int = 0  # entries that no checkpoint covers yet
@@ -74,6 +82,11 @@ class Report:
     strays: int = 0  # unsealed entries of a time that was already settled: put in behind the scribe's back
     first_stray: str | None = None  # id
     ahead: int = 0  # checkpoints that seal an entry of a later time than their own: a clock was set back
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong but entries that are unfit."""
+        return self.defect is None or self.defect in self.unfit
 
     @property
     def ok(self) -> bool:

@@ -41,6 +41,8 @@ def verify(
     ``keys``: fingerprints (32 bytes) of the keys that may sign; None: any, and the report names them.
     ``known``: a checkpoint of this log that was verified before; it need not be in the file.
     ``remembered``: the one that the keeper signed last, compared where the file has it (see ``remembered``).
+    An entry that was sealed though it is none is named and counted, and the next one looked at; what else is
+    wrong ends it.
     Memory: a line, 2,000 leaf hashes, and 16 bytes an entry to find an id that comes twice.
     """
     reader = _Reader(keys, known, remembered)
@@ -56,6 +58,8 @@ def verify(
         reader.report.defect = reader.first(Defect(error.kind, str(error), error.line))
     except _Stop as stop:
         reader.report.defect = stop.defect
+    if reader.report.defect is None and reader.report.unfit:
+        reader.report.defect = reader.report.unfit[0]
     return reader.report
 
 
@@ -84,7 +88,8 @@ class _Reader:
         self._block: list[bytes] = []  # short leaf hashes since the last line of leaves
         self._block_line = 0  # of the first of them
         self._ids = Ids()
-        self._bad: Defect | None = None  # the first entry of this block that is not of the form, or foreign
+        self._unfit: list[Defect] = []  # entries since the last checkpoint that are malformed or foreign
+        self._unfit_count = 0
         self._suspect: Defect | None = None
         self._fork: Defect | None = None
         self._cut = False  # it begins late, though all of it was asked for: an entry may say why
@@ -135,7 +140,7 @@ class _Reader:
             tenant, number, at = found.group("tenant", "id", "at")
             self._ids.append(int(number))
             if tenant != self._header.tenant:
-                self._bad = self._bad or self._defect("foreign", position, number, "is of another tenant")
+                self._note_unfit(self._defect("foreign", position, number, "is of another tenant"))
             if at > self._latest:
                 self._latest = at
             if at < self._settled:
@@ -154,9 +159,8 @@ class _Reader:
             sealed = read_leaves(line)
         except NotCanonical as error:
             self._stop("damaged", f"line {self.line}: the line of leaves {error}")
-        if self._suspect is None:
-            self._suspect = self._compare_leaves(sealed) if sealed != self._block else self._bad
-        self._bad = None
+        if self._suspect is None and sealed != self._block:
+            self._suspect = self._compare_leaves(sealed)
         self._block.clear()
 
     def checkpoint(self, line: bytes) -> None:
@@ -203,23 +207,26 @@ class _Reader:
     def unsealed(self, line: bytes) -> None:
         if self._block:
             self._misplaced("an unsealed entry")
+        self.report.unsealed += 1
         inner = line[len(_UNSEALED) : -1]
         try:
             members = entry_format.decode(inner)
             if line != _UNSEALED + inner + b"}":
                 raise NotCanonical("is not in canonical form")
         except NotCanonical as error:
-            self._stop("malformed", f"the unsealed entry in line {self.line} {error}")
+            self._pass_over(Defect("malformed", f"the unsealed entry in line {self.line} {error}", self.line))
+            return
         if self._cut and _PRUNING in inner:
             self._take_pruning(inner)
         if _GAP in inner:
             self._take_gap(inner)
         if members["tenant"] != self._header.tenant:
-            self._stop("foreign", f"the unsealed entry in line {self.line} is of another tenant")
+            message = f"the unsealed entry in line {self.line} is of another tenant"
+            self._pass_over(Defect("foreign", message, self.line, entry=members["id"]))
+            return
         if members["at"] < self._settled:
             self.report.strays += 1
             self.report.first_stray = self.report.first_stray or members["id"]
-        self.report.unsealed += 1
 
     def end(self, line: bytes) -> None:
         if self._block:
@@ -300,7 +307,7 @@ class _Reader:
 
     def first(self, defect: Defect) -> Defect:
         """Return what comes first: an entry found bad before, or ``defect``."""
-        return self._suspect or self._bad or defect
+        return self._suspect or (self._unfit[0] if self._unfit else defect)
 
     # Checkpoints.
 
@@ -387,12 +394,28 @@ class _Reader:
     # Who is to blame.
 
     def _clear_suspicion(self) -> None:
-        """The entries are those signed: what was suspected was sealed so, or no entry was changed."""
-        if self._suspect is not None and self._suspect.kind not in ("malformed", "foreign"):
+        """The entries are those signed: what is unfit was sealed so, and no entry was changed."""
+        if self._suspect is not None:
             message = f"a line of leaves ahead of line {self.line} was changed; no entry was"
             raise _Stop(Defect("damaged", message, self.line))
-        if self._suspect or self._fork:
-            raise _Stop(self._suspect or self._fork)  # type: ignore[arg-type]
+        for defect in self._unfit:
+            self._pass_over(defect)
+        self.report.unfit_count += self._unfit_count - len(self._unfit)
+        self._unfit, self._unfit_count = [], 0
+        if self._fork:
+            raise _Stop(self._fork)
+
+    def _note_unfit(self, defect: Defect) -> None:
+        """Keep that an entry is unfit, until the next checkpoint says whether it was sealed so."""
+        self._unfit_count += 1
+        if len(self._unfit) < self.report.NAMED:
+            self._unfit.append(defect)
+
+    def _pass_over(self, defect: Defect) -> None:
+        """Name and count an entry that is unfit."""
+        self.report.unfit_count += 1
+        if len(self.report.unfit) < self.report.NAMED:
+            self.report.unfit.append(defect)
 
     def _compare_leaves(self, sealed: list[bytes]) -> Defect:
         """Name the first entry of this block that is not the one sealed there."""
@@ -417,18 +440,17 @@ class _Reader:
             "edited": "was changed after it was sealed",
         }[kind]
         defect = self._defect(kind, start + index, identity, said, self._block_line + index)
-        if kind == "edited" and self._bad and self._bad.position == defect.position:
-            return Defect(
-                kind, f"{defect.message} ({self._bad.message})", defect.line, defect.position, identity
-            )
+        unfit = next((one for one in self._unfit if one.position == defect.position), None)
+        if kind == "edited" and unfit is not None:
+            message = f"{defect.message} ({unfit.message})"
+            return Defect(kind, message, defect.line, defect.position, identity)
         return defect
 
     def _not_an_entry(self, line: bytes) -> None:
-        if self._bad is None:
-            try:
-                entry_format.decode(line)
-            except NotCanonical as error:
-                self._bad = self._defect("malformed", self._tree.end, None, str(error))
+        try:
+            entry_format.decode(line)
+        except NotCanonical as error:
+            self._note_unfit(self._defect("malformed", self._tree.end, None, str(error)))
 
     def _defect(self, kind: str, position: int, identity: str | None, said: str, line: int = 0) -> Defect:
         name = f"entry {identity}" if identity else "the entry"

@@ -106,8 +106,9 @@ def report_facts(report: Report) -> dict[str, Any]:
     defect, header, newest = report.defect, report.header, report.newest
     return {
         "ok": report.ok,
-        "defect": defect
-        and {name: getattr(defect, name) for name in ("kind", "message", "line", "position", "entry")},
+        "defect": defect and asdict(defect),
+        "unfit": [asdict(one) for one in report.unfit],
+        "unfit_count": report.unfit_count,
         "tenant": header and header.tenant,
         "slug": header and header.slug,
         "entries": report.entries,
@@ -141,7 +142,13 @@ def show_report(context: Context, report: Report, *, live: bool) -> int:
 def _show(report: Report, facts: dict[str, Any], live: bool) -> None:
     what = "the log" if live else "the export"
     if report.defect is not None:
-        click.echo(f"BAD ({report.defect.kind}): {report.defect.message}")
+        if not report.is_whole:
+            click.echo(f"BAD ({report.defect.kind}): {report.defect.message}")
+        for unfit in report.unfit:
+            click.echo(f"BAD ({unfit.kind}): {unfit.message}")
+        if report.unfit_count:
+            more = ": the rest is as its checkpoints sign" if report.is_whole else " ahead of that"
+            click.echo(f"{report.unfit_count:,} entries were sealed or put in that are none{more}")
         return
     click.echo(f"good: {what} holds the {report.entries:,} entries that its checkpoints sign")
     shown = ("tenant", "slug", "checkpoints", "as_of", "unsealed", "root", "keys")
