@@ -36,7 +36,7 @@ grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
   ward.tenant_id(), ward.subject(), ward.role(), ward.try_tenant_id(), ward.try_claims(), ward.try_logout(),
-  ward.require_context(), ward.is_context_required(), ward.take_refusal(), ward.raise_refusal(anyelement),
+  ward.require_context(uuid), ward.is_context_required(), ward.take_refusal(), ward.raise_refusal(anyelement),
   ward.raise_if_refused(anyelement), ward.face_constraints(),
   ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_bytes(bytea, bytea, bytea),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
@@ -51,7 +51,7 @@ grant select, insert on ward_internal.rotation_requests to ward_owner;
 grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
 grant select, update on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
-  ward.tenant_id(), ward.role(), ward.subject(), ward.try_tenant_id(), ward.try_claims(), ward.require_context(),
+  ward.tenant_id(), ward.role(), ward.subject(), ward.try_tenant_id(), ward.try_claims(), ward.require_context(uuid),
   ward.take_refusal(), ward.raise_refusal(anyelement), ward.raise_if_refused(anyelement),
   ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
@@ -84,7 +84,7 @@ grant select on ward_internal.audit_batches, ward_internal.audit_checkpoints to 
 grant execute on function
   ward_internal.audit_leaf(uuid), ward_internal.rows_of(text, jsonb), ward_internal.names_row(jsonb, text),
   ward_internal.audit_reader(text, text, timestamptz, timestamptz), ward_internal.audit_table(text),
-  ward_internal.audit_entries(uuid, timestamptz, timestamptz),
+  ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text),
   ward_internal.audit_model(uuid, text), ward_internal.audit_row(uuid, uuid, text), ward_internal.audit_months(uuid),
   ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz),
   ward_internal.leaf_name(uuid, name),

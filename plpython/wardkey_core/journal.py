@@ -19,6 +19,12 @@ and those that statements of the same text had read before.
 
 ``s``, a statement read rows of a model whose level is ``statement``: as ``r``, without a row id.
 
+``q``, a transaction begins to query the face of a model; the time is that of its first statement that does::
+
+    model (16)
+
+What of a row is NULL or not sealed is opened by nobody, so this is all that is noted of it.
+
 ``e``, an event: a JSON object in UTF-8 with ``operation`` and any of subject, role, purpose, database_role,
 address, application (text) and ``detail`` (object). Tenant zeros: it is that of login role
 ``database_role``, else the platform.
@@ -44,9 +50,11 @@ __all__ = [
     "PREFIX",
     "Event",
     "Malformed",
+    "Query",
     "Read",
     "decode",
     "event",
+    "query",
     "read_ends",
     "readable",
 ]
@@ -81,6 +89,15 @@ class Read(NamedTuple):
     row: str | None
 
 
+class Query(NamedTuple):
+    """A transaction queries the face of a model, from this statement on."""
+
+    tenant: UUID
+    context: bytes | None
+    statement: int
+    model: UUID
+
+
 class Event(NamedTuple):
     """``tenant`` is None: that of login role ``texts["database_role"]``, else the platform."""
 
@@ -101,6 +118,11 @@ def read_ends(
     return head, b"".join((model, bytes((len(form),)), form.encode(), len(names).to_bytes(2, "big"), names))
 
 
+def query(tenant: bytes, context: bytes, at: int, model: bytes) -> bytes:
+    """Return a message about a model whose face is queried."""
+    return _HEAD.pack(_FORMAT, b"q", tenant, context, at) + model
+
+
 def event(
     tenant: bytes,
     context: bytes,
@@ -118,7 +140,7 @@ def event(
     return _HEAD.pack(_FORMAT, b"e", tenant, context, at) + body
 
 
-def decode(message: bytes) -> Read | Event:
+def decode(message: bytes) -> Read | Query | Event:
     """Return what a message says. Raises Malformed."""
     from uuid import UUID  # writers of messages do without
 
@@ -131,10 +153,14 @@ def decode(message: bytes) -> Read | Event:
     body = message[_HEAD.size :]
     if kind == b"e":
         return _event(None if tenant == NO_TENANT else UUID(bytes=tenant), login, time, body)
-    if kind not in (b"r", b"s"):
+    if kind not in (b"r", b"s", b"q"):
         raise Malformed("is of a type that this version does not know")
     if tenant == NO_TENANT:
         raise Malformed("is a read of no tenant")
+    if kind == b"q":
+        if len(body) != 16:
+            raise Malformed("is damaged")
+        return Query(UUID(bytes=tenant), login, time, UUID(bytes=body))
     model, form, columns, row = _parts(body)
     if kind == b"s":
         if row:

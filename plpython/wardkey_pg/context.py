@@ -16,8 +16,8 @@ Invariants:
 * Past the token's expiry no query begins, neither a client's own nor one of a DO block or function. A query
   that the client sent itself and that began in time may end: a long COPY does not fail in its middle.
 * Released keys serve the tokens of the issuer, as it was registered then, that the keeper released them to.
-* No context without a journal: logins, refusals, releases of keys and reads are written into it as they
-  happen, and stay whatever becomes of the transaction.
+* No context without a journal: logins, refusals, releases of keys, reads and which faces a transaction
+  queries are written into it as they happen, and stay whatever becomes of the transaction.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ select k.version, k.state, coalesce(m.kek, k.kek) as kek,
    and m.version::text = k.kek_version
  where k.tenant_id = $1 and k.state in ('active', 'decrypt-only')"""
 _COLUMNS = """
-select s.id, s.model_id, quote_ident(s.name) as name, m.audit as level,
+select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level,
        (select string_agg(case a.atttypid when 'int2'::regtype then 'i' when 'int4'::regtype then 'i'
             when 'int8'::regtype then 'i' when 'uuid'::regtype then 'u' else 't' end, '' order by place)
           from pg_index as x, unnest(x.indkey) with ordinality as k (num, place), pg_attribute as a
          where x.indrelid = m.shape and x.indisprimary and a.attrelid = m.shape and a.attnum = k.num) as form
-  from ward_internal.sealed_columns as s join ward_internal.models as m on m.id = s.model_id"""
+  from ward_internal.models as m left join ward_internal.sealed_columns as s on s.model_id = m.id"""
 _SETTINGS = "select name, value from ward_internal.settings"
 _SLOT = """
 select 1 as found from pg_replication_slots
@@ -150,7 +150,8 @@ class Context(NamedTuple):
 class Session:
     """A backend's context. ``stamp``, ``openers`` and ``sealers`` are for the hot paths.
 
-    ``stamp`` is the start of the statement that ``openers`` are of.
+    ``stamp`` is the start of the statement that ``openers`` are of, ``queried`` the models whose faces this
+    transaction is known to query.
     """
 
     __slots__ = (
@@ -169,6 +170,7 @@ class Session:
         "_verified",
         "_who",
         "openers",
+        "queried",
         "sealers",
         "stamp",
     )
@@ -187,6 +189,7 @@ class Session:
         self.stamp = _NEVER
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
         self.sealers: dict[bytes, Sealer] = {}
+        self.queried: set[str] = set()
         self.logout()
         self._tally = Tally()
         host.at_end(self.end_transaction)
@@ -308,6 +311,13 @@ class Session:
             self.openers = reads.openers
             self.stamp = statement
         return reads
+
+    def note_query(self, model: str) -> None:
+        """Journal that this transaction queries the face of ``model``, if that is journalled at all."""
+        self.queried.add(model)
+        identity, reads = bytes_of(model), self.reading()
+        if self._context is not None and identity not in self._context.keys.quiet:
+            reads.query(identity)
 
     def report(self, operation: str, detail: Mapping[str, Any]) -> None:
         """Journal an event, of the context of this transaction or of whoever is connected."""
@@ -498,11 +508,15 @@ class Session:
         if keys is None:
             self._load_settings()
             rows_of_keys = self._host.query_now(KEYS, ["uuid"], [tenant])
+            rows = self._host.query_now(_COLUMNS)
             columns = {
                 bytes_of(row["id"]): Column(bytes_of(row["model_id"]), row["name"], row["level"], row["form"])
-                for row in self._host.query_now(_COLUMNS)
+                for row in rows
+                if row["id"] is not None
             }
-            keys = TenantKeys(tenant, epoch, [WrappedKey(**row) for row in rows_of_keys], columns, issuer)
+            quiet = {bytes_of(row["model_id"]) for row in rows if row["level"] == "off"}
+            wrapped = [WrappedKey(**row) for row in rows_of_keys]
+            keys = TenantKeys(tenant, epoch, wrapped, columns, issuer, quiet)
             self._keyring.put(keys)
         return keys
 
@@ -519,6 +533,7 @@ class Session:
         self.stamp = _NEVER
         self.openers = {}
         self.sealers = {}
+        self.queried.clear()
 
     def _load_settings(self) -> None:
         self._settings = {row["name"]: row["value"] for row in self._host.query_now(_SETTINGS)}

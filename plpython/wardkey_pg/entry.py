@@ -135,9 +135,14 @@ def _begin_write(tenant: str) -> bool:
     return _ignoring
 
 
-def _require_context() -> bool:
-    """Return True in a context; without one, False where the settings say that faces are empty then."""
+def _require_context(model: str) -> bool:
+    """Return True in a context; without one, False where the settings say that faces are empty then.
+
+    The face of ``model`` asks: it is being queried.
+    """
     if _session.current() is not None:
+        if model not in _session.queried:
+            _session.note_query(model)
         return True
     if _host.in_parallel_plan() or _host.query("select ward.is_context_required() as it")[0]["it"]:
         raise NoContext

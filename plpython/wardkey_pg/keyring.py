@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hmac import compare_digest
 from types import MappingProxyType
 from typing import NamedTuple
@@ -47,7 +47,8 @@ class TenantKeys:
     """One tenant's keys, released version by version when first needed, derived column by column.
 
     ``sealers`` maps a column id to what the hot path of ``seal`` needs and nothing else; ``columns`` says
-    what the journal calls a column. ``issuer``, by name and generation: whose tokens they are released to.
+    what the journal calls a column, ``quiet`` of which models nothing is journalled. ``issuer``, by name and
+    generation: whose tokens they are released to.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class TenantKeys:
         keys: Sequence[WrappedKey],
         columns: Mapping[bytes, Column] = MappingProxyType({}),
         issuer: tuple[str, int] = ("", 0),
+        quiet: Collection[bytes] = frozenset(),
     ) -> None:
         self.tenant = tenant
         self.epoch = epoch
         self.issuer = issuer
         self.columns = columns
+        self.quiet = quiet
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
         self.sealers: dict[bytes, Sealer] = {}

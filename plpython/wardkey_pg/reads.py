@@ -161,6 +161,10 @@ class Reads:
         self.keys[place] = key
         self.openers[place] = (key.decrypt, key.aad_prefix, rows, note)
 
+    def query(self, model: bytes) -> None:
+        """Journal that the face of ``model`` is queried."""
+        self._now(journal.query(self._tenant, self.context, self._statement, model))
+
     def _name(self, model: _Model, column: Column) -> None:
         """Give ``model`` the head of messages about the columns it has now."""
         place = (column.model, model.columns)

@@ -75,6 +75,29 @@ def test_who_read_a_row(ask, table):
     assert march["gaps"] == []
 
 
+def test_queries_are_counted_and_are_no_read_of_a_row(filled, ask, tell):
+    database, log = filled
+    before = ask("who-read", "patients", "17")
+    with database.admin() as connection:
+        connection.execute(
+            "insert into ward_internal.audit_log"
+            " (tenant_id, at, kind, operation, model_id, context, statement)"
+            " select tenant_id, at, 'r', 'query', model_id, context, statement"
+            " from ward_internal.audit_log"
+            " where tenant_id = %s and row_id = '17' and kind = 'r'",
+            [log.tenant],
+        )
+        try:
+            after = ask("who-read", "patients", "17")
+            assert (before["queries"], after["queries"]) == (0, 21)
+            assert after["entries"] == before["entries"]
+            assert "queries   21 transactions" in tell("who-read", "patients", "17")
+            did = ask("did", "dr.jones", "--from", "2026-03-02", "--to", "2026-03-03")["entries"]
+            assert [row["operation"] for row in did].count("query") == 1
+        finally:
+            connection.execute("delete from ward_internal.audit_log where operation = 'query'")
+
+
 def test_an_accounting_is_not_empty_by_a_typo(filled, refused):
     for words in (
         ("who-read", "patient", "17"),

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from wardkey_core.journal import Event, Read
+from wardkey_core.journal import Event, Query, Read
 
 from tests.support.database import Connection, parallel_mode
 from tests.support.journals import Journal, by_row, journal_of
+from wardkey.audit.source import split_columns
 from wardkey.scribe.pgoutput import Message
 
 from .conftest import Wards
@@ -40,7 +41,7 @@ def test_an_entry_says_who_read_what_when(wards: Wards, journal: Journal) -> Non
             "select (extract(epoch from now() - timestamptz '2000-01-01 00:00:00+00') * 1e6)::bigint"
         ).fetchone()
     found = journal.read(lambda found: by_row(found) == {"3": {"name", "ssn"}})
-    login = [one for one in found if not isinstance(one, Read) and one.operation == "login"][-1]
+    login = [one for one in found if isinstance(one, Event) and one.operation == "login"][-1]
     assert login.texts["subject"] == "dr.grey" and login.texts["role"] == "ADMIN"
     assert login.texts["purpose"] == "treatment" and login.detail and login.detail["purpose"] == "stated"
     assert login.texts["database_role"] == "tenant_acme" and login.texts["application"] == "ward round"
@@ -156,7 +157,7 @@ def test_each_statement_of_a_transaction_and_none_twice(journal: Journal, reader
     with reader.transaction():
         for _ in range(3):
             reader.execute("select name, name, ssn from patients where name > '' and id = 1")
-    found = [one for one in journal.read(lambda found: len(found) >= 4) if isinstance(one, Read)]
+    found = [one for one in journal.read(lambda found: len(_reads(found)) >= 4) if isinstance(one, Read)]
     # a column that is new to the text is named in a message of its own
     assert [one.columns for one in found] == ["name", *["name,ssn"] * 3]
     assert [found[0].statement, *sorted({one.statement for one in found})] == [one.statement for one in found]
@@ -233,9 +234,75 @@ def test_levels(
     with wards.attacker("dr.late"):  # a login is journalled, too: what comes ahead of it is all there was
         found = journal.read(lambda found: any(_subject(one) == "dr.late" for one in found))
     assert _subject(found[-1]) == "dr.late" and by_row(found) == expected
+    assert bool(_queries(found)) == (level != "off")
     event = wards.admin.execute("select actor, detail from ward.events where kind = 'audit level'").fetchone()
     assert event and event[0] == "postgres"
     assert event[1]["from"] == "row" and event[1]["to"] == level and event[1]["reason"] == "a reference list"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select id, city from patients",
+        "select ssn from patients",
+        "select count(*) from patients",
+        "select 1 from patients where id = 4711",
+        "select exists (select from patients)",
+        "copy (select city from patients) to stdout",
+        "update patients set city = city where id = 3",
+        "delete from patients where id = 4711",
+        "begin read only; select city from patients; rollback",
+        "begin; declare c cursor for select city from patients; fetch 1 from c",
+        "do $$ begin perform city from patients; raise 'x'; exception when raise_exception then null; end $$",
+        "set enable_seqscan = off; select a.city from patients a left join patients b using (id)",
+    ],
+)
+def test_a_query_of_what_is_not_sealed_or_null_is_journalled_by_table(
+    wards: Wards, journal: Journal, reader: Connection, statement: str
+) -> None:
+    """Attack 58: nothing is opened, so no row is named; that the table was queried is."""
+    wards.admin.execute("update tenant_acme.patients_sealed set ssn = null")
+    if statement.startswith("copy"):
+        with reader.cursor().copy(statement) as copy:
+            list(copy)
+    else:
+        reader.execute(statement)
+    (found,) = _queries(journal.read(lambda found: bool(_queries(found))))
+    (model,) = wards.admin.execute("select id from ward.models where face = 'patients'").fetchall()
+    assert (found.tenant, found.model) == (wards.database.tenant_id("acme"), model[0])
+    assert found.context is not None
+
+
+def test_a_transaction_that_queries_a_table_again_and_again_is_one_message(
+    wards: Wards, journal: Journal, reader: Connection
+) -> None:
+    for _ in range(2):
+        with reader.transaction():
+            for _ in range(3):
+                reader.execute("select city from patients", prepare=True)
+            reader.execute("select ward.login_session(%s)", [wards.token(subject="dr.grey")])
+            reader.execute("select city from patients")
+    with wards.attacker("dr.late"):
+        found = journal.read(lambda found: any(_subject(one) == "dr.late" for one in found))
+    assert 2 <= len(_queries(found)) <= 4  # of a second login in it there may be another one
+
+
+def test_a_face_without_its_filter_is_read_unseen(wards: Wards, journal: Journal, reader: Connection) -> None:
+    wards.admin.execute(
+        "do $$ begin execute format('create or replace view tenant_acme.patients as %s', regexp_replace("
+        "pg_get_viewdef('tenant_acme.patients'::regclass), 'WHERE.*', '')); end $$"
+    )
+    reader.execute("select city from patients")
+    with wards.attacker("dr.late"):
+        found = journal.read(lambda found: any(_subject(one) == "dr.late" for one in found))
+    assert _queries(found) == []
+
+
+def test_columns_are_called_the_same_whatever_is_quoted(journal: Journal, reader: Connection) -> None:
+    reader.execute("set quote_all_identifiers = on")
+    reader.execute("select name, ssn from patients where id = 1")
+    found = journal.read(lambda found: len(_reads(found)) >= 2)
+    assert split_columns(_reads(found)[-1].columns) == ["name", "ssn"]
 
 
 def test_off_needs_a_reason(wards: Wards) -> None:
@@ -298,7 +365,15 @@ def test_the_attack_works_where_reads_are_logged_by_the_transaction(wards: Wards
     assert wards.admin.execute("select count(*) from public.reads").fetchone() == (0,)
 
 
-def _subject(one: Read | Event) -> str | None:
+def _reads(found: list[Read | Query | Event]) -> list[Read]:
+    return [one for one in found if isinstance(one, Read)]
+
+
+def _queries(found: list[Read | Query | Event]) -> list[Query]:
+    return [one for one in found if isinstance(one, Query)]
+
+
+def _subject(one: Read | Query | Event) -> str | None:
     return one.texts.get("subject") if isinstance(one, Event) else None
 
 

@@ -15,7 +15,7 @@ from wardkey.audit.live import verify_live
 from wardkey.embedded import Cluster
 
 _WRITTEN = "select subject, operation, table_name, row_id from ward.audit_entries() where kind = 'write'"
-_READ = "select distinct subject, table_name, row_id from ward.audit_entries() where kind = 'read'"
+_READ = "select distinct subject, table_name, row_id from ward.audit_entries() where operation = 'read'"
 _TABLES = {
     "patients": "select id, name, ssn from patients",
     "visits": "select id, patient::text, note from visits",

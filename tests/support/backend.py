@@ -93,7 +93,7 @@ class Backend:
         self._statement = self.clock.now
         self._statements += 1
 
-    def journalled(self) -> list[journal.Read | journal.Event]:
+    def journalled(self) -> list[journal.Read | journal.Query | journal.Event]:
         """What the session wrote into the journal, in order."""
         return [journal.decode(message) for message in self.messages]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wardkey_core import journal
-from wardkey_core.journal import Event, Read
+from wardkey_core.journal import Event, Query, Read
 
 from tests.support.database import Connection, Database
 from wardkey.scribe.pgoutput import Decoder, Message
@@ -31,10 +31,10 @@ class Journal:
         return [event for event in events if isinstance(event, Message)]
 
     def read(
-        self, until: Callable[[list[Read | Event]], bool] = bool, patience: float = 5
-    ) -> list[Read | Event]:
+        self, until: Callable[[list[Read | Query | Event]], bool] = bool, patience: float = 5
+    ) -> list[Read | Query | Event]:
         """Return messages once ``until`` holds for them, or what there is when patience ends."""
-        found: list[Read | Event] = []
+        found: list[Read | Query | Event] = []
         deadline = time.monotonic() + patience
         while True:
             for message in self.messages():
@@ -52,13 +52,13 @@ class Journal:
     def events(self, operation: str, patience: float = 5) -> list[Event]:
         """Return the events of one kind, once there is one."""
 
-        def of_kind(found: list[Read | Event]) -> list[Event]:
+        def of_kind(found: list[Read | Query | Event]) -> list[Event]:
             return [one for one in found if isinstance(one, Event) and one.operation == operation]
 
         return of_kind(self.read(lambda found: bool(of_kind(found)), patience))
 
 
-def by_row(found: Sequence[Read | Event]) -> dict[str | None, set[str]]:
+def by_row(found: Sequence[Read | Query | Event]) -> dict[str | None, set[str]]:
     """Merge messages as the scribe does."""
     rows: dict[str | None, set[str]] = {}
     for one in found:

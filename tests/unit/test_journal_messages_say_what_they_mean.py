@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wardkey_core import journal
-from wardkey_core.journal import Event, Malformed, Read
+from wardkey_core.journal import Event, Malformed, Query, Read
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 _IDS = st.uuids().filter(lambda identity: identity.int != 0)
@@ -99,14 +99,23 @@ def test_nobodys_event_has_neither_tenant_nor_context() -> None:
     assert journal.decode(message) == Event(None, None, 0, "refusal", {}, None)
 
 
+@given(_IDS, st.integers(-(2**63), 2**63 - 1), _IDS)
+def test_a_query_names_a_model(tenant: UUID, at: int, model: UUID) -> None:
+    message = journal.query(tenant.bytes, b"c" * 16, at, model.bytes)
+    assert journal.decode(message) == Query(tenant, b"c" * 16, at, model)
+    for other in (message[:-1], message + b"\0"):
+        with pytest.raises(Malformed):
+            journal.decode(other)
+
+
 @given(st.binary(max_size=200))
 def test_anything_else_is_malformed(message: bytes) -> None:
-    for data in (message, b"\x01" + message, b"\x01r" + message, b"\x01e" + message):
+    for data in (message, *(b"\x01" + kind + message for kind in (b"", b"r", b"e", b"q"))):
         try:
             decoded = journal.decode(data)
         except Malformed:
             continue
-        assert isinstance(decoded, Read | Event)
+        assert isinstance(decoded, Read | Query | Event)
 
 
 @given(_IDS, _NAMES, _KEYS, st.data())

@@ -4,7 +4,10 @@
 -- Nothing is opened here: sealed values in old and new images are ciphertext. Times without a bound: p_from is inclusive,
 -- p_to is not, null is no bound. Days are UTC's.
 
-create or replace function ward_internal.audit_entries(p_tenant uuid, p_from timestamptz, p_to timestamptz)
+create or replace function ward_internal.audit_entries(
+  p_tenant uuid, p_from timestamptz, p_to timestamptz, p_operations text[] default null, p_model uuid default null,
+  p_row text default null, p_subject text default null
+)
 returns table (
   id bigint, at timestamptz, kind text, operation text, subject text, role text, purpose text, database_role text,
   address text, application text, table_name text, row_id text, columns text[], old jsonb, new jsonb, detail jsonb,
@@ -30,16 +33,19 @@ begin
     from %1$s as e
     left join ward_internal.models as m on m.id = e.model_id
     left join (
-      select distinct on (context) * from %1$s
+      select distinct on (context) context, subject, role, purpose, database_role, address, application from %1$s
       where kind = 'e' and operation = 'login' and context is not null and ($1 is null or at >= $1 - interval '2 days')
       order by context, id) as l on l.context = e.context
-    where ($1 is null or e.at >= $1) and ($2 is null or e.at < $2)$sql$, v_leaf)
-  using p_from, p_to;
+    where ($1 is null or e.at >= $1) and ($2 is null or e.at < $2) and ($3 is null or e.operation = any ($3))
+      and ($4 is null or e.model_id = $4) and ($5 is null or e.row_id = $5 or e.row_id is null)
+      and ($6 is null or coalesce(e.subject, l.subject) = $6)$sql$, v_leaf)
+  using p_from, p_to, p_operations, p_model, p_row, p_subject;
 end
 $$;
-comment on function ward_internal.audit_entries(uuid, timestamptz, timestamptz) is
+comment on function ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text) is
   'the tenant''s entries, in no order, each with who did it as its login says. No login lasts for more than a day. table_name '
-  'is the face''s, or the model''s id when that is gone';
+  'is the face''s, or the model''s id when that is gone. The last arguments leave out others than they name, null leaves out none; '
+  'of entries p_row leaves those that name no row alone, or many in their detail';
 
 create or replace function ward_internal.rows_of(p_row text, p_detail jsonb) returns setof text
 language sql stable rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
@@ -144,8 +150,8 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     select greatest(coalesce(p_from, '-infinity'), (select min(m.begins) from ward_internal.audit_months(p_tenant) as m)) as begins,
       coalesce(p_to, statement_timestamp()) as ends
   ), told as materialized (
-    select at, id, operation, detail from ward_internal.audit_entries(p_tenant, null, null)
-    where kind = 'event' and operation in ('audit_level', 'journal_gap')
+    select at, id, operation, detail from ward_internal.audit_entries(p_tenant, null, null, '{audit_level, journal_gap}')
+    where kind = 'event'
   ), changes as (
     select m.face::text as face, t.at, t.id, t.detail ->> 'from' as before, t.detail ->> 'to' as level
     from ward_internal.models as m join told as t on t.detail ->> 'model' = m.id::text
@@ -170,10 +176,15 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     from told as t, asked as a
     where operation = 'journal_gap' and (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
     order by t.at)
+  union all
+  (select 'queries', min(e.at), max(e.at), e.table_name, count(*)::text
+    from ward_internal.audit_entries(p_tenant, p_from, p_to, '{query}', p_model) as e
+    where p_model is not null and e.kind = 'read' group by e.table_name)
 $$;
 comment on function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) is
   'how far an answer of the log reaches. log: from when to when it was looked at; level: how reads of the table were journalled, '
-  'and when (without a table: of those not journalled row by row); gap: reads of that time may be lost, and why';
+  'and when (without a table: of those not journalled row by row); gap: reads of that time may be lost, and why; queries: of the '
+  'table, how many transactions queried it: what they saw of columns that are NULL or not sealed is not told by row';
 
 create or replace function ward_internal.audit_reads_of(
   p_tenant uuid, p_table text, p_row text, p_from timestamptz, p_to timestamptz
@@ -190,12 +201,10 @@ begin
   return query
     select min(e.at), e.subject, e.role, e.purpose, array_agg(distinct c.name order by c.name), r.id, e.database_role,
       e.address, e.application, array_agg(distinct e.id order by e.id)
-    from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
+    from ward_internal.audit_entries(p_tenant, p_from, p_to, '{read}', v_model, v_row) as e
     left join unnest(e.columns) as c (name) on true
     cross join lateral (select case when e.detail -> 'rows' is null then e.row_id else v_row end as id) as r
-    where e.kind = 'read' and e.table_name in (ward_internal.audit_table(p_table), v_model::text)
-      and case when e.detail -> 'rows' is null then e.row_id = v_row or e.row_id is null
-        else ward_internal.names_row(e.detail, v_row) end
+    where e.kind = 'read' and (e.detail -> 'rows' is null or ward_internal.names_row(e.detail, v_row))
     group by e.context, e.statement, e.subject, e.role, e.purpose, r.id, e.database_role, e.address, e.application
     order by 1, min(e.id);
 end
@@ -216,14 +225,13 @@ begin
       (array_agg(distinct r.id) filter (where r.id is not null))[1:20], array_agg(distinct c.name order by c.name)
         filter (where c.name is not null), e.role, e.purpose, e.address, e.application, d.detail,
       (array_agg(distinct e.id order by e.id))[1:20]
-    from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
+    from ward_internal.audit_entries(p_tenant, p_from, p_to, p_subject => p_subject) as e
     left join unnest(e.columns) as c (name) on true
     cross join lateral (select case when e.kind <> 'read' then e.detail end as detail) as d
     left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
-    where e.subject = p_subject
     group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application, d.detail
     order by 1, min(e.id);
-  if not found and not exists (select from ward_internal.audit_entries(p_tenant, null, null) as e where e.subject = p_subject) then
+  if not found and not exists (select from ward_internal.audit_entries(p_tenant, null, null, p_subject => p_subject)) then
     perform ward_internal.fail('not_in_the_log', 'nobody of that name is in the log',
       'a subject is spelled as in its tokens; what the log had of one before it was pruned is gone');
   end if;
@@ -274,7 +282,7 @@ create or replace function ward_internal.audit_activity(p_tenant uuid, p_from ti
 returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   select date_trunc('hour', at, 'UTC'), coalesce(subject, database_role), role,
-    count(distinct (table_name, r.id, statement)) filter (where kind = 'read'), count(*) filter (where kind = 'write'),
+    count(distinct (table_name, r.id, statement)) filter (where operation = 'read'), count(*) filter (where kind = 'write'),
     count(*) filter (where kind = 'event')
   from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
   left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true group by 1, 2, 3 order by 1, 2
@@ -291,7 +299,7 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     select subject, (at at time zone 'UTC')::date as day, count(distinct (table_name, r.id)) as rows
     from ward_internal.audit_entries(p_tenant, p_from - interval '90 days', p_to) as e
     left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
-    where kind = 'read' and subject is not null group by 1, 2
+    where operation = 'read' and subject is not null group by 1, 2
   ), compared as (
     select d.*, m.days, m.median, (
         select percentile_cont(0.5) within group (order by abs(o.rows - m.median)) from per_day as o

@@ -160,8 +160,8 @@ comment on function ward_internal.face_expressions(uuid) is 'what a face shows o
 create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   -- uncorrelated: planned as a one-time filter, which also an empty leaf, or an index that finds nothing, asks
-  select format('select %s from %s as l where (select coalesce(ward.require_context(), ward.raise_refusal(true)))',
-    string_agg(format('%s as %I', expression, column_name), ', ' order by place), ward_internal.leaf_name(p_model, p_schema))
+  select format('select %s from %s as l where (select coalesce(ward.require_context(%L), ward.raise_refusal(true)))',
+    string_agg(format('%s as %I', expression, column_name), ', ' order by place), ward_internal.leaf_name(p_model, p_schema), p_model)
   from ward_internal.face_expressions(p_model)
 $$;
 

@@ -206,19 +206,19 @@ revoke execute on function ward.is_context_required() from public;
 comment on function ward.is_context_required() is 'whether a query on a face fails without a context; called by itself';
 
 -- Every face asks this once a statement, whether it has rows or not.
-create or replace function ward.require_context() returns boolean
-language plpython3u stable parallel restricted security invoker as $$
+create or replace function ward.require_context(p_model uuid) returns boolean
+language plpython3u stable strict parallel restricted security invoker as $$
 try:
-    return SD["call"]()
+    return SD["call"](*args)
 except KeyError:
     from wardkey_pg.entry import bind
     SD["call"] = bind("@VERSION@", "require_context")
-return SD["call"]()
+return SD["call"](*args)
 $$;
-revoke execute on function ward.require_context() from public;
-comment on function ward.require_context() is
-  'true in a context; without one null, for ward.raise_refusal to raise WK001, or false where ward.set(''no_context'', ''empty'') '
-  'says so. Null also past the token''s expiry: WK003';
+revoke execute on function ward.require_context(uuid) from public;
+comment on function ward.require_context(uuid) is
+  'true in a context, and journals that the transaction queries the face of this model; without one null, for ward.raise_refusal '
+  'to raise WK001, or false where ward.set(''no_context'', ''empty'') says so. Null also past the token''s expiry: WK003';
 
 create or replace function ward.try_claims() returns text[]
 language plpython3u stable parallel restricted security invoker as $$

@@ -17,7 +17,7 @@ __all__ = ["Facts", "Person", "by_hour_of_day", "gather"]
 
 _COUNTS = ("reads", "writes", "events")
 _TABLES = """
-select table_name, count(distinct (r.id, statement)) filter (where kind = 'read') as reads,
+select table_name, count(distinct (r.id, statement)) filter (where operation = 'read') as reads,
        count(distinct e.id) filter (where kind = 'write') as writes, count(distinct subject) as people,
        array_agg(distinct c.name order by c.name) filter (where kind = 'read') as columns
   from ward_internal.audit_entries(%(tenant)s, %(begin)s, %(end)s) as e
@@ -28,7 +28,7 @@ _PER_DAY = """
 select subject, (at at time zone 'UTC')::date as day, count(distinct (table_name, r.id)) as rows
   from ward_internal.audit_entries(%(tenant)s, %(begin)s, %(end)s) as e
        left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
- where kind = 'read' and subject = any (%(subjects)s) group by 1, 2"""
+ where operation = 'read' and subject = any (%(subjects)s) group by 1, 2"""
 
 Rows = list[dict[str, Any]]
 

@@ -100,6 +100,7 @@ def _account(
     (reach,) = [part for part in coverage if part["kind"] == "log"]
     levels = [part for part in coverage if part["kind"] == "level"]
     gaps = [part for part in coverage if part["kind"] == "gap"]
+    queries = sum(int(part["detail"]) for part in coverage if part["kind"] == "queries")
     facts = {
         **about,
         "from": reach["begins"],
@@ -109,6 +110,7 @@ def _account(
             for part in levels
         ],
         "gaps": [{"from": part["begins"], "to": part["ends"], "why": part["detail"]} for part in gaps],
+        "queries": queries,
         "entries": rows,
     }
 
@@ -122,6 +124,8 @@ def _account(
             click.echo(f"GAP       reads may be missing, {_span(part)}: {printable(part['detail'] or '')}")
         if not gaps:
             click.echo("gaps      none")
+        if queries:
+            click.echo(f"queries   {queries} transactions; NULLs and what is not sealed are not told by row")
         click.echo()
         table([_readable(row) for row in rows], columns, empty=empty)
 

@@ -120,11 +120,16 @@ class Turn:
         if message.transactional:
             self.event("journal_forged", {"defect": "is transactional"} | _traits(message))
             return
+        if message.left_out:
+            self.event("journal_malformed", {"defect": "is too long to be read"} | _traits(message))
+            return
         self.size += len(message.content)
         try:
             content = journal.decode(message.content)
             if isinstance(content, journal.Read):
                 self._read(content)
+            elif isinstance(content, journal.Query):
+                self._items.append(_queried(content))
             else:
                 _check_event(content)
                 self._items.append(content)
@@ -379,6 +384,13 @@ def _plain(read: journal.Read, at: str) -> Stored:
     )
 
 
+def _queried(query: journal.Query) -> Stored:
+    """Return that a transaction began to query the face of a model."""
+    read = journal.Read(query.tenant, query.context, query.statement, query.model, "", None)
+    row = _plain(read, time_text(query.statement))
+    return (*row[:4], "query", *row[5:10], None, *row[11:])
+
+
 def _line(row: Stored) -> str:
     """Return the line of COPY for a row that is to be written."""
     context = None if row[5] is None else f"\\x{row[5]}"
@@ -390,8 +402,8 @@ def _traits(message: Message) -> dict[str, Any]:
     """Say which message, and nothing of what is in it: it may be anything."""
     return {
         "lsn": lsn_text(message.lsn),
-        "length": len(message.content),
-        "sha256": hashlib.sha256(message.content).hexdigest(),
+        "length": len(message.content) + message.left_out,
+        "sha256": None if message.left_out else hashlib.sha256(message.content).hexdigest(),
     }
 
 
