@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wardkey_core.log.checkpoint import fingerprint
 from wardkey_core.log.merkle import leaf_hash
 
-from tests.publisher.publishers import Log, Publisher, first_ones, read, verified, wait_published
+from tests.publisher.publishers import (
+    Log,
+    Publisher,
+    first_ones,
+    read,
+    verified,
+    wait_published,
+    wait_until,
+)
 from tests.support.database import Database
 from tests.support.kafka import Kafka, entries
 from wardkey.audit import retention
+from wardkey.publisher import topics
 
 
 def test_log_is_published_as_sealed(log: Log, publisher: Publisher, kafka: Kafka) -> None:
@@ -52,6 +63,7 @@ def test_altered_entry_is_not_published_and_named(log: Log, publisher: Publisher
     assert [message.kind for message in found] == ["entry"] * 4 + ["missing"] * 2 + ["entry"] * 4
     assert first_ones(found) == ids and b"mallory" not in b"".join(message.value for message in found)
     assert f"{topic} has no content of the entry at position 4" in publisher.errors
+    assert passed_over(log) == [{"topic": topic, "positions": [4, 5], "count": 2}]
     report = verified(kafka.read(topic), log.tenant)
     assert not report.ok and report.defect and report.defect.kind != "root", report
 
@@ -64,8 +76,32 @@ def test_entry_that_is_too_large_holds_up_nobody(database: Database, log: Log, k
         found = entries(read(kafka, wait_published(log.connection, log.tenant)))
         assert first_ones(found) == ids
         assert [message.kind for message in found] == ["entry"] * 5 + ["missing"] + ["entry"] * 5
+        assert [told["positions"] for told in passed_over(log)] == [[5]]
     finally:
         publisher.remove()
+
+
+def test_what_fails_again_and_again_is_told_until_it_goes_on(log: Log, publisher: Publisher) -> None:
+    log.grow(3, 4)
+    log.connection.execute(
+        "create table public.taken as select * from ward_internal.audit_batches where first_position = 3"
+    )
+    log.connection.execute("delete from ward_internal.audit_batches where first_position = 3")
+    publisher.start()
+    wait_until(lambda: any(topic.failures > 1 for topic in topics.every(log.connection)))
+    (topic,) = [topic for topic in topics.every(log.connection) if topic.failures]
+    assert topic.tenant == log.tenant and "the order of the log ends at position" in (topic.trouble or "")
+    log.connection.execute("insert into ward_internal.audit_batches select * from public.taken")
+    wait_published(log.connection, log.tenant)
+    assert [topic.trouble for topic in topics.every(log.connection)] == [None] * 2
+
+
+def passed_over(log: Log) -> list[dict[str, Any]]:
+    """Return what the log says of entries that its topic has no content of."""
+    query = (
+        "select detail from ward_internal.events where tenant_id = %s and kind = 'not published' order by id"
+    )
+    return [detail for (detail,) in log.connection.execute(query, [log.tenant])]
 
 
 def test_topic_of_a_pruned_log_begins_where_the_log_does(

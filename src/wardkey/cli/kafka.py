@@ -113,6 +113,8 @@ def _progress(topic: Topic) -> dict[str, Any]:
         "behind": topic.behind,
         "checkpoints_behind": topic.due > topic.mark.checkpoint_size,
         "last_at": topic.at,
+        "failures": topic.failures,
+        "trouble": topic.trouble,
     }
 
 
@@ -121,6 +123,10 @@ def _show_status(facts: dict[str, Any]) -> None:
     if facts["trouble"]:
         click.echo(f"trouble: {facts['trouble']}")
     table(facts["topics"], _COLUMNS, empty="no topics yet")
+    for topic in facts["topics"]:
+        if topic["trouble"]:
+            where = f"{topic['topic']} at position {topic['published']}"
+            click.echo(f"{where}: failed {topic['failures']} times, {topic['trouble']}")
 
 
 @kafka.command("run")

@@ -232,6 +232,10 @@ def _published(server: Server) -> Iterator[Problem]:
         if topic.tenant in late:
             late.remove(topic.tenant)
             found = f"lacks {topic.behind} entries, for more than a minute"
+            if topic.trouble:
+                found += (
+                    f": at position {topic.mark.position} it failed {topic.failures} times: {topic.trouble}"
+                )
             yield Problem(f"topic {topic.name}", found, "see what troubles it: wardkey kafka status")
     for tenant in sorted(late):
         yield Problem(

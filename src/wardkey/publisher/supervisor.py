@@ -10,6 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from ..audit.source import DamagedLog, Log
 from ..daemon.service import Backoff, Stop
@@ -241,13 +242,16 @@ class Publisher:
             topics.save(connection, topic, Mark())
             self._report(f"warning: {topic.name} has lost what was in it; it is filled anew")
             return True
+        missing = [position for position in flight.missing if position < mark.position]
         if mark != topic.mark:
-            topics.save(connection, topic, mark)
+            with connection.transaction():
+                topics.save(connection, topic, mark)
+                if missing:
+                    _tell_passed_over(connection, topic, missing)
             self._published += mark.position - topic.mark.position
             self._setbacks.pop(topic.tenant, None)
-        for position in flight.missing:
-            if position < mark.position:
-                self._report(f"warning: {topic.name} has no content of the entry at position {position}")
+        for position in missing:
+            self._report(f"warning: {topic.name} has no content of the entry at position {position}")
         if trouble in _UNKNOWN and topics.renew(connection, replace(topic, mark=mark), broker.make):
             self._report(f"warning: topic {topic.name} was gone; it is made anew and filled")
             broker.broken = True  # its numbers are those of the topic that was
@@ -258,6 +262,7 @@ class Publisher:
                 self._alone[topic.tenant] = flight.marks[-1].position
         elif trouble and not (broker.broken and trouble.startswith("_")):
             self._set_back(topic.tenant, f"{topic.name}: {flight.delivery.text}")
+            topics.tell_failing(connection, topic.tenant, flight.delivery.text)
         return mark != topic.mark
 
     def _may(self, tenant: UUID) -> bool:
@@ -282,3 +287,11 @@ class Publisher:
             self._report(trouble)
         self._trouble = trouble
         self._status.say(**facts, trouble=trouble, published=self._published)
+
+
+def _tell_passed_over(connection: Connection, topic: Topic, positions: list[int]) -> None:
+    """Have the tenant's log say which entries its topic has no content of."""
+    detail = {"topic": topic.name, "positions": positions[:20], "count": len(positions)}
+    connection.execute(
+        "select ward_internal.log_event(%s, 'not published', %s)", [topic.tenant, Jsonb(detail)]
+    )

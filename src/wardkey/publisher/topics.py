@@ -19,7 +19,7 @@ import psycopg
 from ..errors import PublisherError
 from .messages import Mark
 
-__all__ = ["PREFIX", "Topic", "claim", "every", "names", "renew", "save", "unclaimed"]
+__all__ = ["PREFIX", "Topic", "claim", "every", "names", "renew", "save", "tell_failing", "unclaimed"]
 
 PREFIX: Final = "audit."
 _PLATFORM: Final = UUID(int=0)
@@ -33,7 +33,8 @@ Make = Callable[[str], bool]
 class Topic:
     """A tenant's topic, how far it has come, and ``size``: how many entries are sealed.
 
-    ``due``: the size of the last checkpoint there is. ``slug`` is None when the tenant is gone.
+    ``due``: the size of the last checkpoint there is. ``slug`` is None when the tenant is gone. ``failures``:
+    how often publishing failed at the mark, the last time with ``trouble``.
     """
 
     tenant: UUID
@@ -43,6 +44,8 @@ class Topic:
     size: int
     due: int
     at: datetime
+    failures: int = 0
+    trouble: str | None = None
 
     @property
     def behind(self) -> int:
@@ -54,7 +57,7 @@ def every(connection: Connection, cluster: str | None = None, *, behind: bool = 
     """Return the topics of ``cluster``, or all; with ``behind`` those that lack something, longest first."""
     query = """
         select t.tenant_id, s.slug, t.topic, t.position, t.checkpoint_size, coalesce(r.size, 0),
-          coalesce(c.size, 0), t.at
+          coalesce(c.size, 0), t.at, t.failures, t.trouble
         from ward_internal.audit_topics as t
         left join ward_internal.tenants as s on s.id = t.tenant_id
         left join ward_internal.audit_trees as r on r.tenant_id = t.tenant_id
@@ -133,12 +136,21 @@ def renew(connection: Connection, topic: Topic, make: Make) -> bool:
 def save(connection: Connection, topic: Topic, mark: Mark) -> None:
     """Store how far a topic has come. Raises PublisherError when that is not what it was before."""
     done = connection.execute(
-        "update ward_internal.audit_topics set position = %s, checkpoint_size = %s, at = clock_timestamp()"
+        "update ward_internal.audit_topics set position = %s, checkpoint_size = %s, at = clock_timestamp(),"
+        " failures = 0, trouble = null"
         " where tenant_id = %s and topic = %s and position = %s and checkpoint_size = %s",
         [*mark, topic.tenant, topic.name, *topic.mark],
     )
     if done.rowcount != 1:
         raise PublisherError(f"another publisher has published to {topic.name} meanwhile")
+
+
+def tell_failing(connection: Connection, tenant: UUID, trouble: str) -> None:
+    """Store that publishing has failed once more at the tenant's position."""
+    connection.execute(
+        "update ward_internal.audit_topics set failures = failures + 1, trouble = %s where tenant_id = %s",
+        [trouble, tenant],
+    )
 
 
 def _whose(tenant: UUID, slug: str | None) -> str | None:
