@@ -31,6 +31,7 @@ BENCHES = (
     "during_resealing",
     "audit",
     "audit_verify",
+    "big_scan",
     "scribe",
     "publisher",
 )
