@@ -131,7 +131,6 @@ def test_what_is_rolled_back_left_no_entry(wards: Wards) -> None:
 @pytest.mark.parametrize(
     "weaken",
     [
-        "alter table tenant_acme.audit_log detach partition tenant_acme.{month}",
         "alter table tenant_acme.{month} add constraint full_of_it check (id < 0) not valid",
         "revoke insert on tenant_acme.audit_log from ward_owner",
         "revoke update on sequence ward_internal.audit_id from ward_owner",
@@ -157,6 +156,20 @@ def test_a_change_fails_when_its_entry_does(wards: Wards, weaken: str, change: s
         else:
             connection.execute(change)
     assert _patients(wards) == before and _last(wards) <= last
+
+
+@pytest.mark.parametrize("how", ["", "concurrently"])
+def test_a_month_that_was_detached_comes_back_with_its_entries(wards: Wards, how: str) -> None:
+    count, month = "select count(*) from tenant_acme.audit_log", f"tenant_acme.{_month(wards.admin)}"
+    before = wards.admin.execute(count).fetchone()
+    wards.admin.execute(f"alter table tenant_acme.audit_log detach partition {month} {how}")
+    assert before and before[0] > 0 and wards.admin.execute(count).fetchone() == (0,)
+    with wards.attacker() as connection:
+        connection.execute(_INSERT)
+    after = wards.admin.execute(count).fetchone()
+    assert after and after[0] > before[0]
+    checks = "select count(*) from pg_constraint where conrelid = %s::regclass and contype = 'c'"
+    assert wards.admin.execute(checks, [month]).fetchone() == (0,)
 
 
 def test_a_month_that_is_missing_is_made_by_the_first_change(wards: Wards) -> None:

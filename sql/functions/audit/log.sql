@@ -65,18 +65,23 @@ declare
   v_month timestamptz := date_trunc('month', p_at, 'UTC');
   v_part text := v_leaf || to_char(v_month at time zone 'UTC', '_YYYY_MM');
 begin
-  if to_regclass(v_part) is not null then
+  if exists (select from pg_inherits where inhrelid = to_regclass(v_part)) then
     return false;
   end if;
   if to_regclass(v_leaf) is null then
     perform ward_internal.create_audit_leaf(p_tenant);
   end if;
-  begin
-    execute format('create table %s (like %s including defaults including constraints)', v_part, v_leaf);
-  exception when duplicate_table or unique_violation then  -- somebody else made it meanwhile
-    return false;
-  end;
-  execute format('alter table %s owner to ward_owner, enable row level security, force row level security', v_part);
+  if to_regclass(v_part) is not null then  -- detached: DETACH … CONCURRENTLY leaves a CHECK, which each row would pay for
+    execute coalesce((select format('alter table %s %s', v_part, string_agg(format('drop constraint %I', conname), ', '))
+      from pg_constraint where conrelid = v_part::regclass and contype = 'c'), 'select');
+  else
+    begin
+      execute format('create table %s (like %s including defaults including constraints)', v_part, v_leaf);
+    exception when duplicate_table or unique_violation then  -- somebody else made it meanwhile
+      return false;
+    end;
+    execute format('alter table %s owner to ward_owner, enable row level security, force row level security', v_part);
+  end if;
   execute format('alter table %s attach partition %s for values from (%L) to (%L)', v_leaf, v_part,
     v_month, (v_month at time zone 'UTC' + interval '1 month') at time zone 'UTC');
   return true;
@@ -84,7 +89,8 @@ end
 $$;
 revoke execute on function ward_internal.make_audit_partition(uuid, timestamptz) from public;
 comment on function ward_internal.make_audit_partition(uuid, timestamptz) is
-  'makes the partition of the tenant''s log for the month (UTC) of that time, if it is missing: returns whether it was';
+  'makes the partition of the tenant''s log for the month (UTC) of that time, if it is missing, or attaches it again with all that '
+  'is in it: returns whether it was missing';
 
 create or replace function ward_internal.make_audit_partitions() returns bigint
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
