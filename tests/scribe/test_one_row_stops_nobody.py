@@ -6,12 +6,22 @@ Where something fails again and again behind one position, status and doctor say
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from tests.scribe.scribes import Scribe, new_tenant, sealed_ids, verified, wait_for, wait_sealed, write
+from tests.scribe.scribes import (
+    PLATFORM,
+    Scribe,
+    new_tenant,
+    sealed_ids,
+    verified,
+    wait_for,
+    wait_sealed,
+    write,
+)
 from tests.support.database import Connection
 from wardkey.scribe import slot as slots
 
@@ -103,6 +113,42 @@ def test_what_was_put_in_by_hand_is_marked(scribe: Scribe, columns: dict[str, st
     assert scribe.stop() == 0, scribe.errors
     report = verified(scribe.database, tenant)
     assert report.is_whole and report.unfit_count == ("kind" in columns), report
+
+
+@pytest.mark.parametrize("prefix", ["wardkey", "other"])
+def test_a_message_too_long_to_be_read_is_passed_over(scribe: Scribe, prefix: str) -> None:
+    with scribe.database.admin() as connection:
+        tenant = new_tenant(connection)
+        scribe.start()
+        write(connection, tenant)
+        wait_sealed(connection, tenant, 1)
+        connection.execute("select pg_logical_emit_message(false, %s, repeat('x', 20000000))", [prefix])
+        connection.execute("select pg_logical_emit_message(true, %s, repeat('x', 20000000))", [prefix])
+        write(connection, tenant)
+        wait_sealed(connection, tenant, 2, seconds=60)
+        query = """select operation, detail ->> 'length' from ward_internal.audit_log
+          where tenant_id = %s and operation like 'journal%%' and detail ? 'length' order by id"""
+        told = connection.execute(query, [PLATFORM]).fetchall()
+    assert scribe.stop() == 0, scribe.errors
+    ours = [("journal_malformed", "20000000"), ("journal_forged", "20000000")]
+    assert told == (ours if prefix == "wardkey" else [])
+
+
+def test_no_row_fills_the_memory_of_the_scribe(scribe: Scribe) -> None:
+    with scribe.database.admin() as connection:
+        tenant = new_tenant(connection)
+        scribe.start()
+        write(connection, tenant)
+        wait_sealed(connection, tenant, 1)
+        long = insert(connection, tenant, detail=LONG.replace("70000000", "150000000"))
+        (mark,) = marks(connection, tenant, 1)
+        assert mark["entries"] == [str(long)]
+        assert scribe.process is not None
+        status = Path(f"/proc/{scribe.process.pid}/status").read_text()
+        assert int(status.split("VmHWM:")[1].split()[0]) < 500_000, "kB, code included"
+        write(connection, tenant)
+        wait_sealed(connection, tenant, 2, seconds=60)
+    assert scribe.stop() == 0, scribe.errors
 
 
 def test_an_honest_transaction_that_took_long_is_not_marked(scribe: Scribe) -> None:

@@ -5,13 +5,13 @@
 create or replace function ward_internal.json_text(p_value jsonb) returns text
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  return case when octet_length(p_value::text) < 67108864 then p_value::text else '{"wardkey": "too long to be read"}' end;
+  return case when octet_length(p_value::text) < 16777216 then p_value::text else '{"wardkey": "too long to be read"}' end;
 exception when program_limit_exceeded or out_of_memory or internal_error then
   return '{"wardkey": "too long to be read"}';
 end
 $$;
 comment on function ward_internal.json_text(jsonb) is
-  'the text of an image or a detail. Nothing that wardkey writes is as long as 64 MB: what somebody put in by hand may be, and then it '
+  'the text of an image or a detail. Nothing that wardkey writes is as long as 16 MB: what somebody put in by hand may be, and then it '
   'is not what was sealed';
 
 create or replace function ward_internal.audit_bytes(p_entry ward_internal.audit_log) returns text

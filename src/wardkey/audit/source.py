@@ -47,7 +47,7 @@ e.role, e.purpose, e.database_role, e.address, e.application"""
 """What to select of ``ward_internal.audit_log as e``; ``journalled`` is how a row came, not what it says."""
 
 UNREADABLE = '{"wardkey": "too long to be read"}'
-"""What stands for an image or a detail of 64 MB or more: see ward_internal.json_text."""
+"""What stands for an image or a detail of 16 MB or more: see ward_internal.json_text."""
 
 _KINDS = {"w": "write", "r": "read", "e": "event"}
 _MEMBERS = (

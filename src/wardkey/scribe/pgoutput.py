@@ -113,19 +113,22 @@ class Insert:
 class Message:
     """What ``LogLogicalMessage`` wrote. ``lsn``: where its record ends.
 
-    ``transactional``: it came inside its transaction and only because that one committed.
+    ``transactional``: it came inside its transaction and only because that one committed. ``left_out``: bytes
+    of a content that is longer than anybody wants to hold, and is not here.
     """
 
     transactional: bool
     lsn: int
     prefix: str
     content: bytes = field(repr=False)
+    left_out: int = 0
 
 
 Event = Begin | Commit | Origin | Relation | Type | Insert | Message
 
 _MESSAGE: Final = struct.Struct(">BQ")
 _LENGTH: Final = struct.Struct(">I")
+_LONGEST_HEAD: Final = 10_000  # bytes up to the end of a long message's prefix
 
 
 class Decoder:
@@ -141,6 +144,19 @@ class Decoder:
             ord("Y"): _type,
             ord("I"): self._insert,
         }
+
+    def decode_long(self, payload: memoryview) -> Message:
+        """Return the Message in ``payload`` without its content. Raises StreamDamaged unless it is one.
+
+        Anybody who may execute pg_logical_emit_message can write one of a gigabyte, of whatever prefix.
+        """
+        head = bytes(payload[:_LONGEST_HEAD])
+        end = head.find(0, 10)
+        if head[:1] != b"M" or end < 0:
+            raise _damaged(payload)
+        flags, lsn = _MESSAGE.unpack_from(head, 1)
+        prefix = head[10:end].decode(errors="replace")
+        return Message(flags == 1, lsn, prefix, b"", left_out=len(payload) - end - 5)
 
     def decode(self, payload: bytes) -> Event:
         """Return the one message in ``payload``. Raises StreamDamaged unless it is exactly that."""
@@ -265,7 +281,7 @@ class _Reader:
                 raise ValueError
 
 
-def _damaged(payload: bytes) -> StreamDamaged:
+def _damaged(payload: bytes | memoryview) -> StreamDamaged:
     """Say where, not what: payloads hold people's data."""
     tag = repr(chr(payload[0])) if payload else "nothing"
     return StreamDamaged(

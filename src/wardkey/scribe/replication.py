@@ -36,7 +36,7 @@ import psycopg
 from psycopg import pq, sql
 
 from ..daemon.sessions import connect
-from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamDamaged, StreamError, StreamLost, from_psycopg
+from ..errors import SlotInUse, SlotMissing, SlotMoved, StreamError, StreamLost, from_psycopg
 from .pgoutput import Begin, Commit, Decoder, Event, Message
 
 __all__ = ["Stream", "lsn_text"]
@@ -210,10 +210,12 @@ class Stream:
 
     def _take(self, data: memoryview, events: list[Event]) -> None:
         """Add the event in ``data``, or answer it if it is a keepalive."""
-        if len(data) > _LONGEST:
-            raise StreamDamaged(f"the audit stream has a message of {len(data)} bytes")
         if data[0] == 0x77:  # w: XLogData
-            event = self._decoder.decode(bytes(data[_HEADER:]))
+            payload = data[_HEADER:]
+            if len(payload) > _LONGEST:
+                event: Event = self._decoder.decode_long(payload)
+            else:
+                event = self._decoder.decode(bytes(payload))
             events.append(event)
             if isinstance(event, Message):
                 if not self._within:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = ["Scribe"]
 _PIECE: Final = 10_000  # unsealed rows that are sealed at a time
 _MANY: Final = 3  # failures behind one position
 _LONGEST: Final = 10.0  # seconds between tries
+_MEMORY: Final = 384 << 20  # bytes: of a row that somebody put in by hand libpq wants all of it
 _SETTINGS: Final = {"search_path": "pg_catalog", "synchronous_commit": "on"}
 
 Connection = psycopg.Connection[Any]
@@ -98,6 +100,9 @@ class Scribe:
             except WardError as error:
                 trouble = error.message
                 self._failed(trouble)
+            except MemoryError:
+                trouble = f"what comes next takes more than {_MEMORY >> 20} MB of memory"
+                self._failed(trouble)
             except psycopg.errors.DiskFull as error:
                 trouble = f"the server's disk is full: {from_psycopg(error).message}"
             except psycopg.Error as error:
@@ -115,6 +120,7 @@ class Scribe:
 
     def _session(self) -> None:
         """Work over one set of connections."""
+        _bound_memory(self._failures < 2 * _MANY)
         with self._connect() as connection, self._connect(autocommit=True) as observer:
             state, system = State.read(observer), _system(observer)
             if lost := self._lost or _why_anew(observer, state, system, self._slot):
@@ -237,6 +243,16 @@ class Scribe:
 
     def _say(self, **facts: Any) -> None:
         self._status.say(**facts, slot=self._slot)
+
+
+def _bound_memory(bounded: bool) -> None:
+    """Have what takes much memory fail, so that it is looked up by its id.
+
+    A message of the journal has none: where that did not help, it is taken in, once, and passed over.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _MEMORY if bounded and (most == resource.RLIM_INFINITY or most > _MEMORY) else most
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
 def _system(connection: Connection) -> str:
