@@ -93,7 +93,7 @@ def test_what_fails_again_and_again_is_told_until_it_goes_on(log: Log, publisher
     assert topic.tenant == log.tenant and "the order of the log ends at position" in (topic.trouble or "")
     log.connection.execute("insert into ward_internal.audit_batches select * from public.taken")
     wait_published(log.connection, log.tenant)
-    assert [topic.trouble for topic in topics.every(log.connection)] == [None] * 2
+    assert {topic.trouble for topic in topics.every(log.connection)} == {None}
 
 
 def passed_over(log: Log) -> list[dict[str, Any]]:
