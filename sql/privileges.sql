@@ -139,7 +139,7 @@ grant select on
   ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_trees, ward_internal.audit_checkpoints
 to ward_publisher;
 grant select, insert, update on ward_internal.audit_topics to ward_publisher;
-grant execute on function ward_internal.json_text(jsonb) to ward_publisher;
+grant execute on function ward_internal.json_text(jsonb), ward_internal.report_unpublished(uuid, jsonb) to ward_publisher;
 grant execute on function pg_try_advisory_lock(bigint) to ward_publisher;
 
 do $$

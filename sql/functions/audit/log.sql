@@ -72,7 +72,8 @@ begin
     perform ward_internal.create_audit_leaf(p_tenant);
   end if;
   if to_regclass(v_part) is not null then  -- detached: DETACH … CONCURRENTLY leaves a CHECK, which each row would pay for
-    execute coalesce((select format('alter table %s %s', v_part, string_agg(format('drop constraint %I', conname), ', '))
+    execute coalesce((
+      select format('alter table %s ', v_part) || string_agg(format('drop constraint %I', conname), ', ')
       from pg_constraint where conrelid = v_part::regclass and contype = 'c'), 'select');
   else
     begin

@@ -43,3 +43,13 @@ $$;
 revoke execute on function ward_internal.open_transactions() from public;
 comment on function ward_internal.open_transactions() is
   'since when the oldest transaction of this database is open, and whether there are prepared ones';
+
+-- definer because the publisher writes no log but for this
+create or replace function ward_internal.report_unpublished(p_tenant uuid, p_detail jsonb) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward_internal.log_event(p_tenant, 'not published', p_detail);
+end
+$$;
+revoke execute on function ward_internal.report_unpublished(uuid, jsonb) from public;
+comment on function ward_internal.report_unpublished(uuid, jsonb) is 'an event: a tenant''s topic has no content of some entries';

@@ -292,6 +292,4 @@ class Publisher:
 def _tell_passed_over(connection: Connection, topic: Topic, positions: list[int]) -> None:
     """Have the tenant's log say which entries its topic has no content of."""
     detail = {"topic": topic.name, "positions": positions[:20], "count": len(positions)}
-    connection.execute(
-        "select ward_internal.log_event(%s, 'not published', %s)", [topic.tenant, Jsonb(detail)]
-    )
+    connection.execute("select ward_internal.report_unpublished(%s, %s)", [topic.tenant, Jsonb(detail)])
