@@ -112,6 +112,13 @@ alter function ward.audit_of_key(integer, timestamptz, timestamptz) set temp_fil
 alter function ward.audit_activity(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) set temp_file_limit = -1 set work_mem = '512MB';
 alter function ward.audit_export(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+-- What it is made of need not: the answer's memory is all that grows.
+alter function ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text) set work_mem = '64MB';
+alter function ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz) set work_mem = '64MB';
+alter function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) set work_mem = '64MB';
+alter function ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz) set work_mem = '64MB';
+alter function ward_internal.audit_activity(uuid, timestamptz, timestamptz) set work_mem = '64MB';
+alter function ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric) set work_mem = '64MB';
 grant select on pg_replication_slots to ward_owner;  -- login looks whether the journal's is there
 grant execute on function pg_get_replication_slots() to ward_owner;
 
