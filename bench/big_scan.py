@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from _common import Connection, Figure, Server, Tenant, copy_patients, main, patient
+from _common import Connection, Figure, Server, Tenant, copy_patients, cpu_seconds, main, patient
 from scribe import SIZE, Scribe, one, wait_for
 
 ROWS = int(os.environ.get("ROWS", 1_000_000))
@@ -54,15 +54,18 @@ def _scan(admin: Connection, tenant: Tenant, level: str) -> list[Figure]:
         reader.execute("select name from patients where id = 1")
         _wait_sealed(admin)
         size, entries, wal = one(admin, SIZE), _entries(admin, identity), one(admin, _WAL)
-        start = time.perf_counter()
+        start, pid = time.perf_counter(), reader.info.backend_pid
+        cpu = cpu_seconds(pid)
         reader.execute(_SCAN)
         seconds = time.perf_counter() - start
+        cpu = cpu_seconds(pid) - cpu
         wal = one(admin, _WAL) - wal
         _wait_sealed(admin)
         drained = time.perf_counter() - start
     what = f"level {level}: "
     return [
         Figure(f"{what}scan of {ROWS:,} rows", seconds, "s"),
+        Figure(f"{what}CPU of its backend", cpu, "s"),
         Figure(f"{what}WAL meanwhile", wal / 1e6, "MB"),
         Figure(f"{what}until it is sealed", drained, "s"),
         Figure(f"{what}entries", _entries(admin, identity) - entries, ""),
