@@ -195,4 +195,4 @@ $$;
 comment on function ward.prune_audit(text) is
   'drops the months of a log that are older than its retention and below a signed checkpoint, which stays; returns what went, as '
   'ward_internal.plan_audit_pruning has it. Nobody can verify those entries again: export them before, if they are to be kept. '
-  'Waits 5 s for whoever reads the log. Repeatable. Errors: WK203, WK212, WK217 legal hold, 55P03 the log is in use';
+  'Waits 5 s for readers of the log. Repeatable. Errors: WK203, WK212, WK217 legal hold, 55P03 the log is in use';
