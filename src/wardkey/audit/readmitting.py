@@ -62,8 +62,8 @@ def forked(connection: Connection, keeper: Path) -> Iterator[Readmission]:
           union select id from ward_internal.tenants) as l
         left join ward_internal.tenants as t on t.id = l.id order by 2"""
     for tenant, name in connection.execute(query, [PLATFORM]).fetchall():
-        if (found := find(connection, keeper, tenant, name)).is_forked:
-            yield found
+        if (log := find(connection, keeper, tenant, name)).is_forked:
+            yield log
 
 
 def readmit(connection: Connection, keeper: Path, found: Readmission, operator: str) -> None:

@@ -60,14 +60,14 @@ def prune_all(
     """Prune every log and yield what went; a log that cannot be pruned now is said, and ``failed``."""
     for tenant, name in list(logs(connection)):
         try:
-            found = plan(connection, tenant) if dry_run else prune(connection, tenant)
+            facts = plan(connection, tenant) if dry_run else prune(connection, tenant)
         except WardError as error:
             say(f"{name}: {error.message}")
-            found = {"failed": True, "why": error.message}
-        yield {"slug": name, "dry_run": dry_run, **found}
+            facts = {"failed": True, "why": error.message}
+        yield {"slug": name, "dry_run": dry_run, **facts}
 
 
 def _one(connection: Connection, query: str, value: object) -> dict[str, Any]:
     row = connection.execute(query, [value]).fetchone()
-    found: dict[str, Any] = row[0] if row else {}
-    return found
+    facts: dict[str, Any] = row[0] if row else {}
+    return facts

@@ -23,9 +23,9 @@ def log_id(connection: Connection, name: str) -> UUID:
 
     Logs of shredded and dropped tenants stay. Raises UnknownTenant.
     """
-    found = connection.execute("select id from ward_internal.tenants where slug = %s", [name]).fetchone()
-    if found is not None:
-        return UUID(str(found[0]))
+    row = connection.execute("select id from ward_internal.tenants where slug = %s", [name]).fetchone()
+    if row is not None:
+        return UUID(str(row[0]))
     if name == "platform":
         return PLATFORM
     try:

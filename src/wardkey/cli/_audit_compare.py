@@ -35,11 +35,11 @@ def compare(context: Context, slug: str, name: str | None, most: int) -> int:
     with context.connect(autocommit=True) as connection:
         tenant = log_id(connection, slug)
         with snapshot(connection):
-            found = list(compare_rows(connection, tenant, name, most))
-    rows = [_readable(asdict(each)) for table_ in found for each in table_.differences]
-    counts = [{column: getattr(each, column) for column in _COUNTS} for each in found]
+            tables = list(compare_rows(connection, tenant, name, most))
+    rows = [_readable(asdict(each)) for table_ in tables for each in table_.differences]
+    counts = [{column: getattr(each, column) for column in _COUNTS} for each in tables]
     emit(context, {"tables": counts, "differences": rows}, lambda: _show(counts, rows))
-    return FINDINGS if any(each.different for each in found) else 0
+    return FINDINGS if any(each.different for each in tables) else 0
 
 
 def _show(counts: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:

@@ -88,11 +88,11 @@ def readmit(context: Context, slug: str | None, every: bool) -> None:
     keeper = context.keeper_socket
     with context.connect(autocommit=True) as connection:
         if slug is None:
-            found = list(readmitting.forked(connection, keeper))
+            logs = list(readmitting.forked(connection, keeper))
         else:
-            found = [readmitting.find(connection, keeper, log_id(connection, slug), slug)]
-        for each in found:
+            logs = [readmitting.find(connection, keeper, log_id(connection, slug), slug)]
+        for each in logs:
             readmitting.readmit(connection, keeper, each, operator())
             note(context, f"{each.name}: the next checkpoint may be any")
-    rows = [{"tenant": each.tenant, "log": each.name, "readmitted": True} for each in found]
+    rows = [{"tenant": each.tenant, "log": each.name, "readmitted": True} for each in logs]
     emit(context, rows, lambda: click.echo(f"{len(rows)} readmitted"))

@@ -97,12 +97,12 @@ def shred(context: Context, slug: str, code: str | None, certificate: Path | Non
     socket = context.keeper_socket
     with context.connect(autocommit=True) as connection:
         keks, say = Keks(context.home.orchestrator, socket), lambda text: note(context, text)
-        found = shredding.go_on(connection, keks, socket, slug, code, operator(), say, gone=gone)
-    if isinstance(found, dict):
-        emit(context, found, lambda: _show_what_goes(found))
+        outcome = shredding.proceed(connection, keks, socket, slug, code, operator(), say, gone=gone)
+    if isinstance(outcome, dict):
+        emit(context, outcome, lambda: _show_what_goes(outcome))
     else:
-        _forget(context, found)
-        _print_certificate(found, certificate)
+        _forget(context, outcome)
+        _print_certificate(outcome, certificate)
 
 
 def _print_certificate(proof: Certificate, file: Path | None) -> None:

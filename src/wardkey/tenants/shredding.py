@@ -35,7 +35,7 @@ from ..keys.kek import Keks
 from ..kms import KekVersion
 from .certificate import Certificate, statement_text
 
-__all__ = ["finished", "go_on", "shred", "what_goes"]
+__all__ = ["finished", "proceed", "shred", "what_goes"]
 
 Connection = psycopg.Connection[Any]
 Facts = dict[str, Any]
@@ -80,7 +80,7 @@ def what_goes(connection: Connection, slug: str, keks: Keks, *, gone: str | None
     }
 
 
-def go_on(
+def proceed(
     connection: Connection,
     keks: Keks,
     keeper: Path,
