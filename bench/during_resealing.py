@@ -21,10 +21,10 @@ from _common import Connection, Database, Figure, Server, Tenant, main
 
 from wardkey.keys import run as worker
 
-ROWS, SEALED = 30_000, 5
+ROWS, SEALED = 10_000, 5
 CLIENTS = 2  # readers, and as many writers
 PACE = 0.02  # seconds between a client's transactions
-PHASES = 8
+PHASES = 5
 PAGE = 20
 
 _Samples = dict[tuple[str, bool], list[float]]
