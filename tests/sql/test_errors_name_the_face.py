@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psycopg
 import pytest
 
@@ -22,6 +24,27 @@ create unique index only_heavy on clinic.beds (weight) where weight > 100;
 select ward.protect('clinic.beds', '{owner,born}');
 create table clinic.late (id int primary key, number int unique deferrable initially deferred);
 select ward.protect('clinic.late');
+create table clinic.colours (name text primary key);
+insert into clinic.colours values ('red');
+select ward.share('clinic.colours');
+create table clinic.rooms_sealed (
+  id int primary key, floor int, area int,
+  half int generated always as (nullif(area, 0) / 2) stored not null check (half < 100), unique (half),
+  constraint one_sealed exclude using btree (floor with =)
+);
+alter table clinic.rooms_sealed drop constraint one_sealed;
+create unique index on clinic.rooms_sealed (abs(floor)) where floor <> 0;
+select ward.protect('clinic.rooms_sealed');
+create table clinic.lamps (
+  id int primary key, note text, room int constraint lamp_sealed references ward_model.clinic__rooms_sealed,
+  other int references clinic.lamps on delete cascade,
+  colour text references clinic.colours, wing text, number int,
+  late int references clinic.lamps deferrable initially deferred,
+  foreign key (wing, number) references ward_model.clinic__beds on delete restrict on update cascade
+);
+select ward.protect('clinic.lamps', '{note}');
+create table clinic.switches (id int primary key, lamp int references ward_model.clinic__lamps);
+select ward.protect('clinic.switches');
 """
 ROW = "insert into beds (ward, number, label, weight, tag, owner, wing, place) values "
 FIRST = ROW + "('a', 1, 'one', 10, 'Tag', 'Ada', 1, null), ('a', 2, 'two', 200, 'other', 'Bo', 2, null)"
@@ -65,6 +88,98 @@ def test_constraints(
     assert (constraint or column or "") in (error.message_primary or "")
     told = everything(caught.value)
     assert "beds_sealed" not in told and "ward_internal" not in told
+
+
+ROOM = "insert into rooms_sealed (id, floor, area) values "
+LAMP = "insert into lamps (id, room, other, colour, wing, number, late) values "
+OTHERS = [
+    (ROOM + "(1, 9, 90)", "23505", "rooms_sealed_pkey", "rooms_sealed"),
+    (ROOM + "(3, 9, 10)", "23505", "rooms_sealed_half_key", "rooms_sealed"),
+    (ROOM + "(3, -1, 90)", "23505", "rooms_sealed_abs_idx", "rooms_sealed"),
+    (ROOM + "(3, 9, 0)", "23502", None, "rooms_sealed"),
+    (ROOM + "(3, 9, 200)", "23514", "rooms_sealed_half_check", "rooms_sealed"),
+    ("update rooms_sealed set area = 0", "23502", None, "rooms_sealed"),
+    ("update rooms_sealed set area = 200", "23514", "rooms_sealed_half_check", "rooms_sealed"),
+    ("update rooms_sealed set floor = -1 where id = 2", "23505", "rooms_sealed_abs_idx", "rooms_sealed"),
+    ("update rooms_sealed set area = 10 where id = 2", "23505", "rooms_sealed_half_key", "rooms_sealed"),
+    (LAMP + "(9, 8, null, null, null, null, null)", "23503", "lamp_sealed", "lamps"),
+    (LAMP + "(9, 1, 8, null, null, null, null)", "23503", "lamps_other_fkey", "lamps"),
+    (LAMP + "(9, 1, 1, 'blue', null, null, null)", "23503", "lamps_colour_fkey", "lamps"),
+    (LAMP + "(9, 1, 1, 'red', 'a', 9, null)", "23503", "lamps_wing_number_fkey", "lamps"),
+    (LAMP + "(1, 1, 1, 'red', 'a', 1, null)", "23505", "lamps_pkey", "lamps"),
+    ("update lamps set room = 8", "23503", "lamp_sealed", "lamps"),
+    ("update lamps set colour = 'blue'", "23503", "lamps_colour_fkey", "lamps"),
+    ("delete from rooms_sealed where id = 1", "23503", "lamp_sealed", "lamps"),
+    ("update rooms_sealed set id = 7 where id = 1", "23503", "lamp_sealed", "lamps"),
+    ("delete from beds", "23001", "lamps_wing_number_fkey", "lamps"),  # 23503 before PostgreSQL 18
+    ("delete from lamps where id = 1", "23503", "switches_lamp_fkey", "switches"),
+    ("delete from lamps where id = 3", "23503", "switches_lamp_fkey", "switches"),  # of one that goes along
+]
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read"])
+@pytest.mark.parametrize(("statement", "sqlstate", "constraint", "table"), OTHERS)
+def test_the_rarer_ones(
+    acme: Connection, statement: str, sqlstate: str, constraint: str | None, table: str, level: str
+) -> None:
+    acme.rollback()
+    acme.execute(f"set transaction isolation level {level}")
+    acme.execute(FIRST)
+    acme.execute(ROOM + "(1, 1, 10), (2, 2, 20)")
+    acme.execute(
+        LAMP
+        + "(1, 1, 1, 'red', 'a', 1, 1), (3, null, null, null, null, null, null), (2, 1, 3, 'red', null, 1, 9)"
+    )
+    acme.execute("insert into switches values (1, 1), (2, 2)")
+    with pytest.raises(psycopg.Error) as caught:
+        acme.execute(statement)
+    error = caught.value.diag
+    assert sqlstate in (error.sqlstate, "23001") and error.sqlstate in (sqlstate, "23503")
+    assert (error.schema_name, error.table_name, error.constraint_name) == ("tenant_acme", table, constraint)
+    told = everything(caught.value).replace("rooms_sealed", "rooms").replace("lamp_sealed", "lamp")
+    assert "_sealed" not in told and "ward_internal" not in told and table in (error.message_primary or "")
+
+
+def test_a_conflict_is_ignored_before_a_reference_is_looked_at(acme: Connection) -> None:
+    acme.execute("insert into lamps (id) values (1)")
+    assert acme.execute("insert into lamps (id, room) values (1, 8) on conflict do nothing").rowcount == 0
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        acme.execute("insert into lamps (id, room) values (2, 8) on conflict do nothing")
+
+
+def test_the_declared_table_has_the_same_errors(shared: Database) -> None:
+    """Each is one of PostgreSQL's own; the leaf names itself, where nothing tells of the face."""
+    with shared.admin() as admin, pytest.raises(psycopg.Error) as caught, admin.transaction():
+        admin.execute("alter table tenant_acme.switches_sealed disable trigger ward_audit")
+        admin.execute(
+            "insert into tenant_acme.switches_sealed select id, 1, 99 from ward.tenants where slug = 'acme'"
+        )
+    assert caught.value.diag.table_name == "switches_sealed"
+
+
+def test_what_cannot_violate_a_key_takes_no_subtransaction(
+    inside: Callable[..., Connection], shared: Database
+) -> None:
+    """Each would cost a transaction id, and every snapshot beside it."""
+    acme = inside()
+    with shared.admin() as admin:
+
+        def transactions() -> int:
+            acme.execute("commit")
+            rows = admin.execute("select distinct xmin::text from tenant_acme.lamps_sealed").fetchall()
+            acme.execute("begin")
+            return len(rows)
+
+        acme.execute("begin")
+        acme.execute(FIRST)
+        acme.execute(ROOM + "(1, 1, 10)")
+        acme.execute(LAMP + "(1, 1, null, 'red', 'a', 1, 8), (8, 1, 1, 'red', 'a', 1, null)")
+        assert transactions() == 1
+        acme.execute("update lamps set note = 'x', number = number")
+        assert transactions() == 1
+        acme.execute("update lamps set room = null")
+        assert transactions() == 2
+        acme.execute("delete from lamps; delete from rooms_sealed; delete from beds; commit")
 
 
 def test_what_is_no_violation_is_stored(beds: Connection) -> None:

@@ -47,7 +47,7 @@ _NOUNS = re.compile(
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
     r"|on_grant|relations_of|moved_row|stored_columns"
-    r"|face_conflicts"
+    r"|face_keys|face_references"
     r"|face_constraints"
     r"|size_functions"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"

@@ -2,9 +2,15 @@
 -- that applications use in its stead, with INSTEAD OF triggers. Both belong to ward_owner; tenants have privileges on
 -- faces only, and every statement on a leaf, a face's too, stands under row-level security.
 --
--- A face's trigger writes one row of the leaf: the one that has the key and every value of the row it was given. It refuses to change or delete a row that another transaction changed
--- after the statement's snapshot (40001, as under repeatable read): on a view PostgreSQL does not look again. What the
--- statement itself changed before, it may delete, and does not update again: as on a table.
+-- A face's trigger writes one row of the leaf: the one that has the key and every value of the row it was given. It refuses
+-- to change or delete a row that another transaction changed after the statement's snapshot (40001, as under repeatable
+-- read): on a view PostgreSQL does not look again. What the statement itself changed before, it may delete, and does not
+-- update again: as on a table.
+--
+-- An error names the face. NOT NULL and CHECK are looked at before the leaf does. A row that may violate another constraint
+-- is written in a subtransaction, where the leaf's error is caught and told of the face; one that cannot is not, as a
+-- subtransaction costs a transaction id: a row whose key is free and whose references are there, an update of no key, a
+-- delete from a table that nothing references. What is deferred to the end of a transaction names the leaf.
 
 create or replace function ward_internal.leaf_name(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
@@ -170,21 +176,21 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   with model as (
     select * from ward_internal.models where id = p_model
   ), col as (
-    select c.column_name, c.generated, c.column_id, a.attnum, a.attnotnull, ward_internal.quoted_name(c.column_name) as quoted,
-      format('%1$s %2$s%3$s := new.%1$s', ward_internal.quoted_name(c.column_name), c.type_name,
-        coalesce(' collate ' || c.collation_name, '')) as declaration
+    select c.generated, a.attnum, a.attnotnull, exists (select from pg_constraint as k
+        where k.conrelid = model.shape and k.contype = 'c' and a.attnum = any (k.conkey)) as checked,
+      format('%1$s %2$s%3$s := %4$s', q.quoted, c.type_name, coalesce(' collate ' || c.collation_name, ''),
+        case when c.generated then (select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = a.attrelid and adnum = a.attnum)
+        else 'new.' || q.quoted end) as declaration,
+      format($sql$
+    if %1$s is not distinct from null then
+      raise not_null_violation using column = %2$L, table = %3$L, schema = tg_table_schema, message = %4$L;
+    end if;$sql$, case when c.generated then q.quoted else 'new.' || q.quoted end, c.column_name, model.face,
+        format('null value in column "%s" of relation "%s" violates not-null constraint', c.column_name, model.face)) as not_null,
+      c.column_name = 'new' as is_new  -- hides the record from what is declared after it
     from ward_internal.model_columns(p_model) as c
     join model on true
     join pg_attribute as a on a.attrelid = model.shape and a.attname = c.column_name
-  ), missing as (
-    select string_agg(format(
-      $sql$
-    if new.%1$s is not distinct from null then
-      raise not_null_violation using column = %2$L, table = %3$L, schema = tg_table_schema, message = %4$L;
-    end if;$sql$,
-      quoted, column_name, face,
-      format('null value in column "%s" of relation "%s" violates not-null constraint', column_name, face)), '' order by attnum) as checks
-    from col, model where attnotnull and not generated
+    cross join lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
   ), violated as (
     select string_agg(format(
       $sql$
@@ -195,49 +201,63 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
       format('new row for relation "%s" violates check constraint "%s"', face, c.conname)), '' order by c.conname) as checks
     from model join pg_constraint as c on c.conrelid = model.shape and c.contype = 'c'
     where not 0 = any (c.conkey)  -- of the row as a whole: the leaf's own
-      and (exists (select from col where attnum = any (c.conkey) and column_id is not null)
-        or not exists (select from col where attnum = any (c.conkey) and generated))
+  ), text_of as (
+    select string_agg(not_null, '' order by attnum) filter (where attnotnull and not generated) as of_given,
+      concat(string_agg(not_null, '' order by attnum) filter (where attnotnull and generated), (select checks from violated))
+        as of_all,
+      string_agg(declaration, E';\n      ' order by generated, is_new, attnum) filter (where checked or makes) as declarations
+    from col, (select bool_or(generated and (checked or attnotnull)) as makes from col) as any_column
   )
-  select concat(missing.checks, case when violated.checks is not null then format(E'\n    declare\n      %s;\n    begin%s\n    end;',
-    (select string_agg(declaration, E';\n      ' order by column_name = 'new', attnum) from col
-      where exists (select from pg_constraint as c where c.conrelid = shape and c.contype = 'c' and attnum = any (c.conkey))),
-    violated.checks) end)
-  from missing, violated, model
+  select concat(of_given, case when of_all <> '' then
+    format(E'\n    declare\n      %s;\n    begin%s\n    end;', declarations, of_all) end)
+  from text_of
 $$;
 comment on function ward_internal.face_checks(uuid) is
   'NOT NULL and CHECK as PL/pgSQL. They hold for the plaintext, before it is sealed, and their errors '
   'name the face: the leaf checks again, and its errors would name it';
 
-create or replace function ward_internal.face_conflicts(p_model uuid, p_tenant ward_internal.tenants, p_is_update boolean)
-returns text
+create or replace function ward_internal.face_references(p_model uuid, p_tenant ward_internal.tenants) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select coalesce(string_agg(format(
-    $sql$
-      if %1$sexists (select from %2$s as l where l.tenant_id = %3$L and %4$s%5$s)
-        and to_regclass(%9$L) is not null then
-        raise unique_violation using constraint = %6$L, table = %7$L, schema = tg_table_schema, message = %8$L;
-      end if;$sql$,
-    case when p_is_update then format('record_image_ne(row(%s), row(%s)) and ', k.new_values, k.old_values) else '' end,
-    ward_internal.leaf_name(p_model, p_tenant.schema_name), p_tenant.id, k.same,
-    case when p_is_update then ' and l.ctid <> face.v_place' else '' end, c.relname, m.face,
-    format('duplicate key value violates unique constraint "%s"', c.relname),
-    format('%I.%I', p_tenant.schema_name, c.relname)), '' order by c.relname), '')
+  select string_agg(format('(%s or exists (select from %s as t where %s%s))',
+    k.missing, coalesce(ward_internal.leaf_name(target.id, p_tenant.schema_name), c.confrelid::regclass::text),
+    case when target.id is not null then format('t.tenant_id = %L and ', p_tenant.id) else '' end, k.same), ' and ' order by c.conname)
   from ward_internal.models as m
-  join pg_index as i on i.indrelid = m.shape and i.indisunique and i.indimmediate and i.indpred is null and i.indexprs is null
-  join pg_class as c on c.oid = i.indexrelid
+  join pg_constraint as c on c.conrelid = m.shape and c.contype = 'f' and not c.condeferred
+  left join ward_internal.models as target on target.shape = c.confrelid
   cross join lateral (
-    select string_agg('new.' || n.quoted, ', ' order by place) as new_values,
-      string_agg('old.' || n.quoted, ', ' order by place) as old_values,
-      string_agg(format(case when i.indnullsnotdistinct then '(l.%1$s %2$s new.%1$s or l.%1$s is null and new.%1$s is null)'
-        else 'l.%1$s %2$s new.%1$s' end, n.quoted, ward_internal.key_operator(i.indexrelid, place)), ' and ' order by place) as same
-    from generate_series(0, i.indnkeyatts - 1) as place
-    join pg_attribute as a on a.attrelid = m.shape and a.attnum = i.indkey[place]
-    cross join lateral (select ward_internal.quoted_name(a.attname) as quoted) as n
+    select string_agg(format('new.%s is null', n.own), ' or ' order by place) as missing,
+      string_agg(format('t.%s operator(%I.%s) new.%s', n.other, o.oprnamespace::regnamespace::name, o.oprname, n.own), ' and '
+        order by place) as same
+    from generate_subscripts(c.conkey, 1) as place
+    join pg_operator as o on o.oid = c.conpfeqop[place]
+    cross join lateral (select
+      (select ward_internal.quoted_name(attname) from pg_attribute where attrelid = c.conrelid and attnum = c.conkey[place]) as own,
+      (select ward_internal.quoted_name(attname) from pg_attribute where attrelid = c.confrelid and attnum = c.confkey[place]) as other
+    ) as n
   ) as k
   where m.id = p_model
 $$;
-comment on function ward_internal.face_conflicts(uuid, ward_internal.tenants, boolean) is
-  'which unique key a row violates, as PL/pgSQL: the errors name the face';
+comment on function ward_internal.face_references(uuid, ward_internal.tenants) is
+  'whether what the row references is there, as PL/pgSQL; null if it references nothing';
+
+create or replace function ward_internal.face_keys(p_model uuid) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  with key as (
+    select distinct a.attname, a.attgenerated
+    from ward_internal.models as m
+    join pg_attribute as a on a.attrelid = m.shape and a.attnum > 0
+    where m.id = p_model and (
+      exists (select from pg_constraint as c where c.conrelid = m.shape and c.contype = 'f' and a.attnum = any (c.conkey))
+      or exists (select from pg_index as i where i.indrelid = m.shape and i.indisunique and (a.attnum = any (i.indkey) or exists (
+        select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid and d.refobjid = m.shape
+          and d.refclassid = 'pg_class'::regclass and d.refobjsubid = a.attnum))))
+  )
+  select case when bool_or(attgenerated <> '') then 'true'  -- nobody knows the new value yet
+    else format('record_image_ne(row(%s), row(%s))', string_agg('new.' || ward_internal.quoted_name(attname), ', ' order by attname),
+      string_agg('old.' || ward_internal.quoted_name(attname), ', ' order by attname)) end
+  from key
+$$;
+comment on function ward_internal.face_keys(uuid) is 'whether an update changes a column of a key, as PL/pgSQL';
 
 create or replace function ward_internal.is_running(p_transaction xid) returns boolean
 language sql volatile strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -292,6 +312,10 @@ declare
   v_ignores boolean;
   v_stack text;
   v_sealed bytea[];
+  v_state text;
+  v_message text;
+  v_table text;
+  v_constraint text;
 begin
   v_ignores := coalesce(ward_internal.begin_write(%1$L), ward.raise_refusal(true));
   if tg_op <> 'DELETE' then
@@ -303,45 +327,69 @@ begin
       get diagnostics v_stack = pg_context;
       v_ignores := strpos(v_stack, chr(10)) = 0;  -- the client's own INSERT, not one of a function that it calls
     end if;
-    if %15$s and (v_ignores or current_setting('transaction_isolation') = 'read committed') then  -- else it may be a 40001
-      insert into %4$s as l (tenant_id, %5$s) values (%1$L,
-        %6$s) on conflict do nothing%7$s;
+    if %13$s and (v_ignores or current_setting('transaction_isolation') = 'read committed') then  -- else it may be a 40001
+      insert into %4$s as l (tenant_id, %5$s) select %1$L,
+        %6$s%14$s on conflict do nothing%7$s;
       if found then
         return new;
-      elsif v_ignores then
+      elsif v_ignores%15$s then
         return null;
-      end if;%13$s
+      end if;
     end if;
-    insert into %4$s as l (tenant_id, %5$s) values (%1$L,
-      %6$s)%7$s;
-    return new;
+  else
+    v_seen := old;
+    -- the row the statement saw, by its key and every value; then it is locked, and stays where it is
+    select l.ctid into v_place from %4$s as l where l.tenant_id = %1$L and %9$s and row(%8$s) *= face.v_seen limit 1 for update;
+    if not found then
+      select l.ctid, l.xmin into v_place, v_changed_by from %4$s as l where l.tenant_id = %1$L and %9$s limit 1 for update;
+      if not found then
+        return null;
+      end if;
+      -- changed by this very statement: through a foreign key, or because a join finds the row twice
+      if not ward_internal.is_running(v_changed_by) then
+        raise exception using errcode = 'serialization_failure',
+          message = 'could not serialize access due to concurrent update', hint = 'retry the transaction';
+      elsif tg_op = 'UPDATE' then
+        return null;
+      end if;
+    end if;
+    if tg_op = 'UPDATE' then
+      v_old_row := %10$s;
+      if not %16$s then
+        update %4$s as l set
+          %11$s
+        where l.ctid = face.v_place%7$s;
+        return new;
+      end if;
+    elsif not exists (select from pg_trigger where tgrelid = %17$L::regclass and tgconstraint <> 0 and tgtype & 8 <> 0) then
+      delete from %4$s as l where l.ctid = face.v_place;  -- nothing references the table
+      return old;
+    end if;
   end if;
 
-  v_seen := old;
-  -- the row the statement saw, by its key and every value; then it is locked, and stays where it is
-  select l.ctid into v_place from %4$s as l where l.tenant_id = %1$L and %9$s and row(%8$s) *= face.v_seen limit 1 for update;
-  if not found then
-    select l.ctid, l.xmin into v_place, v_changed_by from %4$s as l where l.tenant_id = %1$L and %9$s limit 1 for update;
-    if not found then
-      return null;
-    end if;
-    -- changed by this very statement: through a foreign key, or because a join finds the row twice
-    if not ward_internal.is_running(v_changed_by) then
-      raise exception using errcode = 'serialization_failure',
-        message = 'could not serialize access due to concurrent update', hint = 'retry the transaction';
+  begin
+    if tg_op = 'INSERT' then
+      insert into %4$s as l (tenant_id, %5$s) values (%1$L,
+        %6$s)%7$s;
+      return new;
     elsif tg_op = 'UPDATE' then
+      update %4$s as l set
+        %11$s
+      where l.ctid = face.v_place%7$s;
+      return new;
+    end if;
+    delete from %4$s as l where l.ctid = face.v_place;
+    return old;
+  exception when integrity_constraint_violation then
+    get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_table = table_name,
+      v_constraint = constraint_name;
+    if v_ignores and v_state = '23505' then
       return null;
     end if;
-  end if;
-  if tg_op = 'UPDATE' then%14$s
-    v_old_row := %10$s;
-    update %4$s as l set
-      %11$s
-    where l.ctid = face.v_place%7$s;
-    return new;
-  end if;
-  delete from %4$s as l where l.ctid = face.v_place;
-  return old;
+    raise exception using errcode = v_state, schema = tg_table_schema, table = regexp_replace(v_table, '_sealed$', ''),
+      constraint = v_constraint, message = replace(
+        regexp_replace(replace(v_message, v_constraint, chr(1)), '_sealed\M', '', 'g'), chr(1), v_constraint);
+  end;
 end
 $body$,
     p_tenant.id,
@@ -354,8 +402,11 @@ $body$,
     old_key,
     case when seals then ward_internal.row_expression(p_model, 'old') else 'null' end,
     updated, sealing,
-    ward_internal.face_conflicts(p_model, p_tenant, false), ward_internal.face_conflicts(p_model, p_tenant, true),
-    case when exists (select from pg_index where indrelid = m.shape and indisunique and not indimmediate) then 'false' else 'true' end)
+    case when exists (select from pg_index where indrelid = m.shape and indisunique and not indimmediate) then 'false' else 'true' end,
+    coalesce(' where ' || ward_internal.face_references(p_model, p_tenant), ''),
+    coalesce(' and ' || ward_internal.face_references(p_model, p_tenant), ''),
+    ward_internal.face_keys(p_model),
+    ward_internal.leaf_name(p_model, p_tenant.schema_name))
   from text_of, ward_internal.models as m
   where m.id = p_model
 $$;

@@ -346,8 +346,8 @@ begin
       'share takes ordinary tables that are no tenant''s: code systems, calendars, price lists');
   end if;
   insert into ward_internal.shares values (p_table) on conflict do nothing;
-  execute format('grant usage on schema %s to ward_tenant', v_class.relnamespace::regnamespace);
-  execute format('grant select on %s to ward_tenant', p_table);
+  execute format('grant usage on schema %s to ward_tenant, ward_owner', v_class.relnamespace::regnamespace);
+  execute format('grant select on %s to ward_tenant, ward_owner', p_table);  -- the writers of faces that reference it look
   perform ward_internal.log_event(ward_internal.master_id(), 'shared', jsonb_build_object('table', p_table::text));
 end
 $$;

@@ -65,7 +65,7 @@ begin
     perform ward_internal.fail('unknown_object', format('%s is not shared', coalesce(p_table::text, 'NULL')),
       'list them: wardkey table list');
   end if;
-  execute format('revoke all on %s from ward_tenant', p_table);
+  execute format('revoke all on %s from ward_tenant, ward_owner', p_table);
   perform ward_internal.log_event(ward_internal.master_id(), 'unshared', jsonb_build_object('table', p_table::text));
 end
 $$;
