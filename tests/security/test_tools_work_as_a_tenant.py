@@ -82,3 +82,55 @@ def test_psycopg_finds_types(calm: Wards) -> None:
             assert b"Ann Alpha" in b"".join(copy)
         query = "select table_name from information_schema.tables where table_schema = 'tenant_acme'"
         assert connection.execute(query).fetchall() == [("patients",)]
+
+
+def test_shapes_have_the_keys_that_views_do_not(calm: Wards) -> None:
+    """A developer makes models of an application out of them."""
+    calm.admin.execute(
+        "create table if not exists clinic.stays (id int primary key, patient bigint not null"
+        " references ward_model.clinic__patients); select ward.protect('clinic.stays')"
+    )
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(calm.database.dsn())
+    )
+    try:
+        shapes, faces = sqlalchemy.MetaData(), sqlalchemy.MetaData()
+        shapes.reflect(engine, schema="ward_model", resolve_fks=False)
+        for shape in shapes.tables.values():
+            shape.to_metadata(faces, schema=None, name=shape.name.partition("__")[2])
+        stays = faces.tables["stays"]
+        assert [column.name for column in stays.primary_key] == ["id"]
+        assert [key.target_fullname for key in stays.foreign_keys] == ["ward_model.clinic__patients.id"]
+        assert not stays.c.patient.nullable
+    finally:
+        engine.dispose()
+
+
+# What pgjdbc sends for DatabaseMetaData.getPrimaryKeys and getIndexInfo (42.5.5, cut to what it reads).
+PRIMARY_KEYS = """
+SELECT result.COLUMN_NAME FROM (SELECT a.attname AS COLUMN_NAME,
+  (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ,
+  information_schema._pg_expandarray(i.indkey) AS KEYS,
+  a.attnum AS A_ATTNUM
+FROM pg_catalog.pg_class ct JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)
+  JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid) JOIN pg_catalog.pg_index i ON (a.attrelid = i.indrelid)
+WHERE true AND n.nspname = %s AND ct.relname = %s AND i.indisprimary) result
+where result.A_ATTNUM = (result.KEYS).x ORDER BY result.KEY_SEQ
+"""
+INDEXES = """
+SELECT ci.relname, ci.reltuples, ci.relpages, pg_catalog.pg_get_expr(i.indpred, i.indrelid)
+FROM pg_catalog.pg_class ct JOIN pg_catalog.pg_index i ON (ct.oid = i.indrelid)
+  JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)
+"""
+
+
+def test_jdbc_metadata_needs_an_open_catalog_for_indexes_alone(wards: Wards) -> None:
+    with wards.attacker(None) as connection:
+        for relation, keys in (
+            (("tenant_acme", "patients"), []),
+            (("ward_model", "clinic__patients"), [("id",)]),
+        ):
+            assert connection.execute(PRIMARY_KEYS, relation).fetchall() == keys
+        wards.refuses(INDEXES)
+        wards.admin.execute("select ward.set('catalog', 'open')")
+        connection.execute(INDEXES)
