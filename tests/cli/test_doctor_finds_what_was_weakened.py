@@ -130,6 +130,13 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         set(),
     ),
     "copies-guarded": (f"create table public.copy as table {LEAF}", set()),
+    "unpublished": ("create publication wk_p for table clinic.patients", set()),
+    "registry-whole": (
+        "insert into ward_internal.rotation_requests (tenant_id, reason, requested_by)"
+        " values (gen_random_uuid(), 'x', 'y'); insert into ward_internal.shares values (123);"
+        " insert into ward_internal.sealed_columns (model_id, name) select id, 'gone' from ward_internal.models",
+        ANY,
+    ),
     "tables-protected": ("create table clinic.todo (id int)", set()),
     "active-key": ("update ward_internal.tenant_keys set state = 'decrypt-only'", set()),
     "own-kek": ("update ward_internal.tenant_keys set kek = 'local:same'", set()),

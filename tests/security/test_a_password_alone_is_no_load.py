@@ -109,6 +109,41 @@ def _hurry(wards: Wards) -> None:
     wards.admin.execute(text.replace("interval '30 s'", "interval '1 s'"))
 
 
+ADMINISTRATION = (
+    "select ward.share('clinic.holidays')",
+    "select ward.set_audit('clinic.patients', 'statement')",
+    "select ward.unshare('clinic.holidays')",
+    "select ward.suspend_tenant('acme'), ward.resume_tenant('acme')",
+    "select ward.bound_tenant('acme', 'connections', '9')",
+)
+
+
+def test_what_needs_no_lock_of_a_ward_does_not_wait_for_one(wards: Wards) -> None:
+    wards.admin.execute("create table clinic.holidays (day date primary key); set lock_timeout = '2s'")
+    with wards.attacker(None) as attacker:
+        attacker.execute("begin")
+        attacker.execute(HOLDS["lock table"])
+        with refused("42501"), attacker.transaction():
+            attacker.execute("lock table clinic.icd10 in share mode")
+        for statement in ADMINISTRATION:
+            wards.admin.execute(statement)
+
+
+def test_a_session_may_lift_its_timeouts_and_an_operator_may_end_it(wards: Wards) -> None:
+    """LOCK TABLE cannot be refused: who may delete from a face may lock it. Its bounds are defaults."""
+    with wards.attacker(None) as attacker:
+        assert attacker.execute("show idle_in_transaction_session_timeout").fetchone() == ("10min",)
+        attacker.execute("set idle_in_transaction_session_timeout = 0; begin")
+        attacker.execute(HOLDS["lock table"])
+        with refused("42501"), attacker.transaction():
+            attacker.execute("lock table tenant_globex.patients")
+        ((holder,),) = wards.admin.execute("select pid from ward.lock_holders()").fetchall()
+        wards.admin.execute("select pg_terminate_backend(%s, 60000)", [holder])
+        assert wards.admin.execute("select pid from ward.lock_holders()").fetchall() == []
+        with pytest.raises(psycopg.OperationalError):
+            attacker.execute("select 1")
+
+
 def test_ddl_tries_again_and_others_go_on_meanwhile(wards: Wards) -> None:
     with wards.attacker(None) as attacker, wards.victim() as victim, ThreadPoolExecutor(1) as pool:
         attacker.execute("begin")

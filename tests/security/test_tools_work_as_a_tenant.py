@@ -113,7 +113,8 @@ SELECT result.COLUMN_NAME FROM (SELECT a.attname AS COLUMN_NAME,
   information_schema._pg_expandarray(i.indkey) AS KEYS,
   a.attnum AS A_ATTNUM
 FROM pg_catalog.pg_class ct JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid)
-  JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid) JOIN pg_catalog.pg_index i ON (a.attrelid = i.indrelid)
+  JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)
+  JOIN pg_catalog.pg_index i ON (a.attrelid = i.indrelid)
 WHERE true AND n.nspname = %s AND ct.relname = %s AND i.indisprimary) result
 where result.A_ATTNUM = (result.KEYS).x ORDER BY result.KEY_SEQ
 """

@@ -132,6 +132,7 @@ DECISIONS = [
     (f"create table clinic.more (like {LEAF} including all);"
      " alter table clinic.t attach partition clinic.more default", "WK218"),
     (f"alter table {LEAF} rename to x", "WK218"),
+    ("alter view tenant_acme.t rename to x", "WK218"),
     (f"alter table {LEAF} add check (city <> 'x')", "WK218"),
     ("create table clinic.child () inherits (clinic.t)", "42809"),
     ("alter schema tenant_acme rename to elsewhere", "WK218"),
@@ -160,7 +161,14 @@ DECISIONS = [
     (f"cluster {LEAF} using t_pkey", HARMLESS),
     ("comment on table clinic.t is 'about t'", HARMLESS),
     ("comment on column clinic.t.name is 'about name'", HARMLESS),
+    ("create publication p for table tenant_acme.t", "22023"),
+    ("alter table tenant_acme.t alter column city set not null", "42809"),
     # what weakens a ward is the doctor's
+    (f"create publication p for table {LEAF}", HARMLESS),
+    ("create publication p for table clinic.t", HARMLESS),
+    ("create publication p for tables in schema tenant_acme", HARMLESS),
+    ("alter view tenant_acme.t set (security_barrier)", HARMLESS),
+    ("alter view tenant_acme.t owner to postgres", HARMLESS),
     (f"alter table {LEAF} owner to postgres", HARMLESS),
     ("alter table clinic.t no force row level security", HARMLESS),
     (f"alter table {LEAF} disable trigger ward_audit", HARMLESS),

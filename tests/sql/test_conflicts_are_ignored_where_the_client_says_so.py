@@ -57,6 +57,31 @@ def test_sqlalchemy_does_as_on_a_table(shared: Database) -> None:
     engine.dispose()
 
 
+MERGE = """
+merge into badges as b using (values (1, 'new'), (9, 'nine')) as n (number, owner) on b.number = n.number
+when matched and n.owner = 'gone' then delete
+when matched then update set owner = n.owner
+when not matched then insert (number, owner) values (n.number, n.owner)
+"""
+
+
+def test_merge_is_an_upsert_from_postgresql_17_on(badges: Connection) -> None:
+    if badges.info.server_version < 170000:
+        with pytest.raises(psycopg.errors.FeatureNotSupported):
+            badges.execute(MERGE)
+        return
+    assert badges.execute(MERGE).rowcount == 2
+    made = badges.execute(
+        MERGE.replace("new", "gone") + " returning merge_action(), b.number, twice"
+    ).fetchall()
+    assert made == [("DELETE", 1, 2), ("UPDATE", 9, 18)]
+    rows = badges.execute("select number, owner, twice from badges order by number").fetchall()
+    assert rows == [(2, "Bo", 4), (9, "nine", 18)]
+    with pytest.raises(psycopg.errors.UniqueViolation) as caught:  # two new rows of one key
+        badges.execute(MERGE.replace("b.number = n.number", "false"))
+    assert caught.value.diag.table_name == "badges"
+
+
 @pytest.mark.parametrize(
     ("statement", "sqlstate"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,7 @@ from tests.support.dumps import empty_database
 from wardkey.cli import main
 from wardkey.embedded import Cluster
 from wardkey.embedded.issuer import embedded_issuer
-from wardkey.errors import DatabaseError, TableNotEmpty, UnknownObject, Unreachable, WardNotEmpty
+from wardkey.errors import DatabaseError, TableInUse, TableNotEmpty, UnknownObject, Unreachable, WardNotEmpty
 from wardkey.install import migrations
 
 _FACES = {"patients", "encounters", "conditions", "observations"}
@@ -83,6 +84,42 @@ def test_model_works_in_a_ward(empty: Database) -> None:
         ]
         ward.execute("delete from patients")
         assert ward.execute("select count(*) from observations").fetchone() == (0,)
+
+
+_WAITING = """
+select pid from pg_stat_activity where application_name = 'wardkey migrate' and wait_event_type = 'Lock'
+  and datname = current_database()"""
+
+
+def test_a_migration_lets_go_and_tries_again(empty: Database) -> None:
+    dsn = empty.dsn()
+    migrations.migrate(dsn)
+    with empty.admin() as holder, empty.admin() as watcher, ThreadPoolExecutor(1) as pool:
+        holder.execute("begin; lock table ward_migrations.alembic_version")
+        running = pool.submit(migrations.migrate, dsn, "0001")
+        seen: set[int] = set()
+        while len(seen) < 2:  # a second attempt, of a session of its own
+            assert not running.done()
+            seen |= {pid for (pid,) in watcher.execute(_WAITING).fetchall()}
+        holder.execute("rollback")
+        assert running.result().after == "0001"
+
+
+def test_a_migration_that_gives_up_says_who_is_in_the_way(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "_ATTEMPTS", 1)
+    migrations.migrate(empty.dsn())
+    slug = _ready(empty)
+    with empty.tenant(slug) as tenant, empty.admin() as holder:
+        tenant.execute("begin; lock table patients in share mode")
+        holder.execute("begin; lock table ward_migrations.alembic_version, clinic.patients")
+        with pytest.raises(TableInUse) as caught:
+            migrations.migrate(empty.dsn(), "0001")
+        assert f"pid {tenant.info.backend_pid} (tenant_{slug}, idle in transaction" in str(caught.value)
+        assert f"pid {holder.info.backend_pid} (postgres" in str(caught.value)
+        holder.execute("rollback")
+    assert migrations.current(empty.dsn()) == migrations.revisions()[-1][0]
 
 
 def test_down_refuses_while_tenants_have_data(empty: Database) -> None:

@@ -27,3 +27,41 @@ order by 1;
 select format('transaction %s', gid), format('prepared by %I at %s', owner, date_trunc('second', prepared)),
   format('rollback prepared %L;', gid)
 from pg_prepared_xacts where database = current_database() order by prepared;
+
+-- unpublished (warn): no publication but the scribe's sends what is in wards, logs or registry to others
+select format('publication %I', p.pubname), format('publishes %s of wardkey''s tables, %s.%s for one', count(*),
+    quote_ident(min(p.schemaname)), quote_ident(min(p.tablename))), format('drop publication %I;', p.pubname)
+from pg_publication_tables as p
+where p.pubname <> 'wardkey_audit' and (
+  p.schemaname in ('ward_internal', 'ward_archive', 'ward_model') or p.schemaname in (select schema_name from ward_internal.tenants)
+  or to_regclass(format('%I.%I', p.schemaname, p.tablename)) in (select relation from ward_internal.models))
+group by p.pubname order by 1;
+
+-- registry-whole (fail): no row of the registry is about what is gone
+select format('ward_internal.%s', source), format('has a row about %s, which is gone', about),
+  format('delete from ward_internal.%s where %s;', source, condition)
+from (
+  select 'tenant_keys' as source, format('tenant %s', tenant_id) as about, format('tenant_id = %L', tenant_id) as condition, tenant_id
+    from ward_internal.tenant_keys where tenant_id <> ward_internal.master_id()
+  union
+  select 'rotations', format('tenant %s', tenant_id), format('tenant_id = %L', tenant_id), tenant_id
+    from ward_internal.rotations where tenant_id <> ward_internal.master_id()
+  union
+  select 'rotation_requests', format('tenant %s', tenant_id), format('tenant_id = %L', tenant_id), tenant_id
+    from ward_internal.rotation_requests
+) as of_tenant
+where tenant_id not in (select id from ward_internal.tenants)
+union all
+select 'ward_internal.sealed_columns', format('has a row about column %I of model %s, which is gone', s.name, s.model_id),
+  format('delete from ward_internal.sealed_columns where id = %L;', s.id)
+from ward_internal.sealed_columns as s left join ward_internal.models as m on m.id = s.model_id
+where not exists (select from pg_attribute where attrelid = m.shape and attname = s.name and not attisdropped)
+union all
+select 'ward_internal.shares', format('has a row about table %s, which is gone', relation::oid),
+  format('delete from ward_internal.shares where relation = %L;', relation::oid)
+from ward_internal.shares where relation not in (select oid from pg_class)
+union all
+select 'ward_internal.dependents', format('has a row about %s, left by a transaction that has ended', name),
+  'delete from ward_internal.dependents;'
+from ward_internal.dependents
+order by 1, 2;
