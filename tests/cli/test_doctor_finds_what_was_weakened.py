@@ -134,7 +134,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     "registry-whole": (
         "insert into ward_internal.rotation_requests (tenant_id, reason, requested_by)"
         " values (gen_random_uuid(), 'x', 'y'); insert into ward_internal.shares values (123);"
-        " insert into ward_internal.sealed_columns (model_id, name) select id, 'gone' from ward_internal.models",
+        " insert into ward_internal.sealed_columns (model_id, name) select id, 'x' from ward_internal.models",
         ANY,
     ),
     "tables-protected": ("create table clinic.todo (id int)", set()),
