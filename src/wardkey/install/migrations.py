@@ -87,6 +87,7 @@ def _migrate(dsn: str, revision: str, say: Callable[[str], None]) -> Result:
     config = _config()
     with _transaction(dsn) as connection:
         connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
+        connection.exec_driver_sql("set local lock_timeout = '5s'")  # also for what is no DDL
         raw = connection.connection.driver_connection
         if change := prepare_extension(cast("psycopg.Connection[object]", raw)):
             say(change)
