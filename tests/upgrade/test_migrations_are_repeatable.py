@@ -113,7 +113,7 @@ def test_a_migration_that_gives_up_says_who_is_in_the_way(
     slug = _ready(empty)
     with empty.tenant(slug) as tenant, empty.admin() as holder:
         tenant.execute("begin; lock table patients in share mode")
-        holder.execute("begin; lock table ward_migrations.alembic_version, clinic.patients")
+        holder.execute("begin; lock table only ward_migrations.alembic_version, only clinic.patients")
         with pytest.raises(TableInUse) as caught:
             migrations.migrate(empty.dsn(), "0001")
         assert f"pid {tenant.info.backend_pid} (tenant_{slug}, idle in transaction" in str(caught.value)
