@@ -122,10 +122,11 @@ def test_the_operators_own_environment_is_not_taken_for_the_keepers(wardkey):
 @pytest.mark.parametrize(
     ("uri", "package", "extra"),
     [
-        ("gcpkms://projects/p/locations/l", "google.cloud.kms_v1", "gcp"),
-        (AWS, "boto3", "aws"),
+        ("gcpkms://projects/p/locations/l", "google.cloud.kms_v1", "gcpkms"),
+        (AWS, "boto3", "awskms"),
         (VAULT, "hvac", "vault"),
         ("pkcs11:token=x?module-path=/x.so", "pkcs11", "pkcs11"),
+        ("azure://x.vault.azure.net", "azure.identity", "azure"),
     ],
 )
 @pytest.mark.parametrize("command", [["kms", "use", "URI"], ["up", "--kms", "URI"]])

@@ -30,7 +30,7 @@ from wardkey.keeper.service import Service
 from wardkey.keeper.signing import SigningKey
 from wardkey.keeper.trust import TrustedIssuers, write_documents
 from wardkey.kms import KekRef, KmsUnavailable
-from wardkey.kms.local import LocalKms
+from wardkey.kms.providers.local import LocalKms
 
 PEER = Peer(uid=0, pid=1)
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import boto3
 
 from tests.support.cloud_kms_server import PARENT, CloudKmsServer
+from tests.support.key_vault import OFFICER, USER, KeyVault
 from tests.support.moto import REGION, Moto
 from tests.support.openbao import KEEPER, ORCHESTRATOR, OpenBao
 from tests.support.softhsm import SoftHsm
@@ -136,3 +137,21 @@ class GcpBench(Bench):
 
     def key_name(self, tenant: UUID) -> str:
         return f"{PARENT}/keyRings/wardkey-{tenant}/cryptoKeys/kek"
+
+
+class AzureBench(Bench):
+    def __init__(self, base: Path, server: KeyVault) -> None:
+        super().__init__(base)
+        self.server = server
+        self.uri = self.admin_uri = server.uri
+        self.keeper, self.admin = server.make_identity(USER), server.make_identity(OFFICER)
+        for directory, credential in ((self.directory, self.keeper), (self.admin_directory, self.admin)):
+            write_atomically(directory / "azure.json", json.dumps(credential).encode())
+            (directory / "azure-ca.pem").write_bytes(server.certificate)
+
+    def mend(self) -> None:
+        self.server.trouble, self.server.change = lambda operation: None, lambda operation, answer: answer
+        self.server.is_protected = False
+
+    def secrets(self) -> Sequence[str]:
+        return [each["client_secret"] for each in (self.keeper, self.admin)]

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.cloud_kms_server import CloudKmsServer
+from tests.support.key_vault import KeyVault
 from tests.support.moto import Moto
 from tests.support.openbao import OpenBao
 from tests.support.softhsm import SoftHsm, the_token
 
-from .benches import AwsBench, Bench, GcpBench, LocalBench, Pkcs11Bench, VaultBench
+from .benches import AwsBench, AzureBench, Bench, GcpBench, LocalBench, Pkcs11Bench, VaultBench
 
 
-@pytest.fixture(params=["local", "gcpkms", "gcpkms_rest", "vault", "awskms", "pkcs11"])
+@pytest.fixture(params=["local", "gcpkms", "gcpkms_rest", "vault", "awskms", "pkcs11", "azure"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Every provider in turn."""
     made: Bench = request.getfixturevalue(f"{request.param}_bench")
@@ -78,5 +79,19 @@ def gcpkms_bench(cloud_kms: CloudKmsServer, tmp_path: Path) -> Iterator[GcpBench
 @pytest.fixture
 def gcpkms_rest_bench(cloud_kms: CloudKmsServer, tmp_path: Path) -> Iterator[GcpBench]:
     bench = GcpBench(tmp_path, cloud_kms, "rest")
+    yield bench
+    bench.mend()
+
+
+@pytest.fixture(scope="session")
+def key_vault() -> Iterator[KeyVault]:
+    server = KeyVault()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def azure_bench(key_vault: KeyVault, tmp_path: Path) -> Iterator[AzureBench]:
+    bench = AzureBench(tmp_path, key_vault)
     yield bench
     bench.mend()

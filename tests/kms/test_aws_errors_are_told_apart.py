@@ -18,7 +18,7 @@ from tests.support.moto import answering
 from tests.support.ports import free_port
 from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
-from wardkey.kms.awskms import AwsKms
+from wardkey.kms.providers.awskms import AwsKms
 
 from .benches import DEK, AwsBench
 

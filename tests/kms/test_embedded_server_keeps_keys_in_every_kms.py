@@ -19,7 +19,7 @@ from wardkey.keys.kek import Keks
 from .benches import Bench, Pkcs11Bench
 
 
-@pytest.fixture(params=["vault", "gcpkms", "awskms", "pkcs11"])
+@pytest.fixture(params=["vault", "gcpkms", "awskms", "pkcs11", "azure"])
 def bench(request: pytest.FixtureRequest) -> Bench:
     made: Bench = request.getfixturevalue(f"{request.param}_bench")
     return made
@@ -74,7 +74,7 @@ def test_rows_outlive_restarts_and_a_new_kek_version(server: KmsServer, home: Ho
     for secret in bench.secrets():
         for log in home.log.iterdir():
             assert secret not in log.read_text()
-    if bench.scheme in ("vault", "gcpkms"):
+    if bench.scheme in ("vault", "gcpkms", "azure"):
         the_keepers_credential_manages_no_kek(home, keks)
 
 

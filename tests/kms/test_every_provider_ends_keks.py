@@ -16,7 +16,7 @@ from .benches import DEK, AwsBench, Bench, GcpBench, Pkcs11Bench
 
 AAD = b"additional data"
 # After destroy_all, some KMSes have nothing left to tell by.
-REMEMBERS = ("local", "gcpkms", "awskms")
+REMEMBERS = ("local", "gcpkms", "awskms", "azure")
 
 
 @pytest.fixture

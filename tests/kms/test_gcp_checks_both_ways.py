@@ -230,7 +230,8 @@ def test_what_arrives_changed_is_refused_by_the_service(
     wrapped = kms.wrap(kek, DEK, AAD)
     true = google_crc32c.value
     monkeypatch.setattr("tests.support.cloud_kms.google_crc32c.value", lambda data: true(data + b"flipped"))
-    monkeypatch.setattr("wardkey.kms.gcpkms.google_crc32c", type("Crc", (), {"value": staticmethod(true)}))
+    checked = type("Crc", (), {"value": staticmethod(true)})
+    monkeypatch.setattr("wardkey.kms.providers.gcpkms.google_crc32c", checked)
     for ask in (lambda: kms.unwrap(kek, wrapped, AAD), lambda: kms.wrap(kek, DEK, AAD)):
         with pytest.raises(KmsDenied):
             ask()
@@ -288,7 +289,7 @@ def test_a_service_that_hangs_is_given_up(bench: GcpBench, monkeypatch: pytest.M
     kek, kms = bench.open_admin().create_kek(uuid4()), bench.open()
     wrapped = kms.wrap(kek, DEK, AAD)
     bench.kms.trouble = lambda method, answer: time.sleep(1.5) or answer
-    monkeypatch.setattr("wardkey.kms.gcpkms._TIMEOUT", 0.3)
+    monkeypatch.setattr("wardkey.kms.providers.gcpkms._TIMEOUT", 0.3)
     started = time.monotonic()
     with pytest.raises(KmsUnavailable):
         kms.unwrap(kek, wrapped, AAD)

@@ -13,6 +13,10 @@ from wardkey_core.envelope import key_aad
 from wardkey_core.errors import KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
+from wardkey.keeper.keys import signed
+from wardkey.keeper.requests import WrappedKey
+from wardkey.keeper.signing import SigningKey
+from wardkey.kms import KekRef
 
 from .benches import DEK, Bench
 
@@ -48,11 +52,21 @@ def start(keeper: Keeper, bench: Bench) -> None:
     keeper.start(*options, program=("-c", WATCHED))
 
 
+def wrapped_by(keeper: Keeper, bench: Bench, kek: KekRef) -> bytes:
+    """Return the DEK as the keeper wraps it, which signs what is wrapped under a public key."""
+    made = WrappedKey(UUID(ACME), 1, kek, bench.open().wrap(kek, DEK, key_aad(UUID(ACME).bytes, 1)))
+    return (
+        signed(made, SigningKey(keeper.directory / "signing.key"))
+        if bench.open().is_asymmetric
+        else made.wrapped
+    )
+
+
 def test_a_key_is_released_and_nothing_of_it_written(bench: Bench) -> None:
-    kek, kms = bench.open_admin().create_kek(UUID(ACME)), bench.open()
-    wrapped = kms.wrap(kek, DEK, key_aad(UUID(ACME).bytes, 1))
+    kek = bench.open_admin().create_kek(UUID(ACME))
     keeper = Keeper()
     shutil.copytree(bench.directory, keeper.directory, dirs_exist_ok=True)
+    wrapped = wrapped_by(keeper, bench, kek)
     try:
         start(keeper, bench)
         request = {

@@ -14,7 +14,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
 from tests.support.softhsm import LABEL, MODULE
 from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
-from wardkey.kms.pkcs11 import Pkcs11Kms
+from wardkey.kms.providers.pkcs11 import Pkcs11Kms
 
 from .benches import DEK, Pkcs11Bench
 
@@ -118,7 +118,7 @@ def test_a_new_version_is_the_newest_even_by_a_clock_put_back(
 ) -> None:
     tenant, kms = uuid4(), pkcs11_bench.open()
     first = kms.create_kek(tenant)
-    monkeypatch.setattr("wardkey.kms.pkcs11.time.time_ns", lambda: 10**18)
+    monkeypatch.setattr("wardkey.kms.providers.pkcs11.time.time_ns", lambda: 10**18)
     second = kms.rotate_kek(tenant)
     assert second.version > first.version and kms.create_kek(tenant) == second
 
@@ -162,7 +162,7 @@ def test_a_token_held_by_another_thread_is_not_waited_for_long(
     kms = pkcs11_bench.open()
     assert isinstance(kms, Pkcs11Kms)
     kek = kms.create_kek(uuid4())
-    monkeypatch.setattr("wardkey.kms.pkcs11._WAIT", 0.1)
+    monkeypatch.setattr("wardkey.kms.providers.pkcs11._WAIT", 0.1)
     with kms._lock, pytest.raises(KmsUnavailable, match="does not answer"):
         kms.wrap(kek, DEK, AAD)
     assert kms.wrap(kek, DEK, AAD)

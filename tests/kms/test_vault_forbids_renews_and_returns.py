@@ -15,7 +15,7 @@ from tests.support.openbao import KEEPER, OpenBao
 from tests.support.ports import free_port
 from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
-from wardkey.kms.vault import VaultKms
+from wardkey.kms.providers.vault import VaultKms
 
 from .benches import DEK, VaultBench
 

@@ -8,9 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from wardkey.kms import KmsConfigurationError
+from wardkey.kms import KmsConfigurationError, is_same, may_hold
 from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, Own, directory_of, read, write
-from wardkey.kms.names import is_same, may_hold
 
 ACME = UUID("0b6f0000-0000-4000-8000-00000000000a")
 
@@ -91,6 +90,7 @@ def test_a_file_others_may_change_is_refused(tmp_path: Path) -> None:
             "gcpkms:projects/p/l",
         ),
         ("awskms://eu-central-1", "awskms:alias/wardkey-1", "local:1"),
+        ("azure://a.vault.azure.net?hsm=on", "azure:a.vault.azure.net/wardkey-1", "azure:b/wardkey-1"),
         ("pkcs11:token=a?module-path=/x", "pkcs11:wardkey-1", "awskms:alias/wardkey-1"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from wardkey.daemon.files import UnsafeFileError, read_guarded, write_atomically
 from wardkey.kms import KmsConfigurationError, KmsDenied, KmsUnavailable
-from wardkey.kms.local import LocalKms
+from wardkey.kms.providers.local import LocalKms
 
 TENANT = UUID(int=10)
 

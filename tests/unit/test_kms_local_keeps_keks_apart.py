@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable, open_kms
-from wardkey.kms.local import LocalKms
+from wardkey.kms.providers.local import LocalKms
 
 ACME, GLOBEX = UUID(int=10), UUID(int=11)
 DEK, AAD = bytes(range(32)), b"additional data"

@@ -61,7 +61,7 @@ def make_choice(uri: str, options: dict[str, Any]) -> Choice:
 def use_for_cell(context: Context, choice: Choice) -> Collection[str]:
     """Let the cell use a KMS; the ones before go on unwrapping. Return the schemes keys are wrapped under."""
     from ..embedded.kms_choice import sides
-    from ..kms.names import is_same, may_hold, scheme_of
+    from ..kms import is_same, may_hold, scheme_of
 
     wrapped_under, needed = _keks(context)
     said = sides(context.home)[0].read() if context.home.exists else None
@@ -129,13 +129,13 @@ def kms() -> None:
 def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> None:
     """Use the KMS at URI: for the cell, or for one tenant.
 
-    URI: gcpkms://projects/P/locations/L, vault://HOST:PORT/MOUNT, awskms://REGION, local: or
-    pkcs11:token=LABEL?module-path=FILE; with --tenant also the word cell, which takes it back to the cell's
-    KMS. Keys stay where they are wrapped, and readable, until `wardkey keys rewrap` takes them along. The
-    same KMS again renews its credential or address.
+    URI: gcpkms://projects/P/locations/L, vault://HOST:PORT/MOUNT, awskms://REGION,
+    azure://NAME.vault.azure.net, pkcs11:token=LABEL?module-path=FILE or local:; with --tenant also the word
+    cell, which takes it back to the cell's KMS. Keys stay where they are wrapped, and readable, until
+    `wardkey keys rewrap` takes them along. The same KMS again renews its credential or address.
     """
     from ..embedded.kms_choice import sides
-    from ..kms.names import may_hold, scheme_of
+    from ..kms import may_hold, scheme_of
 
     choice = make_choice(uri, options)
     if tenant is None:

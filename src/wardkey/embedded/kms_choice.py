@@ -19,9 +19,8 @@ from ..daemon.files import UnsafeFileError, read_guarded, write_atomically
 from ..daemon.programs import OsUser, clean_environment
 from ..errors import ServerError
 from ..keeper.trust import locked
-from ..kms import KmsError, configured, open_kms
+from ..kms import KmsError, configured, is_same, may_hold, open_kms, provider_of, scheme_of
 from ..kms.configured import CONFIGURATION_FILE, DEFAULT_KMS, TENANTS, Configuration, Own
-from ..kms.names import is_same, may_hold, place_of, scheme_of
 from .home import Home
 
 __all__ = [
@@ -38,13 +37,6 @@ __all__ = [
 
 THROUGH_KEEPER = DEFAULT_KMS
 """What the orchestrator's kms.json says where the orchestrator has no credential of its own."""
-
-_FILES: dict[str, tuple[str, ...]] = {
-    "vault": ("vault.json", "vault-ca.pem"),
-    "gcpkms": ("gcp.json", "gcp-ca.pem"),
-    "awskms": ("aws.json", "awskms-ca.pem"),
-    "pkcs11": ("pkcs11.pin",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +116,7 @@ def sides(home: Home) -> tuple[Side, Side]:
 
 def credential_files(uri: str) -> tuple[str, ...]:
     """Return the names of the file with the credential and of that with trusted certificates, if any."""
-    return _FILES.get(scheme_of(uri), ())
+    return provider_of(uri).files
 
 
 def use(
@@ -177,7 +169,8 @@ def use_cells(home: Home, tenant: UUID, *, needed: Collection[str] | None = None
         own, cells = before.own(tenant), (before.kms, *before.former)
         if own and scheme_of(own.kms) == "vault" and any(is_same(own.kms, other) for other in cells):
             raise ServerError(
-                f"the cell's Vault has a mount {place_of(own.kms)} too: two KEKs would have one name",
+                f"the cell's Vault has a mount {provider_of(own.kms).place(own.kms)} too:"
+                " two KEKs would have one name",
                 "move the tenant to another mount first, with wardkey kms use and wardkey keys rewrap",
             )
         after = _brought(before, tenant, None, needed)
@@ -205,7 +198,8 @@ def check_move(home: Home, uri: str, tenant: UUID | None = None) -> None:
     said = sides(home)[0].read()
     if scheme_of(uri) == "vault" and any(is_same(uri, other) for other in (said.kms, *said.former)):
         raise ServerError(
-            f"the cell's Vault has a mount {place_of(uri)} too: two KEKs of the tenant would have one name",
+            f"the cell's Vault has a mount {provider_of(uri).place(uri)} too:"
+            " two KEKs of the tenant would have one name",
             "mount the transit engine of the tenant's own Vault at another path"
             + ("; the cell's KMS itself is: wardkey kms use cell --tenant" if tenant else ""),
         )

@@ -1,5 +1,10 @@
 """What the keeper does with keys: unwraps, makes, derives and rewraps DEKs, and holds them for a while.
 
+Anybody can wrap a DEK of his own choice under the public key of an asymmetric KEK, and put it in the registry
+if he can write there. What the keeper wraps under such a KEK is therefore signature (64) · ciphertext, signed
+with its Ed25519 key: tenant (16), version (8), then KEK, KEK version and ciphertext, each after its length
+(4); numbers are big-endian. The signature is checked before the KMS is asked.
+
 A key in the ledger is refused, before the KMS is asked and again before the answer: it may have been
 destroyed meanwhile.
 """
@@ -10,20 +15,21 @@ import asyncio
 import hashlib
 import hmac
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from wardkey_core.envelope import DEK_LENGTH, SALT_LENGTH, commitment, derive_dek, key_aad
 from wardkey_core.errors import CommitmentMismatch, KeyRefused
 
-from wardkey.kms import KekRef
+from wardkey.kms import KekRef, Kms
 
 from .cache import KeyCache
 from .ledger import Ledger
 from .providers import Providers
 from .requests import MASTER_TENANT, WrappedKey
+from .signing import SIGNATURE_LENGTH, SigningKey
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "signed"]
 
 _Identity = tuple[UUID, int, bytes]
 
@@ -38,8 +44,9 @@ class Opened:
 class Keys:
     """Methods raise KeyDestroyed, KeyRefused, KeeperUnavailable, and take as long as the KMS takes."""
 
-    def __init__(self, providers: Providers, ledger: Ledger, ttl: float) -> None:
+    def __init__(self, providers: Providers, ledger: Ledger, signing: SigningKey, ttl: float) -> None:
         self._providers = providers
+        self._signing = signing
         self._ledger = ledger
         self._cache = KeyCache[_Identity](ttl)
         self._pending: dict[_Identity, asyncio.Task[Opened]] = {}
@@ -107,15 +114,16 @@ class Keys:
 
     async def _wrapped(self, tenant: UUID, version: int, dek: bytes, kek: KekRef) -> WrappedKey:
         aad = key_aad(tenant.bytes, version)
-        providers = self._providers.named(tenant, kek.name)[:1]
-        return WrappedKey(
-            tenant, version, kek, await self._providers.ask(providers, lambda kms: kms.wrap(kek, dek, aad))
-        )
+
+        def wrap(kms: Kms) -> WrappedKey:
+            made = WrappedKey(tenant, version, kek, kms.wrap(kek, dek, aad))
+            return replace(made, wrapped=signed(made, self._signing)) if kms.is_asymmetric else made
+
+        return await self._providers.ask(self._providers.named(tenant, kek.name)[:1], wrap)
 
     async def _unwrapped(self, key: WrappedKey) -> bytes:
         """Return what is wrapped, from the cache or the KMS, asked once however many wait for one key."""
-        parts = (key.kek.name.encode("utf-8"), key.kek.version.encode("utf-8"), key.wrapped)
-        digest = hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+        digest = hashlib.sha256(_record(key)).digest()
         identity = (key.tenant, key.version, digest)
         dek = self._cache.get(identity)
         if dek is not None:
@@ -133,10 +141,19 @@ class Keys:
 
     async def _unwrap(self, identity: _Identity, key: WrappedKey) -> Opened:
         aad = key_aad(key.tenant.bytes, key.version)
-        opened = await self._providers.ask(
-            self._providers.named(key.tenant, key.kek.name),
-            lambda kms: Opened(kms.unwrap(key.kek, key.wrapped, aad)),
-        )
+
+        def unwrap(kms: Kms) -> Opened:
+            wrapped = key.wrapped
+            if kms.is_asymmetric:
+                signature, wrapped = wrapped[:SIGNATURE_LENGTH], wrapped[SIGNATURE_LENGTH:]
+                if not self._signing.has_signed_wrapped(signature, _record(replace(key, wrapped=wrapped))):
+                    raise KeyRefused(
+                        "the wrapped key is not signed by this keeper",
+                        "restore signing.key of the keeper, or name its public key in signing.former",
+                    )
+            return Opened(kms.unwrap(key.kek, wrapped, aad))
+
+        opened = await self._providers.ask(self._providers.named(key.tenant, key.kek.name), unwrap)
         if len(opened.dek) != DEK_LENGTH:
             raise KeyRefused("the key management service returned something that is not a data key")
         self._check(key)
@@ -147,3 +164,15 @@ class Keys:
         self._ledger.check(key.tenant, key.version)
         if key.master is not None:
             self._ledger.check(MASTER_TENANT, key.master)
+
+
+def signed(key: WrappedKey, signing: SigningKey) -> bytes:
+    """Return what stands in the registry for a DEK that was wrapped under a public key."""
+    return signing.sign_wrapped(_record(key)) + key.wrapped
+
+
+def _record(key: WrappedKey) -> bytes:
+    """Return what is signed of a wrapped DEK, and which one it is for the cache."""
+    parts = (key.kek.name.encode("utf-8"), key.kek.version.encode("utf-8"), key.wrapped)
+    framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return key.tenant.bytes + key.version.to_bytes(8, "big") + framed

@@ -16,11 +16,10 @@ from threading import Lock
 from typing import TypeVar
 from uuid import UUID
 
-from wardkey_core.errors import KeeperUnavailable, KeyRefused
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
 
-from wardkey.kms import Kms, KmsConfigurationError, KmsDenied, KmsError, load_provider, open_kms
+from wardkey.kms import Kms, KmsConfigurationError, KmsDenied, KmsError, may_hold, open_kms, provider_of
 from wardkey.kms.configured import CONFIGURATION_FILE, TENANTS, Configuration, directory_of, read
-from wardkey.kms.names import may_hold
 
 from .trust import identity_of
 
@@ -40,10 +39,10 @@ def import_all(configuration: Configuration, report: Callable[[str], None]) -> N
 
     Raises KmsConfigurationError when the cell's cannot be; what others lack is reported.
     """
-    load_provider(configuration.kms)
+    provider_of(configuration.kms)
     for uri in {*configuration.former, *_owned(configuration)}:
         try:
-            load_provider(uri)
+            provider_of(uri)
         except KmsConfigurationError as error:
             report(f"a KMS of {CONFIGURATION_FILE} cannot be used: {error}")
 
@@ -83,9 +82,11 @@ class Provider:
 
         Raises KmsDenied, KmsConfigurationError, KeeperUnavailable, KeyRefused.
         """
+        wait = 0.0
         for attempt in range(ATTEMPTS):
             if attempt:
-                await asyncio.sleep(random.uniform(0.5, 1) * FIRST_PAUSE * 2**attempt)  # noqa: S311
+                pause = random.uniform(0.5, 1) * FIRST_PAUSE * 2**attempt  # noqa: S311
+                await asyncio.sleep(max(pause, wait))
             self.calls += 1
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(self.open()))
@@ -93,6 +94,9 @@ class Provider:
                 self._report(f"KMS {self.scheme}: {type(error).__name__}: {error}")
                 if not error.transient:
                     raise
+                wait = getattr(error, "retry_after", 0.0)
+            except WardError:
+                raise
             except Exception as error:
                 # Not str(error): a provider's unforeseen exception may carry what it was given.
                 self._report(f"KMS {self.scheme}: unexpected {type(error).__name__}")

@@ -101,7 +101,7 @@ class Service:
         self._scribes = scribes
         self._deadline = deadline
         self._report = report
-        self._keys = Keys(providers, ledger, ttl)
+        self._keys = Keys(providers, ledger, signing, ttl)
         self._administration = Administration(providers, self._keys, ledger, signing)
         self._resealing = ThreadPoolExecutor(
             1, thread_name_prefix="reseal", initializer=set_nice, initargs=(LAST,)

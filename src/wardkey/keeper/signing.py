@@ -1,25 +1,31 @@
-"""The keeper's signing key, which vouches for certificates of destruction and checkpoints of audit logs.
+"""The keeper's signing key: for certificates of destruction, checkpoints of audit logs, and DEKs that are
+wrapped under a public key.
 
 ``signing.key`` in its directory, mode 0600: the 32 bytes of an Ed25519 private key (RFC 8032), made when it
-is first needed.
+is first needed. ``signing.former`` beside it: public keys in base64, one a line, of signing keys that were
+lost or replaced; DEKs that these signed still open, nothing is signed with them.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from wardkey_core.errors import KeeperUnavailable
 from wardkey_core.log import checkpoint
 
 from wardkey.daemon.files import read_guarded, write_atomically
 
-__all__ = ["CERTIFICATE", "SigningKey"]
+__all__ = ["CERTIFICATE", "SIGNATURE_LENGTH", "SigningKey"]
 
 CERTIFICATE = b"wardkey/1 certificate of destruction\n"
 """What is signed begins with its kind, so that no statement can pass for one of another kind."""
 
+SIGNATURE_LENGTH = 64
+_WRAPPED = b"wardkey/1 wrapped key\n"
 _LENGTH = 32
 
 
@@ -41,6 +47,20 @@ class SigningKey:
         """Return the signature of a checkpoint of an audit log. Raises KeeperUnavailable."""
         return self._load(make=True).sign(checkpoint.PREFIX + statement.encode("utf-8"))
 
+    def sign_wrapped(self, record: bytes) -> bytes:
+        """Return the signature of a wrapped DEK and what it belongs to. Raises KeeperUnavailable."""
+        return self._load(make=True).sign(_WRAPPED + record)
+
+    def has_signed_wrapped(self, signature: bytes, record: bytes) -> bool:
+        """Whether this key or a former one has signed ``record``. Raises KeeperUnavailable."""
+        for key in self._known():
+            try:
+                key.verify(signature, _WRAPPED + record)
+            except InvalidSignature:
+                continue
+            return True
+        return False
+
     def made(self) -> bytes:
         """Return the public key, made if there is none. Raises KeeperUnavailable."""
         return self._load(make=True).public_key().public_bytes_raw()
@@ -48,6 +68,17 @@ class SigningKey:
     def public_key(self) -> bytes | None:
         """Return the public key (32 bytes), None when there is none yet. Raises KeeperUnavailable."""
         return self._load(make=False).public_key().public_bytes_raw() if self._path.exists() else None
+
+    def _known(self) -> list[Ed25519PublicKey]:
+        path = self._path.with_suffix(".former")
+        try:
+            lines = read_guarded(path, secret=False).split() if path.exists() else []
+            former = [Ed25519PublicKey.from_public_bytes(base64.b64decode(line)) for line in lines]
+        except (OSError, ValueError):
+            raise KeeperUnavailable(
+                "the keeper cannot use its former signing keys", f"mend {path.name} in its directory"
+            ) from None
+        return [self._load(make=True).public_key(), *former]
 
     def _load(self, *, make: bool) -> Ed25519PrivateKey:
         try:

@@ -19,8 +19,18 @@ from wardkey_core import keeper_client as client
 from wardkey_core.errors import KeeperUnavailable, KeyRefused
 
 from ..errors import ServerError, WardError
-from ..kms import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, configured, open_kms
-from ..kms.names import may_hold, scheme_of
+from ..kms import (
+    KekRef,
+    KekVersion,
+    Kms,
+    KmsConfigurationError,
+    KmsDenied,
+    KmsError,
+    configured,
+    may_hold,
+    open_kms,
+    scheme_of,
+)
 
 __all__ = ["Keks"]
 
@@ -179,13 +189,14 @@ class Keks:
 
 
 def _patiently(call: Callable[[], _T]) -> _T:
+    wait = 0.0
     for attempt in range(_ATTEMPTS):
         if attempt:
-            time.sleep(random.uniform(0.5, 1) * _FIRST_PAUSE * 2**attempt)  # noqa: S311
+            time.sleep(max(random.uniform(0.5, 1) * _FIRST_PAUSE * 2**attempt, wait))  # noqa: S311
         try:
             return call()
         except KmsError as error:
-            failure = error
+            failure, wait = error, getattr(error, "retry_after", 0.0)
             if not error.transient:
                 break
     raise _explained(failure)

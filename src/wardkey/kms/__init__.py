@@ -1,4 +1,4 @@
-"""Key management services, chosen by the scheme of a URI; a module for each.
+"""Key management services: a module each in ``providers``, named by the scheme of its URIs.
 
 A URI names a service and is no secret; credentials are in files of the keeper's directory, or in its
 environment where a provider's own tools look for them. Each provider's module says which.
@@ -6,10 +6,12 @@ environment where a provider's own tools look for them. Each provider's module s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
+from . import providers
 from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
 
 __all__ = [
@@ -20,18 +22,49 @@ __all__ = [
     "KmsDenied",
     "KmsError",
     "KmsUnavailable",
-    "load_provider",
+    "is_same",
+    "may_hold",
     "open_kms",
+    "provider_of",
+    "scheme_of",
+    "schemes",
 ]
 
-# scheme: module, class, the extra of the wheel that brings what it imports
-_PROVIDERS = {
-    "local": ("local", "LocalKms", ""),
-    "gcpkms": ("gcpkms", "GcpKms", "gcp"),
-    "awskms": ("awskms", "AwsKms", "aws"),
-    "vault": ("vault", "VaultKms", "vault"),
-    "pkcs11": ("pkcs11", "Pkcs11Kms", "pkcs11"),
-}
+
+def schemes() -> list[str]:
+    """Return the schemes of all providers there are."""
+    return sorted(found.name for found in iter_modules(providers.__path__) if not found.name.startswith("_"))
+
+
+def scheme_of(uri: str) -> str:
+    """Return the scheme of a URI, or of a KEK's name."""
+    return uri.partition(":")[0]
+
+
+def provider_of(uri: str) -> type[Kms]:
+    """Import the provider of a URI, and whatever that will ever import. Raises KmsConfigurationError."""
+    scheme = scheme_of(uri)
+    name = f"{providers.__name__}.{scheme}"
+    missing: str | None = name
+    if ":" in uri and re.fullmatch("[a-z][a-z0-9]*", scheme):
+        try:
+            found = vars(import_module(name)).values()
+        except ModuleNotFoundError as error:
+            missing = error.name
+        else:
+            return next(
+                each
+                for each in found
+                if isinstance(each, type) and issubclass(each, Kms) and vars(each).get("scheme") == scheme
+            )
+    if missing == name:
+        raise KmsConfigurationError(
+            f"unknown KMS; known schemes: {', '.join(f'{each}:' for each in schemes())}"
+        )
+    raise KmsConfigurationError(
+        f"{scheme}: needs a package that is not here ({missing}); install it with: "
+        f"pip install 'wardkey[{scheme}]'"
+    )
 
 
 def open_kms(uri: str, directory: Path) -> Kms:
@@ -39,28 +72,22 @@ def open_kms(uri: str, directory: Path) -> Kms:
 
     Raises KmsConfigurationError.
     """
-    return load_provider(uri)(uri, directory)
+    return provider_of(uri)(uri, directory)
 
 
-def load_provider(uri: str) -> Callable[[str, Path], Kms]:
-    """Import the provider that ``uri`` names and return what opens it. Raises KmsConfigurationError.
+def is_same(one: str, other: str) -> bool:
+    """Whether both URIs lead to one KMS, be it at another address or with other options."""
+    if scheme_of(one) != scheme_of(other):
+        return False
+    provider = provider_of(one)
+    return provider.place(one) == provider.place(other)
 
-    Whatever the provider will ever import is imported by this call.
-    """
-    scheme, separator, _ = uri.partition(":")
-    if not separator or scheme not in _PROVIDERS:
-        raise KmsConfigurationError(
-            f"unknown KMS; known schemes: {', '.join(f'{name}:' for name in _PROVIDERS)}"
-        )
-    module, name, extra = _PROVIDERS[scheme]
-    missing: str | None = None
+
+def may_hold(uri: str, kek: str) -> bool:
+    """Whether a KEK of this name may be in the KMS at ``uri``, as far as its provider is there to tell."""
+    if scheme_of(uri) != scheme_of(kek):
+        return False
     try:
-        provider: Callable[[str, Path], Kms] = getattr(import_module(f".{module}", __name__), name)
-    except ModuleNotFoundError as error:
-        missing = error.name
-    else:
-        return provider
-    raise KmsConfigurationError(
-        f"{scheme}: needs a package that is not here ({missing}); install it with: "
-        f"pip install 'wardkey[{extra}]'"
-    )
+        return provider_of(uri).holds(uri, kek)
+    except (KmsConfigurationError, ImportError, OSError):  # the keeper's user cannot read all packages
+        return True

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
-__all__ = ["KekRef", "KekVersion", "Kms", "KmsConfigurationError", "KmsDenied", "KmsError", "KmsUnavailable"]
+__all__ = [
+    "KekRef",
+    "KekVersion",
+    "Kms",
+    "KmsConfigurationError",
+    "KmsDenied",
+    "KmsError",
+    "KmsUnavailable",
+    "address_of",
+]
 
 
 class KmsError(Exception):
@@ -28,9 +38,13 @@ class KmsDenied(KmsError):
 
 
 class KmsUnavailable(KmsError):
-    """Transient: no answer, or an answer that says to try again."""
+    """Transient: no answer, or an answer that says to try again, not before ``retry_after`` seconds."""
 
     transient = True
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class KmsConfigurationError(KmsError):
@@ -63,6 +77,11 @@ class KekVersion:
     destroyed_at: float | None = None
 
 
+def address_of(uri: str) -> str:
+    """Return what stands between scheme and options."""
+    return uri.partition(":")[2].removeprefix("//").partition("?")[0]
+
+
 class Kms(ABC):
     """A key management service. Methods block, may be called from several threads, and raise KmsError only.
 
@@ -73,6 +92,27 @@ class Kms(ABC):
     """
 
     scheme: ClassVar[str]
+    """What URIs and names of KEKs begin with: the name of the provider's module and extra."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """Names of the files in its directory: with the credential, and with certificates to trust, if any."""
+    copies: ClassVar[str | None] = None
+    """Where copies of a destroyed KEK may remain."""
+    is_asymmetric: ClassVar[bool] = False
+    """Who has no right to wrap can: under a public key. The keeper then signs what it wraps."""
+
+    @abstractmethod
+    def __init__(self, uri: str, directory: Path) -> None:
+        """Raises KmsConfigurationError. ``directory``: where its files are."""
+
+    @classmethod
+    def place(cls, uri: str) -> str:
+        """Return what of ``uri`` tells one KMS of this scheme from another: not how it is reached."""
+        return address_of(uri)
+
+    @classmethod
+    def holds(cls, uri: str, kek: str) -> bool:
+        """Whether a KEK of this name may be in the KMS at ``uri``."""
+        return kek.startswith(f"{cls.scheme}:")
 
     @abstractmethod
     def create_kek(self, tenant: UUID) -> KekRef:

@@ -30,9 +30,10 @@ from psycopg.types.json import Jsonb
 from wardkey_core import keeper_client as client
 from wardkey_pg import __version__
 
+from .. import kms
 from ..errors import KeyInUse, ServerError, WardError
 from ..keys.kek import Keks
-from ..kms import KekVersion
+from ..kms import KekVersion, KmsConfigurationError
 from .certificate import Certificate, statement_text
 
 __all__ = ["finished", "proceed", "shred", "what_goes"]
@@ -44,11 +45,6 @@ _ENDING = 10_000  # milliseconds that a connection is given to end
 _DERIVED = "master"  # stands for the KEK of a key that was derived
 _UNREPORTED = "destruction accepted, not reported any more"
 _UNASKED = "unknown: the KMS could not be asked"
-_KEPT_ON_DISK = {
-    "local": "the keeper's directory",
-    "vault": "the Vault's storage",
-    "pkcs11": "the token, where it allows any,",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,13 +282,20 @@ def _remains(facts: Facts, said: _Said, schemes: set[str]) -> list[str]:
             "the data keys were derived from the cell's master secret, which other tenants still need: "
             "who has it and a backup can derive them, until its version is destroyed too"
         )
-    for scheme, storage in _KEPT_ON_DISK.items():
-        if scheme in schemes:
+    for scheme in sorted(schemes - {_DERIVED}):
+        if storage := _copies(scheme):
             remains.append(
                 f"copies of {storage} made before have the KEK: until they are deleted, who restores one "
                 "beside a backup of the database opens it"
             )
     return remains
+
+
+def _copies(scheme: str) -> str | None:
+    try:
+        return kms.provider_of(f"{scheme}:").copies
+    except KmsConfigurationError:  # it was used once, and its package is not here any more
+        return f"what the KMS {scheme}: keeps"
 
 
 def _moment(seconds: float) -> str:

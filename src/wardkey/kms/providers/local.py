@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from wardkey.daemon.files import UnsafeFileError, read_guarded, write_atomically
 
-from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
+from ..base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["LocalKms"]
 
@@ -46,6 +46,7 @@ class LocalKms(Kms):
     """KEKs in ``directory``. Makes the root key when there are no KEKs yet; raises KmsConfigurationError."""
 
     scheme = "local"
+    copies = "the keeper's directory"
 
     def __init__(self, uri: str, directory: Path) -> None:
         if uri != "local:":

@@ -34,8 +34,8 @@ from pkcs11 import exceptions as errors
 
 from wardkey.daemon.files import read_guarded
 
+from ..base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 from ._settings import parse_uri
-from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["Pkcs11Kms"]
 
@@ -101,6 +101,8 @@ class Pkcs11Kms(Kms):
     """
 
     scheme = "pkcs11"
+    files = ("pkcs11.pin",)
+    copies = "the token, where it allows any,"
 
     def __init__(self, uri: str, directory: Path) -> None:
         address, options = parse_uri(uri, ("module-path",))

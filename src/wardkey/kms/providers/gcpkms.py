@@ -50,9 +50,9 @@ from google.cloud.kms_v1.services.key_management_service.transports import (
 from google.iam.v1 import iam_policy_pb2, options_pb2
 from google.oauth2 import service_account
 
+from ..base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 from ._http import BoundedAdapter
 from ._settings import ca_bundle, parse_uri, read_credential
-from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["GcpKms"]
 
@@ -86,6 +86,7 @@ class GcpKms(Kms):
     """KEKs of one project and location. Raises KmsConfigurationError."""
 
     scheme = "gcpkms"
+    files = ("gcp.json", "gcp-ca.pem")
 
     def __init__(self, uri: str, directory: Path) -> None:
         self._parent, options = parse_uri(uri, ("endpoint", "keeper", "transport"))
@@ -108,6 +109,10 @@ class GcpKms(Kms):
 
     def __repr__(self) -> str:
         return f"GcpKms({self._parent!r})"
+
+    @classmethod
+    def holds(cls, uri: str, kek: str) -> bool:
+        return kek.startswith(f"{cls.scheme}:{cls.place(uri)}/keyRings/")
 
     def create_kek(self, tenant: UUID) -> KekRef:
         ring = f"wardkey-{tenant}"

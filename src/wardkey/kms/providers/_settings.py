@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 from wardkey.daemon.files import read_guarded
 
-from .base import KmsConfigurationError
+from ..base import KmsConfigurationError
 
 __all__ = ["ca_bundle", "is_loopback", "parse_uri", "read_credential"]
 

@@ -43,10 +43,10 @@ from uuid import UUID
 import hvac
 import requests
 
+from ..base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable, address_of
 from ._http import BoundedAdapter
 from ._settings import ca_bundle, is_loopback, parse_uri
 from ._vault_login import MOUNT, TIMEOUT, FailedError, ForbiddenError, Login, MissingError, request
-from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["VaultKms"]
 
@@ -62,6 +62,8 @@ class VaultKms(Kms):
     """KEKs of one transit mount. Raises KmsConfigurationError; the server is first asked when a key is."""
 
     scheme = "vault"
+    files = ("vault.json", "vault-ca.pem")
+    copies = "the Vault's storage"
 
     def __init__(self, uri: str, directory: Path) -> None:
         address, options = parse_uri(uri, _OPTIONS)
@@ -86,6 +88,15 @@ class VaultKms(Kms):
 
     def __repr__(self) -> str:
         return f"VaultKms({self._client.url!r}, {self._mount!r})"
+
+    @classmethod
+    def place(cls, uri: str) -> str:
+        """Return the mount, whatever the address: nothing in a KEK's name tells two Vaults apart."""
+        return address_of(uri).partition("/")[2].strip("/") or _MOUNT
+
+    @classmethod
+    def holds(cls, uri: str, kek: str) -> bool:
+        return kek.rpartition("/")[0] == f"{cls.scheme}:{cls.place(uri)}"
 
     def create_kek(self, tenant: UUID) -> KekRef:
         name = f"wardkey-{tenant}"

@@ -14,8 +14,8 @@ import hvac
 import hvac.exceptions
 import requests
 
+from ..base import KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
 from ._settings import read_credential
-from .base import KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
 
 __all__ = ["MOUNT", "TIMEOUT", "FailedError", "ForbiddenError", "Login", "MissingError", "request"]
 

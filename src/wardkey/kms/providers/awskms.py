@@ -48,9 +48,9 @@ from botocore.exceptions import (
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
+from ..base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 from ._answers import read_whole
 from ._settings import ca_bundle, is_loopback, parse_uri, read_credential
-from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsUnavailable
 
 __all__ = ["AwsKms"]
 
@@ -125,6 +125,7 @@ class AwsKms(Kms):
     """KEKs of one account and region. Raises KmsConfigurationError."""
 
     scheme = "awskms"
+    files = ("aws.json", "awskms-ca.pem")
 
     def __init__(self, uri: str, directory: Path) -> None:
         self._region, options = parse_uri(uri, ("endpoint",))

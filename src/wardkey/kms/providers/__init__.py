@@ -1,0 +1,1 @@
+"""A provider is one module here, named by the scheme of its URI, with one class."""
