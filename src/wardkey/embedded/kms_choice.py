@@ -19,7 +19,16 @@ from ..daemon.files import UnsafeFileError, read_guarded, write_atomically
 from ..daemon.programs import OsUser, clean_environment
 from ..errors import ServerError
 from ..keeper.trust import locked
-from ..kms import KmsError, configured, is_same, may_hold, open_kms, provider_of, scheme_of
+from ..kms import (
+    KmsConfigurationError,
+    KmsError,
+    configured,
+    is_same,
+    may_hold,
+    open_kms,
+    provider_of,
+    scheme_of,
+)
 from ..kms.configured import CONFIGURATION_FILE, DEFAULT_KMS, TENANTS, Configuration, Own
 from .home import Home
 
@@ -116,7 +125,10 @@ def sides(home: Home) -> tuple[Side, Side]:
 
 def credential_files(uri: str) -> tuple[str, ...]:
     """Return the names of the file with the credential and of that with trusted certificates, if any."""
-    return provider_of(uri).files
+    try:
+        return provider_of(uri).files
+    except KmsConfigurationError as error:
+        raise ServerError(str(error)) from None
 
 
 def use(

@@ -29,6 +29,7 @@ keys/update/action, keys/delete and deletedkeys/read, for ``purge=on`` also dele
 from __future__ import annotations
 
 import base64
+import encodings.utf_8_sig  # noqa: F401
 import hashlib
 import hmac
 import logging
@@ -38,6 +39,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import azure.core.rest._requests_basic
+import azure.identity._credentials.app_service
+import azure.identity._credentials.imds
+import azure.identity._credentials.workload_identity  # noqa: F401
+import msal_extensions  # noqa: F401  these, like utf_8_sig, are otherwise imported when needed: too late
 import requests
 from azure.core.credentials import TokenCredential
 from azure.core.exceptions import AzureError, ClientAuthenticationError
