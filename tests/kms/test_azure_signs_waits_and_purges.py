@@ -29,8 +29,8 @@ UNCHECKED = """
 import sys
 from wardkey.kms.providers.azure import AzureKms
 AzureKms.is_asymmetric = False
-from wardkey.keeper.__main__ import main
-sys.exit(main(sys.argv[1:]))
+from wardkey.keeper.__main__ import SERVICE
+sys.exit(SERVICE.main(sys.argv[1:]))
 """
 
 

@@ -329,7 +329,8 @@ def _handler(vault: KeyVault) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            path, status, headers = urlsplit(self.path).path, 200, {}
+            path, status, headers = urlsplit(self.path).path, 200, dict[str, str]()
+            answer: dict[str, Any]
             try:
                 if path == f"/{DIRECTORY}/v2.0/.well-known/openid-configuration":
                     base = f"https://{vault.host}/{DIRECTORY}"
