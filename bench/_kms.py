@@ -86,8 +86,8 @@ def _cloud_kms(directory: Path) -> Iterator[Provider]:
 
     try:
         uri, keeper = ours.recv()
-        files = [directory / name for name in ("keeper.json", "orchestrator.json", "ca.pem")]
-        yield Provider("Cloud KMS", Choice(uri, f"{uri}&keeper={keeper}", *files), requests)
+        own, admin, ca = (directory / name for name in ("keeper.json", "orchestrator.json", "ca.pem"))
+        yield Provider("Cloud KMS", Choice(uri, f"{uri}&keeper={keeper}", own, admin, ca), requests)
     finally:
         ours.close()
         process.join(10)

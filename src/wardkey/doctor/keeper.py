@@ -12,7 +12,7 @@ from wardkey_core import keeper_client as client
 from wardkey_pg import __version__
 
 from ..embedded import kms_choice
-from ..errors import KeeperUnavailable, KeyRefused, WardError
+from ..errors import KeeperUnavailable, KeyRefused, ServerError, WardError
 from ..identity import issuers
 from ..kms import KmsConfigurationError, configured
 from ._check import Check, Problem, Server
@@ -106,7 +106,11 @@ def _credentials(server: Server) -> Iterator[Problem]:
         for id_, uri in used.tenants.items()
     ]
     for tenant, number, uri, admin_uri in chosen:
-        name = (kms_choice.credential_files(uri) or ("",))[0]
+        try:
+            name = (kms_choice.credential_files(uri) or ("",))[0]
+        except ServerError as error:
+            yield Problem(uri, str(error), "install it, and restart the keeper")
+            continue
         if not name:
             continue  # local:, which has no credentials
         own, other = (side.place(tenant, number) / name for side in (keeper, orchestrator))
