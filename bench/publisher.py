@@ -18,8 +18,8 @@ from uuid import UUID
 
 from _common import Connection, Figure, Server, cpu_seconds, main
 from wardkey_core.log.merkle import Range, leaf_hash
+from wardkey_core.log.source import COLUMNS, bytes_of
 
-from wardkey.audit.source import COLUMNS, bytes_of
 from wardkey.publisher import config
 from wardkey.publisher.config import Configuration
 

@@ -94,7 +94,8 @@ grant execute on function
   ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz),
   ward_internal.audit_activity(uuid, timestamptz, timestamptz),
   ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric),
-  ward_internal.audit_export(uuid, timestamptz, timestamptz), ward_internal.audit_bytes(ward_internal.audit_log),
+  ward_internal.audit_export(uuid, timestamptz, timestamptz),
+  ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz),
   ward_internal.json_text(jsonb)
 to ward_owner;
 

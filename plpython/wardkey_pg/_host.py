@@ -249,9 +249,11 @@ class PostgresHost:
         """Run what changes rows, made up for the occasion. Return how many."""
         return int(plpy.prepare(sql, list(types)).execute(list(args)).nrows())
 
-    def fetch(self, sql: str, size: int) -> Iterator[list[Mapping[str, Any]]]:
-        """Yield the rows of a query that is made up for the occasion, ``size`` at a time."""
-        cursor = plpy.cursor(sql)
+    def fetch(
+        self, sql: str, size: int, values: Sequence[str | None] = ()
+    ) -> Iterator[list[Mapping[str, Any]]]:
+        """Yield the rows of a query made up for the occasion, ``size`` at a time. ``values``: texts."""
+        cursor = plpy.cursor(plpy.prepare(sql, ["text"] * len(values)), list(values))
         while rows := list(cursor.fetch(size)):
             yield rows
 

@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from hmac import compare_digest
 from typing import Any
@@ -213,6 +213,17 @@ def _reseal(*args: Any) -> str:
         _resealing = False
 
 
+def _audit_lines(*args: Any) -> Iterator[str | None]:
+    """Yield the lines of an export, and None at last where one was refused."""
+    from .exporting import export  # most backends never do
+
+    step: Callable[[], str | None] = keep_refusal(partial(next, export(_host, *args), ""))
+    while (line := step()) != "":
+        yield line
+        if line is None:
+            return
+
+
 def _audit_context(tenant: str) -> bytes | None:
     """Return the id of the context under which a row of ``tenant`` is changed, empty while resealing."""
     if _resealing:
@@ -269,6 +280,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: keep_refusal(function, _refused) for name, function in _cold.items()
 }
 _FUNCTIONS["take_refusal"] = take_refusal
+_FUNCTIONS["audit_lines"] = _audit_lines
 _FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
 # The hot ones stand before that and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(_session, keep_refusal(partial(sealer_slowly, _session), _refused))

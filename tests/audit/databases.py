@@ -15,9 +15,9 @@ from psycopg.types.json import Jsonb
 from wardkey_core.log import entry
 from wardkey_core.log.checkpoint import Signed, fingerprint, sign
 from wardkey_core.log.merkle import Range, leaf_hash
+from wardkey_core.log.source import COLUMNS, bytes_of, entry_of
 
 from tests.support.database import Connection
-from wardkey.audit.source import COLUMNS, bytes_of, entry_of
 
 START = datetime(2026, 3, 2, 8, tzinfo=UTC)  # a Monday
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)

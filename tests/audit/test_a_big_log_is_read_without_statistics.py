@@ -8,7 +8,7 @@ import pytest
 
 from tests.audit.databases import START, Filled
 from tests.support.database import Connection, Database
-from wardkey.audit.source import Log
+from wardkey.audit.source import open_log
 
 ENTRIES = 40_000  # a nested loop over them takes half a minute, a hash join 0.1 s
 SECONDS = 12
@@ -40,7 +40,7 @@ def big(database: Database) -> Iterator[tuple[Connection, Filled]]:
 
 def test_entries_without_a_place_are_found(big: tuple[Connection, Filled]) -> None:
     connection, log = big
-    assert len(list(Log(connection, log.tenant).unsealed())) == 100
+    assert len(list(open_log(connection, log.tenant).unsealed())) == 100
     assert connection.execute("show enable_nestloop").fetchone() == ("on",)
 
 

@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
+from wardkey_core.log.exporter import Period, export
 
 from tests.audit.databases import START, Filled
 from tests.support.database import Connection, Database
 from tests.support.sqlstate import refused
 from wardkey.audit import retention
-from wardkey.audit.exporter import Period, export
 from wardkey.audit.live import prove_live, verify_live
 from wardkey.audit.report import Report
+from wardkey.audit.source import open_log
 from wardkey.audit.verify import verify
 from wardkey.doctor import Server, checks
 
@@ -134,7 +135,7 @@ def test_what_stays_is_exported_by_command_and_sql_alike(log: Filled, period: Pe
     stream = io.BytesIO()
     with log.connection.transaction():
         log.connection.execute("set transaction isolation level repeatable read, read only")
-        export(log.connection, log.tenant, log.slug, period, stream)
+        export(open_log(log.connection, log.tenant), log.slug, period, stream)
         lines = log.connection.execute(
             "select ward_internal.audit_export(%s, %s, %s)", [log.tenant, period.begin, period.end]
         ).fetchall()

@@ -1,44 +1,22 @@
-"""What an ADMIN exports in SQL is, byte for byte, the file that the command writes."""
+"""What an ADMIN exports in SQL is, byte for byte, the file that the command writes: one code makes both."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from datetime import datetime, timedelta
 
+import psycopg
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from psycopg.types.json import Jsonb
+from wardkey_core.log.exporter import Period, export
 
 from tests.audit.databases import START, Filled
 from tests.support.database import Connection, Database, clone
-from wardkey.audit.exporter import Period, export
-from wardkey.audit.source import COLUMNS, bytes_of
+from wardkey.audit.source import open_log
 from wardkey.audit.verify import verify
 from wardkey.embedded import Cluster
 
-text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
-names = st.lists(text.filter(bool), min_size=1, max_size=4)
-quoted = names.map(lambda names: ",".join('"' + name.replace('"', '""') + '"' for name in names))
-lists = st.one_of(names.map(",".join), quoted, st.text('a",é\n ', max_size=12))
-images = st.dictionaries(text, text | st.integers() | st.none() | st.booleans(), max_size=3).map(Jsonb)
-moments = st.datetimes(datetime(1900, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))
-
-
-def or_none(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.none() | strategy
-
-
-rows = st.tuples(  # of ward_internal.audit_log
-    st.uuids(), st.integers(1, 2**63 - 1), moments, or_none(st.integers(0, 2**63).map(str)),
-    or_none(st.integers(-(2**63), 2**63 - 1)), or_none(st.uuids()), st.sampled_from('werx"'), st.booleans(),
-    or_none(st.binary(max_size=20)), text, or_none(text), or_none(lists), or_none(images), or_none(images),
-    or_none(images), *(or_none(text) for _ in range(6)),
-)  # fmt: skip
 WORST = '\x01\x1f"\\/\b\f\n\r\t\x7f\u0080\u2028\ufeff\U0001f9ec'
 
 
@@ -53,26 +31,6 @@ def admin(database: Database) -> Iterator[Connection]:
     with database.admin() as connection:
         connection.execute("set timezone = 'Asia/Kathmandu'; set datestyle = 'German'")
         yield connection
-
-
-@settings(max_examples=150, deadline=None)
-@given(row=rows)
-@example(
-    row=(
-        UUID(int=7), 2**63 - 1, datetime(2026, 3, 1, tzinfo=UTC), str(2**64 - 1), 5, UUID(int=8), "w", True,
-        b"\0" * 16, WORST, WORST, f'"{WORST.replace(chr(34), chr(34) * 2)}",plain', Jsonb({WORST: WORST}),
-        Jsonb({"n": 1.50}), None, *[WORST] * 6,
-    )
-)  # fmt: skip
-def test_the_bytes_of_an_entry_are_the_same(admin: Connection, row: tuple[Any, ...]) -> None:
-    marks, columns = ", ".join(["%s"] * len(row)), COLUMNS.replace("e.", "(e.entry).")
-    query = (
-        f"select ward_internal.audit_bytes(e.entry), {columns}"
-        f" from (select row({marks})::ward_internal.audit_log as entry) as e"
-    )
-    found = admin.execute(query, row).fetchone()  # type: ignore[arg-type]
-    assert found is not None
-    assert found[0].encode() == bytes_of(found[1:])
 
 
 def in_sql(connection: Connection, log: Filled, period: Period) -> bytes:
@@ -130,7 +88,7 @@ def test_the_lines_of_an_export_are_the_same(admin: Connection, log: Filled, per
 
 def _export(connection: Connection, log: Filled, period: Period) -> bytes:
     stream = io.BytesIO()
-    export(connection, log.tenant, log.slug, period, stream)
+    export(open_log(connection, log.tenant), log.slug, period, stream)
     return stream.getvalue()
 
 
@@ -195,3 +153,11 @@ def test_lines_of_leaves_come_as_often(admin: Connection) -> None:
         assert found == _export(admin, log, Period()) and verify(io.BytesIO(found)).ok
     kinds = [next(iter(json.loads(line))) for line in found.splitlines()]
     assert kinds.count("leaves") == 3 and kinds.count("unsealed") == 3
+
+
+def test_a_log_with_a_gap_in_its_order_is_refused_with_the_way(admin: Connection, log: Filled) -> None:
+    admin.execute("delete from ward_internal.audit_batches where first_position > 3 and first_position < 8")
+    with pytest.raises(psycopg.Error, match="order of the log ends") as refused:
+        in_sql(admin, log, Period())
+    assert refused.value.sqlstate == "WK209" and "audit verify" in (refused.value.diag.message_hint or "")
+    assert refused.value.diag.context is None or "Traceback" not in refused.value.diag.context

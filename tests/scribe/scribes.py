@@ -16,10 +16,11 @@ from uuid import UUID, uuid4
 
 import psycopg
 from wardkey_core import journal
+from wardkey_core.log.exporter import Period, export
 
 from tests.support.database import Connection, Database
 from tests.support.keepers import Keeper
-from wardkey.audit.exporter import Period, export
+from wardkey.audit.source import open_log
 from wardkey.audit.verify import Report, verify
 from wardkey.daemon.processes import find
 
@@ -185,7 +186,7 @@ def verified(database: Database, tenant: UUID) -> Report:
     stream = io.BytesIO()
     with database.admin(autocommit=False) as connection:
         connection.execute("set transaction isolation level repeatable read")
-        export(connection, tenant, "t", Period(), stream)
+        export(open_log(connection, tenant), "t", Period(), stream)
     stream.seek(0)
     return verify(stream)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from wardkey_core.journal import Event, Query, Read
+from wardkey_core.log.source import split_columns
 
 from tests.support.database import Connection, parallel_mode
 from tests.support.journals import Journal, by_row, journal_of
-from wardkey.audit.source import split_columns
 from wardkey.scribe.pgoutput import Message
 
 from .conftest import Wards

@@ -61,7 +61,7 @@ def test_without_a_context_nothing_is_exported(calm: Wards) -> None:
         "select ward_internal.refuse('a', 'b')",
         "select * from ward_internal.audit_batches",
         "select * from ward_internal.audit_checkpoints",
-        "select ward_internal.audit_bytes(null)",
+        "select ward_internal.audit_lines(ward.tenant_id(), null, 'tenant_acme.audit_log', null, null)",
     ],
 )
 def test_what_stands_behind_the_gate_is_out_of_reach(calm: Wards, statement: str) -> None:

@@ -1,8 +1,7 @@
 """The audit log, exported, verified, proven and asked. Its byte formats are in ``wardkey_core.log``.
 
 =============  ==================================================================================
-source         the database's tables: rows as entries, in the order they were sealed
-exporter       from there to a file
+source         the log as a client of the database reads it
 verify         reads such a file and trusts nobody
 remembered     what the keeper has signed last, compared with it
 prove          one entry and the proof that it is in the log

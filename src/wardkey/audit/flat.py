@@ -16,10 +16,11 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 import psycopg
+from wardkey_core.log.exporter import Period, export, find_extent, pieces
+from wardkey_core.log.source import Row, Sealed, entry_of
 
 from ..errors import NotAllowed
-from .exporter import Period, export, find_extent, pieces
-from .source import Log, Row, Sealed, entry_of
+from .source import open_log
 from .which import snapshot
 
 __all__ = ["NAMES", "records", "write", "write_csv", "write_parquet"]
@@ -46,7 +47,7 @@ def write(
     """
     with snapshot(connection):
         if form == "jsonl":
-            return export(connection, tenant, slug, period, stream)
+            return export(open_log(connection, tenant), slug, period, stream)
         write_as = {"csv": write_csv, "parquet": write_parquet}[form]
         return {"entries": write_as(records(connection, tenant, period), stream)}
 
@@ -56,7 +57,7 @@ def records(connection: psycopg.Connection[Any], tenant: UUID, period: Period) -
 
     ``connection``: in a transaction, repeatable read. Memory: all logins of the tenant.
     """
-    log = Log(connection, tenant)
+    log = open_log(connection, tenant)
     begin, end = period.texts
     logins = _read_logins(connection, tenant)
     tables = dict(connection.execute("select id::text, face::text from ward_internal.models").fetchall())

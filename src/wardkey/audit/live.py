@@ -14,13 +14,14 @@ from uuid import UUID
 
 import psycopg
 from wardkey_core.log.checkpoint import Checkpoint
+from wardkey_core.log.exporter import Period, export, find_extent
 from wardkey_core.log.merkle import collect, inclusion_ranges
+from wardkey_core.log.source import COLUMNS, DamagedLog, bytes_of
 
-from .exporter import Period, export, find_extent
 from .prove import NotProven, Proof
 from .remembered import Remembered, ask
 from .report import Defect, Report
-from .source import COLUMNS, DamagedLog, Log, bytes_of
+from .source import open_log
 from .verify import verify
 
 __all__ = ["ask_keeper", "log_name", "prove_live", "verify_live"]
@@ -75,7 +76,7 @@ def verify_live(
         # verify may find enough and leave: the pipe breaks, which is no failure
         with suppress(BrokenPipeError), os.fdopen(writing, "wb", buffering=1 << 16) as stream:
             try:
-                export(connection, tenant, "", Period(), stream)
+                export(open_log(connection, tenant), "", Period(), stream)
             except BrokenPipeError:
                 raise
             except Exception as error:
@@ -108,7 +109,7 @@ def prove_live(connection: psycopg.Connection[Any], tenant: UUID, identity: int)
 
     ``connection``: in a transaction, repeatable read. Raises NotProven, psycopg.Error.
     """
-    log = Log(connection, tenant)
+    log = open_log(connection, tenant)
     try:
         position = log.position_of(identity)
         if position is None:

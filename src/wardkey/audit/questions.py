@@ -10,8 +10,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
-
-from .exporter import Period
+from wardkey_core.log.exporter import Period
 
 __all__ = ["Facts", "Person", "by_hour_of_day", "gather"]
 

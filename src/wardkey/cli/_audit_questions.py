@@ -17,8 +17,8 @@ from ._output import console, details, emit, moment, table
 
 if TYPE_CHECKING:
     import psycopg
+    from wardkey_core.log.exporter import Period
 
-    from ..audit.exporter import Period
     from ..audit.questions import Facts
 
 __all__ = ["COMMANDS", "parse_period", "period", "record"]
@@ -34,7 +34,8 @@ def period(command: _F) -> _F:
 
 
 def parse_period(begin: str | None, end: str | None, zone: tzinfo = UTC) -> Period:
-    from ..audit.exporter import Period
+    from wardkey_core.log.exporter import Period
+
     from ..keys.when import parse_moment
 
     def parse(option: str, text: str | None) -> datetime | None:

@@ -27,8 +27,7 @@ from uuid import UUID
 from wardkey_core.log.canonical import encode, to_base64
 from wardkey_core.log.checkpoint import Signed
 from wardkey_core.log.merkle import leaf_hash
-
-from ..audit.source import DamagedLog, Log, Sealed, bytes_of
+from wardkey_core.log.source import DamagedLog, Log, Sealed, bytes_of
 
 __all__ = ["CHECKPOINT", "ENTRY", "MISSING", "Mark", "Message", "messages"]
 

@@ -11,8 +11,9 @@ from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
+from wardkey_core.log.source import DamagedLog
 
-from ..audit.source import DamagedLog, Log
+from ..audit.source import open_log
 from ..daemon.service import Backoff, Stop
 from ..daemon.sessions import connect
 from ..daemon.status import StatusFile
@@ -201,7 +202,7 @@ class Publisher:
         try:
             with connection.transaction():
                 connection.execute("set transaction isolation level repeatable read, read only")
-                log = Log(connection, tenant)
+                log = open_log(connection, tenant)
                 flight.begins = log.begins()
                 start = max(topic.mark.position, flight.begins)
                 end = min(topic.size, start + (1 if flight.alone else share))

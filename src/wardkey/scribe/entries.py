@@ -22,8 +22,8 @@ from wardkey_core import journal
 from wardkey_core.log import entry as entry_format
 from wardkey_core.log.canonical import encode as canonical
 from wardkey_core.log.merkle import leaf_hash
+from wardkey_core.log.source import COLUMNS, UNREADABLE, bytes_of, split_columns
 
-from ..audit.source import COLUMNS, UNREADABLE, bytes_of, split_columns
 from .pgoutput import Begin, Message
 from .pgoutput import Row as StreamRow
 from .replication import lsn_text

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from wardkey_core.log.source import COLUMNS
 
-from ..audit.source import COLUMNS
 from ..daemon.sessions import connect
 from ..errors import SlotInUse, StreamError, from_psycopg
 from .entries import Stored

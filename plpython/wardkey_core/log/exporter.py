@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
-from uuid import UUID
+from typing import BinaryIO
 
-import psycopg
-from wardkey_core.log.checkpoint import Signed
-from wardkey_core.log.exportfile import Header, Writer
-
+from .checkpoint import Signed
+from .exportfile import Header, Writer
 from .source import DamagedLog, Log, Row, Sealed, bytes_of
 
-__all__ = ["Extent", "Period", "export", "find_extent", "pieces"]
+__all__ = ["Extent", "Period", "export", "find_extent", "pieces", "steps"]
 
 _AT = 2  # place of the time in a Row
 
@@ -106,31 +103,31 @@ def pieces(log: Log, extent: Extent, period: Period) -> Iterator[Sealed | Signed
     yield from log.strays
 
 
-def export(
-    connection: psycopg.Connection[Any], tenant: UUID, slug: str, period: Period, stream: BinaryIO
-) -> dict[str, int]:
-    """Write the export to ``stream`` and return how much it holds.
+def export(log: Log, slug: str, period: Period, stream: BinaryIO) -> dict[str, int]:
+    """Write the export to ``stream`` and return how much it holds. Raises DamagedLog."""
+    counts = {"entries": 0, "missing": 0, "checkpoints": 0, "unsealed": 0}
+    for kind in steps(log, slug, period, stream):
+        counts[kind] += 1
+    return counts
 
-    ``connection``: in a transaction, repeatable read. Raises DamagedLog, psycopg.Error, OSError.
-    """
-    log = Log(connection, tenant)
+
+def steps(log: Log, slug: str | None, period: Period, stream: BinaryIO) -> Iterator[str]:
+    """The same, piece by piece: yield the kind of each that was written."""
     extent = find_extent(log, period)
     begin, end = period.texts
     left = log.frontier(extent.first).hashes
-    writer = Writer(stream, Header(str(tenant), extent.keys, extent.first, left, slug, begin, end))
-    counts = {"entries": 0, "missing": 0, "checkpoints": 0, "unsealed": 0}
+    writer = Writer(stream, Header(log.tenant, extent.keys, extent.first, left, slug, begin, end))
     for piece in pieces(log, extent, period):
         if isinstance(piece, Signed):
             writer.checkpoint(piece)
-            counts["checkpoints"] += 1
+            yield "checkpoints"
         elif isinstance(piece, Sealed):
             writer.entry(None if piece.row is None else bytes_of(piece.row), piece.leaf)
-            counts["missing" if piece.row is None else "entries"] += 1
+            yield "missing" if piece.row is None else "entries"
         else:
             writer.unsealed(bytes_of(piece))
-            counts["unsealed"] += 1
+            yield "unsealed"
     writer.end()
-    return counts
 
 
 def _unsealed(log: Log, size: int) -> Iterator[Row]:
