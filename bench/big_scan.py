@@ -31,7 +31,8 @@ def run(server: Server) -> list[Figure]:
                 for first in range(1, ROWS + 1, 100_000):
                     batch = range(first, min(first + 100_000, ROWS + 1))
                     copy_patients(loading, "patients", list(map(patient, batch)))
-            admin.execute(f"alter table {leaf} enable always trigger ward_audit; vacuum analyze {leaf}")
+            admin.execute(f"alter table {leaf} enable always trigger ward_audit")
+            admin.execute(f"vacuum analyze {leaf}")
         figures = []
         with Scribe(server, database.name, Path(directory) / "scribe.log"):
             wait_for(admin, "select count(*) > 0 from ward_internal.audit_checkpoints")
