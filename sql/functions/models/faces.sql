@@ -33,11 +33,11 @@ begin
   -- every query on a leaf pays for asking again, and the partition's constraint and the face's trigger check too.
   execute format($sql$
     create policy ward_tenant on %s as permissive
-      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid)))) with check (true)
+      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context()))) with check (true)
   $sql$, p_relation);
   execute format($sql$
     create policy ward_fence on %s as restrictive
-      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid)))) with check (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid))))
+      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context()))) with check (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context())))
   $sql$, p_relation);
 end
 $$;
@@ -165,7 +165,8 @@ comment on function ward_internal.face_expressions(uuid) is 'what a face shows o
 
 create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  -- uncorrelated: planned as a one-time filter, which also an empty leaf, or an index that finds nothing, asks
+  -- uncorrelated: planned as a one-time filter, which also an empty leaf, or an index that finds nothing, asks; but part of
+  -- the join's condition where PostgreSQL 16 or later finds the face in an outer join, and then the leaf's policy asks
   select format('select %s from %s as l where (select coalesce(ward.require_context(%L), ward.raise_refusal(true)))',
     string_agg(format('%s as %I', expression, column_name), ', ' order by place), ward_internal.leaf_name(p_model, p_schema), p_model)
   from ward_internal.face_expressions(p_model)

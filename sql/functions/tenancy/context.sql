@@ -220,6 +220,19 @@ comment on function ward.require_context(uuid) is
   'true in a context, and journals that the transaction queries the face of this model; without one null, for ward.raise_refusal '
   'to raise WK001, or false where ward.set(''no_context'', ''empty'') says so. Null also past the token''s expiry: WK003';
 
+create or replace function ward.raise_no_context() returns uuid
+language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward.raise_if_refused(null::uuid);
+  perform coalesce(ward.require_context('00000000-0000-0000-0000-000000000000'), ward.raise_refusal(true));  -- no model's
+  return null;
+end
+$$;
+revoke execute on function ward.raise_no_context() from public;
+comment on function ward.raise_no_context() is
+  'raises WK001 where a face without a context does, else null. Policies of leaves call it when there is no tenant: in an '
+  'outer join PostgreSQL 16 and later ask the face for its context only for a row that joins';
+
 create or replace function ward.try_claims() returns text[]
 language plpython3u stable parallel restricted security invoker as $$
 from wardkey_pg.entry import bind
