@@ -159,7 +159,6 @@ def test_rate_is_kept_to(ward):
     with ward.database.admin() as connection:
         outcome = run.reseal(connection, ward.slug, Throttle(rate=2000), threading.Event())
     assert outcome.seconds >= ward.fields() / 2000 * 0.9
-    assert outcome.busy < outcome.seconds / 2
 
 
 def test_of_many_who_rotate_at_once_one_wins(ward, cluster):
