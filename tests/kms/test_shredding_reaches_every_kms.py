@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from tests.support.dumps import run
+from tests.support.homes import make_directory, throw_away
 from tests.support.kms_servers import KmsServer, choice_of
 from wardkey.embedded import Cluster, Home
 from wardkey.embedded.kms_choice import sides
@@ -31,6 +32,16 @@ _STATES = {
 @pytest.fixture
 def home(new_home: Callable[[], Home]) -> Home:
     return new_home()
+
+
+@pytest.fixture(scope="module")
+def cell(cluster: Cluster) -> Iterator[KmsServer]:
+    """One server that keeps keys locally, for tenants with a KMS of their own."""
+    directory = make_directory(cluster.home.python)
+    server = KmsServer(directory / "home")
+    server.start()
+    yield server
+    throw_away(directory)
 
 
 def _shred(server: KmsServer, slug: str) -> Certificate:
@@ -88,66 +99,65 @@ def test_backup_stays_shut_with_and_without_the_ledger(
     assert "shredded" not in refused and "refused" in refused
 
 
-def test_a_tenants_own_kms_and_the_cells_both_forget_it(home: Home, vault_bench: VaultBench) -> None:
+def test_a_tenants_own_kms_and_the_cells_both_forget_it(cell: KmsServer, vault_bench: VaultBench) -> None:
     """It moved from the one to the other: its KEK is in both, its credential in the home."""
-    server = KmsServer(home.path)
-    server.start()
-    server("tenant", "create", "own")
-    server.write("own", "of own")
+    server, home = cell, Home(cell.home)
+    server("tenant", "create", "moved")
+    server.write("moved", "of moved")
     uri, *options = choice_of(vault_bench)
-    server("kms", "use", uri, "--tenant", "own", *options)
-    tenant = server.sql("select id from ward.tenants where slug = 'own'")
+    server("kms", "use", uri, "--tenant", "moved", *options)
+    tenant = server.sql("select id from ward.tenants where slug = 'moved'")
     kek = Keks(home.orchestrator, home.keeper_socket).create(UUID(tenant))
     query = f"select ward_internal.rewrap_key('{tenant}', 1, '{kek.name}', '{kek.version}')"
     assert server.sql(query) == "t"
     assert len(list(home.keeper.glob(f"tenants/{tenant}"))) == 1
-    certificate = _shred(server, "own")
+    certificate = _shred(server, "moved")
     assert [kek["state"] for kek in certificate.statement["keks"]] == [_GONE]
     assert ["keeper's directory" in text for text in certificate.statement["remains"]] == [True, False]
     assert '"state": "enabled"' not in (home.keeper / "kek" / f"{tenant}.json").read_text()
     for side in sides(home):
-        assert side.read().tenants == {}
+        assert UUID(tenant) not in side.read().tenants
     assert list(home.keeper.glob(f"tenants/{tenant}")) == []
 
 
 def test_while_the_kms_is_away_nothing_is_certified_and_a_rerun_ends_well(
-    home: Home, vault_bench: VaultBench
+    cell: KmsServer, vault_bench: VaultBench
 ) -> None:
-    server = KmsServer(home.path)
-    server.start()
+    server = cell
     uri, *options = choice_of(vault_bench)
-    server("tenant", "create", "own", "--kms", uri, *options)
+    server("tenant", "create", "away", "--kms", uri, *options)
     server("tenant", "create", "acme")
-    for slug in ("own", "acme"):
+    for slug in ("away", "acme"):
         server.write(slug, f"of {slug}")
-    code = server.json("tenant", "shred", "own")["code"]
+    code = server.json("tenant", "shred", "away")["code"]
     vault_bench.server.seal()
     try:
-        refused = server("tenant", "shred", "own", "--confirm", code, code=1)
+        refused = server("tenant", "shred", "away", "--confirm", code, code=1)
         assert refused.stdout == "" and "does not answer" in refused.stderr
-        assert "not permitted to log in" in server.try_to_read("own", code=3).stderr
+        assert "not permitted to log in" in server.try_to_read("away", code=3).stderr
         assert server.read("acme") == ["of acme"]
     finally:
         vault_bench.server.unseal()
-    done = server("tenant", "shred", "own", "--confirm", code)
+    done = server("tenant", "shred", "away", "--confirm", code)
     Certificate.parse(done.stdout.encode()).verify()
-    assert server.sql("select status from ward.tenants where slug = 'own'") == "shredded"
+    assert server.sql("select status from ward.tenants where slug = 'away'") == "shredded"
 
 
-def test_a_kms_that_is_gone_for_good_is_told_in_the_certificate(home: Home, vault_bench: VaultBench) -> None:
-    server = KmsServer(home.path)
-    server.start()
+def test_a_kms_that_is_gone_for_good_is_told_in_the_certificate(
+    cell: KmsServer, vault_bench: VaultBench
+) -> None:
+    server, home = cell, Home(cell.home)
     uri, *options = choice_of(vault_bench)
-    server("tenant", "create", "own", "--kms", uri, *options)
-    server.write("own", "of own")
+    server("tenant", "create", "lost", "--kms", uri, *options)
+    server.write("lost", "of lost")
     gone = ("--kms-gone", "the clinic's provider closed in March")
     vault_bench.server.seal()
     try:
-        assert server("tenant", "shred", "own", code=1).stdout == ""
-        server("tenant", "shred", "own", "--kms-gone", " ", code=2)
-        code = server.json("tenant", "shred", "own", *gone)["code"]
-        assert server("tenant", "shred", "own", "--confirm", code, code=1).stdout == ""
-        done = server("tenant", "shred", "own", "--confirm", code, *gone)
+        assert server("tenant", "shred", "lost", code=1).stdout == ""
+        server("tenant", "shred", "lost", "--kms-gone", " ", code=2)
+        code = server.json("tenant", "shred", "lost", *gone)["code"]
+        assert server("tenant", "shred", "lost", "--confirm", code, code=1).stdout == ""
+        done = server("tenant", "shred", "lost", "--confirm", code, *gone)
     finally:
         vault_bench.server.unseal()
     certificate = Certificate.parse(done.stdout.encode())
@@ -158,24 +168,23 @@ def test_a_kms_that_is_gone_for_good_is_told_in_the_certificate(home: Home, vaul
     assert any("KEK may still exist" in text for text in said["remains"])
     assert "may still exist" in done.stderr
     tenant = said["tenant"]["id"]
-    assert server.sql("select status from ward.tenants where slug = 'own'") == "shredded"
+    assert server.sql("select status from ward.tenants where slug = 'lost'") == "shredded"
     keys = f"ward_internal.tenant_keys where tenant_id = '{tenant}' and wrapped is not null"
     assert server.sql(f"select count(*) from {keys}") == "0"
     assert tenant in (home.keeper / "ledger.jsonl").read_text()
     assert all(not side.read().owns(UUID(tenant)) for side in sides(home))
     # It does still exist: what the certificate did not rule out.
     assert [each.state for each in vault_bench.open_admin().kek_versions(UUID(tenant))] == ["enabled"]
-    assert server("tenant", "shred", "own").stdout == done.stdout
+    assert server("tenant", "shred", "lost").stdout == done.stdout
 
 
-def test_a_kms_that_answers_after_all_is_certified_as_ever(home: Home, vault_bench: VaultBench) -> None:
-    server = KmsServer(home.path)
-    server.start()
+def test_a_kms_that_answers_after_all_is_certified_as_ever(cell: KmsServer, vault_bench: VaultBench) -> None:
+    server = cell
     uri, *options = choice_of(vault_bench)
-    server("tenant", "create", "own", "--kms", uri, *options)
+    server("tenant", "create", "found", "--kms", uri, *options)
     gone = ("--kms-gone", "so it seems")
-    code = server.json("tenant", "shred", "own", *gone)["code"]
-    said = Certificate.parse(server("tenant", "shred", "own", "--confirm", code, *gone).stdout.encode())
+    code = server.json("tenant", "shred", "found", *gone)["code"]
+    said = Certificate.parse(server("tenant", "shred", "found", "--confirm", code, *gone).stdout.encode())
     assert "kms_gone" not in said.statement
     assert [kek["state"] for kek in said.statement["keks"]] == [_GONE]
     assert vault_bench.open_admin().kek_versions(UUID(said.statement["tenant"]["id"])) == []
