@@ -69,6 +69,11 @@ def test_killed_processes_come_back_by_themselves(home: Cluster) -> None:
         (1, "SIGKILL"),
     ]
     assert "restarted once" in wardkey("status").stdout
+    if os.geteuid() == 0:  # the keeper gets the CPU first, also where the kernel groups processes by session
+        for process, nice in ((home.keeper.process, -10), (scribe, 0)):
+            assert process and os.getpriority(os.PRIO_PROCESS, process.pid) == nice
+            group = Path(f"/proc/{process.pid}/autogroup")
+            assert not group.exists() or group.read_text().endswith(f" nice {nice}\n")
 
     supervisor = home.supervision.supervisor
     assert supervisor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import service
 from ._context import Context, pass_context
 from ._output import UNREACHABLE, emit, fail, note
 from .kms import choice_options, make_choice, use_for_cell
@@ -51,7 +52,12 @@ def down(context: Context) -> None:
 @click.command()
 @pass_context
 def status(context: Context) -> int:
-    """Say what runs, where, and for how long. Exit code 3 unless all of it runs."""
+    """Say what runs, where, and for how long. Exit code 3 unless all of it runs.
+
+    With --dsn the services of systemd, where there are some.
+    """
+    if context.dsn and (services := service.states()):
+        return service.show(context, services)
     found = context.cluster.status()
     emit(context, _facts(found), lambda: _show(found))
     return 0 if found.running else UNREACHABLE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,21 +50,28 @@ def print_units(context: Context, what: tuple[str, ...], kms: str | None, into: 
 @pass_context
 def status(context: Context) -> int:
     """Say how the services are and how often systemd started them again. Exit code 3 unless all run."""
+    if rows := states():
+        return show(context, rows)
+    hint = "wardkey service print keeper scribe --into /etc/systemd/system"
+    fail("systemd has no service of wardkey", hint, UNREACHABLE)
+
+
+def states() -> list[dict[str, Any]]:
+    """Return what systemd says of each service."""
     from ..daemon import units
 
-    rows = [
+    return [
         {
             "service": name,
             "state": facts["ActiveState"],
-            "pid": int(facts["MainPID"]),
+            "pid": int(facts["MainPID"]) or None,
             "since": facts["ActiveEnterTimestamp"],
             "restarts": int(facts["NRestarts"]),
         }
         for name, facts in units.states().items()
     ]
-    if not rows:
-        fail(
-            "systemd has no service of wardkey", "wardkey service print keeper scribe --into DIR", UNREACHABLE
-        )
+
+
+def show(context: Context, rows: list[dict[str, Any]]) -> int:
     emit(context, rows, lambda: table(rows, _COLUMNS))
     return 0 if all(row["state"] == "active" for row in rows) else UNREACHABLE

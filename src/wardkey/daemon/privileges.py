@@ -6,8 +6,9 @@ import ctypes
 import os
 import resource
 from contextlib import suppress
+from pathlib import Path
 
-__all__ = ["FIRST", "LAST", "become", "harden", "set_nice"]
+__all__ = ["FIRST", "LAST", "become", "harden", "set_nice", "set_process_nice"]
 
 FIRST = -10
 """The nice value of who gets the CPU before a hundred backends that begin at once and wait for an answer."""
@@ -21,6 +22,18 @@ def set_nice(nice: int) -> None:
     """Give the calling thread, and those it starts, this nice value; keep the present one if not allowed."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def set_process_nice(nice: int, process: int = 0) -> None:
+    """Give a process, this one by default, a nice value; keep the present one if not allowed.
+
+    Where the kernel groups processes by session (sched(7), autogroup), that counts within the session only: a
+    leader's session gets the value too.
+    """
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process, nice)
+        if os.getsid(process) == (process or os.getpid()):
+            Path(f"/proc/{process or 'self'}/autogroup").write_text(str(nice))
 
 
 def become(uid: int, gid: int) -> None:

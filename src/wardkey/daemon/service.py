@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from wardkey_core.errors import WardError
 
-from .privileges import FIRST, become, harden, set_nice
+from .privileges import FIRST, become, harden, set_process_nice
 
 __all__ = ["Backoff", "Report", "Service", "ServiceError", "Stop", "reporter", "tell_ready"]
 
@@ -104,13 +104,13 @@ class Service:
         options, report = parser.parse_args(arguments), reporter(self.name)
         try:
             if self.is_first:
-                set_nice(FIRST)
+                set_process_nice(FIRST)
             self.prepare(options, report)
+            if not self.is_first:  # the supervisor starts each with its own
+                set_process_nice(max(0, os.getpriority(os.PRIO_PROCESS, 0)))
             if options.run_as:
                 become(*options.run_as)
             harden()
-            if not self.is_first:  # the supervisor starts each with its own
-                set_nice(max(0, os.getpriority(os.PRIO_PROCESS, 0)))
             stop = Stop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, stop.set)

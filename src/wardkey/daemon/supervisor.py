@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .privileges import FIRST, set_nice
+from .privileges import FIRST, set_process_nice
 from .processes import Process
 from .programs import clean_environment
 from .service import reporter
@@ -123,6 +123,7 @@ class Supervisor:
             return
         process = Process.of(child.pid) or Process(child.pid, 0)
         _watch(part, process, child)
+        set_process_nice(FIRST, child.pid)
         with child.stdin as go:  # type: ignore[union-attr]
             try:
                 process.record(self._supervision.pid_file(name))
@@ -191,7 +192,7 @@ def main(directory: str, log: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 1  # there is one already
-    set_nice(FIRST)
+    set_process_nice(FIRST)
     _report(f"started, process {os.getpid()}")
     Supervisor(Supervision(Path(directory), Path(log))).run()
     _report("stopped")

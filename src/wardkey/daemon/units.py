@@ -5,6 +5,7 @@ What is killed or ends is started again at once, for ever; ``states`` says how o
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,9 @@ def units(what: str, *, dsn: str = DSN, kms: str | None = None) -> dict[str, str
 
 
 def states() -> dict[str, dict[str, str]]:
-    """Return by name what systemd says of the services that it knows."""
+    """Return by name what systemd says of the services that it knows, none where it does not run."""
+    if shutil.which("systemctl") is None:
+        return {}
     names = ("ActiveState", "MainPID", "NRestarts", "ActiveEnterTimestamp", "ExecMainStatus", "LoadState")
     found = {}
     for service in SERVICES:
