@@ -133,7 +133,7 @@ grant select, insert, update, delete on ward_internal.audit_unsigned to ward_scr
 grant select, update on sequence ward_internal.audit_id to ward_scribe;
 grant execute on function
   ward_internal.lease_audit_ids(bigint), ward_internal.make_audit_partition(uuid, timestamptz), ward_internal.master_id(),
-  ward_internal.make_audit_partitions(), ward_internal.publish_audit_log(), ward_internal.set_audit_slot(name),
+  ward_internal.make_audit_partitions(), ward_internal.make_publications(), ward_internal.set_audit_slot(name),
   ward_internal.open_transactions(), ward_internal.json_text(jsonb)
 to ward_scribe;
 grant execute on function pg_advisory_xact_lock(bigint) to ward_scribe;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pglast
 from pglast import ast
@@ -289,3 +290,17 @@ def test_what_python_refuses_is_raised_by_its_caller() -> None:
         if not before.endswith("coalesce(") and called not in known
     ]
     assert found == []
+
+
+def test_no_program_decides_by_the_log() -> None:
+    """State has tables: the views of events are made, documented and read by people."""
+    root = Path(__file__).parents[2]
+    readers = [
+        f"{path.relative_to(root)}: {line.strip()}"
+        for path in (*root.glob("sql/**/*.sql"), *root.glob("src/wardkey/**/*.py"))
+        for line in path.read_text().splitlines()
+        if re.search(r"\b(from|join) ward(_internal)?\.events\b", line)
+        and "dist" not in path.parts
+        and "from ward_internal.events;" not in line  # ward.events itself
+    ]
+    assert readers == []

@@ -1,8 +1,9 @@
--- What the scribe does that takes more than its role, ward_scribe, has. ward_scribe and ward_publisher can log in, are members
--- of nothing and have what sql/privileges.sql grants; ward_scribe has REPLICATION, for the slot. Neither can change an entry.
+-- What the scribe does that takes more than its role, ward_scribe, has. ward_scribe and ward_publisher can log in, are
+-- members of nothing and have what sql/privileges.sql grants; ward_scribe has REPLICATION, for the slot. Neither can
+-- change an entry.
 
 -- definer because a publication takes the owner of its tables
-create or replace function ward_internal.publish_audit_log() returns void
+create or replace function ward_internal.make_publications() returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   drop publication if exists wardkey_audit;
@@ -13,8 +14,8 @@ begin
     where (not journalled) with (publish = 'insert', publish_via_partition_root = true);
 end
 $$;
-revoke execute on function ward_internal.publish_audit_log() from public;
-comment on function ward_internal.publish_audit_log() is
+revoke execute on function ward_internal.make_publications() from public;
+comment on function ward_internal.make_publications() is
   'makes the publications that the scribe reads, anew: whole rows, and their ids alone. The slot has to be younger';
 
 -- definer because settings are a superuser's
@@ -26,8 +27,10 @@ begin
   then
     perform ward_internal.fail('unknown_object', 'no such replication slot', 'the scribe makes it: wardkey scribe run');
   end if;
-  insert into ward_internal.settings values ('audit_slot', p_slot) on conflict (name) do update set value = excluded.value;
-  perform ward_internal.log_event(ward_internal.master_id(), 'set', jsonb_build_object('name', 'audit_slot', 'value', p_slot));
+  insert into ward_internal.settings values ('audit_slot', p_slot)
+    on conflict (name) do update set value = excluded.value;
+  perform ward_internal.log_event(ward_internal.master_id(), 'set',
+    jsonb_build_object('name', 'audit_slot', 'value', p_slot));
 end
 $$;
 revoke execute on function ward_internal.set_audit_slot(name) from public;

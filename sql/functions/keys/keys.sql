@@ -167,6 +167,23 @@ comment on function ward.rotate_master(text, text, text) is
   'makes a new version of the master secret, or the first: data keys derived from now on are of it. Rotating the tenants of '
   'mode derived moves them; a former version is retired when no key is derived from it any more';
 
+create or replace function ward_internal.register_kek(p_tenant uuid, p_kek text, p_kek_version text, p_what text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  insert into ward_internal.kek_versions as k (tenant_id, kek, kek_version, left_at, disabled_at, destroyed_at)
+    values (p_tenant, p_kek, p_kek_version, case when p_what = 'left' then clock_timestamp() end,
+      case when p_what <> 'left' then clock_timestamp() end, case when p_what = 'destroyed' then clock_timestamp() end)
+    on conflict (tenant_id, kek, kek_version) do update set left_at = coalesce(k.left_at, excluded.left_at),
+      disabled_at = coalesce(k.disabled_at, excluded.disabled_at), destroyed_at = coalesce(k.destroyed_at, excluded.destroyed_at);
+  if p_what <> 'left' then
+    perform ward_internal.log_event(p_tenant, 'kek ' || p_what,
+      jsonb_build_object('kek', p_kek, 'kek_version', p_kek_version));
+  end if;
+end
+$$;
+comment on function ward_internal.register_kek(uuid, text, text, text) is
+  'registers that a version of a tenant''s KEK was left, disabled or destroyed; the last two are events too';
+
 create or replace function ward_internal.rewrap_key(
   p_tenant uuid, p_version integer, p_kek text default null, p_kek_version text default null
 ) returns boolean
@@ -195,6 +212,7 @@ begin
     where tenant_id = p_tenant and version = p_version;
   update ward_internal.tenants set key_epoch = key_epoch + 1
     where id = p_tenant or p_tenant = ward_internal.master_id() and key_mode = 'derived';
+  perform ward_internal.register_kek(p_tenant, v_key.kek, v_key.kek_version, 'left');
   perform ward_internal.log_event(p_tenant, 'rewrapped', jsonb_build_object('version', p_version,
     'from', format('%s %s', v_key.kek, v_key.kek_version), 'to', format('%s %s', v_made.kek, v_made.kek_version)));
   return true;

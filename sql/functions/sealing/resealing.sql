@@ -80,10 +80,9 @@ begin
   if (v_done ->> 'failed')::bigint > 0 then
     v_detail := jsonb_build_object('table', (select face from ward_internal.models where id = p_model),
       'values', v_done -> 'failed', 'named', v_done -> 'named');
-    if not exists (select from ward_internal.events where tenant_id = v_tenant.id and kind = 'unopened'
-      and detail = v_detail and at >= coalesce(v_rotation.started_at, '-infinity'))
-    then
+    if v_rotation.id is null or not v_rotation.unopened @> jsonb_build_array(v_detail) then
       perform ward_internal.log_event(v_tenant.id, 'unopened', v_detail);
+      update ward_internal.rotations as r set unopened = r.unopened || v_detail where r.id = v_rotation.id;
     end if;
   end if;
   return query select (v_done ->> 'rows')::bigint, (v_done ->> 'fields')::bigint, (v_done ->> 'failed')::bigint,

@@ -16,16 +16,14 @@ from wardkey_core import keeper_client as client
 from ..kms import KekRef
 from .kek import Keks
 from .registry import Connection
-from .rewrap import disable_unused, keks_in_use, lock_tenant, log_kek
+from .rewrap import disable_unused, keks_in_use, lock_tenant, register_kek
 
 __all__ = ["destroy_keks", "destroy_key"]
 
 _DISABLED = """
-select d.detail ->> 'kek', d.detail ->> 'kek_version' from ward_internal.events as d
- where d.tenant_id = %(tenant)s and d.kind = 'kek disabled' and d.at <= clock_timestamp() - %(grace)s
-   and not exists (select from ward_internal.events as e where e.tenant_id = d.tenant_id
-                    and e.kind = 'kek destroyed' and e.detail @> d.detail)
- order by d.id"""
+select kek, kek_version from ward_internal.kek_versions
+ where tenant_id = %(tenant)s and disabled_at <= clock_timestamp() - %(grace)s and destroyed_at is null
+ order by disabled_at"""
 
 
 def destroy_key(
@@ -55,5 +53,5 @@ def destroy_keks(connection: Connection, keks: Keks, tenant: UUID, grace: timede
         destroyed = tuple(kek for kek in (KekRef(*row) for row in found) if kek not in used)
         for kek in destroyed:
             keks.destroy(tenant, kek)
-            log_kek(connection, tenant, "kek destroyed", kek)
+            register_kek(connection, tenant, kek, "destroyed")
     return destroyed

@@ -100,10 +100,8 @@ def read_policy(connection: Connection) -> Policy:
 
 
 _DISABLED = """
-select distinct d.tenant_id from ward_internal.events as d
- where d.kind = 'kek disabled' and d.at <= clock_timestamp() - %s
-   and not exists (select from ward_internal.events as e where e.tenant_id = d.tenant_id
-                    and e.kind = 'kek destroyed' and e.detail @> d.detail)"""
+select distinct tenant_id from ward_internal.kek_versions
+ where disabled_at <= clock_timestamp() - %s and destroyed_at is null"""
 
 
 def keks_to_destroy(connection: Connection, policy: Policy) -> set[UUID]:
@@ -115,14 +113,11 @@ _KEKS = """
 select kek, true from ward_internal.tenant_keys
  where state <> 'destroyed' and kek <> 'master' and (%(tenant)s::uuid is null or tenant_id = %(tenant)s)
 union
-select regexp_replace(e.detail ->> 'from', ' [^ ]*$', ''), false from ward_internal.events as e
- where e.kind = 'rewrapped' and (%(tenant)s::uuid is null or e.tenant_id = %(tenant)s)
+select kek, false from ward_internal.kek_versions as k
+ where left_at is not null and destroyed_at is null and (%(tenant)s::uuid is null or tenant_id = %(tenant)s)
    and not exists (
-     select from ward_internal.tenants as t where t.id = e.tenant_id and t.status in ('shredding', 'shredded')
-   )
-   and not exists (
-     select from ward_internal.events as d where d.tenant_id = e.tenant_id and d.kind = 'kek destroyed'
-        and format('%%s %%s', d.detail ->> 'kek', d.detail ->> 'kek_version') = e.detail ->> 'from')"""
+     select from ward_internal.tenants as t where t.id = k.tenant_id and t.status in ('shredding', 'shredded')
+   )"""
 
 
 def keks_of(connection: Connection, tenant: UUID | None = None) -> tuple[set[str], set[str]]:

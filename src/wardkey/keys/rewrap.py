@@ -12,8 +12,8 @@ A KEK that the tenant left in another KMS is disabled there, too, after a rotati
 version another one. Where that is refused or not answered, the tenant is rewrapped all the same: the result
 says which version is still enabled, and the next run tries again.
 
-So nothing is rotated twice, wherever a run was interrupted. A run is an event, ``rewrap started``; one of
-the same scope that did not finish within the last day is continued, and leaves alone what it did already.
+So nothing is rotated twice, wherever a run was interrupted. A run is a row of ``rewrap_runs``; one of
+the same scope that began within the last day and did not finish is continued, and leaves alone what it did.
 
 Several tenants share a transaction, as many as take half a second: a flush to disk for each would take
 longer than its wrapping. A tenant whose KMS makes trouble is reported, and the others go on.
@@ -47,7 +47,7 @@ __all__ = [
     "finish",
     "keks_in_use",
     "lock_tenant",
-    "log_kek",
+    "register_kek",
     "rewrap",
 ]
 
@@ -61,26 +61,22 @@ _LIVE = """
 select version, kek, kek_version, wrapped_at from ward_internal.tenant_keys
  where tenant_id = %s and state <> 'destroyed' and kek <> 'master' order by version"""
 _LEFT = """
-select distinct e.detail ->> 'from' from ward_internal.events as e
- where e.tenant_id = %(tenant)s and e.kind = 'rewrapped'
-   and not exists (
-     select from ward_internal.events as d
-      where d.tenant_id = %(tenant)s and d.kind in ('kek disabled', 'kek destroyed')
-        and format('%%s %%s', d.detail ->> 'kek', d.detail ->> 'kek_version') = e.detail ->> 'from')"""
+select kek, kek_version from ward_internal.kek_versions
+ where tenant_id = %s and left_at is not null and disabled_at is null"""
 _UNFINISHED = """
-select s.detail ->> 'run', s.at from ward_internal.events as s
- where s.tenant_id = ward_internal.master_id() and s.kind = 'rewrap started'
-   and s.detail ->> 'scope' = %s and s.at > clock_timestamp() - %s::interval
-   and not exists (select from ward_internal.events as f
-                    where f.tenant_id = s.tenant_id and f.kind = 'rewrap finished'
-                      and f.detail ->> 'run' = s.detail ->> 'run')
- order by s.at desc limit 1"""
+select id::text, started_at from ward_internal.rewrap_runs
+ where scope = %s and finished_at is null and started_at > clock_timestamp() - %s::interval
+ order by started_at desc limit 1"""
 _STARTED = """
-select ward_internal.log_event(ward_internal.master_id(), 'rewrap started',
-  jsonb_build_object('run', gen_random_uuid(), 'scope', %s::text, 'tenants', %s::integer))"""
+with run as (
+  insert into ward_internal.rewrap_runs (scope, tenants) values (%s, %s) returning *)
+select id::text, started_at, ward_internal.log_event(ward_internal.master_id(), 'rewrap started',
+  jsonb_build_object('run', id, 'scope', scope, 'tenants', tenants)) from run"""
 _FINISHED = """
-select ward_internal.log_event(ward_internal.master_id(), 'rewrap finished',
-  jsonb_build_object('run', %s::text))"""
+with run as (
+  update ward_internal.rewrap_runs set finished_at = clock_timestamp() where id = %s returning *)
+select ward_internal.log_event(ward_internal.master_id(), 'rewrap finished', jsonb_build_object('run', id))
+  from run"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +113,7 @@ def begin(connection: Connection, scope: str, tenants: int) -> Iterator[Run]:
         raise RotationRunning("somebody else rewraps keys at the moment", "try again when that is done")
     try:
         interrupted = connection.execute(_UNFINISHED, [scope, _GO_ON]).fetchone()
-        if interrupted is None:
-            connection.execute(_STARTED, [scope, tenants])
-        found: Any = interrupted or connection.execute(_UNFINISHED, [scope, _GO_ON]).fetchone()
+        found: Any = interrupted or connection.execute(_STARTED, [scope, tenants]).fetchone()
         yield Run(found[0], found[1], interrupted is not None)
     finally:
         if not connection.closed:
@@ -204,7 +198,11 @@ def _rewrap_one(
             kek = keks.create(tenant.id)
             if kek in used:
                 kek = keks.rotate(tenant.id)
-                log_kek(connection, tenant.id, "kek rotated", kek)
+                connection.execute(
+                    "select ward_internal.log_event(%s, 'kek rotated',"
+                    " jsonb_build_object('kek', %s::text, 'kek_version', %s::text))",
+                    [tenant.id, kek.name, kek.version],
+                )
             for version, *_ in keys:
                 connection.execute(
                     "select ward_internal.rewrap_key(%s, %s, %s, %s)",
@@ -256,7 +254,7 @@ def disable_unused(
         disabled = tuple(sorted(here, key=_age))
         for kek in disabled:
             keks.disable(tenant, kek)
-            log_kek(connection, tenant, "kek disabled", kek)
+            register_kek(connection, tenant, kek, "disabled")
     return disabled
 
 
@@ -276,7 +274,7 @@ def _leave(
             except WardError as error:
                 refused.append((kek, error))
                 continue
-            log_kek(connection, tenant, "kek disabled", kek)
+            register_kek(connection, tenant, kek, "disabled")
             disabled.append(kek)
     return tuple(disabled), tuple(refused)
 
@@ -288,8 +286,7 @@ def _is_elsewhere(keks: Keks, tenant: UUID, kek: KekRef, used: set[KekRef]) -> b
 
 def _left_behind(connection: Connection, tenant: UUID) -> set[KekRef]:
     """Return the KEK versions that data keys were taken from, and that were never disabled."""
-    found = connection.execute(_LEFT, {"tenant": tenant}).fetchall()
-    return {KekRef(*text.rsplit(" ", 1)) for (text,) in found}
+    return {KekRef(*row) for row in connection.execute(_LEFT, [tenant]).fetchall()}
 
 
 def keks_in_use(connection: Connection, tenant: UUID) -> set[KekRef]:
@@ -321,9 +318,7 @@ def lock_tenant(connection: Connection, tenant: UUID) -> None:
         connection.execute("lock table ward_internal.tenant_keys in share row exclusive mode")
 
 
-def log_kek(connection: Connection, tenant: UUID, kind: str, kek: KekRef) -> None:
-    detail = "jsonb_build_object('kek', %s::text, 'kek_version', %s::text)"
-    connection.execute(
-        f"select ward_internal.log_event(%s, %s, {detail})",
-        [tenant, kind, kek.name, kek.version],
-    )
+def register_kek(connection: Connection, tenant: UUID, kek: KekRef, what: str) -> None:
+    """Store that a version was ``disabled`` or ``destroyed``, and log it."""
+    query = "select ward_internal.register_kek(%s, %s, %s, %s)"
+    connection.execute(query, [tenant, kek.name, kek.version, what])

@@ -187,7 +187,7 @@ def is_published(connection: Connection) -> bool:
 def publish(connection: Connection) -> None:
     """Make the publications, anew if need be. The slot has to be younger."""
     if not is_published(connection):
-        connection.execute("select ward_internal.publish_audit_log()")
+        connection.execute("select ward_internal.make_publications()")
 
 
 @contextmanager

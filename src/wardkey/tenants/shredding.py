@@ -258,7 +258,7 @@ def _times(report: KekVersion | None) -> Facts:
 
 def _schemes(connection: Connection, facts: Facts) -> set[str]:
     """Return the schemes of the KMSes that the tenant's KEK is or was in: backups may be of those times."""
-    query = "select detail ->> 'from' from ward_internal.events where tenant_id = %s and kind = 'rewrapped'"
+    query = "select kek from ward_internal.kek_versions where tenant_id = %s and left_at is not null"
     former = [row[0] for row in connection.execute(query, [facts["tenant"]]).fetchall()]
     return {kek.partition(":")[0] for kek in (*former, *(key["kek"] for key in facts["keys"]))}
 
