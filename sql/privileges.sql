@@ -127,6 +127,7 @@ grant execute on function pg_get_replication_slots() to ward_owner;
 -- The scribe: entries and seals are added, never changed; what it has to change is its own position and what is not signed yet.
 grant usage on schema ward_internal to ward_scribe, ward_publisher;
 grant select on ward_internal.tenants to ward_scribe, ward_publisher;
+grant select on ward_internal.settings to ward_scribe;  -- where its keeper is
 grant select, insert on ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_scribe;
 grant select, insert, update on ward_internal.audit_trees, ward_internal.scribe_state to ward_scribe;
 grant select, insert, update, delete on ward_internal.audit_unsigned to ward_scribe;

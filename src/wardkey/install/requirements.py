@@ -190,8 +190,8 @@ def _journal(connection: Connection) -> Iterator[Finding]:
         "reads are journalled",
         bool(active),
         state if slot is None or present else f"replication slot {slot} is missing",
-        "keep running, as an OS user of its own (its uid in the keeper's --scribe-uid):"
-        " wardkey scribe run --dsn …",
+        "wardkey service print scribe --into /etc/systemd/system; systemctl enable --now wardkey-scribe"
+        " (or, as an OS user named by the keeper's --scribe-uid: wardkey scribe run --dsn …)",
     )
 
 
