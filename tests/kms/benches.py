@@ -151,7 +151,7 @@ class AzureBench(Bench):
 
     def mend(self) -> None:
         self.server.trouble, self.server.change = lambda operation: None, lambda operation, answer: answer
-        self.server.is_protected = False
+        self.server.is_protected, self.server.deleting = False, 0
 
     def secrets(self) -> Sequence[str]:
         return [each["client_secret"] for each in (self.keeper, self.admin)]

@@ -218,6 +218,14 @@ def test_a_deleted_key_is_told_with_the_time_until_which_it_can_be_recovered(
         kms.unwrap(old, wrapped, AAD)
 
 
+def test_a_key_that_is_being_deleted_is_not_told_as_destroyed(azure_bench: AzureBench, tenant: UUID) -> None:
+    admin = azure_bench.open_admin()
+    admin.create_kek(tenant)
+    azure_bench.server.deleting = 2
+    admin.destroy_all(tenant)
+    assert [each.state for each in admin.kek_versions(tenant)] == ["scheduled"]
+
+
 def test_purge_destroys_at_once_and_purge_protection_refuses(azure_bench: AzureBench, tenant: UUID) -> None:
     admin = azure_bench.admin
     azure_bench.server.identities[admin["client_id"]] = (admin["client_secret"], OFFICER | {"purge"})

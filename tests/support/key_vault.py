@@ -70,12 +70,14 @@ class _Key:
     versions: list[_Version] = field(default_factory=list)
     deleted_at: int | None = None
     is_purged: bool = False
+    hidden: int = 0
 
 
 class KeyVault:
     """One vault and one directory. ``trouble`` may raise Refusal, ``calls`` counts operations.
 
     ``identities``: permissions by client id; ``is_protected``: purge protection is on.
+    ``deleting``: how often a key that was deleted is shown nowhere, because deletion takes its time.
     """
 
     def __init__(self) -> None:
@@ -83,6 +85,7 @@ class KeyVault:
         self.trouble: Callable[[str], None] = lambda operation: None
         self.change: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda operation, answer: answer
         self.is_protected = False
+        self.deleting = 0
         self.keys: dict[str, _Key] = {}
         self.identities: dict[str, tuple[str, frozenset[str]]] = {}
         self._tokens: dict[str, tuple[str, float]] = {}
@@ -212,11 +215,15 @@ class KeyVault:
 
     def _delete(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
         version = self._version(name, "")
-        self.keys[name].deleted_at = int(time.time())
+        self.keys[name].deleted_at, self.keys[name].hidden = int(time.time()), self.deleting
         return self._deleted(name, version)
 
     def _get_deleted(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
-        return self._deleted(name, self._gone(name).versions[-1])
+        key = self._gone(name)
+        key.hidden -= 1
+        if key.hidden >= 0:
+            raise Refusal(404, "KeyNotFound")
+        return self._deleted(name, key.versions[-1])
 
     def _purge(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
         if self.is_protected:

@@ -63,6 +63,7 @@ _ALGORITHM = "RSA-OAEP-256"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?", re.ASCII)
 _KEY = re.compile(r"wardkey-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _VERSION = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})", re.ASCII)
+_LOOKS, _PAUSE = 20, 0.25  # how often, and after how many seconds, a deletion is looked after
 _PATIENCE = 60.0  # seconds that Key Vault may say to wait
 
 for _name in ("azure", "msal"):  # both tell stderr of what is reported here as an error
@@ -130,9 +131,7 @@ class AzureKms(Kms):
 
     def destroy_kek(self, kek: KekRef) -> None:
         key, version = self._replaced(kek)
-        if version is not None:
-            self._ask("DELETE", f"keys/{key}")
-        self._purge(key)
+        self._delete(key, is_there=version is not None)
 
     def destroy_all(self, tenant: UUID) -> None:
         name = f"wardkey-{tenant}"
@@ -141,9 +140,7 @@ class AzureKms(Kms):
             return
         self._ask("PATCH", f"keys/{name}/{_id(newest)}", {"attributes": {"enabled": False}})
         for number in self._versions(name):
-            if self._get(f"keys/{name}-{number}") is not None:
-                self._ask("DELETE", f"keys/{name}-{number}")
-            self._purge(f"{name}-{number}")
+            self._delete(f"{name}-{number}", is_there=self._get(f"keys/{name}-{number}") is not None)
 
     def kek_versions(self, tenant: UUID) -> list[KekVersion]:
         name = f"wardkey-{tenant}"
@@ -226,7 +223,19 @@ class AzureKms(Kms):
             raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
         return f"{name}-{number}", version
 
-    def _purge(self, key: str) -> None:
+    def _delete(self, key: str, *, is_there: bool) -> None:
+        """Delete a key, wait until Key Vault shows it as deleted, and purge it if that is to be.
+
+        While it is being deleted, Key Vault shows it nowhere, as if it were purged.
+        """
+        if is_there:
+            self._ask("DELETE", f"keys/{key}")
+            for _ in range(_LOOKS):
+                if self._get(f"deletedkeys/{key}") is not None:
+                    break
+                time.sleep(_PAUSE)
+            else:
+                raise KmsUnavailable("Azure Key Vault is still deleting the key")
         if self._purges and self._get(f"deletedkeys/{key}") is not None:
             self._ask("DELETE", f"deletedkeys/{key}")
 
