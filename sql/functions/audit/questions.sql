@@ -13,7 +13,8 @@ returns table (
   address text, application text, table_name text, row_id text, columns text[], old jsonb, new jsonb, detail jsonb,
   context bytea, statement timestamptz, transaction xid8
 )
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+set enable_nestloop = off as $$  -- of a log that was never analyzed few rows are expected
 declare
   v_leaf text := ward_internal.audit_leaf(p_tenant);
 begin
