@@ -155,54 +155,13 @@ def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> No
 @pass_context
 def show(context: Context) -> None:
     """Show the KMSes in use, and where their credentials are."""
-    from ..embedded.kms_choice import THROUGH_KEEPER, credential_files, sides
+    from ..embedded.kms_in_use import in_use
 
     if not context.home.keeper.exists():
         fail(f"there is no server in {context.home.path}", "make one: wardkey up")
     slugs, counts = _registry(context)
-    keeper, orchestrator = sides(context.home)
-    used, managed = keeper.read(), orchestrator.read()
-    rows: list[dict[str, Any]] = [{"for": "cell", "kms": used.kms, "managed_with": managed.kms}]
-    former = {uri.partition(":")[0]: uri for uri in managed.former}
-    rows += [
-        {
-            "for": "keys from before",
-            "kms": uri,
-            "managed_with": former.get(uri.partition(":")[0], THROUGH_KEEPER),
-        }
-        for uri in used.former
-    ]
-    rows += [
-        {
-            "for": slugs.get(tenant, str(tenant)),
-            "tenant_id": tenant,
-            "place": used.places.get(tenant, 0),
-            "kms": uri,
-            "managed_with": managed.tenants.get(tenant, THROUGH_KEEPER),
-        }
-        for tenant, uri in used.tenants.items()
-    ]
-    rows += [
-        {
-            "for": f"{slugs.get(tenant, tenant)}, keys from before",
-            "tenant_id": tenant,
-            "place": own.place,
-            "kms": own.kms,
-            "managed_with": next(
-                (each.kms for each in managed.left.get(tenant, ()) if each.place == own.place), THROUGH_KEEPER
-            ),
-        }
-        for tenant, owns in used.left.items()
-        for own in owns
-    ]
-    for row in rows:
-        if row["managed_with"] == THROUGH_KEEPER:
-            row["managed_with"] = None
-        names = credential_files(row["kms"])
-        for column, side in (("credential", keeper), ("admin_credential", orchestrator)):
-            path = side.place(row.get("tenant_id"), row.get("place", 0)) / names[0] if names else None
-            row[column] = path if path is not None and path.exists() else None
-    facts = {"kms": rows, "environment": sorted(used.environment), "data_keys_by_scheme": counts}
+    rows, environment = in_use(context.home, slugs)
+    facts = {"kms": rows, "environment": environment, "data_keys_by_scheme": counts}
     emit(context, facts, lambda: _show(rows, counts))
 
 
