@@ -53,7 +53,7 @@ def _scan(admin: Connection, tenant: Tenant, level: str) -> list[Figure]:
     admin.execute("select ward.set_audit('clinic.patients', %s, 'a bench')", [level])
     with tenant.log_in() as reader:
         reader.execute("select name from patients where id = 1")
-        _wait_sealed(admin)
+        _wait_sealed(admin, identity)
         size, entries, wal = one(admin, SIZE), _entries(admin, identity), one(admin, _WAL)
         start, pid = time.perf_counter(), reader.info.backend_pid
         cpu = cpu_seconds(pid)
@@ -61,7 +61,7 @@ def _scan(admin: Connection, tenant: Tenant, level: str) -> list[Figure]:
         seconds = time.perf_counter() - start
         cpu = cpu_seconds(pid) - cpu
         wal = one(admin, _WAL) - wal
-        _wait_sealed(admin)
+        _wait_sealed(admin, identity)
         drained = time.perf_counter() - start
     what = f"level {level}: "
     return [
@@ -78,10 +78,11 @@ def _entries(admin: Connection, tenant: UUID) -> int:
     return int(one(admin, "select count(*) from ward_internal.audit_log where tenant_id = %s", tenant))
 
 
-def _wait_sealed(admin: Connection) -> None:
-    admin.execute("create table public.flush (); drop table public.flush")  # a commit flushes the WAL
-    end = one(admin, "select pg_current_wal_insert_lsn()::text")
-    wait_for(admin, "select lsn >= %s::pg_lsn from ward_internal.scribe_state", end)
+def _wait_sealed(admin: Connection, tenant: UUID) -> None:
+    """Wait until all is sealed that was journalled before."""
+    admin.execute("select ward_internal.log_event(%s, 'bench')", [tenant])
+    marked = one(admin, "select max(id) from ward_internal.audit_log where operation = 'bench'")
+    wait_for(admin, "select count(*) > 0 from ward_internal.audit_batches where %s = any (ids)", marked)
 
 
 if __name__ == "__main__":
