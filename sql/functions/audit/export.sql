@@ -18,7 +18,7 @@ create or replace function ward_internal.audit_lines(
 returns setof text
 language plpython3u stable parallel restricted security invoker as $$
 from wardkey_pg.entry import bind
-return bind("@VERSION@", "audit_lines")(p_tenant, p_slug, p_log, p_from, p_to)
+return bind("@VERSION@", "audit_lines")(p_tenant, p_slug, p_log, p_from, p_to) or [None]
 $$;
 comment on function ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz) is
   'the lines of an export of p_log, the tenant''s part of the log, and null at last where one was refused. STABLE, so that all its '

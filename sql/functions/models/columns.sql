@@ -88,7 +88,7 @@ return (select case
   else format('%s::%s', opened, p_type_name)
 end
 from (select uuid_send(p_column) as column_id,
-  format('coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s)::text)', p_value, uuid_send(p_column), p_row)
+  format('coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_unopened(%1$s))', p_value, uuid_send(p_column), p_row)
     as opened) as text_of);
 
 create or replace function ward_internal.quoted_name(p_name name) returns text

@@ -29,6 +29,15 @@ $$;
 revoke execute on function ward.try_unseal_bytes(bytea, bytea, bytea) from public;
 comment on function ward.try_unseal_bytes(bytea, bytea, bytea) is 'as ward.try_unseal, for columns of type bytea';
 
+create or replace function ward.raise_unopened(p_sealed bytea) returns text
+language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return ward.raise_refusal(p_sealed);
+end
+$$;
+revoke execute on function ward.raise_unopened(bytea) from public;
+comment on function ward.raise_unopened(bytea) is 'ward.raise_refusal as text: a cast in each column of a face would cost each plan';
+
 create or replace function ward.unseal(bytea, bytea, bytea) returns text
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 begin
