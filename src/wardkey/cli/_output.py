@@ -21,6 +21,7 @@ from uuid import UUID
 import click
 
 from ._context import Context
+from ._hints import in_commands
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -229,7 +230,7 @@ def _explain(error: Exception) -> tuple[int, str, str | None, str | None]:
         error = from_psycopg(error)
     if isinstance(error, WardError):
         code = error.exit_code if isinstance(error, ServerError) else FAILED
-        return code, error.message, error.hint, error.sqlstate
+        return code, error.message, error.hint and in_commands(error.hint), error.sqlstate
     if (found := getattr(error, "exit_code", None)) is not None:  # what a file or a log is found to be
         return found, str(error), getattr(error, "hint", None), None
     if isinstance(error, PermissionError):

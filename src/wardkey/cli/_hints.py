@@ -1,0 +1,36 @@
+"""Hints of the database in the words of the command line: an operator need not know psql."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["VIEWS", "in_commands"]
+
+VIEWS = {
+    "audit_holds": "wardkey audit holds",
+    "issuers": "wardkey issuer list",
+    "keys": "wardkey keys status",
+    "models": "wardkey table list",
+    "rotations": "wardkey keys list",
+    "tenants": "wardkey tenant list",
+}
+"""What to run instead of looking at a view of schema ward."""
+
+_FUNCTIONS = {
+    "add_sealed_column": "wardkey table add-sealed-column",
+    "protect": "wardkey table protect",
+    "share": "wardkey table share",
+}
+_QUERY = re.compile(r"select (?:\*|slug) from ward\.(\w+)")
+_CALL = re.compile(r"(?:select )?ward\.(\w+)(?:\((?:'([\w.]+)'|…)?\))?")
+
+
+def in_commands(hint: str) -> str:
+    """Return ``hint`` with each statement that has a command replaced by it."""
+    hint = _QUERY.sub(lambda match: VIEWS.get(match[1], match[0]), hint)
+    return _CALL.sub(
+        lambda match: (
+            f"{_FUNCTIONS[match[1]]} {match[2] or ''}".rstrip() if match[1] in _FUNCTIONS else match[0]
+        ),
+        hint,
+    )
