@@ -155,7 +155,7 @@ grant execute on function pg_try_advisory_lock(bigint) to ward_publisher;
 do $$
 begin
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_models') then
-    create event trigger ward_follow_models on ddl_command_end when tag in ('ALTER TABLE', 'ALTER INDEX', 'CREATE INDEX',
+    create event trigger ward_follow_models on ddl_command_end when tag in ('ALTER TABLE', 'ALTER INDEX', 'ALTER VIEW', 'CREATE INDEX',
         'CREATE POLICY', 'CREATE RULE', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE TRIGGER', 'DROP COLLATION', 'DROP DOMAIN',
         'DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA', 'DROP TYPE')
       execute function ward_internal.on_change();

@@ -133,6 +133,8 @@ DECISIONS = [
      " alter table clinic.t attach partition clinic.more default", "WK218"),
     (f"alter table {LEAF} rename to x", "WK218"),
     ("alter view tenant_acme.t rename to x", "WK218"),
+    ("alter table tenant_acme.t rename to x", "WK218"),
+    ("alter view tenant_acme.t set schema public", "WK218"),
     (f"alter table {LEAF} add check (city <> 'x')", "WK218"),
     ("create table clinic.child () inherits (clinic.t)", "42809"),
     ("alter schema tenant_acme rename to elsewhere", "WK218"),

@@ -46,6 +46,18 @@ end
 $$;
 revoke execute on function ward_internal.on_change_begin() from public;
 
+create or replace function ward_internal.is_displaced_face(p_view oid) returns boolean
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return exists (
+    select from pg_class as v
+    join pg_trigger as g on g.tgrelid = v.oid
+    join ward_internal.tenants as t on true
+    join ward_internal.models as m
+      on g.tgfoid = to_regprocedure(format('%I.%I()', t.schema_name, ward_internal.writer_name(m.face, t.schema_name)))
+    where v.oid = p_view and v.relkind = 'v' and (v.relnamespace::regnamespace::text, v.relname)
+      is distinct from (quote_ident(t.schema_name), m.face));
+comment on function ward_internal.is_displaced_face(oid) is 'whether a face has another name or schema than wardkey gave it';
+
 -- definer because any role that alters something in the database runs it, and may not read the registry
 create or replace function ward_internal.on_change() returns event_trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -57,6 +69,13 @@ begin
   if ward_internal.is_own_change(v_stack) or ward_internal.is_restoring()
     or exists (select from pg_event_trigger_ddl_commands() where in_extension)
   then
+    return;
+  end if;
+  if exists (select from pg_event_trigger_ddl_commands() as c where c.classid = 'pg_class'::regclass
+      and ward_internal.is_displaced_face(c.objid)) then
+    perform ward_internal.fail('change_refused', 'a face has the name of its model table, in the schema of its ward',
+      'rename the model table: its faces follow');
+  elsif tg_tag = 'ALTER VIEW' then
     return;
   end if;
   for v_model in
