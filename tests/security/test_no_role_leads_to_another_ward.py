@@ -60,7 +60,8 @@ def test_wardkeys_roles_have_no_members_and_no_powers(calm: Wards) -> None:
     assert members == []
     powers = calm.admin.execute(
         """select rolname from pg_roles where rolname ~ '^(ward_|tenant_)' and (rolsuper or rolcreaterole
-             or rolcreatedb or rolreplication or rolbypassrls or rolcanlogin and rolname ~ '^ward_')"""
+             or rolcreatedb or rolbypassrls or rolreplication and rolname <> 'ward_scribe'
+             or rolcanlogin and rolname ~ '^ward_' and rolname not in ('ward_scribe', 'ward_publisher'))"""
     ).fetchall()
     assert powers == []
 

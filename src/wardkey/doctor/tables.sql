@@ -32,7 +32,7 @@ from pg_prepared_xacts where database = current_database() order by prepared;
 select format('publication %I', p.pubname), format('publishes %s of wardkey''s tables, %s.%s for one', count(*),
     quote_ident(min(p.schemaname)), quote_ident(min(p.tablename))), format('drop publication %I;', p.pubname)
 from pg_publication_tables as p
-where p.pubname <> 'wardkey_audit' and (
+where p.pubname not in ('wardkey_audit', 'wardkey_audit_ids') and (
   p.schemaname in ('ward_internal', 'ward_archive', 'ward_model') or p.schemaname in (select schema_name from ward_internal.tenants)
   or to_regclass(format('%I.%I', p.schemaname, p.tablename)) in (select relation from ward_internal.models))
 group by p.pubname order by 1;

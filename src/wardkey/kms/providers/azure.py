@@ -121,7 +121,7 @@ class AzureKms(Kms):
         versions = self._get(f"keys/{name}")
         if versions is None:
             raise KmsDenied("Azure Key Vault has no such KEK")
-        self._current(name, versions)
+        self._check_alive(versions)
         return self._make(name)
 
     def disable_kek(self, kek: KekRef) -> None:
@@ -170,22 +170,22 @@ class AzureKms(Kms):
     def _make(self, name: str) -> KekRef:
         made = {"kty": "EC", "crv": "P-256", "key_ops": ["verify"], "tags": _tags(name)}
         number = _id(self._ask("POST", f"keys/{name}/create", made))
-        return self._make_key(name, number)
-
-    def _make_key(self, name: str, number: str) -> KekRef:
         kty = "RSA-HSM" if self._is_hsm else "RSA"
         made = {"kty": kty, "key_size": _BITS, "key_ops": ["wrapKey", "unwrapKey"], "tags": _tags(name)}
         version = _id(self._ask("POST", f"keys/{name}-{number}/create", made))
         return KekRef(f"{self.scheme}:{self._host}/{name}", f"{number}-{version}")
 
     def _current(self, name: str, versions: dict[str, Any]) -> KekRef:
-        if not versions["attributes"].get("enabled"):
-            raise KmsDenied("the tenant's KEK was destroyed; there is none after it")
+        self._check_alive(versions)
         number = _id(versions)
         found = self._get(f"keys/{name}-{number}")
-        if found is None:  # whoever made this version is at it, or was interrupted
-            return self._make_key(name, number)
+        if found is None:  # its maker is at it, or was interrupted; two keys of one number would go together
+            return self._make(name)
         return KekRef(f"{self.scheme}:{self._host}/{name}", f"{number}-{_id(found)}")
+
+    def _check_alive(self, versions: dict[str, Any]) -> None:
+        if not versions["attributes"].get("enabled"):
+            raise KmsDenied("the tenant's KEK was destroyed; there is none after it")
 
     def _versions(self, name: str) -> list[str]:
         """Return which versions there are or were, oldest first."""
