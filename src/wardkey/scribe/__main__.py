@@ -13,6 +13,8 @@ from .supervisor import Scribe
 
 __all__ = ["SERVICE"]
 
+_MEMORY = 384 << 20  # bytes: of a row that somebody put in by hand libpq wants all of it
+
 
 def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
     Scribe(
@@ -23,6 +25,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
         stop=stop,
         status=options.status and options.status.absolute(),
         disk=options.disk,
+        memory=_MEMORY,
     ).run()
 
 

@@ -35,7 +35,6 @@ __all__ = ["Scribe"]
 _PIECE: Final = 10_000  # unsealed rows that are sealed at a time
 _MANY: Final = 3  # failures behind one position
 _LONGEST: Final = 10.0  # seconds between tries
-_MEMORY: Final = 384 << 20  # bytes: of a row that somebody put in by hand libpq wants all of it
 _SETTINGS: Final = {"search_path": "pg_catalog", "synchronous_commit": "on"}
 
 Connection = psycopg.Connection[Any]
@@ -45,6 +44,7 @@ class Scribe:
     """``dsn``: as ward_scribe, or a superuser. ``status``: a file to tell in how things are.
 
     ``disk``: where the WAL lies. ``patience``: seconds that a slot which another scribe reads is waited for.
+    ``memory``: bytes that this whole process may use; None: no bound.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Scribe:
         status: Path | None = None,
         disk: Path | None = None,
         patience: float = 10.0,
+        memory: int | None = None,
     ) -> None:
         self._dsn = dsn
         self._keeper, self._slot, self._report, self._stop = keeper, slot, report, stop
@@ -69,6 +70,7 @@ class Scribe:
         self._failed_at: int | None = None
         self._failures = 0
         self._by_ids = False
+        self._memory = memory
 
     def run(self) -> None:
         """Work until ``stop`` is set, then store what there is and have it signed.
@@ -101,7 +103,7 @@ class Scribe:
                 trouble = error.message
                 self._failed(trouble)
             except MemoryError:
-                trouble = f"what comes next takes more than {_MEMORY >> 20} MB of memory"
+                trouble = f"what comes next takes more than {(self._memory or 0) >> 20} MB of memory"
                 self._failed(trouble)
             except psycopg.errors.DiskFull as error:
                 trouble = f"the server's disk is full: {from_psycopg(error).message}"
@@ -120,7 +122,8 @@ class Scribe:
 
     def _session(self) -> None:
         """Work over one set of connections."""
-        _bound_memory(self._failures < 2 * _MANY)
+        if self._memory is not None:
+            _bound_memory(self._memory if self._failures < 2 * _MANY else None)
         with self._connect() as connection, self._connect(autocommit=True) as observer:
             state, system = State.read(observer), _system(observer)
             if lost := self._lost or _why_anew(observer, state, system, self._slot):
@@ -245,13 +248,13 @@ class Scribe:
         self._status.say(**facts, slot=self._slot)
 
 
-def _bound_memory(bounded: bool) -> None:
-    """Have what takes much memory fail, so that it is looked up by its id.
+def _bound_memory(size: int | None) -> None:
+    """Have what takes more bytes fail, in all of this process, so that it is looked up by its id.
 
     A message of the journal has none: where that did not help, it is taken in, once, and passed over.
     """
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _MEMORY if bounded and (most == resource.RLIM_INFINITY or most > _MEMORY) else most
+    wanted = most if size is None or (most != resource.RLIM_INFINITY and most <= size) else size
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 

@@ -168,7 +168,7 @@ class AzureKms(Kms):
             raise KmsUnavailable("Azure Key Vault answered something that is not its protocol") from None
 
     def _make(self, name: str) -> KekRef:
-        made = {"kty": "EC", "crv": "P-256", "key_ops": ["verify"], "tags": _tags(name)}
+        made: dict[str, Any] = {"kty": "EC", "crv": "P-256", "key_ops": ["verify"], "tags": _tags(name)}
         number = _id(self._ask("POST", f"keys/{name}/create", made))
         kty = "RSA-HSM" if self._is_hsm else "RSA"
         made = {"kty": kty, "key_size": _BITS, "key_ops": ["wrapKey", "unwrapKey"], "tags": _tags(name)}
