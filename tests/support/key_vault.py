@@ -95,7 +95,7 @@ class KeyVault:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert("127.0.0.1").configure_cert(context)
         self._http = _Server(("127.0.0.1", 0), _handler(self))
-        # Hands are shaken in the connection's own thread, not by whoever accepts all of them.
+        # Hands are shaken in the connection's own thread, not in the one that accepts them all.
         self._http.socket = context.wrap_socket(
             self._http.socket, server_side=True, do_handshake_on_connect=False
         )

@@ -11,8 +11,8 @@ additional data, of 32 bytes: SHA-256 of ``wardkey/1 azure kek``, the KEK's name
 region) and its version, each followed by a zero byte, and the DEK's additional data (tenant, version).
 Anybody who has the public key can wrap, so the keeper signs what it wrapped (``is_asymmetric``).
 
-Options of the URI: ``hsm=on`` for keys in a hardware module (a Premium vault); ``purge=on``, for whoever
-manages KEKs: a destroyed key is purged at once, not after the vault's retention of 7 to 90 days, in which it
+Options of the URI: ``hsm=on`` for keys in a hardware module (a Premium vault); ``purge=on``, for the
+orchestrator: a destroyed key is purged at once, not after the vault's retention of 7 to 90 days, in which it
 can be recovered; vaults with purge protection refuse. ``authority=login.microsoftonline.us``: another Entra.
 
 Credential, in the keeper's directory: ``azure.json``, mode 0600::
@@ -21,7 +21,7 @@ Credential, in the keeper's directory: ``azure.json``, mode 0600::
     {"client_id": "…"}                                            a user-assigned managed identity
 
 or else the machine's managed identity, or the workload's. The keeper needs the data actions keys/read,
-keys/wrap/action and keys/unwrap/action; whoever manages KEKs needs keys/read, keys/create/action,
+keys/wrap/action and keys/unwrap/action; the orchestrator needs keys/read, keys/create/action,
 keys/update/action, keys/delete and deletedkeys/read, for ``purge=on`` also deletedkeys/purge/action.
 ``azure-ca.pem`` there replaces the system's certificates.
 """
