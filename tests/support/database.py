@@ -112,12 +112,26 @@ def _load(cluster: Cluster) -> None:
 
 @contextmanager
 def clone(cluster: Cluster, template: str) -> Iterator[Database]:
-    """Yield a clone of ``template``; it goes afterwards, with the roles its test made."""
-    with temporary(cluster, f"test_{os.getpid()}_{next(_numbers)}", template) as database:
+    """Yield a clone of ``template``; it goes afterwards, with the roles its test made.
+
+    The KEKs of acme and globex are those of every clone: a test that changes them is told so, for others
+    would fail, and only when the keeper next asks its KMS for them.
+    """
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with temporary(cluster, name, template) as database, _same_keks(cluster, template):
         with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
             for (statement,) in connection.execute(_NOT_CLONED, {"of": template, "to": database.name}):
                 connection.execute(statement)
         yield database
+
+
+@contextmanager
+def _same_keks(cluster: Cluster, template: str) -> Iterator[None]:
+    ids = [str(Database(cluster, template).tenant_id(slug)) for slug in TENANTS]
+    files = [cluster.home.keeper / "kek" / f"{tenant}.json" for tenant in ids]
+    before = [file.read_bytes() for file in files]
+    yield
+    assert [file.read_bytes() for file in files] == before, f"this test changed the KEKs of {TENANTS}"
 
 
 @contextmanager
