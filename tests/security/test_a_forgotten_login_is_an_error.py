@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 
@@ -26,7 +28,11 @@ QUERIES = [
     "copy (select * from patients) to stdout",
     "select * from empty",
 ]
-MODEL = "create table clinic.empty (id int primary key); select ward.protect('clinic.empty')"
+MODEL = """
+create table clinic.empty (id int primary key);
+select ward.protect('clinic.empty');
+create index on clinic.patients (city);
+"""
 
 
 def outcome(connection: psycopg.Connection, query: str) -> object:
@@ -61,6 +67,28 @@ def test_no_row_and_an_error(modelled: Wards, query: str) -> None:
     with psycopg.connect(modelled.database.dsn(), autocommit=True) as superuser:
         superuser.execute("set search_path = tenant_acme, public")
         assert outcome(superuser, query) == "WK001"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rows"), [("city", "'Springfield'", 2), ("city", "'Nowhere'", 1), ("id", "4711", 1)]
+)
+def test_an_outer_join_asks_unless_an_index_without_tenants_finds_no_row(
+    modelled: Wards, key: str, value: str, rows: int
+) -> None:
+    """From PostgreSQL 16 on: where the ward has no such row, a forgotten login gets what a login would get.
+
+    The face's condition is part of the join's then, the leaf's policies are a filter of the index's rows. In
+    the index of a key they are part of what it looks for.
+    """
+    query = f"select p.ssn from (values ({value})) as v ({key}) left join patients as p using ({key})"
+    asks = value != "'Nowhere'" or modelled.admin.info.server_version < 160000
+    for subject, expected in ((None, "WK001" if asks else rows), ("tester", rows)):
+        with modelled.attacker(subject) as connection:
+            for way in ("hashjoin", "mergejoin", "seqscan", "bitmapscan"):
+                connection.execute(f"set enable_{way} = off")
+            assert outcome(connection, query) == expected
+            plan = "".join(line for (line,) in connection.execute(f"explain {query}").fetchall())
+            assert re.search(rf"Index Cond: \(.*{key} = ", plan)
 
 
 def test_leaves_ask_where_the_face_does_not(modelled: Wards) -> None:

@@ -1,7 +1,11 @@
-"""Violated constraints are told as on the declared table: by face, constraint and column, not by the leaf."""
+"""Violated constraints are told as on the declared table: by face, constraint and column, not by the leaf.
+
+At the end of a transaction no trigger can catch them: these name the constraint, and the leaf."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 
 import psycopg
@@ -206,6 +210,53 @@ def test_deferrable_keys_are_checked_at_the_end(acme: Connection) -> None:
     acme.execute("insert into late values (1, 1), (2, 1)")
     acme.execute("update late set number = 2 where id = 2")
     acme.execute("set constraints all immediate")
+
+
+INSERTED = (
+    'ERROR:  insert or update on table "lamps_sealed" violates foreign key constraint "lamps_late_fkey"\n'
+    'DETAIL:  Key is not present in table "lamps_sealed".'
+)
+DELETED = (
+    'ERROR:  update or delete on table "lamps_sealed" violates foreign key constraint "lamps_late_fkey"'
+    ' on table "lamps_sealed"\nDETAIL:  Key is still referenced from table "lamps_sealed".'
+)
+PAIR = "insert into lamps (id, late) values (1, null), (2, 1);"
+AT_THE_END = [
+    ("insert into late values (1, 1), (2, 1)", "23505", "late_number_key", "late_sealed",
+     'ERROR:  duplicate key value violates unique constraint "late_number_key"'),
+    ("insert into lamps (id, late) values (1, 9)", "23503", "lamps_late_fkey", "lamps_sealed", INSERTED),
+    (f"{PAIR} set constraints all immediate; set constraints all deferred; delete from lamps where id = 1",
+     "23503", "lamps_late_fkey", "lamps_sealed", DELETED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["commit", "set constraints all immediate"])
+@pytest.mark.parametrize(("statements", "sqlstate", "constraint", "leaf", "told"), AT_THE_END)
+def test_what_is_checked_at_the_end_names_constraint_and_leaf(
+    shared: Database,
+    acme: Connection,
+    statements: str,
+    sqlstate: str,
+    constraint: str,
+    leaf: str,
+    told: str,
+    end: str,
+) -> None:
+    """No trigger can catch what COMMIT raises. The leaf is the ward's own; no value, key or tenant is told.
+
+    Exclusion constraints and constraint triggers, the other kinds that can wait, are refused by protect.
+    """
+    acme.execute(statements)
+    with pytest.raises(psycopg.Error) as caught:
+        acme.execute(end)
+    error = caught.value.diag
+    assert (error.sqlstate, error.constraint_name) == (sqlstate, constraint)
+    assert (error.schema_name, error.table_name) == ("tenant_acme", leaf)
+    assert not re.search(r"tenant_id|ward_|[0-9a-f]{8}-", everything(caught.value))
+    script = f"begin; select ward.login('{shared.token('acme')}'); {statements}; {end}; commit"
+    run = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", shared.dsn("tenant_acme")]
+    done = subprocess.run(run, input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and done.stderr.strip().removeprefix("psql:<stdin>:1: ") == told
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

@@ -10,7 +10,8 @@
 -- An error names the face. NOT NULL and CHECK are looked at before the leaf does. A row that may violate another constraint
 -- is written in a subtransaction, where the leaf's error is caught and told of the face; one that cannot is not, as a
 -- subtransaction costs a transaction id: a row whose key is free and whose references are there, an update of no key, a
--- delete from a table that nothing references. What is deferred to the end of a transaction names the leaf.
+-- delete from a table that nothing references. What is deferred to the end of a transaction names the leaf: no trigger can catch
+-- what COMMIT raises, and one that looked before would look up each reference twice.
 
 create or replace function ward_internal.leaf_name(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
