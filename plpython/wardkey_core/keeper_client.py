@@ -5,15 +5,13 @@ Backends have their own, in ``wardkey_pg.keeper``.
 
 from __future__ import annotations
 
-import json
 import socket
 import weakref
 from pathlib import Path
 from typing import Any
 
-from wardkey_core.errors import BY_SQLSTATE, KeeperUnavailable
-
-from .wire import HEADER_LENGTH, frame, frame_length
+from . import wire
+from .errors import KeeperUnavailable
 
 __all__ = ["Client", "ask", "receive", "status"]
 
@@ -23,7 +21,7 @@ def status(path: Path, timeout: float = 5) -> dict[str, Any]:
 
     Raises KeeperUnavailable, or what it refused with.
     """
-    return ask(path, {"op": "status"}, timeout)
+    return ask(path, wire.status(), timeout)
 
 
 def ask(path: Path, request: dict[str, Any], timeout: float = 10) -> dict[str, Any]:
@@ -31,13 +29,13 @@ def ask(path: Path, request: dict[str, Any], timeout: float = 10) -> dict[str, A
 
     Raises KeeperUnavailable, or the WardError the keeper answered with.
     """
-    answer: dict[str, Any] | None = None
+    body, answer = wire.frame(request), None
     try:
         with _connect(path, timeout) as connection:
-            answer = _converse(connection, request)
+            answer = _converse(connection, body)
     except (OSError, ValueError):
         answer = None
-    return _checked(answer)
+    return _granted(answer)
 
 
 class Client:
@@ -54,22 +52,23 @@ class Client:
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Raises KeeperUnavailable, or the WardError the keeper answered with."""
+        body = wire.frame(request)
         while True:
             known = self._idle.pop() if self._idle else None
             answer, connection = None, known
             try:
                 connection = connection or _connect(self._path, self._timeout)
-                answer = _converse(connection, request)
+                answer = _converse(connection, body)
             except TimeoutError:
                 known = None  # it is there, and too slow
-            except (OSError, ValueError):
+            except (OSError, ValueError, KeeperUnavailable):
                 pass
             if answer is not None and connection is not None:
                 self._idle.append(connection)
             elif connection is not None:
                 connection.close()
             if answer is not None or known is None:
-                return _checked(answer)
+                return _granted(answer)
 
 
 def _close(connections: list[socket.socket]) -> None:
@@ -88,30 +87,22 @@ def _connect(path: Path, timeout: float) -> socket.socket:
     return connection
 
 
-def _converse(connection: socket.socket, request: dict[str, Any]) -> dict[str, Any] | None:
-    connection.sendall(frame(request))
+def _converse(connection: socket.socket, body: bytes) -> dict[str, Any] | None:
+    connection.sendall(body)
     return receive(connection)
 
 
-def _checked(answer: dict[str, Any] | None) -> dict[str, Any]:
+def _granted(answer: dict[str, Any] | None) -> dict[str, Any]:
     if answer is None:
         raise KeeperUnavailable
-    if answer.pop("ok", False) is not True:
-        cls = BY_SQLSTATE.get(str(answer.get("sqlstate")), KeeperUnavailable)
-        raise cls(answer.get("message"), answer.get("hint"))
-    return answer
+    return wire.granted(answer)
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """Read one answer; None when the keeper hung up. Raises OSError, ValueError."""
-    header = _exactly(connection, HEADER_LENGTH)
-    body = _exactly(connection, frame_length(header)) if header else b""
-    if not body:
-        return None
-    answer = json.loads(body)
-    if not isinstance(answer, dict):
-        raise ValueError("not an answer")
-    return answer
+    """Read one answer; None when the keeper hung up. Raises OSError, KeeperUnavailable."""
+    header = _exactly(connection, wire.HEADER_LENGTH)
+    body = _exactly(connection, wire.answer_length(header)) if header else b""
+    return wire.parse_answer(body) if body else None
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes:

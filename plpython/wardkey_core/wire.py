@@ -1,4 +1,4 @@
-"""What is said at the keeper's socket. Pure: bytes in, messages out; answers in, bytes out.
+"""What is said at the keeper's socket: frames, the requests that clients make, and answers. Pure.
 
 A frame is a length (4 bytes, big-endian) and that many bytes of UTF-8 JSON, at most 64 KiB. A connection
 may carry several requests, each answered before the next is read. A *key* is ``"kek": "local:…",
@@ -51,29 +51,60 @@ Of ``provision``, version (1) and KEK (the tenant's current one, made if missing
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Mapping
-from typing import Any
+from binascii import a2b_base64, b2a_base64  # each backend reads this module: none that takes time
 
-from wardkey_core.errors import Unsupported, WardError
+from wardkey_core.errors import BY_SQLSTATE, KeeperUnavailable, KeyRefused, Unsupported, WardError
 
-__all__ = ["HEADER_LENGTH", "MAX_FRAME", "frame", "frame_length", "parse_json", "refusal", "to_base64"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+__all__ = [
+    "HEADER_LENGTH",
+    "MAX_FIELDS",
+    "MAX_FRAME",
+    "answer_length",
+    "bytes_in",
+    "certify",
+    "checkpoint",
+    "derive",
+    "frame",
+    "frame_length",
+    "granted",
+    "kek_in",
+    "key_members",
+    "manage_kek",
+    "parse_answer",
+    "parse_json",
+    "provision",
+    "refusal",
+    "release",
+    "reseal",
+    "rewrap",
+    "status",
+    "to_base64",
+    "tombstone",
+]
 
 MAX_FRAME = 65_536
 HEADER_LENGTH = 4
+MAX_FIELDS = 512 * 2**20  # bytes behind the frame of a reseal
+_MAX_TEXT = 500  # characters of a refusal's message or hint
+_NONSENSE = "the keeper gave an answer that is not one"
 
 
 def frame(message: Mapping[str, Any]) -> bytes:
-    """Return the bytes that carry ``message``. Raises ValueError when they would be too many."""
+    """Return the bytes that carry ``message``. Raises Unsupported when they would be too many."""
     body = json.dumps(message, separators=(",", ":")).encode("utf-8")
     if len(body) > MAX_FRAME:
-        raise ValueError("the message is longer than a frame may be")
+        raise Unsupported("the message is longer than a frame of the keeper's may be")
     return len(body).to_bytes(HEADER_LENGTH, "big") + body
 
 
 def frame_length(header: bytes) -> int:
-    """Return how long the body after ``header`` is. Raises Unsupported when no frame is that long."""
+    """Return how long the request after ``header`` is. Raises Unsupported when none is that long."""
     length = int.from_bytes(header, "big")
     if not 0 < length <= MAX_FRAME:
         raise Unsupported(
@@ -82,9 +113,126 @@ def frame_length(header: bytes) -> int:
     return length
 
 
+def answer_length(header: bytes) -> int:
+    """Return how long the answer after ``header`` is. Raises KeeperUnavailable when none is that long."""
+    length = int.from_bytes(header, "big")
+    if not 0 < length <= MAX_FRAME:
+        raise KeeperUnavailable(_NONSENSE)
+    return length
+
+
+def key_members(
+    version: int,
+    kek: str,
+    kek_version: str,
+    wrapped: bytes,
+    *,
+    commitment: bytes | None = None,
+    master: int | None = None,
+    salt: bytes | None = None,
+) -> dict[str, Any]:
+    """Return the members that are a key. ``master``, ``salt``: of a derived one."""
+    return _given(
+        version=version,
+        kek=kek,
+        kek_version=kek_version,
+        wrapped=to_base64(wrapped),
+        commitment=None if commitment is None else to_base64(commitment),
+        master=master,
+        salt=None if salt is None else to_base64(salt),
+    )
+
+
+def release(tenant: str, key: Mapping[str, Any], token: str) -> dict[str, Any]:
+    return {"op": "release", "tenant": tenant, **key, "token": token}
+
+
+def provision(
+    tenant: str, version: int, kek: str | None = None, kek_version: str | None = None
+) -> dict[str, Any]:
+    return _given(op="provision", tenant=tenant, version=version, kek=kek, kek_version=kek_version)
+
+
+def derive(tenant: str, version: int, master: Mapping[str, Any]) -> dict[str, Any]:
+    return {"op": "derive", "tenant": tenant, **master, "version": version, "master": master["version"]}
+
+
+def rewrap(
+    tenant: str, key: Mapping[str, Any], to_kek: str | None = None, to_kek_version: str | None = None
+) -> dict[str, Any]:
+    return _given(op="rewrap", tenant=tenant, **key, to_kek=to_kek, to_kek_version=to_kek_version)
+
+
+def reseal(tenant: str, to: int, keys: Iterable[Mapping[str, Any]], length: int) -> dict[str, Any]:
+    return {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys), "length": length}
+
+
+def manage_kek(tenant: str, action: str, **members: Any) -> dict[str, Any]:
+    return {"op": "kek", "tenant": tenant, "action": action, **members}
+
+
+def tombstone(tenant: str, name: str, version: int | None = None) -> dict[str, Any]:
+    """Of one version, else of the whole tenant."""
+    if version is None:
+        return {"op": "shred", "tenant": tenant, "name": name}
+    return {"op": "tombstone", "tenant": tenant, "name": name, "version": version}
+
+
+def certify(tenant: str, statement: str) -> dict[str, Any]:
+    return {"op": "certify", "tenant": tenant, "statement": statement}
+
+
+def checkpoint(
+    tenant: str, log: str | None = None, *, statement: str | None = None, readmit: bool = False
+) -> dict[str, Any]:
+    return _given(
+        op="checkpoint", tenant=tenant, log=log or None, statement=statement, readmit=readmit or None
+    )
+
+
+def status() -> dict[str, Any]:
+    return {"op": "status"}
+
+
 def refusal(error: WardError) -> dict[str, Any]:
     """Return the answer that carries ``error``."""
     return {"ok": False, "sqlstate": error.sqlstate, "message": error.message, "hint": error.hint}
+
+
+def parse_answer(body: bytes) -> dict[str, Any]:
+    """Return the answer that ``body`` carries. Raises KeeperUnavailable when it carries none."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if type(answer) is dict and "ok" in answer:
+        return answer
+    raise KeeperUnavailable(_NONSENSE)
+
+
+def granted(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of an answer. Raises the error of a refusal."""
+    if answer.pop("ok") is True:
+        return answer
+    texts = (answer.get("message"), answer.get("hint"))
+    message, hint = (text[:_MAX_TEXT] if isinstance(text, str) else None for text in texts)
+    raise BY_SQLSTATE.get(str(answer.get("sqlstate")), KeyRefused)(message, hint)
+
+
+def bytes_in(answer: Mapping[str, Any], name: str) -> bytes:
+    """Return what is base64 in an answer. Raises KeeperUnavailable when it is none."""
+    try:
+        return a2b_base64(answer[name], strict_mode=True)
+    except (KeyError, ValueError, TypeError):
+        raise KeeperUnavailable(_NONSENSE) from None
+
+
+def kek_in(answer: Mapping[str, Any]) -> tuple[str, str]:
+    """Return name and version of the KEK in an answer. Raises KeeperUnavailable when there is none."""
+    kek, version = answer.get("kek"), answer.get("kek_version")
+    if not isinstance(kek, str) or not isinstance(version, str):
+        raise KeeperUnavailable(_NONSENSE)
+    return kek, version
 
 
 def parse_json(body: bytes) -> Any:
@@ -97,7 +245,11 @@ def parse_json(body: bytes) -> Any:
 
 
 def to_base64(data: bytes | bytearray) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return b2a_base64(data, newline=False).decode("ascii")
+
+
+def _given(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,31 +1,27 @@
 """A backend's side of the conversation with the keeper: a request and an answer over a unix socket.
 
-A frame is a length (4 bytes, big-endian) and that many bytes of UTF-8 JSON, at most 64 KiB. Behind the
-frames of ``reseal`` come as many bytes as their member ``length`` says.
+``wardkey_core.wire`` says what the two are. Here is how long a backend waits for them, and that it can be
+cancelled meanwhile.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket  # module socket takes 3 ms of each backend for its enums
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wardkey_core.errors import BY_SQLSTATE, KeeperBusy, KeeperUnavailable, KeyRefused, WardError
+from wardkey_core import wire
+from wardkey_core.errors import KeeperBusy, KeeperUnavailable, WardError
 
 from .keyring import WrappedKey
 
 __all__ = ["KeeperClient"]
 
-MAX_FRAME = 65_536
 _SLICE = 0.05  # seconds between looks for a cancel
 _SHORTEST, _LONGEST = 0.05, 1.0  # seconds until a busy keeper is asked again
 _RESEALING = 60.0  # seconds a reseal may take: it may wait for another's
-_MOST_RESEALED = 512 * 2**20
-_NONSENSE = "the keeper gave an answer that is not one"
 
 
 class KeeperClient:
@@ -42,7 +38,7 @@ class KeeperClient:
 
     def release(self, tenant: str, key: WrappedKey, token: str) -> bytes:
         """Return the DEK. Raises KeeperUnavailable, or what the keeper says (KeyRefused, TokenExpired, …)."""
-        return _bytes(self._ask({"op": "release", "tenant": tenant, "token": token, **_members(key)}), "dek")
+        return wire.bytes_in(self._ask(wire.release(tenant, _key(key), token)), "dek")
 
     def provision(
         self, tenant: str, version: int, kek: str | None, kek_version: str | None
@@ -51,18 +47,15 @@ class KeeperClient:
 
         Return KEK name, KEK version, wrapped DEK, commitment.
         """
-        target = {"kek": kek, "kek_version": kek_version}
-        request = {"op": "provision", "tenant": tenant, "version": version, **_given(target)}
-        answer = self._ask(request)
+        answer = self._ask(wire.provision(tenant, version, kek, kek_version))
         if type(answer.get("version")) is not int or answer["version"] != version:
-            raise KeeperUnavailable(_NONSENSE)
-        return *_kek(answer), _bytes(answer, "wrapped"), _bytes(answer, "commitment")
+            raise KeeperUnavailable("the keeper gave an answer that is not one: of another version")
+        return *wire.kek_in(answer), wire.bytes_in(answer, "wrapped"), wire.bytes_in(answer, "commitment")
 
     def derive(self, tenant: str, version: int, master: WrappedKey) -> tuple[bytes, bytes]:
         """Have a DEK derived from ``master``. Return its salt and commitment."""
-        request = {"op": "derive", "tenant": tenant, **_members(master), "version": version}
-        answer = self._ask({**request, "master": master.version})
-        return _bytes(answer, "salt"), _bytes(answer, "commitment")
+        answer = self._ask(wire.derive(tenant, version, _key(master)))
+        return wire.bytes_in(answer, "salt"), wire.bytes_in(answer, "commitment")
 
     def rewrap(
         self, tenant: str, key: WrappedKey, to_kek: str | None, to_kek_version: str | None
@@ -71,15 +64,13 @@ class KeeperClient:
 
         Return KEK name, KEK version, wrapped DEK.
         """
-        target = {"to_kek": to_kek, "to_kek_version": to_kek_version}
-        request = {"op": "rewrap", "tenant": tenant, **_members(key), **_given(target)}
-        answer = self._ask({**request, "commitment": _base64(key.commitment)})
-        return *_kek(answer), _bytes(answer, "wrapped")
+        answer = self._ask(wire.rewrap(tenant, _key(key, key.commitment), to_kek, to_kek_version))
+        return *wire.kek_in(answer), wire.bytes_in(answer, "wrapped")
 
     def reseal(self, tenant: str, to: int, keys: Sequence[WrappedKey], fields: bytes) -> bytes:
         """Have values sealed under version ``to``: bytes in and out as module resealing frames them."""
-        described = [{**_members(key), "commitment": _base64(key.commitment)} for key in keys]
-        request = {"op": "reseal", "tenant": tenant, "to": to, "keys": described, "length": len(fields)}
+        described = [_key(key, key.commitment) for key in keys]
+        request = wire.reseal(tenant, to, described, len(fields))
         _, resealed = self._persist(request, fields, max(self._timeout, _RESEALING))
         return resealed
 
@@ -95,7 +86,7 @@ class KeeperClient:
         """
         self._looked = time.monotonic()
         deadline, longest = self._looked + timeout, _SHORTEST
-        body = json.dumps(request).encode()
+        body = wire.frame(request)
         while True:
             try:
                 with _Conversation(self._path, deadline, self._look) as conversation:
@@ -146,19 +137,17 @@ class _Conversation:
     def ask(self, body: bytes, more: bytes) -> tuple[Mapping[str, Any], bytes]:
         """Return the answer and the bytes behind it."""
         try:
-            for part in (len(body).to_bytes(4, "big") + body, more):
+            for part in (body, more):
                 left = memoryview(part)
                 while left:
                     left = left[self._patiently(lambda: self._socket.send(left)) :]  # noqa: B023
         except _HungUp:
             pass  # it may have said why
-        length = int.from_bytes(self._receive(4), "big")
-        if not 0 < length <= MAX_FRAME:
-            raise KeeperUnavailable(_NONSENSE)
-        answer = _decode(self._receive(length))
+        length = wire.answer_length(self._receive(wire.HEADER_LENGTH))
+        answer = wire.granted(wire.parse_answer(self._receive(length)))
         length = answer.get("length", 0)
-        if type(length) is not int or not 0 <= length <= _MOST_RESEALED:
-            raise KeeperUnavailable(_NONSENSE)
+        if type(length) is not int or not 0 <= length <= wire.MAX_FIELDS:
+            raise KeeperUnavailable("the keeper gave an answer that is not one: too long")
         return answer, self._receive(length)
 
     def _receive(self, length: int) -> bytes:
@@ -197,53 +186,13 @@ def _random() -> float:
     return os.urandom(1)[0] / 255  # module random would be read by each backend
 
 
-def _decode(payload: bytes) -> Mapping[str, Any]:
-    try:
-        answer = json.loads(payload)
-        ok = answer["ok"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise KeeperUnavailable(_NONSENSE) from None
-    if ok is True:
-        return dict(answer)
-    error = BY_SQLSTATE.get(str(answer.get("sqlstate")), KeyRefused)
-    raise error(_text(answer, "message"), _text(answer, "hint"))
-
-
-def _text(answer: Mapping[str, Any], name: str) -> str | None:
-    value = answer.get(name)
-    return value[:200] if isinstance(value, str) else None
-
-
-def _bytes(answer: Mapping[str, Any], name: str) -> bytes:
-    try:
-        return base64.b64decode(answer[name], validate=True)
-    except (KeyError, ValueError, TypeError):
-        raise KeeperUnavailable(_NONSENSE) from None
-
-
-def _members(key: WrappedKey) -> dict[str, Any]:
-    """Return what names and holds a key: for a derived one its master and salt."""
-    members = {
-        "version": key.version,
-        "kek": key.kek,
-        "kek_version": key.kek_version,
-        "wrapped": _base64(key.wrapped),
-    }
-    if key.master is not None and key.salt is not None:
-        members |= {"master": key.master, "salt": _base64(key.salt)}
-    return members
-
-
-def _given(members: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def _kek(answer: Mapping[str, Any]) -> tuple[str, str]:
-    kek, version = answer.get("kek"), answer.get("kek_version")
-    if not isinstance(kek, str) or not isinstance(version, str):
-        raise KeeperUnavailable(_NONSENSE)
-    return kek, version
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _key(key: WrappedKey, commitment: bytes | None = None) -> dict[str, Any]:
+    return wire.key_members(
+        key.version,
+        key.kek,
+        key.kek_version,
+        key.wrapped,
+        commitment=commitment,
+        master=key.master,
+        salt=key.salt,
+    )

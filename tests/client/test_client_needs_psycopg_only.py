@@ -13,7 +13,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
-_ABSENT = "alembic,click,cryptography,jinja2,psutil,psycopg_pool,rich,sqlalchemy"
+_ABSENT = "alembic,click,cryptography,jinja2,msgspec,psutil,psycopg_pool,rich,sqlalchemy"
 
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:

@@ -18,8 +18,7 @@ from wardkey_core.errors import WardError
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
 from wardkey.keeper.cache import KeyCache
 from wardkey.keeper.keys import Opened
-from wardkey.keeper.requests import Release, WrappedKey
-from wardkey.kms import KekRef
+from wardkey.keeper.requests import Release
 
 
 def written(keeper: Keeper) -> str:
@@ -129,8 +128,15 @@ def test_nothing_shows_a_key_by_accident() -> None:
     key = b"sixteen-byte-key" * 2
     cache = KeyCache[str](60)
     cache.put("x", key)
-    release = Release(WrappedKey(UUID(ACME), 1, KekRef("local:x", "1"), key), "header.payload.signature")
-    shown = repr(cache) + str(cache) + repr(release) + str(release)
+    release = Release(
+        tenant=UUID(ACME),
+        version=1,
+        kek="local:x",
+        kek_version="1",
+        wrapped=key,
+        token="header.payload.signature",
+    )
+    shown = repr(cache) + str(cache) + repr(release) + str(release) + repr(release.key)
     assert "sixteen" not in shown and "payload" not in shown
 
 

@@ -108,7 +108,6 @@ def test_what_is_no_checkpoint_of_this_tenant_and_key_is_not_signed(keeper: Keep
         {"statement": text, "tenant": GLOBEX},
         {"statement": text, "log": "a"},
         {"statement": text, "readmit": True},
-        {"readmit": False},
         {"tenant": PLATFORM},
     ]
     for request in requests:

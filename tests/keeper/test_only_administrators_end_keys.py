@@ -19,7 +19,6 @@ ENDING: list[dict[str, Any]] = [
     {"op": "kek", "action": "disable", "kek": f"local:{ACME}", "kek_version": "1"},
     {"op": "kek", "action": "destroy", "kek": f"local:{ACME}", "kek_version": "1"},
     {"op": "tombstone", "name": "acme", "version": 1},
-    {"op": "tombstone", "name": "acme"},
     {"op": "shred", "name": "acme"},
     {"op": "kek", "action": "destroy_all"},
     {"op": "certify", "statement": "all is gone"},

@@ -25,7 +25,7 @@ from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keeper.ledger import Ledger
 from wardkey.keeper.providers import Providers
-from wardkey.keeper.requests import Provision, Release, WrappedKey
+from wardkey.keeper.requests import Provision, Release
 from wardkey.keeper.service import Service
 from wardkey.keeper.signing import SigningKey
 from wardkey.keeper.trust import TrustedIssuers, write_documents
@@ -70,10 +70,16 @@ class Bench:
         )
 
     async def provision(self, tenant: str = ACME) -> Release:
-        made = await self.service.answer(Provision(UUID(tenant)), PEER)
+        made = await self.service.answer(Provision(tenant=UUID(tenant)), PEER)
         wrapped, token = base64.b64decode(made["wrapped"]), self.issuer.sign_token(tenant, "dr.grey", "ADMIN")
-        kek = KekRef(made["kek"], made["kek_version"])
-        return Release(WrappedKey(UUID(tenant), 1, kek, wrapped), token)
+        return Release(
+            tenant=UUID(tenant),
+            version=1,
+            kek=made["kek"],
+            kek_version=made["kek_version"],
+            wrapped=wrapped,
+            token=token,
+        )
 
     async def ask(self, request: Release) -> dict[str, Any]:
         return await self.service.answer(request, PEER)

@@ -19,7 +19,7 @@ import pytest
 from wardkey_core import keeper_client as client
 from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import KeyRefused, Unsupported
-from wardkey_core.wire import frame
+from wardkey_core.wire import MAX_FIELDS, frame
 
 from tests.support.keepers import (
     ACME,
@@ -31,7 +31,6 @@ from tests.support.keepers import (
 )
 from wardkey.daemon.privileges import LAST
 from wardkey.keeper import server
-from wardkey.keeper.requests import MAX_FIELDS
 
 COLUMN = bytes(range(16))
 RESEAL_THRICE = """

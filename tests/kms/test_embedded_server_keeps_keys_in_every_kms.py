@@ -90,7 +90,7 @@ def the_keepers_credential_manages_no_kek(home: Home, keks: Keks) -> None:
     first = keks.create(tenant)
     keeper_may_not("rotate")
     assert [(v.version, v.state) for v in keks.versions(tenant)] == [(first.version, "enabled")]
-    client.ask(home.keeper_socket, {"op": "tombstone", "tenant": str(tenant), "name": "gone"})
+    client.ask(home.keeper_socket, {"op": "shred", "tenant": str(tenant), "name": "gone"})
     keeper_may_not("destroy_all")
     assert keks.rotate(tenant) != first
     keks.destroy_all(tenant)

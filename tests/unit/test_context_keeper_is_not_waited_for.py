@@ -19,7 +19,8 @@ from wardkey_core.errors import (
     TokenExpired,
     WardError,
 )
-from wardkey_pg.keeper import MAX_FRAME, KeeperClient
+from wardkey_core.wire import MAX_FRAME
+from wardkey_pg.keeper import KeeperClient
 from wardkey_pg.keyring import WrappedKey
 
 from tests.support.backend import ACME, SocketKeeper, frame
@@ -268,7 +269,7 @@ def test_a_long_message_is_cut() -> None:
     answer = {"ok": False, "sqlstate": "WK103", "message": "m" * 9999, "hint": "h" * 9999}
     with SocketKeeper(lambda request, _: frame(answer)) as keeper, pytest.raises(KeyRefused) as caught:
         ask(keeper.path)
-    assert (len(caught.value.message), len(caught.value.hint or "")) == (200, 200)
+    assert (len(caught.value.message), len(caught.value.hint or "")) == (500, 500)
 
 
 def test_answers_come_in_any_pieces() -> None:

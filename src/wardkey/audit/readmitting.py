@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg.types.json import Jsonb
 from wardkey_core import keeper_client as client
+from wardkey_core import wire
 from wardkey_core.log.checkpoint import Checkpoint
 
 from .live import ask_keeper, log_name
@@ -83,8 +84,8 @@ def readmit(connection: Connection, keeper: Path, found: Readmission, operator: 
     kind = "journal gap" if is_behind else "log readmitted"
     if is_behind:
         detail["why"] = "the database was restored from a backup, and its log readmitted"
-    log = {"log": log_name(connection)} if found.tenant == PLATFORM else {}
+    log = log_name(connection) if found.tenant == PLATFORM else None
     with connection.transaction():
         connection.execute("select ward_internal.log_event(%s, %s, %s)", [found.tenant, kind, Jsonb(detail)])
         connection.execute("delete from ward_internal.audit_topics where tenant_id = %s", [found.tenant])
-        client.ask(keeper, {"op": "checkpoint", "tenant": str(found.tenant), "readmit": True, **log})
+        client.ask(keeper, wire.checkpoint(str(found.tenant), log, readmit=True))

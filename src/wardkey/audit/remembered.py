@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from wardkey_core import keeper_client as client
+from wardkey_core import wire
 from wardkey_core.log.canonical import NotCanonical, from_hex
 
 from ..errors import KeeperUnavailable
@@ -43,9 +44,8 @@ def ask(keeper: Path, tenant: UUID, log: str | None = None) -> Remembered:
 
     Raises KeeperUnavailable, KeyRefused (it does not tell this user), or what else it refused with.
     """
-    request: dict[str, Any] = {"op": "checkpoint", "tenant": str(tenant)}
     try:
-        return Remembered.from_answer(client.ask(keeper, request | ({"log": log} if log else {})))
+        return Remembered.from_answer(client.ask(keeper, wire.checkpoint(str(tenant), log)))
     except NotCanonical as error:
         raise KeeperUnavailable(f"what the keeper answered {error}") from None
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import psycopg
 from wardkey_core import keeper_client as keeper_client
+from wardkey_core import wire
 from wardkey_core.jwk import b64url_encode
 
 from ..embedded.issuer import AUDIENCE
@@ -281,20 +282,13 @@ def dba_reads(scene: Scene) -> Outcome:
 
 def dba_asks_the_keeper(scene: Scene) -> Outcome:
     version, kek, kek_version, wrapped = scene.admin.execute(
-        "select version, kek, kek_version, encode(wrapped, 'base64') from ward_internal.tenant_keys"
+        "select version, kek, kek_version, wrapped from ward_internal.tenant_keys"
         " where tenant_id = %s and state = 'active'",
         [scene.victim.tenant_id],
-    ).fetchone() or (0, "", "", "")
+    ).fetchone() or (0, "", "", b"")
     scene.admin.rollback()
-    request = {
-        "op": "release",
-        "tenant": str(scene.victim.tenant_id),
-        "version": version,
-        "kek": kek,
-        "kek_version": kek_version,
-        "wrapped": wrapped.replace("\n", ""),
-        "token": scene.attacker.token(),
-    }
+    key = wire.key_members(version, kek, kek_version, wrapped)
+    request = wire.release(str(scene.victim.tenant_id), key, scene.attacker.token())
     try:
         answer = keeper_client.ask(scene.attacker.cluster.home.keeper_socket, request)
         got, held = f"an answer with {', '.join(answer)}", "dek" not in answer

@@ -15,7 +15,7 @@ from wardkey.kms import KekRef, Kms, KmsError
 from .keys import Keys
 from .ledger import Ledger
 from .providers import Provider, Providers
-from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Tombstone
+from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Shred, Tombstone
 from .signing import SigningKey
 
 __all__ = ["Administration", "is_for_administrators"]
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 def is_for_administrators(request: object) -> bool:
     """Whether keys can be lost by this, or the keeper's word be given."""
     match request:
-        case Tombstone() | Certify():
+        case Tombstone() | Shred() | Certify():
             return True
         case Checkpoint(readmit=readmit):
             return readmit
@@ -54,8 +54,8 @@ class Administration:
                 lambda kms: kms.create_kek(tenant) if request.action == "create" else kms.rotate_kek(tenant),
             )
             return {"kek": made.name, "kek_version": made.version}
-        if request.kek is not None:
-            kek, action = request.kek, request.action
+        if request.target is not None:
+            kek, action = request.target, request.action
             ends: Mapping[str, Callable[[Kms], None]] = {
                 "disable": lambda kms: kms.disable_kek(kek),
                 "leave": lambda kms: kms.leave_kek(tenant, kek),
@@ -81,12 +81,13 @@ class Administration:
             ]
         }
 
-    async def tombstone(self, request: Tombstone) -> dict[str, Any]:
+    async def tombstone(self, request: Tombstone | Shred) -> dict[str, Any]:
         """Refuse a tenant, or one version of its key, from now on and for ever."""
-        if request.tenant == MASTER_TENANT and request.version is None:
+        version = request.version if isinstance(request, Tombstone) else None
+        if request.tenant == MASTER_TENANT and version is None:
             raise Unsupported("the master secret is not a tenant; name one of its versions")
-        entry = await asyncio.to_thread(self._ledger.add, request.tenant, request.version, request.name)
-        self._keys.forget(request.tenant, request.version)
+        entry = await asyncio.to_thread(self._ledger.add, request.tenant, version, request.name)
+        self._keys.forget(request.tenant, version)
         return {"time": entry.time}
 
     def certify(self, request: Certify) -> dict[str, Any]:

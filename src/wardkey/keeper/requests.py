@@ -1,25 +1,24 @@
-"""What the keeper can be asked, and how a frame's JSON becomes it. Pure; ``protocol`` shows the JSON.
+"""What the keeper can be asked: the requests of ``wardkey_core.wire``, checked as they are read. Pure.
 
 Whatever is not exactly a request is Unsupported, and nothing of it is in the error.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 from uuid import UUID
 
+import msgspec
+from msgspec import Meta, Struct
 from wardkey_core.envelope import MASTER, SALT_LENGTH
 from wardkey_core.errors import Unsupported
-from wardkey_core.wire import parse_json
+from wardkey_core.wire import MAX_FIELDS, parse_json
 
 from wardkey.kms import KekRef
 
 __all__ = [
     "MASTER_TENANT",
-    "MAX_FIELDS",
     "Certify",
     "Checkpoint",
     "Derive",
@@ -29,20 +28,24 @@ __all__ = [
     "Request",
     "Reseal",
     "Rewrap",
+    "Shred",
     "Status",
     "Tombstone",
     "WrappedKey",
     "parse_request",
-    "tenant_of",
 ]
 
 MASTER_TENANT = UUID(bytes=MASTER)
 PLATFORM = UUID(int=0)  # whose log has what is of no tenant
-MAX_FIELDS = 512 * 1024 * 1024  # bytes of one reseal
-_MAX_NAME = 1024
-_ACTIONS = ("create", "rotate", "disable", "leave", "destroy", "destroy_all", "versions")
+_NAMES = {"kek", "kek_version", "to_kek", "to_kek_version", "name", "log"}
 _OF_VERSIONS = ("disable", "leave", "destroy")
-_COMMITMENT_LENGTH = 32
+
+_Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+_Name = Annotated[str, Meta(min_length=1, max_length=1024)]
+_Text = Annotated[str, Meta(min_length=1)]
+_Wrapped = Annotated[bytes, Meta(min_length=1)]
+_Salt = Annotated[bytes, Meta(min_length=SALT_LENGTH, max_length=SALT_LENGTH)]
+_Commitment = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,133 +64,184 @@ class WrappedKey:
     salt: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class _Members(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    def __post_init__(self) -> None:
+        for name in _NAMES.intersection(self.__struct_fields__):
+            value = getattr(self, name)
+            if value is not None and not value.isprintable():
+                raise ValueError(f"{name} must be printable")
+            if name.endswith("kek") and (value is None) != (getattr(self, f"{name}_version") is None):
+                raise ValueError(f"{name} and {name}_version go together")
+        (getattr(self, "statement", None) or "").encode()  # it is signed
+
+    def __repr__(self) -> str:
+        return type(self).__name__  # without what is in it
+
+
+class _Request(_Members, frozen=True, kw_only=True, tag_field="op", tag=str.lower):
+    tenant: UUID
+
+
+class _Key(_Members, frozen=True, kw_only=True):
+    version: _Version
+    kek: _Name
+    kek_version: _Name
+    wrapped: _Wrapped
+    master: _Version | None = None
+    salt: _Salt | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.master is None) != (self.salt is None):
+            raise ValueError("master and salt go together")
+
+    def of(self, tenant: UUID) -> WrappedKey:
+        kek = KekRef(self.kek, self.kek_version)
+        return WrappedKey(tenant, self.version, kek, self.wrapped, self.master, self.salt or b"")
+
+
+class _CommittedKey(_Key, frozen=True, kw_only=True):
+    commitment: _Commitment
+
+
+class _KeyRequest(_Key, frozen=True, kw_only=True, tag_field="op", tag=str.lower):
+    tenant: UUID
+
+    @property
+    def key(self) -> WrappedKey:
+        return self.of(self.tenant)
+
+
+class Release(_KeyRequest, frozen=True, kw_only=True):
     """Asks for a DEK. ``token`` is empty when none was sent."""
 
-    key: WrappedKey
-    token: str = field(repr=False)
+    token: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Provision:
-    """Asks for a new DEK, wrapped under ``kek``, else under the tenant's current KEK, made if missing."""
+class Provision(_Request, frozen=True, kw_only=True):
+    """Asks for a new DEK, wrapped under ``target``, else under the tenant's current KEK, made if missing."""
 
-    tenant: UUID
-    version: int = 1
-    kek: KekRef | None = None
+    version: _Version = 1
+    kek: _Name | None = None
+    kek_version: _Name | None = None
+
+    @property
+    def target(self) -> KekRef | None:
+        return _kek(self.kek, self.kek_version)
 
 
-@dataclass(frozen=True, slots=True)
-class Derive:
+class Derive(_Request, frozen=True, kw_only=True):
     """Asks for a salt, and so a DEK that derives from ``master``."""
 
-    tenant: UUID
-    version: int
-    master: WrappedKey
+    version: _Version
+    master: _Version
+    kek: _Name
+    kek_version: _Name
+    wrapped: _Wrapped
+
+    @property
+    def secret(self) -> WrappedKey:
+        return WrappedKey(MASTER_TENANT, self.master, KekRef(self.kek, self.kek_version), self.wrapped)
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrap:
-    """Asks for a DEK to be wrapped under ``to``, else under the tenant's current KEK."""
+class Rewrap(_KeyRequest, frozen=True, kw_only=True):
+    """Asks for a DEK to be wrapped under ``target``, else under the tenant's current KEK."""
 
-    key: WrappedKey
-    commitment: bytes = field(repr=False)
-    to: KekRef | None = None
+    commitment: _Commitment
+    to_kek: _Name | None = None
+    to_kek_version: _Name | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Reseal:
-    """Asks for fields, ``length`` bytes behind the frame, to be sealed under version ``to``.
-
-    ``keys``: each with its commitment; that of ``to`` is among them.
-    """
-
-    tenant: UUID
-    to: int
-    keys: tuple[tuple[WrappedKey, bytes], ...]
-    length: int
+    @property
+    def target(self) -> KekRef | None:
+        return _kek(self.to_kek, self.to_kek_version)
 
 
-@dataclass(frozen=True, slots=True)
-class Kek:
+class Reseal(_Request, frozen=True, kw_only=True):
+    """Asks for fields, ``length`` bytes behind the frame, to be sealed under version ``to``."""
+
+    to: _Version
+    keys: list[_CommittedKey]
+    length: Annotated[int, Meta(ge=0, le=MAX_FIELDS)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        versions = {key.version for key in self.keys}
+        if len(versions) != len(self.keys) or self.to not in versions:
+            raise ValueError("keys must hold each version once, and the one to seal under")
+
+
+class Kek(_Request, frozen=True, kw_only=True):
     """Asks for something to be done with a tenant's KEK.
 
-    ``kek``: to disable, leave and destroy a version. ``managed``: the KMSes that destroy_all leaves to who
-    asks, ``own``, ``own/1`` … for the tenant's own, others by their scheme.
+    ``managed``: the KMSes that destroy_all leaves to the client, by the names of ``kms.json``.
     """
 
-    tenant: UUID
-    action: str
-    kek: KekRef | None = None
-    managed: frozenset[str] = frozenset()
+    action: Literal["create", "rotate", "disable", "leave", "destroy", "destroy_all", "versions"]
+    kek: _Name | None = None
+    kek_version: _Name | None = None
+    managed: list[str] = []
+
+    @property
+    def target(self) -> KekRef | None:
+        return _kek(self.kek, self.kek_version)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.target is not None) != (self.action in _OF_VERSIONS):
+            raise ValueError(f"{', '.join(_OF_VERSIONS)} name a KEK and its version, other actions do not")
+        if self.managed and self.action != "destroy_all":
+            raise ValueError("only destroy_all leaves out what is managed otherwise")
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """Asks for a tenant's key of ``version``, or without it the tenant, to be refused for ever."""
+class Tombstone(_Request, frozen=True, kw_only=True):
+    """Asks for a tenant's key of ``version`` to be refused for ever."""
 
-    tenant: UUID
-    name: str
-    version: int | None = None
+    name: _Name
+    version: _Version
 
 
-@dataclass(frozen=True, slots=True)
-class Certify:
+class Shred(_Request, frozen=True, kw_only=True):
+    """Asks for a tenant to be refused for ever."""
+
+    name: _Name
+
+
+class Certify(_Request, frozen=True, kw_only=True):
     """Asks for the keeper's signature on what is said of a shredded tenant."""
 
-    tenant: UUID
-    statement: str
+    statement: _Text
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(_Request, frozen=True, kw_only=True):
     """Asks for the signature of a checkpoint; without ``statement``, for the key and what was signed last.
 
     ``log`` tells the platform's logs of several databases apart. ``readmit``: the database was restored, the
     next checkpoint may be any.
     """
 
-    tenant: UUID
-    statement: str | None = None
-    log: str = ""
+    statement: _Text | None = None
+    log: _Name | None = None
     readmit: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.log is not None) != (self.tenant == PLATFORM):
+            raise ValueError("the platform's log is told apart by a name, a tenant's log has none")
+        if self.readmit and self.statement is not None:
+            raise ValueError("readmit stands alone")
 
-@dataclass(frozen=True, slots=True)
-class Status:
+
+class Status(_Members, frozen=True, kw_only=True, tag_field="op", tag=str.lower):
     """Asks how the keeper does."""
 
-
-Request = Release | Provision | Derive | Rewrap | Reseal | Kek | Tombstone | Certify | Checkpoint | Status
-
-
-def tenant_of(request: Request) -> UUID | None:
-    """Return whose key, KEK or log is asked for."""
-    match request:
-        case Release(key) | Rewrap(key):
-            return key.tenant
-        case Status():
-            return None
-    return request.tenant
+    tenant = None
 
 
-_KEY = frozenset(("version", "kek", "kek_version", "wrapped"))
-_DERIVED = frozenset(("master", "salt"))
-_MEMBERS: Mapping[str, frozenset[str]] = {
-    "release": frozenset(("tenant", "token")) | _KEY | _DERIVED,
-    "provision": frozenset(("tenant", "version", "kek", "kek_version")),
-    "derive": frozenset(("tenant", "master")) | _KEY,
-    "rewrap": frozenset(("tenant", "commitment", "to_kek", "to_kek_version")) | _KEY,
-    "reseal": frozenset(("tenant", "to", "keys", "length")),
-    "kek": frozenset(("tenant", "action", "kek", "kek_version", "managed")),
-    "tombstone": frozenset(("tenant", "name", "version")),
-    "shred": frozenset(("tenant", "name")),
-    "certify": frozenset(("tenant", "statement")),
-    "checkpoint": frozenset(("tenant", "statement", "log", "readmit")),
-    "status": frozenset(),
-}
-_OF_KEYS = frozenset(("commitment",)) | _KEY | _DERIVED
+Request = (
+    Release | Provision | Derive | Rewrap | Reseal | Kek | Tombstone | Shred | Certify | Checkpoint | Status
+)
+_REQUESTS: dict[str, type[Request]] = {each.__name__.lower(): each for each in get_args(Request)}
+_TOLD = ("Expected", "Object missing", "Invalid UUID", "Invalid base64")  # msgspec's: names and types only
 
 
 def parse_request(body: bytes) -> Request:
@@ -199,160 +253,23 @@ def parse_request(body: bytes) -> Request:
         message = None
     if not isinstance(message, dict):
         raise Unsupported("the keeper got a frame that is not one JSON object")
-    op = message.pop("op", None)
-    members = _MEMBERS.get(op) if isinstance(op, str) else None
-    if members is None:
+    op = message.get("op")
+    request = _REQUESTS.get(op) if isinstance(op, str) else None
+    if request is None:
         raise Unsupported(
             "the keeper does not know this operation", "database and keeper must be of one version"
         )
-    if not message.keys() <= members:
-        raise Unsupported("the keeper does not know a member of this request")
-    if op == "status":
-        return Status()
-    return _parse(op, message, _tenant(message))
-
-
-def _parse(op: str, message: Mapping[str, Any], tenant: UUID) -> Request:
-    match op:
-        case "release":
-            return Release(_key(message, tenant), _token(message))
-        case "provision":
-            version = _version(message) if "version" in message else 1
-            return Provision(tenant, version, _optional_kek(message))
-        case "derive":
-            master = _version(message, "master")
-            wrapped = WrappedKey(MASTER_TENANT, master, _kek(message), _base64(message, "wrapped"))
-            return Derive(tenant, _version(message), wrapped)
-        case "rewrap":
-            return Rewrap(_key(message, tenant), _commitment(message), _optional_kek(message, "to_kek"))
-        case "reseal":
-            return _reseal(message, tenant)
-        case "kek":
-            return _kek_action(message, tenant)
-        case "certify":
-            return Certify(tenant, _text(message, "statement"))
-        case "checkpoint":
-            return _checkpoint(message, tenant)
-    version_or_none = _version(message) if "version" in message else None
-    return Tombstone(tenant, _name(message, "name"), version_or_none)
-
-
-def _key(message: Mapping[str, Any], tenant: UUID) -> WrappedKey:
-    master, salt = None, b""
-    if "master" in message or "salt" in message:
-        master, salt = _version(message, "master"), _base64(message, "salt")
-        if len(salt) != SALT_LENGTH:
-            raise Unsupported(f"salt must be {SALT_LENGTH} bytes")
-    return WrappedKey(
-        tenant, _version(message), _kek(message), _base64(message, "wrapped"), master=master, salt=salt
-    )
-
-
-def _reseal(message: Mapping[str, Any], tenant: UUID) -> Reseal:
-    entries, length = message.get("keys"), message.get("length")
-    if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and entry.keys() <= _OF_KEYS for entry in entries
-    ):
-        raise Unsupported("keys must be a list of the tenant's keys")
-    keys = tuple((_key(entry, tenant), _commitment(entry)) for entry in entries)
-    to, versions = _version(message, "to"), {key.version for key, _ in keys}
-    if len(versions) != len(keys) or to not in versions:
-        raise Unsupported("keys must hold each version once, and the one to seal under")
-    if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= MAX_FIELDS:
-        raise Unsupported(f"length must be an integer from 0 to {MAX_FIELDS}")
-    return Reseal(tenant, to, keys, length)
-
-
-def _kek_action(message: Mapping[str, Any], tenant: UUID) -> Kek:
-    action, kek = message.get("action"), _optional_kek(message)
-    if action not in _ACTIONS:
-        raise Unsupported(f"action must be one of {', '.join(_ACTIONS)}")
-    if (kek is not None) != (action in _OF_VERSIONS):
-        raise Unsupported(f"{', '.join(_OF_VERSIONS)} name a KEK and its version, other actions do not")
-    managed = message.get("managed", [])
-    if not isinstance(managed, list) or not all(isinstance(name, str) for name in managed):
-        raise Unsupported("managed must be a list of names")
-    if managed and action != "destroy_all":
-        raise Unsupported("only destroy_all leaves out what is managed otherwise")
-    return Kek(tenant, action, kek, frozenset(managed))
-
-
-def _checkpoint(message: Mapping[str, Any], tenant: UUID) -> Checkpoint:
-    log = _name(message, "log") if "log" in message else ""
-    if bool(log) != (tenant == PLATFORM):
-        raise Unsupported("the platform's log is told apart by a name, a tenant's log has none")
-    if message.get("readmit", True) is not True or ("readmit" in message and "statement" in message):
-        raise Unsupported("readmit stands alone, and is true")
-    statement = _text(message, "statement") if "statement" in message else None
-    return Checkpoint(tenant, statement, log, "readmit" in message)
-
-
-def _kek(message: Mapping[str, Any], name: str = "kek") -> KekRef:
-    return KekRef(_name(message, name), _name(message, f"{name}_version"))
-
-
-def _optional_kek(message: Mapping[str, Any], name: str = "kek") -> KekRef | None:
-    return _kek(message, name) if name in message or f"{name}_version" in message else None
-
-
-def _tenant(message: Mapping[str, Any]) -> UUID:
-    value, tenant = message.get("tenant"), None
+    wrong = "a member is null, or not what it must be"
     try:
-        tenant = UUID(value) if isinstance(value, str) else None
-    except ValueError:
-        tenant = None
-    if tenant is None or str(tenant) != value:
-        raise Unsupported("tenant must be a uuid in its canonical form")
-    return tenant
+        parsed = msgspec.convert(message, request)
+        if None not in message.values() and str(parsed.tenant) == message.get("tenant", "None"):
+            return parsed
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        text = str(error)
+        if text.startswith(_TOLD) or type(error.__cause__) is ValueError:
+            wrong = text
+    raise Unsupported(f"the keeper got a request that it does not know: {wrong}")
 
 
-def _version(message: Mapping[str, Any], name: str = "version") -> int:
-    value = message.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-        raise Unsupported(f"{name} must be an integer from 1 to 2147483647")
-    return value
-
-
-def _name(message: Mapping[str, Any], name: str) -> str:
-    value = message.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or not value.isprintable():
-        raise Unsupported(f"{name} must be a text of 1 to {_MAX_NAME} printable characters")
-    return value
-
-
-def _text(message: Mapping[str, Any], name: str) -> str:
-    value = message.get(name)
-    if not isinstance(value, str) or not value:
-        raise Unsupported(f"{name} must be a text")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        value = ""
-    if not value:
-        raise Unsupported(f"{name} must be a text")
-    return value
-
-
-def _token(message: Mapping[str, Any]) -> str:
-    value = message.get("token", "")
-    if not isinstance(value, str):
-        raise Unsupported("token must be a text")
-    return value
-
-
-def _commitment(message: Mapping[str, Any]) -> bytes:
-    value = _base64(message, "commitment")
-    if len(value) != _COMMITMENT_LENGTH:
-        raise Unsupported(f"commitment must be {_COMMITMENT_LENGTH} bytes")
-    return value
-
-
-def _base64(message: Mapping[str, Any], name: str) -> bytes:
-    value, data = message.get(name), b""
-    try:
-        data = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
-    except ValueError:
-        data = b""
-    if not data:
-        raise Unsupported(f"{name} must be base64")
-    return data
+def _kek(name: str | None, version: str | None) -> KekRef | None:
+    return None if name is None or version is None else KekRef(name, version)

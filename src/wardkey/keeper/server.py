@@ -31,7 +31,7 @@ from wardkey_core.wire import HEADER_LENGTH, MAX_FRAME, frame, frame_length, ref
 from wardkey.daemon.service import ServiceError
 
 from .journal import Peer
-from .requests import Reseal, parse_request, tenant_of
+from .requests import Reseal, parse_request
 from .service import Service
 
 __all__ = ["SocketServer", "bind"]
@@ -127,7 +127,7 @@ class SocketServer:
                 request = parse_request(body)
             except Unsupported as error:
                 return await self._send(wire, refusal(error))
-            tenant = tenant_of(request)
+            tenant = request.tenant
             if self._of_tenant[tenant] >= MAX_CONNECTIONS - len(self._connections):
                 return await self._send(
                     wire, refusal(KeeperBusy())

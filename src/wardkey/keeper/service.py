@@ -40,6 +40,7 @@ from .requests import (
     Request,
     Reseal,
     Rewrap,
+    Shred,
     Status,
     Tombstone,
     WrappedKey,
@@ -64,7 +65,7 @@ class _Line:
     op: str
     outcome: str
     peer: Peer
-    tenant: UUID
+    tenant: UUID | None
     version: int | None = None
     claims: Claims | None = None
 
@@ -197,17 +198,17 @@ class Service:
         match request:
             case Release():
                 return await self._release(request, line)
-            case Provision(tenant, version, kek):
+            case Provision(tenant=tenant, version=version, target=kek):
                 key, committed = await self._in_time(self._keys.provision(tenant, version, kek))
                 return {"version": version, **_wrapped(key), "commitment": to_base64(committed)}
-            case Derive(tenant, version, master):
+            case Derive(tenant=tenant, version=version, secret=master):
                 salt, committed = await self._in_time(self._keys.derive(tenant, version, master))
                 return {"salt": to_base64(salt), "commitment": to_base64(committed)}
-            case Rewrap(key, committed, to):
-                return _wrapped(await self._in_time(self._keys.rewrap(key, committed, to)))
+            case Rewrap(key=key, commitment=committed, target=kek):
+                return _wrapped(await self._in_time(self._keys.rewrap(key, committed, kek)))
             case Kek():
                 return await self._in_time(self._administration.kek(request), ADMINISTRATION_SECONDS)
-            case Tombstone():
+            case Tombstone() | Shred():
                 return await self._administration.tombstone(request)
             case Certify():
                 return self._administration.certify(request)
@@ -216,7 +217,7 @@ class Service:
         raise TypeError(type(request).__name__)
 
     def _checkpoint(self, request: Checkpoint) -> dict[str, Any]:
-        tenant, log = request.tenant, request.log
+        tenant, log = request.tenant, request.log or ""
         if request.readmit:
             self._checkpoints.readmit(tenant, log)
             return {}
@@ -245,9 +246,9 @@ class Service:
         return {"dek": to_base64(dek)}
 
     async def _committed(self, request: Reseal) -> dict[int, bytes]:
-        keys = (self._keys.committed(key, committed) for key, committed in request.keys)
+        keys = (self._keys.committed(key.of(request.tenant), key.commitment) for key in request.keys)
         deks = await self._in_time(asyncio.gather(*keys))
-        return {key.version: dek for (key, _), dek in zip(request.keys, deks, strict=True)}
+        return {key.version: dek for key, dek in zip(request.keys, deks, strict=True)}
 
     async def _in_time(self, result: Awaitable[_T], seconds: float | None = None) -> _T:
         try:
@@ -315,27 +316,25 @@ class Service:
             self._report(f"the release log cannot be written: {failure.strerror}")
 
 
+_OUTCOMES: dict[type[Request], str] = {
+    Release: "released",
+    Provision: "provisioned",
+    Derive: "derived",
+    Rewrap: "rewrapped",
+    Reseal: "resealed",
+    Certify: "signed",
+    Checkpoint: "signed",
+}
+
+
 def _line(request: Request, peer: Peer) -> _Line:
-    match request:
-        case Release(key):
-            return _Line("release", "released", peer, key.tenant, key.version)
-        case Provision(tenant, version):
-            return _Line("provision", "provisioned", peer, tenant, version)
-        case Derive(tenant, version):
-            return _Line("derive", "derived", peer, tenant, version)
-        case Rewrap(key):
-            return _Line("rewrap", "rewrapped", peer, key.tenant, key.version)
-        case Reseal(tenant, to):
-            return _Line("reseal", "resealed", peer, tenant, to)
-        case Kek(tenant, action):
-            return _Line(f"kek {action}", "done", peer, tenant)
-        case Tombstone(tenant, _, version):
-            return _Line("shred" if version is None else "tombstone", "done", peer, tenant, version)
-        case Certify(tenant):
-            return _Line("certify", "signed", peer, tenant)
-        case Checkpoint(tenant, readmit=readmit):
-            return _Line("checkpoint", "readmitted" if readmit else "signed", peer, tenant)
-    raise TypeError(type(request).__name__)
+    op, outcome = type(request).__name__.lower(), _OUTCOMES.get(type(request), "done")
+    version = request.to if isinstance(request, Reseal) else getattr(request, "version", None)
+    if isinstance(request, Kek):
+        op = f"kek {request.action}"
+    elif isinstance(request, Checkpoint) and request.readmit:
+        outcome = "readmitted"
+    return _Line(op, outcome, peer, request.tenant, version)
 
 
 def _wrapped(key: WrappedKey) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 from wardkey_core import keeper_client as client
+from wardkey_core import wire
 
 from ..kms import KekRef
 from .kek import Keks
@@ -37,7 +38,7 @@ def destroy_key(
     with connection.transaction():
         connection.execute("select ward.destroy_key(%s, %s, %s)", [slug, version, now])
         name = "the master secret" if slug is None else slug
-        client.ask(socket, {"op": "tombstone", "tenant": str(tenant), "name": name, "version": version})
+        client.ask(socket, wire.tombstone(str(tenant), name, version))
 
 
 def destroy_keks(connection: Connection, keks: Keks, tenant: UUID, grace: timedelta) -> tuple[KekRef, ...]:

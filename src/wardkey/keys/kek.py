@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from wardkey_core import keeper_client as client
+from wardkey_core import wire
 from wardkey_core.errors import KeeperUnavailable, KeyRefused
 
 from ..errors import ServerError, WardError
@@ -185,7 +186,7 @@ class Keks:
         return KekRef(answer["kek"], answer["kek_version"])
 
     def _ask(self, tenant: UUID, action: str, **members: Any) -> dict[str, Any]:
-        return self._keeper.ask({"op": "kek", "tenant": str(tenant), "action": action, **members})
+        return self._keeper.ask(wire.manage_kek(str(tenant), action, **members))
 
 
 def _patiently(call: Callable[[], _T]) -> _T:

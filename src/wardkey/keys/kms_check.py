@@ -14,8 +14,8 @@ from uuid import UUID
 
 import psycopg
 from wardkey_core import keeper_client as client
+from wardkey_core import wire
 from wardkey_core.errors import WardError
-from wardkey_core.wire import to_base64
 
 from .kek import Keks
 
@@ -65,17 +65,8 @@ def check(connection: Connection, keks: Keks, socket: Path, slug: str | None = N
         {"master": _MASTER, "slug": slug},
     ).fetchall()
     for name, tenant, version, kek, kek_version, wrapped, commitment in rows:
-        request = {
-            "op": "rewrap",
-            "tenant": str(tenant),
-            "version": version,
-            "commitment": to_base64(commitment),
-            "kek": kek,
-            "kek_version": kek_version,
-            "wrapped": to_base64(wrapped),
-            "to_kek": kek,
-            "to_kek_version": kek_version,
-        }
+        key = wire.key_members(version, kek, kek_version, wrapped, commitment=commitment)
+        request = wire.rewrap(str(tenant), key, kek, kek_version)
         yield Checked(name, kek, _keeper(socket, request), _orchestrator(keks, tenant))
 
 

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import psycopg
 from wardkey_core import keeper_client as client
+from wardkey_core import wire
 from wardkey_core.log.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, following
 from wardkey_core.log.merkle import Range
 
@@ -250,10 +251,9 @@ class Sealer:
             return False
         return True
 
-    def _answer(self, tenant: str, **request: Any) -> dict[str, Any]:
-        if tenant == PLATFORM:
-            request["log"] = self._log
-        return client.ask(self._keeper, {"op": "checkpoint", "tenant": tenant, **request})
+    def _answer(self, tenant: str, statement: str | None = None) -> dict[str, Any]:
+        log = self._log if tenant == PLATFORM else None
+        return client.ask(self._keeper, wire.checkpoint(tenant, log, statement=statement))
 
     def _no_keeper(self, error: WardError) -> None:
         for tree in self._trees.values():

@@ -28,6 +28,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from wardkey_core import keeper_client as client
+from wardkey_core import wire
 from wardkey_pg import __version__
 
 from .. import kms
@@ -132,7 +133,7 @@ def shred(
     _end_connections(connection, facts["login_role"])
     say(f"{slug}: its connections have ended")
     tables = _count(connection, facts)
-    refused = client.ask(keeper, {"op": "tombstone", "tenant": str(tenant), "name": slug})
+    refused = client.ask(keeper, wire.tombstone(str(tenant), slug))
     say(f"{slug}: the keeper releases its keys no more")
     said = _destroy(keks, tenant, gone)
     if said.unasked is None:
@@ -309,7 +310,7 @@ def _begun_at(connection: Connection, tenant: UUID) -> str | None:
 
 
 def _certify(keeper: Path, tenant: UUID, statement: Facts) -> Certificate:
-    request = {"op": "certify", "tenant": str(tenant), "statement": statement_text(statement)}
+    request = wire.certify(str(tenant), statement_text(statement))
     answer = client.ask(keeper, request)
     certificate = Certificate.from_document({**answer, "statement": statement})
     certificate.verify()
