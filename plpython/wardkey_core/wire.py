@@ -20,7 +20,7 @@ version, and ``"salt": base64`` come with them::
     {"op": "kek", "tenant": uuid, "action": "create" or "rotate"}
         → {"ok": true, "kek": …, "kek_version": …}
     {"op": "kek", "tenant": uuid, "action": "disable", "leave" or "destroy", "kek": …, "kek_version": …}
-    {"op": "kek", "tenant": uuid, "action": "destroy_all", "managed": ["own", "vault", …] or left out}
+    {"op": "kek", "tenant": uuid, "action": "destroy_all", "managed": ["own/0", "vault", …] or left out}
         → {"ok": true}
     {"op": "kek", "tenant": uuid, "action": "versions"}
         → {"ok": true, "versions": [{"version": "1", "state": "enabled", "created_at": Unix seconds or null,

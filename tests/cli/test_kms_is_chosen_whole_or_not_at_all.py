@@ -16,7 +16,7 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
 from wardkey.embedded import Home
-from wardkey.embedded.kms_choice import Choice, check_move, forget, sides, use, use_cells
+from wardkey.embedded.kms_choice import Choice, Side, check_move, forget, sides, use, use_cells
 from wardkey.errors import ServerError
 from wardkey.keys.kek import Keks
 from wardkey.kms import configured
@@ -71,10 +71,11 @@ def test_each_gets_its_own_credential_and_nobody_else_can_read_it(
         assert path.read_bytes() == given.read_bytes()
         for file in (path, side.directory / "kms.json"):
             assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (side.owner.uid, 0o600)
-        assert (side.directory.stat().st_mode & 0o777, side.read().kms) == (0o700, VAULT)
+        assert (side.directory.stat().st_mode & 0o777, side.read().cell.uri) == (0o700, VAULT)
     (row,) = wardkey.json("kms", "show")["kms"]
     assert row == {
         "for": "cell",
+        "tenant_id": None,
         "kms": VAULT,
         "managed_with": VAULT,
         "credential": str(home.keeper / "vault.json"),
@@ -85,7 +86,7 @@ def test_each_gets_its_own_credential_and_nobody_else_can_read_it(
 
 def test_without_a_credential_of_its_own_the_orchestrator_asks_the_keeper(wardkey, home, credential):
     wardkey("kms", "use", VAULT, "--credential", str(credential))
-    assert sides(home)[1].read().kms == "local:"
+    assert sides(home)[1].read().cell.uri == "local:"
     assert Keks(home.orchestrator, home.keeper_socket).uri(uuid4()) is None
     assert wardkey.json("kms", "show")["kms"][0]["managed_with"] is None
 
@@ -142,21 +143,25 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(home, uri,
 
 
 def test_a_kms_from_before_goes_on_unwrapping_while_keys_are_there(home, credential, admin_credential):
+    def left(side: Side) -> list[str]:
+        return [each.uri for each in side.read().owned(None) if each.is_left]
+
+    in_vault, in_aws = f"vault:transit/wardkey-{uuid4()}", f"awskms:alias/wardkey-{uuid4()}"
     home.make_directories()
     use(home, Choice(VAULT, credential=credential, admin_credential=admin_credential), needed=())
     keeper, orchestrator = sides(home)
-    assert keeper.read().former == ()
-    use(home, Choice(AWS), needed={"vault"})
-    assert (keeper.read().former, orchestrator.read().former) == ((VAULT,), (VAULT,))
+    assert left(keeper) == []
+    use(home, Choice(AWS), needed={in_vault})
+    assert left(keeper) == left(orchestrator) == [VAULT]
     use(home, Choice(AWS, admin_uri=AWS), needed=None)
-    assert (keeper.read().former, orchestrator.read().former) == ((VAULT,), (VAULT,))
-    use(home, Choice("local:"), needed={"awskms", "vault"})
-    assert keeper.read().former == (AWS, VAULT)
-    assert set(orchestrator.read().former) == {AWS, VAULT}
-    use(home, Choice(VAULT), needed={"vault", "awskms"})
-    assert (keeper.read().kms, keeper.read().former) == (VAULT, (AWS,))
-    use(home, Choice(VAULT), needed={"vault"})
-    assert keeper.read().former == orchestrator.read().former == ()
+    assert left(keeper) == left(orchestrator) == [VAULT]
+    use(home, Choice("local:"), needed={in_aws, in_vault})
+    assert left(keeper) == left(orchestrator) == [AWS, VAULT]
+    use(home, Choice(VAULT), needed={in_vault, in_aws})
+    assert left(keeper) == left(orchestrator) == [AWS]
+    assert keeper.read().cell.uri == orchestrator.read().cell.uri == VAULT
+    use(home, Choice(VAULT), needed={in_vault})
+    assert left(keeper) == left(orchestrator) == []
 
 
 def test_repeating_it_keeps_what_the_orchestrator_was_told(home, credential, admin_credential):
@@ -179,9 +184,9 @@ def test_a_tenants_own_kms_has_a_place_of_its_own_and_leaves_nothing(home, crede
     use(home, Choice(VAULT, None, credential, admin_credential), tenant)
     for side, given in zip(sides(home), (credential, admin_credential), strict=True):
         place = configured.directory_of(side.directory, tenant)
-        assert side.read().tenants == {tenant: VAULT}
+        assert [own.uri for own in side.read().owned(tenant)] == [VAULT]
         assert (place / "vault.json").read_bytes() == given.read_bytes()
-        for directory in (place, place.parent):
+        for directory in (place, place.parent, place.parent.parent):
             assert (directory.stat().st_uid, directory.stat().st_mode & 0o777) == (side.owner.uid, 0o700)
     keks = Keks(home.orchestrator, home.keeper_socket)
     assert (keks.uri(tenant), keks.uri(uuid4())) == (VAULT, None)
@@ -215,6 +220,10 @@ def test_two_keks_of_a_tenant_never_have_one_name(home, credential):
 
 def test_each_of_a_tenants_kmses_has_credentials_of_its_own(home, credential, admin_credential):
     home.make_directories()
+
+    def names(side: Side) -> list[str]:
+        return [own.name for own in side.read().owned(tenant)]
+
     tenant, first, second = uuid4(), "vault://a:8200/a", "vault://b:8200/b"
     kek = f"vault:a/wardkey-{tenant}"
     use(home, Choice(first, None, credential, admin_credential), tenant)
@@ -223,23 +232,24 @@ def test_each_of_a_tenants_kmses_has_credentials_of_its_own(home, credential, ad
     use(home, Choice(second, second + "?keeper=k", admin_credential, credential), tenant, needed={kek})
     for side, texts in zip(sides(home), ("keeper orchestrator", "orchestrator keeper"), strict=True):
         said = side.read()
-        assert [(own.place, own.kms.partition("?")[0]) for own in said.owns(tenant)] == [
-            (1, second),
-            (0, first),
+        assert [(own.name, own.uri.partition("?")[0]) for own in said.owned(tenant)] == [
+            ("1", second),
+            ("0", first),
         ]
-        files = [side.place(tenant, number) / "vault.json" for number in (0, 1)]
+        files = [configured.directory_of(side.directory, tenant, name) / "vault.json" for name in "01"]
         assert [json.loads(file.read_text())["role_id"] for file in files] == texts.split()
         assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
         assert stat.S_IMODE(files[1].parent.stat().st_mode) == 0o700
     use(home, Choice("vault://elsewhere:1/b"), tenant, needed={kek})  # another address of the second
-    assert [own.place for own in sides(home)[0].read().owns(tenant)] == [1, 0]
+    assert names(sides(home)[0]) == ["1", "0"]
     use(home, Choice(first), tenant, needed={kek})  # back to the first: its credential is there
     for side in sides(home):
-        assert [own.place for own in side.read().owns(tenant)] == [0]
-        assert not side.place(tenant, 1).exists() and (side.place(tenant) / "vault.json").exists()
+        assert names(side) == ["0"]
+        assert not configured.directory_of(side.directory, tenant, "1").exists()
+        assert (configured.directory_of(side.directory, tenant) / "vault.json").exists()
     use_cells(home, tenant, needed={kek})
-    assert all(side.read().own(tenant) is None for side in sides(home))
-    assert all([own.place for own in side.read().owns(tenant)] == [0] for side in sides(home))
+    assert all(own.is_left for side in sides(home) for own in side.read().owned(tenant))
+    assert all(names(side) == ["0"] for side in sides(home))
     use_cells(home, tenant, needed=())
     for side in sides(home):
-        assert not side.read().owns(tenant) and not list(side.place(tenant).rglob("*.json"))
+        assert not names(side) and not list((side.directory / "tenants").rglob("*.json"))

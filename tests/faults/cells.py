@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,6 +19,7 @@ from tests.support.sqlstate import everything
 from wardkey.identity import issuers
 from wardkey.keys.kek import Keks
 from wardkey.kms import configured
+from wardkey.kms.configured import Entry
 from wardkey.tenants import provisioning as tenants
 
 SECRET = "999-77-4321"
@@ -36,10 +36,10 @@ class Cell:
     def __init__(self, database: Database, bench: Bench) -> None:
         self.database, self.bench, self.keeper = database, bench, Keeper()
         shutil.copytree(bench.directory, self.keeper.directory, dirs_exist_ok=True)
-        configured.write(self.keeper.directory, configured.Configuration(bench.uri))
+        configured.write(self.keeper.directory, configured.Configuration((Entry(bench.uri),)))
         self.orchestrator = self.keeper.base / "orchestrator"
         shutil.copytree(bench.admin_directory, self.orchestrator)
-        configured.write(self.orchestrator, configured.Configuration(bench.admin_uri))
+        configured.write(self.orchestrator, configured.Configuration((Entry(bench.admin_uri),)))
         self.issuer = database.issuer
         self.keeper.trust(self.issuer.document())
         self.keeper.base.chmod(0o755)
@@ -108,9 +108,7 @@ class Cell:
         ):
             shutil.copytree(source, configured.directory_of(directory, tenant))
             configuration = configured.read(directory)
-            configured.write(
-                directory, replace(configuration, tenants={**configuration.tenants, tenant: uri})
-            )
+            configured.write(directory, configuration.with_owned(tenant, [Entry(uri, tenant)]))
 
 
 @contextmanager

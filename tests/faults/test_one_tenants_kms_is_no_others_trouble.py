@@ -66,7 +66,7 @@ def test_a_credential_that_is_damaged_is_its_tenants_trouble_only(
 ) -> None:
     with running(database, local_bench) as cell:
         own, other = cell.new_tenant(own=own_bench), cell.new_tenant()
-        credential: Path = cell.keeper.directory / "tenants" / str(cell.id(own)) / "vault.json"
+        credential: Path = cell.keeper.directory / "tenants" / str(cell.id(own)) / "0" / "vault.json"
         kept = credential.read_bytes()
         credential.write_bytes(b"{}")
         cell.forget()

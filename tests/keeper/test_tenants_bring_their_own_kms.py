@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -19,7 +18,7 @@ from tests.support.openbao import ORCHESTRATOR, OpenBao
 from tests.support.softhsm import SoftHsm, the_token
 from wardkey.daemon.files import write_atomically
 from wardkey.kms import open_kms
-from wardkey.kms.configured import Configuration, directory_of, write
+from wardkey.kms.configured import Configuration, Entry, directory_of, write
 
 INITECH = new_tenant()
 
@@ -43,7 +42,7 @@ def several(new_keeper: Keeper, bao: OpenBao, hsm: SoftHsm) -> Keeper:
     return new_keeper.start()
 
 
-def configure(keeper: Keeper, bao: OpenBao, hsm: SoftHsm, **more: Any) -> None:
+def configure(keeper: Keeper, bao: OpenBao, hsm: SoftHsm) -> None:
     own = {UUID(ACME): bao.uri, UUID(INITECH): hsm.uri}
     for tenant in own:
         directory_of(keeper.directory, tenant).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,7 +50,12 @@ def configure(keeper: Keeper, bao: OpenBao, hsm: SoftHsm, **more: Any) -> None:
     allow(bao)
     write_atomically(directory_of(keeper.directory, UUID(INITECH)) / "pkcs11.pin", hsm.pin.encode())
     environment = {"SOFTHSM2_CONF": os.environ["SOFTHSM2_CONF"]}
-    write(keeper.directory, Configuration("local:", environment, own, **more))
+    write(keeper.directory, configuration(own, environment))
+
+
+def configuration(own: dict[UUID, str], environment: dict[str, str] | None = None) -> Configuration:
+    entries = (Entry("local:"), *(Entry(uri, tenant) for tenant, uri in own.items()))
+    return Configuration(entries, environment or {})
 
 
 def allow(bao: OpenBao) -> None:
@@ -99,7 +103,7 @@ def test_a_cell_moves_by_rewrap(new_keeper: Keeper, hsm: SoftHsm) -> None:
     dek = keeper.dek(key)
     keeper.stop()
     write_atomically(keeper.directory / "pkcs11.pin", hsm.pin.encode())
-    write(keeper.directory, Configuration(hsm.uri, former=("local:",)))
+    write(keeper.directory, Configuration((Entry(hsm.uri), Entry("local:", state="left"))))
     keeper.start()
     assert keeper.dek(key) == dek
     for tenant, old in ((ACME, key), (str(UUID(int=0)), master)):
@@ -158,7 +162,7 @@ def test_one_that_hangs_holds_up_no_other(several: Keeper, bao: OpenBao) -> None
 
 def test_one_that_cannot_be_had_is_its_tenants_trouble_alone(new_keeper: Keeper, bao: OpenBao) -> None:
     own = {UUID(ACME): "nosuch://x", UUID(INITECH): bao.uri}
-    write(new_keeper.directory, Configuration(tenants=own))
+    write(new_keeper.directory, configuration(own))
     keeper = new_keeper.start()
     assert "cannot be used: unknown KMS" in keeper.errors
     for tenant in (ACME, INITECH):  # no such KMS, and no credential for it
@@ -172,7 +176,8 @@ def test_one_that_cannot_be_had_is_its_tenants_trouble_alone(new_keeper: Keeper,
 
 
 def test_a_cells_kms_that_cannot_be_had_keeps_the_keeper_from_starting(new_keeper: Keeper) -> None:
-    for content in ('{"kms": "nosuch:"}', "{", '{"kms": "pkcs11:token=x?module-path=/nosuch.so"}'):
+    uris = ("nosuch:", "pkcs11:token=x?module-path=/nosuch.so")
+    for content in ("{", *(json.dumps({"kms": [{"uri": uri}]}) for uri in uris)):
         (new_keeper.directory / "kms.json").write_text(content)
         (new_keeper.directory / "kms.json").chmod(0o600)
         assert new_keeper.launch().wait(20) == 1
@@ -184,7 +189,7 @@ def test_a_configuration_that_breaks_later_changes_nothing(keeper: Keeper) -> No
     (keeper.directory / "kms.json").write_text("{")
     assert keeper.ask(**keeper.provision(GLOBEX)) and keeper.ask(**request)
     assert "what kms.json said before still holds" in keeper.errors
-    write(keeper.directory, Configuration(tenants={UUID(GLOBEX): "local:"}))
+    write(keeper.directory, configuration({UUID(GLOBEX): "local:"}))
     moved = keeper.key(GLOBEX)
     assert (directory_of(keeper.directory, UUID(GLOBEX)) / "kek" / f"{GLOBEX}.json").exists()
     assert keeper.dek(moved, GLOBEX)

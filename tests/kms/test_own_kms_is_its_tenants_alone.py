@@ -146,15 +146,15 @@ def test_a_tenant_moves_from_own_to_own_and_back_to_the_cells(
     assert server.read("acme") == ["of acme"] and server.read("own") == ["of own"]
     # two, because a key that was made under the first of them was there before the others came
     assert states(other, tenant) == ["disabled", "disabled", "enabled"]
-    assert [len(side.read().left[tenant]) for side in sides(home)] == [2, 2]
+    assert [[own.is_left for own in side.read().owned(tenant)] for side in sides(home)] == [[True] * 2] * 2
 
     destroy_keks(server)
     assert states(bao, tenant) == ["destroyed", "enabled"]
     assert states(other, tenant) == ["destroyed", "destroyed", "enabled"]
     server("kms", "use", "cell", "--tenant", "acme")  # nothing is left to do there: they are forgotten
     for side in sides(home):
-        assert tenant not in side.read().left
-        assert not list(side.place(tenant).rglob("*.json"))
+        assert not side.read().owned(tenant)
+        assert not list((side.directory / "tenants" / str(tenant)).rglob("*.json"))
     server.restart()
     assert server.read("acme") == ["of acme"]
 
@@ -163,7 +163,7 @@ def test_a_cell_moves_to_another_kms_by_rewrap(server: KmsServer, home: Home, ba
     uri, *options = choice_of(bao)
     said = server("kms", "use", uri, *options).stdout
     assert "wardkey keys rewrap --all" in said
-    assert sides(home)[0].read().former == ("local:",)
+    assert [each.uri for each in sides(home)[0].read().kms if each.is_left] == ["local:"]
     server.restart()
     assert server.read("acme") == ["of acme"]
     server("tenant", "create", "new")
@@ -171,10 +171,10 @@ def test_a_cell_moves_to_another_kms_by_rewrap(server: KmsServer, home: Home, ba
     server("keys", "rewrap", "--all")
     assert server.keks("acme")[0].startswith("vault:")
     server("kms", "use", uri)  # backups are still wrapped under what was before
-    assert sides(home)[0].read().former == ("local:",)
+    assert [each.uri for each in sides(home)[0].read().kms if each.is_left] == ["local:"]
     destroy_keks(server)
     server("kms", "use", uri)  # it is forgotten
-    assert sides(home)[0].read().former == ()
+    assert not [each for each in sides(home)[0].read().kms if each.is_left]
     server.restart()
     assert server.read("acme") == ["of acme"] and server.read("own") == ["of own"]
 
@@ -190,7 +190,8 @@ def test_a_tenant_that_is_not_made_or_dropped_leaves_no_kms_and_no_kek(
     assert [len(list((side.directory / "tenants").iterdir())) for side in sides(home)] == [1, 1]
     server("tenant", "drop", "own", "--yes", "own", "--force")  # takes its credentials along
     for side in sides(home):
-        assert side.read().tenants == {} and list((side.directory / "tenants").iterdir()) == []
+        assert all(each.tenant is None for each in side.read().kms)
+        assert list((side.directory / "tenants").iterdir()) == []
     server.restart()
     assert server.read("acme") == ["of acme"]
 

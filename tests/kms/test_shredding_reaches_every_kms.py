@@ -116,7 +116,7 @@ def test_a_tenants_own_kms_and_the_cells_both_forget_it(cell: KmsServer, vault_b
     assert ["keeper's directory" in text for text in certificate.statement["remains"]] == [True, False]
     assert '"state": "enabled"' not in (home.keeper / "kek" / f"{tenant}.json").read_text()
     for side in sides(home):
-        assert UUID(tenant) not in side.read().tenants
+        assert not side.read().owned(UUID(tenant))
     assert list(home.keeper.glob(f"tenants/{tenant}")) == []
 
 
@@ -172,7 +172,7 @@ def test_a_kms_that_is_gone_for_good_is_told_in_the_certificate(
     keys = f"ward_internal.tenant_keys where tenant_id = '{tenant}' and wrapped is not null"
     assert server.sql(f"select count(*) from {keys}") == "0"
     assert tenant in (home.keeper / "ledger.jsonl").read_text()
-    assert all(not side.read().owns(UUID(tenant)) for side in sides(home))
+    assert all(not side.read().owned(UUID(tenant)) for side in sides(home))
     # It does still exist: what the certificate did not rule out.
     assert [each.state for each in vault_bench.open_admin().kek_versions(UUID(tenant))] == ["enabled"]
     assert server("tenant", "shred", "lost").stdout == done.stdout

@@ -9,66 +9,78 @@ from uuid import UUID
 import pytest
 
 from wardkey.kms import KmsConfigurationError, is_same, may_hold
-from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, Own, directory_of, read, write
+from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, Entry, directory_of, read, write
 
 ACME = UUID("0b6f0000-0000-4000-8000-00000000000a")
 
 
 def test_without_a_file_it_is_the_local_kms(tmp_path: Path) -> None:
-    assert read(tmp_path) == Configuration("local:", {}, {})
+    assert read(tmp_path) == Configuration((Entry("local:"),), {})
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    whole = Configuration(
-        "vault://127.0.0.1:1/transit", {"SOFTHSM2_CONF": "/a b"}, {ACME: "local:"}, ("local:",)
-    )
-    moved = whole.bring(ACME, Own("vault://b/x", 2), (Own("local:"), Own("awskms://eu-central-1", 1)))
-    back = moved.bring(ACME, None, (Own("vault://b/x", 2),))
-    for configuration in (whole, moved, back, Configuration("awskms://eu-central-1"), Configuration()):
+    cells = [Entry("vault://127.0.0.1:1/transit"), Entry("local:", state="left")]
+    whole = Configuration((*cells, Entry("local:", ACME)), {"SOFTHSM2_CONF": "/a b"})
+    own = [
+        Entry("local:", ACME, "left"),
+        Entry("vault://b/x", ACME, name="2"),
+        Entry("aws:", ACME, "left", "1"),
+    ]
+    moved = whole.with_owned(ACME, own)
+    back = moved.with_owned(ACME, [Entry("vault://b/x", ACME, "left", "2")])
+    for configuration in (whole, moved, back, Configuration((Entry("awskms://x"),)), Configuration()):
         write(tmp_path, configuration, owner=(os.geteuid(), os.getegid()))
         assert read(tmp_path) == configuration
     assert (tmp_path / CONFIGURATION_FILE).stat().st_mode & 0o777 == 0o600
-    assert [own.place for own in moved.owns(ACME)] == [2, 0, 1] and back.own(ACME) is None
-    assert moved.bring(ACME, None) == Configuration(whole.kms, whole.environment, {}, whole.former)
-    assert directory_of(tmp_path, ACME, 2) == directory_of(tmp_path, ACME) / "2"
-    assert directory_of(tmp_path, ACME) == tmp_path / "tenants" / str(ACME)
+    assert [own.name for own in moved.owned(ACME)] == ["2", "0", "1"]
+    assert [each.label for each in moved.of(ACME)] == ["own/2", "vault", "own/0", "own/1", "local"]
+    assert [each.label for each in back.of(ACME)] == ["vault", "own/2", "local"]
+    assert moved.with_owned(ACME, ()) == Configuration(tuple(cells), whole.environment)
+    assert moved.owned(ACME)[0].directory(tmp_path) == directory_of(tmp_path, ACME, "2")
+    assert directory_of(tmp_path, ACME) == tmp_path / "tenants" / str(ACME) / "0"
+    assert cells[0].directory(tmp_path) == tmp_path
+
+
+_VAULT = '{"uri": "vault://a"}'
+_OWN = f'{{"uri": "local:", "tenant": "{ACME}"}}'
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "wrong"),
     [
-        "",
-        "[]",
-        "[" * 100_000,
-        '{"kms": 1}',
-        '{"kms": "local"}',
-        '{"kms": "local:\\n"}',
-        '{"uri": "local:"}',
-        '{"environment": []}',
-        '{"environment": {"A B": "x"}}',
-        '{"environment": {"A": 1}}',
-        '{"environment": {"A": "\\u0000"}}',
-        '{"tenants": []}',
-        '{"tenants": {"acme": {"kms": "local:"}}}',
-        '{"former": "awskms://eu-central-1"}',
-        '{"former": [1]}',
-        '{"former": ["local:"]}',
-        '{"kms": "vault://a", "former": ["vault://b"]}',
-        f'{{"tenants": {{"{ACME.hex}": {{"kms": "local:"}}}}}}',
-        f'{{"tenants": {{"{ACME}": "local:"}}}}',
-        f'{{"tenants": {{"{ACME}": {{"kms": "local:", "token": "x"}}}}}}',
-        f'{{"tenants": {{"{ACME}": {{}}}}}}',
-        f'{{"tenants": {{"{ACME}": {{"place": 1}}}}}}',
-        f'{{"tenants": {{"{ACME}": {{"kms": "local:", "place": -1}}}}}}',
-        f'{{"tenants": {{"{ACME}": {{"kms": "local:", "place": true}}}}}}',
-        f'{{"tenants": {{"{ACME}": {{"former": "local:"}}}}}}',
-        f'{{"tenants": {{"{ACME}": {{"kms": "vault://a", "former": [{{"kms": "vault://b"}}]}}}}}}',
+        ("", "not JSON"),
+        ("[]", "object"),
+        ("[" * 100_000, "not JSON"),
+        (f'{{"kms": [{_VAULT}], "kms": []}}', "twice"),
+        ('{"kms": 1}', "array"),
+        ('{"kms": []}', "one present"),
+        ('{"kms": ["local:"]}', r"\$.kms\[0\]"),
+        ('{"kms": [{}]}', "uri"),
+        ('{"kms": [{"uri": 1}]}', "uri"),
+        ('{"kms": [{"uri": "local"}]}', "uri"),
+        ('{"kms": [{"uri": "local:\\n"}]}', "uri"),
+        ('{"kms": [{"uri": "local:", "state": "gone"}]}', "state"),
+        ('{"kms": [{"uri": "local:", "token": "x"}]}', "token"),
+        ('{"kms": [{"uri": "local:", "name": "../x"}]}', "name"),
+        ('{"kms": [{"uri": "vault:", "name": "x"}]}', "name"),
+        (f'{{"kms": [{_VAULT}, {{"uri": "local:"}}]}}', "one present"),
+        (f'{{"kms": [{_VAULT}, {{"uri": "vault://b", "state": "left"}}]}}', "different names"),
+        (f'{{"kms": [{_VAULT}, {{"uri": "local:", "tenant": "acme"}}]}}', "tenant"),
+        (f'{{"kms": [{_VAULT}, {{"uri": "local:", "tenant": "{ACME}", "name": "x"}}]}}', "number"),
+        (f'{{"kms": [{_OWN}]}}', "one present"),
+        (f'{{"kms": [{_VAULT}, {_OWN}, {_OWN[:-1]}, "name": "1"}}]}}', "one at most"),
+        (f'{{"kms": [{_VAULT}, {_OWN}, {_OWN[:-1]}, "state": "left"}}]}}', "different names"),
+        ('{"uri": "local:"}', "uri"),
+        ('{"environment": []}', "environment"),
+        ('{"environment": {"A B": "x"}}', "environment"),
+        ('{"environment": {"A": 1}}', "environment"),
+        ('{"environment": {"A": "\\u0000"}}', "environment"),
     ],
 )
-def test_anything_else_is_refused(tmp_path: Path, content: str) -> None:
+def test_anything_else_is_refused_and_says_where(tmp_path: Path, content: str, wrong: str) -> None:
     (tmp_path / CONFIGURATION_FILE).write_text(content)
     (tmp_path / CONFIGURATION_FILE).chmod(0o600)
-    with pytest.raises(KmsConfigurationError, match=CONFIGURATION_FILE):
+    with pytest.raises(KmsConfigurationError, match=f"{CONFIGURATION_FILE}.*{wrong}"):
         read(tmp_path)
 
 

@@ -27,7 +27,7 @@ ALL = [
     wire.rewrap(TENANT, DERIVED, "local:y", "2"),
     wire.reseal(TENANT, 3, [DERIVED], 100),
     *(wire.manage_kek(TENANT, action) for action in ("create", "rotate", "versions", "destroy_all")),
-    wire.manage_kek(TENANT, "destroy_all", managed=["own", "vault"]),
+    wire.manage_kek(TENANT, "destroy_all", managed=["own/0", "vault"]),
     *(
         wire.manage_kek(TENANT, action, kek="local:x", kek_version="1")
         for action in ("disable", "leave", "destroy")

@@ -64,16 +64,14 @@ def use_for_cell(context: Context, choice: Choice) -> Collection[str]:
     from ..kms import is_same, may_hold, scheme_of
 
     wrapped_under, needed = _keks(context)
-    said = sides(context.home)[0].read() if context.home.exists else None
-    for uri in (said.kms, *said.former) if said else ():
-        replaced = scheme_of(uri) == scheme_of(choice.uri) and not is_same(uri, choice.uri)
-        if replaced and any(may_hold(uri, kek) for kek in needed or ()):
+    for cells in sides(context.home)[0].read().owned(None) if context.home.exists else ():
+        replaced = scheme_of(cells.uri) == scheme_of(choice.uri) and not is_same(cells.uri, choice.uri)
+        if replaced and any(may_hold(cells.uri, kek) for kek in needed or ()):
             fail(
-                f"keys of the cell are wrapped in {uri}, or were and are not destroyed yet",
+                f"keys of the cell are wrapped in {cells.uri}, or were and are not destroyed yet",
                 "the cell has one KMS of each scheme: go by way of one of another scheme",
             )
-    schemes = None if needed is None else {scheme_of(kek) for kek in needed}
-    choose(context, choice, None, schemes)
+    choose(context, choice, None, needed)
     return {scheme_of(kek) for kek in wrapped_under}
 
 
@@ -144,7 +142,7 @@ def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> No
     else:
         left = {kek for kek in _use_for_tenant(context, choice, tenant) if not may_hold(uri, kek)}
         if uri == _CELL:
-            uri = sides(context.home)[0].read().kms
+            uri = sides(context.home)[0].read().cell.uri
             left = {kek for kek in left if not may_hold(uri, kek)}
         left = {scheme_of(kek) for kek in left}
     facts = {"kms": uri, "tenant": tenant, "rewrap": sorted(left)}

@@ -6,7 +6,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from wardkey_core import keeper_client as client
 from wardkey_pg import __version__
@@ -100,12 +99,10 @@ def _credentials(server: Server) -> Iterator[Problem]:
         used, managed = configured.read(keeper.directory), configured.read(orchestrator.directory)
     except KmsConfigurationError:
         return
-    chosen: list[tuple[UUID | None, int, str, str]] = [(None, 0, used.kms, managed.kms)]
-    chosen += [
-        (id_, used.places.get(id_, 0), uri, managed.tenants.get(id_, "local:"))
-        for id_, uri in used.tenants.items()
-    ]
-    for tenant, number, uri, admin_uri in chosen:
+    for entry in used.kms:
+        if entry.is_left:
+            continue
+        tenant, uri = entry.tenant, entry.uri
         try:
             name = (kms_choice.credential_files(uri) or ("",))[0]
         except ServerError as error:
@@ -113,10 +110,10 @@ def _credentials(server: Server) -> Iterator[Problem]:
             continue
         if not name:
             continue  # local:, which has no credentials
-        own, other = (side.place(tenant, number) / name for side in (keeper, orchestrator))
+        own, other = (entry.directory(side.directory) / name for side in (keeper, orchestrator))
         slug = tenant and server.value("select slug from ward.tenants where id = %s", tenant)
         fix = f"wardkey kms use '{uri}'{f' --tenant {slug}' if slug else ''} --admin-credential FILE"
-        if admin_uri == kms_choice.THROUGH_KEEPER:
+        if managed.uri_of(entry.key) == kms_choice.THROUGH_KEEPER:
             yield Problem(str(own.parent), "the orchestrator has no credential: the keeper manages KEKs", fix)
         elif own.exists() and other.exists() and own.read_bytes() == other.read_bytes():
             yield Problem(str(own), "is the orchestrator's credential too", fix)

@@ -11,7 +11,6 @@ import pwd
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +18,12 @@ from wardkey_core.jwk import import_algorithms
 
 from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready
 from wardkey.daemon.service import Service as Daemon
-from wardkey.kms import KmsConfigurationError, configured
+from wardkey.kms import KmsConfigurationError
 
 from .checkpoints import CHECKPOINTS_FILE, Checkpoints
 from .journal import ReleaseLog
 from .ledger import LEDGER_FILE, Ledger
-from .providers import Providers, import_all
+from .providers import Providers, configured, import_all
 from .server import SocketServer, bind
 from .service import Service
 from .signing import SigningKey
@@ -37,8 +36,7 @@ SWITCH_SECONDS = (
 
 def _prepare(options: argparse.Namespace, report: Report) -> None:
     try:
-        configuration = configured.read(options.directory)
-        import_all(replace(configuration, kms=options.kms) if options.kms else configuration, report)
+        import_all(configured(options.directory, options.kms), report)
     except KmsConfigurationError as error:
         raise ServiceError(str(error)) from None
     if options.run_as:

@@ -65,7 +65,7 @@ class Administration:
             return {}
         if request.action == "destroy_all":
             self._check_shredded(tenant, "the KEK of a tenant that is not shredded is not destroyed")
-            left = [each for each in present if self._providers.name_of(each) not in request.managed]
+            left = [each for each in present if each.label not in request.managed]
             await self._destroy_all(tenant, left)
             return {}
         versions = await _manage(present[0], lambda kms: kms.kek_versions(tenant))

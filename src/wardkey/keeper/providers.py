@@ -18,12 +18,21 @@ from uuid import UUID
 
 from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
 
-from wardkey.kms import Kms, KmsConfigurationError, KmsDenied, KmsError, may_hold, open_kms, provider_of
-from wardkey.kms.configured import CONFIGURATION_FILE, TENANTS, Configuration, directory_of, read
+from wardkey.kms import (
+    Kms,
+    KmsConfigurationError,
+    KmsDenied,
+    KmsError,
+    may_hold,
+    open_kms,
+    provider_of,
+    scheme_of,
+)
+from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, Entry, read
 
 from .trust import identity_of
 
-__all__ = ["Provider", "Providers", "import_all"]
+__all__ = ["Provider", "Providers", "configured", "import_all"]
 
 ATTEMPTS = 4
 FIRST_PAUSE = 0.05  # seconds; doubled for each further attempt, of which a random part is waited
@@ -39,28 +48,38 @@ def import_all(configuration: Configuration, report: Callable[[str], None]) -> N
 
     Raises KmsConfigurationError when the cell's cannot be; what others lack is reported.
     """
-    provider_of(configuration.kms)
-    for uri in {*configuration.former, *_owned(configuration)}:
+    provider_of(configuration.cell.uri)
+    for uri in {entry.uri for entry in configuration.kms}:
         try:
             provider_of(uri)
         except KmsConfigurationError as error:
             report(f"a KMS of {CONFIGURATION_FILE} cannot be used: {error}")
 
 
+def configured(directory: Path, override: str | None = None) -> Configuration:
+    """Return what ``kms.json`` says. ``override``: the cell's KMS whatever it says."""
+    configuration = read(directory)
+    if override is None:
+        return configuration
+    others = [each for each in configuration.owned(None) if each.is_left]
+    present = Entry(override)
+    return configuration.with_owned(None, [present, *(each for each in others if each.name != present.name)])
+
+
 class Provider:
     """One KMS. It is opened when it is first asked, and again after it could not be."""
 
-    def __init__(
-        self, uri: str, directory: Path, threads: int, report: Callable[[str], None], open_: _Open
-    ) -> None:
-        self.uri = uri
-        self.directory = directory
-        self.scheme = uri.partition(":")[0]
+    def __init__(self, entry: Entry, directory: Path, report: Callable[[str], None], open_: _Open) -> None:
+        self.uri = entry.uri
+        self.label = entry.label
+        self.scheme = scheme_of(entry.uri)
         self.calls = 0
+        self._directory = entry.directory(directory)
         self._open = open_
         self._report = report
         self._kms: Kms | None = None
         self._opening = Lock()
+        threads = CELL_THREADS if entry.tenant is None else TENANT_THREADS
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="kms")
 
     def open(self) -> Kms:
@@ -68,7 +87,7 @@ class Provider:
         with self._opening:
             if self._kms is None:
                 try:
-                    self._kms = self._open(self.uri, self.directory)
+                    self._kms = self._open(self.uri, self._directory)
                 except ImportError:
                     self._kms = None  # its files may be out of reach since the keeper is its own user
                 except OSError as error:
@@ -128,22 +147,22 @@ class Providers:
         self._override = override
         self._open = open_
         self._calls: Counter[str] = Counter()  # of those that are closed
-        self._opened: dict[tuple[str, Path], Provider] = {}
+        self._opened: dict[tuple[UUID | None, str, str], Provider] = {}
         self._seen = identity_of(self._path)
-        self._use(read(directory))
+        self._use(configured(directory, override))
         self.cell.open()
 
     @property
     def cell(self) -> Provider:
         """The cell's present KMS."""
-        return self._provider(self._override or self._configuration.kms, self._directory, CELL_THREADS)
+        return self._provider(self._configuration.cell)
 
     @property
     def schemes(self) -> list[str]:
         """What is configured now, the cell's first."""
         self._look()
-        uris = (*self._configuration.former, *_owned(self._configuration))
-        return list(dict.fromkeys((self.cell.scheme, *(uri.partition(":")[0] for uri in uris))))
+        entries = (self._configuration.cell, *self._configuration.kms)
+        return list(dict.fromkeys(scheme_of(entry.uri) for entry in entries))
 
     @property
     def calls(self) -> dict[str, int]:
@@ -156,20 +175,7 @@ class Providers:
     def of(self, tenant: UUID) -> list[Provider]:
         """Return where a KEK of the tenant may be: where it is made now first."""
         self._look()
-        owns = [
-            self._provider(each.kms, directory_of(self._directory, tenant, each.place), TENANT_THREADS)
-            for each in self._configuration.owns(tenant)
-        ]
-        former = (self._provider(uri, self._directory, CELL_THREADS) for uri in self._configuration.former)
-        present = (owns.pop(0),) if tenant in self._configuration.tenants else ()
-        return [*present, self.cell, *owns, *former]
-
-    def name_of(self, provider: Provider) -> str:
-        """Return the scheme of the cell's, of which it has one each; of a tenant's ``own``, ``own/1`` …"""
-        if provider.directory == self._directory:
-            return provider.scheme
-        first = provider.directory.parent.name == TENANTS
-        return "own" if first else f"own/{provider.directory.name}"
+        return [self._provider(entry) for entry in self._configuration.of(tenant)]
 
     async def ask(self, providers: Sequence[Provider], call: Callable[[Kms], _T]) -> _T:
         """Ask the first; when it denies, the next. Raises KeyRefused, KeeperUnavailable."""
@@ -207,34 +213,24 @@ class Providers:
             return
         self._seen = seen
         try:
-            self._use(read(self._directory))
+            self._use(configured(self._directory, self._override))
         except KmsConfigurationError as error:
             self._report(f"what {CONFIGURATION_FILE} said before still holds: {error}")
 
     def _use(self, configuration: Configuration) -> None:
         self._configuration = configuration
         os.environ.update(configuration.environment)
-        cells = (self._override or configuration.kms, *configuration.former)
-        wanted = {(uri, self._directory) for uri in cells}
-        wanted |= {
-            (own.kms, directory_of(self._directory, tenant, own.place))
-            for tenant in (*configuration.tenants, *configuration.left)
-            for own in configuration.owns(tenant)
-        }
-        for identity in self._opened.keys() - wanted:
+        for identity in self._opened.keys() - {_identity(entry) for entry in configuration.kms}:
             provider = self._opened.pop(identity)
             self._calls[provider.scheme] += provider.calls
             provider.close()
 
-    def _provider(self, uri: str, directory: Path, threads: int) -> Provider:
-        found = self._opened.get((uri, directory))
-        if found is None:
-            found = Provider(uri, directory, threads, self._report, self._open)
-            self._opened[uri, directory] = found
-        return found
+    def _provider(self, entry: Entry) -> Provider:
+        identity = _identity(entry)
+        if identity not in self._opened:
+            self._opened[identity] = Provider(entry, self._directory, self._report, self._open)
+        return self._opened[identity]
 
 
-def _owned(configuration: Configuration) -> set[str]:
-    """Return the URIs of the KMSes that tenants bring, or brought."""
-    tenants = (*configuration.tenants, *configuration.left)
-    return {own.kms for tenant in tenants for own in configuration.owns(tenant)}
+def _identity(entry: Entry) -> tuple[UUID | None, str, str]:
+    return entry.tenant, entry.name, entry.uri

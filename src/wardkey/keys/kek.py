@@ -30,8 +30,8 @@ from ..kms import (
     configured,
     may_hold,
     open_kms,
-    scheme_of,
 )
+from ..kms.configured import Entry
 
 __all__ = ["Keks"]
 
@@ -55,22 +55,21 @@ class Keks:
             self._configuration = configured.read(directory)
         except KmsConfigurationError as error:
             raise _explained(error) from None
-        self._opened: dict[tuple[str, Path], Kms] = {}
+        self._opened: dict[Entry, Kms] = {}
 
     def uri(self, tenant: UUID) -> str | None:
         """Return the KMS that is asked directly for this tenant, None when the keeper is asked."""
-        own = self._configuration.own(tenant)
-        uri = own.kms if own else self._configuration.kms
+        uri = self._present(tenant).uri
         return None if uri == _THROUGH_KEEPER else uri
 
     def create(self, tenant: UUID) -> KekRef:
         """Return the tenant's current KEK; make it first when there is none."""
-        kms = self._kms(tenant)
+        kms = self._open(self._present(tenant))
         return self._made(tenant, "create") if kms is None else _patiently(lambda: kms.create_kek(tenant))
 
     def rotate(self, tenant: UUID) -> KekRef:
         """Give the tenant's KEK a new version and return it."""
-        kms = self._kms(tenant)
+        kms = self._open(self._present(tenant))
         return self._made(tenant, "rotate") if kms is None else _patiently(lambda: kms.rotate_kek(tenant))
 
     def disable(self, tenant: UUID, kek: KekRef) -> None:
@@ -83,13 +82,14 @@ class Keks:
 
     def has_several(self, tenant: UUID) -> bool:
         """Whether KEKs of the tenant may be in another KMS, too, than the one that makes them now."""
-        said = self._configuration
-        return tenant in said.tenants or tenant in said.left or bool(said.former)
+        return len(self._configuration.of(tenant)) > 1
 
     def is_ambiguous(self, tenant: UUID, kek: KekRef) -> bool:
         """Whether the name alone does not tell which of the tenant's KMSes the KEK is in."""
-        found = [uri for _, uri, _ in self._places(tenant) if may_hold(uri, kek.name)]
-        return len(found) > 1 or tenant in self._configuration.left
+        entries = self._configuration.of(tenant)
+        if any(entry.tenant is not None and entry.is_left for entry in entries):
+            return True
+        return sum(may_hold(entry.uri, kek.name) for entry in entries) > 1
 
     def destroy(self, tenant: UUID, kek: KekRef) -> None:
         """Destroy this version. Refused for the current one."""
@@ -102,20 +102,17 @@ class Keks:
         raised.
         """
         refused: list[WardError] = []
-        managed: list[str] = []
-        places = self._places(tenant)
-        for name, uri, directory in places:
+        entries = self._configuration.of(tenant)
+        for entry in entries:
             try:
-                kms = self._open(uri, directory)
-                if kms is not None:
-                    managed.append(name)
-                    _patiently(lambda: kms.destroy_all(tenant))  # noqa: B023 - called at once
+                if (kms := self._open(entry)) is not None:
+                    _patiently(lambda: kms.destroy_all(tenant))
             except WardError as error:
-                managed.append(name)
                 refused.append(error)
-        if any(uri == _THROUGH_KEEPER for _, uri, _ in places):
+        managed = [entry.label for entry in entries if entry.uri != _THROUGH_KEEPER]
+        if len(managed) < len(entries):
             try:  # the keeper's credential may not do in the others what was just done there
-                self._ask(tenant, "destroy_all", managed=sorted(set(managed)))
+                self._ask(tenant, "destroy_all", managed=managed)
             except WardError as error:
                 refused.append(error)
         if refused:
@@ -123,7 +120,7 @@ class Keks:
 
     def versions(self, tenant: UUID) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first."""
-        kms = self._kms(tenant)
+        kms = self._open(self._present(tenant))
         if kms is None:
             return [KekVersion(**version) for version in self._ask(tenant, "versions")["versions"]]
         return _patiently(lambda: kms.kek_versions(tenant))
@@ -139,8 +136,8 @@ class Keks:
     def _holding(self, tenant: UUID, kek: KekRef) -> Kms | None:
         """Return whom the KEK is of. Where a name fits several, they are asked which has the version."""
         ambiguous = self.is_ambiguous(tenant, kek)
-        for _, uri, directory in self._places(tenant):
-            if not may_hold(uri, kek.name) or (kms := self._open(uri, directory)) is None:
+        for entry in self._configuration.of(tenant):
+            if not may_hold(entry.uri, kek.name) or (kms := self._open(entry)) is None:
                 continue
             if not ambiguous:
                 return kms
@@ -149,37 +146,19 @@ class Keks:
                 return kms
         return None
 
-    def _places(self, tenant: UUID) -> list[tuple[str, str, Path]]:
-        """Return where the tenant's KEK may be: its own KMSes, the cell's, the cell's former ones.
+    def _present(self, tenant: UUID) -> Entry:
+        return self._configuration.of(tenant)[0]
 
-        Each with the name that the keeper has for it, its URI and where its credentials are.
-        """
-        said = self._configuration
-        owns = [
-            (
-                f"own/{own.place}" if own.place else "own",
-                own.kms,
-                configured.directory_of(self._directory, tenant, own.place),
-            )
-            for own in said.owns(tenant)
-        ]
-        return [*owns, *((scheme_of(uri), uri, self._directory) for uri in (said.kms, *said.former))]
-
-    def _kms(self, tenant: UUID) -> Kms | None:
-        if (own := self._configuration.own(tenant)) is not None:
-            return self._open(own.kms, configured.directory_of(self._directory, tenant, own.place))
-        return self._open(self._configuration.kms, self._directory)
-
-    def _open(self, uri: str, directory: Path) -> Kms | None:
-        if uri == _THROUGH_KEEPER:
+    def _open(self, entry: Entry) -> Kms | None:
+        if entry.uri == _THROUGH_KEEPER:
             return None
-        if (uri, directory) not in self._opened:
+        if entry not in self._opened:
             os.environ.update(self._configuration.environment)  # modules in C look there, and nowhere else
             try:
-                self._opened[uri, directory] = open_kms(uri, directory)
+                self._opened[entry] = open_kms(entry.uri, entry.directory(self._directory))
             except KmsError as error:
                 raise _explained(error) from None
-        return self._opened[uri, directory]
+        return self._opened[entry]
 
     def _made(self, tenant: UUID, action: str) -> KekRef:
         answer = self._ask(tenant, action)
