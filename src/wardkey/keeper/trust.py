@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from wardkey_core.errors import InvalidToken, KeyRefused
 from wardkey_core.tokens import Claims, Issuer, unverified_issuer, verify
 from wardkey_core.wire import parse_json
@@ -27,6 +28,10 @@ __all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "locked", "read_docu
 
 ISSUERS_FILE = "issuers.json"
 MOST_VERIFIED = 4096  # tokens known to be good
+
+
+class _Issuers(msgspec.Struct, forbid_unknown_fields=True):
+    issuers: list[dict[str, Any]]
 
 
 class TrustedIssuers:
@@ -91,17 +96,10 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     Raises ValueError, OSError.
     """
     try:
-        content = parse_json(read_guarded(path, secret=False))
+        documents = msgspec.convert(parse_json(read_guarded(path, secret=False)), _Issuers).issuers
     except FileNotFoundError:
         return []
-    if (
-        not isinstance(content, dict)
-        or content.keys() != {"issuers"}
-        or not isinstance(content["issuers"], list)
-    ):
-        raise ValueError('must be a JSON object with the one member "issuers", a list')
-    documents = content["issuers"]
-    names = [document.get("issuer") if isinstance(document, dict) else None for document in documents]
+    names = [document.get("issuer") for document in documents]
     if None in names or len(set(map(str, names))) != len(names):
         raise ValueError("issuers: each must be an issuer document, of another issuer than the rest")
     return documents

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from ..daemon.files import UnsafeFileError, read_guarded, write_atomically
 from ..errors import PublisherError
@@ -85,15 +86,17 @@ def parse_properties(text: str) -> dict[str, str]:
 def read(path: Path) -> Configuration | None:
     """Return what the file says, None where there is none. Raises PublisherError."""
     try:
-        return Configuration(**json.loads(read_guarded(path, secret=True)))
+        return msgspec.json.decode(read_guarded(path, secret=True), type=Configuration)
     except FileNotFoundError:
         return None
     except UnsafeFileError as error:
         raise PublisherError(str(error)) from None
-    except (ValueError, TypeError, AttributeError):
-        raise PublisherError(f"{path} is damaged", "write it anew: wardkey kafka use HOST:PORT") from None
+    except ValueError as error:  # its text names types and members, no value
+        wrong = f"{path} is damaged: {error}"
+    raise PublisherError(wrong, "write it anew: wardkey kafka use HOST:PORT")
 
 
 def write(path: Path, configuration: Configuration, owner: tuple[int, int] | None = None) -> None:
     """Write the file, for its owner only."""
-    write_atomically(path, json.dumps(asdict(configuration), indent=2).encode() + b"\n", owner=owner)
+    data = msgspec.json.format(msgspec.json.encode(configuration), indent=2) + b"\n"
+    write_atomically(path, data, owner=owner)
