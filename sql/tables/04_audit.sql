@@ -3,7 +3,8 @@
 -- audit_topics says how far the publisher has come.
 --
 -- audit_log has a partition per tenant, tenant_SLUG.audit_log, and that one a partition per month, both made at run time.
--- Only the tenant's partition has a primary key, (id, at): an extension's own index could not be restored. The tenant
+-- Only the tenant's partition has indexes, because an extension's own could not be restored: its primary key, (id, at),
+-- and (operation, at) of its events, which ward.events, the doctor and the login of an entry are looked for in. The tenant
 -- 00000000-0000-0000-0000-000000000000 is the platform; a dropped or shredded tenant's log lives on in schema ward_archive.
 --
 -- No checks: PostgreSQL reads their expressions anew for each statement, and each row written is one here: 10 to 25 µs a row.

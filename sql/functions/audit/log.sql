@@ -50,6 +50,8 @@ begin
   execute format('revoke all on %s from ward_owner; grant select, insert on %1$s to ward_owner', v_leaf);
   execute format('create policy ward_read on %s for select using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid))))', v_leaf);
   execute format('create policy ward_write on %s for insert with check (true)', v_leaf);
+  execute format('create index %I on %s (operation, at) where kind = %L',
+    split_part(v_leaf, '.', 2) || '_events', v_leaf, 'e');
   execute format('alter table ward_internal.audit_log attach partition %s for values in (%L)', v_leaf, p_tenant);
 end
 $$;
@@ -138,6 +140,7 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 declare
   v_leaf regclass;
   v_table record;
+  v_index record;
   v_name text := 'log_' || replace(p_tenant::text, '-', '');
 begin
   perform ward_internal.make_audit_partition(p_tenant);
@@ -146,11 +149,13 @@ begin
     return;
   end if;
   for v_table in
-    select c.oid::regclass as relation, replace(c.relname, 'audit_log', v_name) as name, i.indexrelid::regclass as key
-    from pg_class as c join pg_index as i on i.indrelid = c.oid and i.indisprimary
-    where c.oid in (select v_leaf union all select inhrelid from pg_inherits where inhparent = v_leaf)
+    select oid::regclass as relation, replace(relname, 'audit_log', v_name) as name from pg_class
+    where oid in (select v_leaf union all select inhrelid from pg_inherits where inhparent = v_leaf)
   loop
-    execute format('alter index %s rename to %I', v_table.key, v_table.name || '_pkey');
+    for v_index in select indexrelid::regclass as name, indisprimary from pg_index where indrelid = v_table.relation loop
+      execute format('alter index %s rename to %I', v_index.name,
+        v_table.name || case when v_index.indisprimary then '_pkey' else '_events' end);
+    end loop;
     execute format('alter table %s set schema ward_archive', v_table.relation);
     execute format('alter table %s rename to %I', v_table.relation, v_table.name);
   end loop;
