@@ -33,6 +33,7 @@ _FUNCTIONS = (
     "models/changes",
     "models/unprotect",
     "keys/keys",
+    "access/baa",
     "tenancy/tenants",
     "keys/rotation",
     "sealing/resealing",

@@ -258,6 +258,18 @@ class RestoreRefused(AdministrationError):
     sqlstate = "WK229"
 
 
+class NoBaa(AdministrationError):
+    """A tenant is let in with a business associate agreement only: ``require_baa`` is on."""
+
+    sqlstate = "WK230"
+
+
+class InvalidBaa(AdministrationError):
+    """These are not the facts of an agreement, or it is recorded already."""
+
+    sqlstate = "WK231"
+
+
 class EntryTooLong(AdministrationError):
     """The log's entry could not be written as text; the change is refused."""
 

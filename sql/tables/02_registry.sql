@@ -11,7 +11,7 @@ create table ward_internal.settings (
   value text not null,
   constraint settings_known check (name in (
     'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace',
-    'audit_slot', 'audit_retention', 'no_context', 'catalog'))
+    'audit_slot', 'audit_retention', 'no_context', 'catalog', 'require_baa'))
 );
 comment on table ward_internal.settings is
   'settings of the server; not GUCs, because a session could SET those and send its token to a keeper of its own';

@@ -11,7 +11,7 @@ WardError                  sqlstate, message, hint
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
-│       NotInTheLog · RestoreRefused · EntryTooLong
+│       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -39,6 +39,7 @@ from wardkey_core.errors import (
     ContextStale,
     DuplicateTenant,
     EntryTooLong,
+    InvalidBaa,
     InvalidSlug,
     InvalidToken,
     KeeperBusy,
@@ -48,6 +49,7 @@ from wardkey_core.errors import (
     KeyRefused,
     KeysChanged,
     KeyUnknown,
+    NoBaa,
     NoContext,
     NoPrimaryKey,
     NotAllowed,
@@ -86,6 +88,7 @@ __all__ = [
     "DatabaseError",
     "DuplicateTenant",
     "EntryTooLong",
+    "InvalidBaa",
     "InvalidSlug",
     "InvalidToken",
     "KeeperBusy",
@@ -96,6 +99,7 @@ __all__ = [
     "KeyUnknown",
     "KeysChanged",
     "MissingSoftware",
+    "NoBaa",
     "NoContext",
     "NoPrimaryKey",
     "NotAllowed",

@@ -143,6 +143,11 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     "masters-there": ("update ward_internal.tenant_keys set kek = 'master'", set()),
     "key-age": ("update ward_internal.tenant_keys set created_at = now() - interval '366 days'", set()),
     "kek-age": ("update ward_internal.tenant_keys set wrapped_at = now() - interval '366 days'", set()),
+    "baa-in-force": ("select ward.set('require_baa', 'on')", set()),
+    "baa-lasts": (
+        "select ward.add_baa('{slug}', 'x', 'y', 'z', sha256(''), current_date - 9, current_date + 9)",
+        set(),
+    ),
     "rotations-finished": (
         "insert into ward_internal.rotations (tenant_id, version, reason, started_at)"
         " select id, 1, 'test', now() - interval '2 days' from ward.tenants",
@@ -157,6 +162,8 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     ),
 }
 BY_HAND = {
+    "baa-in-force",
+    "baa-lasts",
     "tables-protected",
     "own-kek",
     "masters-there",

@@ -59,7 +59,7 @@ _NOUNS = re.compile(
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|bound|build|can|check|compare|copy|create|cut|derive|destroy|drop|fail|fence|finish|follow"
+    r"^(add|archive|begin|bound|build|can|check|compare|copy|create|cut|derive|destroy|drop|end|fail|fence|finish|follow"
     r"|harden|hold|is|name|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"

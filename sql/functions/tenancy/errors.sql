@@ -25,6 +25,8 @@ return case p_condition
   when 'change_refused' then 'WK218'
   when 'not_in_the_log' then 'WK228'
   when 'restore_refused' then 'WK229'
+  when 'no_baa' then 'WK230'
+  when 'invalid_baa' then 'WK231'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

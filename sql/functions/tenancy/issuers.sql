@@ -67,6 +67,8 @@ begin
     perform ward_internal.fail('not_allowed', 'catalog is closed or open', 'open: tenants see sizes and counts of all tables');
   elsif p_name = 'no_context' and (p_value in ('error', 'empty')) is not true then
     perform ward_internal.fail('not_allowed', 'no_context is error or empty', 'empty: a face has no rows without a context');
+  elsif p_name = 'require_baa' and (p_value in ('off', 'on')) is not true then
+    perform ward_internal.fail('not_allowed', 'require_baa is off or on', 'on: a tenant is let in with an agreement only');
   end if;
   insert into ward_internal.settings values (p_name, p_value)
     on conflict (name) do update set value = excluded.value;
@@ -77,7 +79,7 @@ begin
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
     'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields, grace, '
-    'audit_slot, audit_retention, no_context and catalog');
+    'audit_slot, audit_retention, no_context, catalog and require_baa');
 end
 $$;
 comment on function ward.set(text, text) is
@@ -85,4 +87,5 @@ comment on function ward.set(text, text) is
   'kek_cryptoperiod (days after which a key is to be replaced, 365), most_fields (values sealed under one key, 2^31), grace '
   '(days between retiring a key and destroying it, 30), audit_slot (the scribe''s; without it nobody logs in), '
   'audit_retention (days that entries of the audit log are kept, 2192), no_context (error, or '
-  'empty: what a query on a face gives without a context), catalog (closed, or open: tenants see sizes and counts)';
+  'empty: what a query on a face gives without a context), catalog (closed, or open: tenants see sizes and counts), '
+  'require_baa (off, or on: no tenant is let in without a business associate agreement)';

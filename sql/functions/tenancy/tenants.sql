@@ -182,9 +182,9 @@ begin
     perform ward_internal.fail('tenant_shredded', format('tenant %s was shredded', p_slug), 'choose another slug');
   end if;
   begin
-    insert into ward_internal.tenants (id, slug, name, schema_name, login_role, key_mode)
+    insert into ward_internal.tenants (id, slug, name, schema_name, login_role, key_mode, status)
       values (coalesce(p_id, gen_random_uuid()), p_slug, coalesce(p_name, p_slug), 'tenant_' || p_slug, 'tenant_' || p_slug,
-        p_mode)
+        p_mode, case when ward_internal.is_baa_required() then 'suspended' else 'active' end)
       returning * into v_tenant;
   exception when unique_violation then
     perform ward_internal.fail('duplicate_tenant', 'there is already a tenant of that slug or id', 'choose another');
@@ -205,8 +205,8 @@ end
 $$;
 comment on function ward.create_tenant(text, text, text, uuid, text, text) is
   'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All or '
-  'nothing. p_mode: envelope or derived. p_id, p_kek, p_kek_version: for a KEK that was made beforehand. Errors: WK201 slug, '
-  'WK202 there already, WK216 shredded, WK102 keeper down';
+  'nothing; suspended while require_baa is on: ward.resume_tenant lets it in. p_mode: envelope or derived. p_id, p_kek, '
+  'p_kek_version: for a KEK that was made beforehand. Errors: WK201 slug, WK202 there already, WK216 shredded, WK102 keeper down';
 
 create or replace function ward.repair_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -267,6 +267,7 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 declare
   v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
 begin
+  perform ward_internal.require_baa(v_tenant);
   update ward_internal.tenants set status = 'active', key_epoch = key_epoch + 1
     where id = v_tenant.id and status <> 'active';
   if found then
@@ -274,7 +275,8 @@ begin
   end if;
 end
 $$;
-comment on function ward.resume_tenant(text) is 'undoes ward.suspend_tenant';
+comment on function ward.resume_tenant(text) is
+  'undoes ward.suspend_tenant, and lets in a tenant that was made while require_baa is on. Errors: WK230 no agreement is in force';
 
 create or replace function ward.drop_tenant(p_slug text, p_confirm text, p_force boolean default false) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "audit",
             "Export, verify, prove, compare and prune the audit log, and answer questions to it.",
         ),
+        "baa": ("baa", "Record, list, show and end business associate agreements."),
         "table": ("table", "Protect tables, share reference tables, list them."),
     },
     "Identity": {

@@ -8,6 +8,7 @@ __all__ = ["VIEWS", "in_commands"]
 
 VIEWS = {
     "audit_holds": "wardkey audit holds",
+    "baas": "wardkey baa list",
     "issuers": "wardkey issuer list",
     "keys": "wardkey keys status",
     "models": "wardkey table list",

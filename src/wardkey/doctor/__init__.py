@@ -33,6 +33,7 @@ def checks() -> dict[str, tuple[Check, ...]]:
         "tables": read_checks("tables"),
         "settings": settings.CHECKS,
         "keys": read_checks("keys"),
+        "access": read_checks("access"),
         "keeper": keeper.CHECKS,
         "audit log": audit.CHECKS,
     }

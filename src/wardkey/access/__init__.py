@@ -1,0 +1,1 @@
+"""Who may see what, by contract and by policy: business associate agreements."""
