@@ -85,7 +85,7 @@ class VerifyingKey:
 
     @classmethod
     def from_jwk(cls, jwk: object, where: str = "key") -> VerifyingKey:
-        """Check a JWK and take it. Raises ValueError that says what is wrong, where, and how to mend it."""
+        """Check a JWK and take it. Raises ValueError that says what is wrong, where, and how to fix it."""
         if not isinstance(jwk, Mapping):
             raise ValueError(f"{where}: must be a JSON object (a JWK)")
         private = sorted(_PRIVATE & jwk.keys())

@@ -75,7 +75,7 @@ class Issuer(NamedTuple):
              "max_lifetime": 900, "max_skew": 60}
 
         ``claims``, ``max_lifetime`` and ``max_skew`` may be left out. Raises ValueError that says what is
-        wrong, where, and how to mend it.
+        wrong, where, and how to fix it.
         """
         if not isinstance(document, Mapping):
             raise ValueError("issuer document: must be a JSON object")

@@ -280,7 +280,7 @@ def test_errors_are_told_apart(bench: GcpBench, code: grpc.StatusCode, error: ty
         kms.unwrap(kek, wrapped, AAD)
     assert "hunter2" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
-    # Whoever calls the provider repeats, and nobody else; but Google's session asks with a new token itself.
+    # The caller of the provider repeats, and nobody else; but Google's session asks with a new token itself.
     repeats = 2 if code == grpc.StatusCode.UNAUTHENTICATED and "rest" in bench.uri else 0
     assert bench.kms.calls["Decrypt"] == before + 1 + repeats
 

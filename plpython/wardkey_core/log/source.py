@@ -87,10 +87,10 @@ def split_columns(text: str) -> list[str]:
     if '"' not in text:
         return text.split(",")
     names, place = [], 0
-    while place < len(text) and (found := _NAME.match(text, place)) and found.end() > place:
-        quoted, plain = found.groups()
+    while place < len(text) and (match := _NAME.match(text, place)) and match.end() > place:
+        quoted, plain = match.groups()
         names.append(plain if quoted is None else quoted.replace('""', '"'))
-        place = found.end()
+        place = match.end()
     return names if place == len(text) else [text]  # not a list: as it stands
 
 
@@ -194,8 +194,8 @@ class Log:
         query = """
             select first_position + array_position(ids, $2::bigint) - 1 as position
               from ward_internal.audit_batches where tenant_id = $1::uuid and $2::bigint = any (ids)"""
-        found = [row[0] for row in self._database.rows(query, self.tenant, str(identity))]
-        return int(found[0]) if found else None
+        positions = [row[0] for row in self._database.rows(query, self.tenant, str(identity))]
+        return int(positions[0]) if positions else None
 
     def _batches(self, begin: int, end: int | None) -> Iterator[tuple[int, list[int], bytes]]:
         """Yield (first position, ids, leaf hashes) of the batches that reach into the range."""
@@ -205,15 +205,15 @@ class Log:
                and first_position < coalesce($3::bigint, 9223372036854775807)
              order by first_position"""
         due = None
-        found = self._database.rows(query, self.tenant, str(begin), _number(end), size=20)
-        for position, ids, leaves in found:
+        batches = self._database.rows(query, self.tenant, str(begin), _number(end), size=20)
+        for position, ids, leaves in batches:
             if position > begin if due is None else position != due:
                 raise DamagedLog(f"the order of the log has a gap at position {due or begin}")
             due = position + len(ids)
             yield position, ids, leaves
 
     def _fetch(self, wanted: Sequence[tuple[int, int, bytes]]) -> Iterator[Sealed]:
-        found: dict[int, list[Row]] = {}
+        rows_by_id: dict[int, list[Row]] = {}
         for first, last in _stretches(sorted(identity for _, identity, _ in wanted)):
             query = f"""
                 select {COLUMNS} from {self._table} as e where e.tenant_id = $1::uuid
@@ -221,13 +221,13 @@ class Log:
             ids = ",".join(str(identity) for _, identity, _ in wanted if first <= identity <= last)
             values = (self.tenant, str(first), str(last), f"{{{ids}}}")
             for row in self._database.rows(query, *values, size=_GROUP):
-                found.setdefault(row[1], []).append(row)
+                rows_by_id.setdefault(row[1], []).append(row)
         for position, identity, leaf in wanted:
-            rows = found.get(identity, [])
+            rows = rows_by_id.get(identity, [])
             if len(rows) > 1:  # the key has the time too, so a second one can be put in
                 rows.sort(key=lambda row: leaf_hash(bytes_of(row)) != leaf)
                 self.strays += rows[1:]
-                found[identity] = rows[:1]
+                rows_by_id[identity] = rows[:1]
             yield Sealed(position, rows[0] if rows else None, leaf, identity)
 
 

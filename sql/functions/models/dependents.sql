@@ -62,15 +62,15 @@ begin
       ) as o
       join pg_depend as d on d.classid = o.classid and d.objid = o.objid and d.refclassid = 'pg_class'::regclass and d.deptype = 'n'
       join pg_class as v on v.oid = d.refobjid and v.relkind in ('v', 'm') and v.oid <> o.object
-    ), found as (
+    ), dependent as (
       select l.*, 1 as place from link as l join face as f on f.oid = l.view
       union
-      select l.*, f.place + 1 from link as l join found as f on f.catalog = 'pg_class'::regclass and f.object = l.view
+      select l.*, f.place + 1 from link as l join dependent as f on f.catalog = 'pg_class'::regclass and f.object = l.view
     )
     select pg_current_xact_id(), catalog, object, max(place), pg_describe_object(catalog, object, 0),
       case when (select relkind = 'v' from pg_class where catalog = 'pg_class'::regclass and oid = object)
         then ward_internal.view_statements(object) end
-      from found group by catalog, object
+      from dependent group by catalog, object
     union all
     select pg_current_xact_id(), 'pg_class'::regclass, f.oid, 0, f.oid::regclass::text,
       array(select ward_internal.grants_on(f.oid, array['ward_owner', f.login_role]))

@@ -15,7 +15,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
 return array(select unnest(p_labels) except select enumlabel::text from pg_enum where enumtypid = p_type);
 
 create or replace function ward_internal.model_faults(p_model uuid)
-returns table (kind text, object text, found text, mend text, way text, made_by xid)
+returns table (kind text, object text, detail text, fix text, way text, made_by xid)
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with relation as materialized (
     select relation::oid as oid, 'table' as part from ward_internal.models where id = p_model

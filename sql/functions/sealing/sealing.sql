@@ -92,7 +92,7 @@ revoke execute on function ward.parse_array(text) from public;
 comment on function ward.parse_array(text) is
   'reads the canonical text of an array: NULL is null in it, also where a session has set array_nulls to off. Faces call it';
 
--- Canonical text of the types whose text form hangs on a setting. ward_internal.canonical_expression says when these
+-- Canonical text of the types whose text form depends on a setting. ward_internal.canonical_expression says when these
 -- are used: for most types the cast to text is canonical.
 
 create or replace function ward_internal.canonical(p_value timestamptz) returns text

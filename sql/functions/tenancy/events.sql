@@ -22,8 +22,8 @@ declare
 begin
   select * into v_fault from ward_internal.model_faults(p_model) where made_by is null or ward_internal.is_running(made_by) limit 1;
   if found then
-    perform ward_internal.fail(case when v_fault.kind = 'index' and v_fault.found ~ ' on sealed column ' then 'sealed_index' else 'change_refused' end,
-      format('%s %s', v_fault.object, v_fault.found), v_fault.way);
+    perform ward_internal.fail(case when v_fault.kind = 'index' and v_fault.detail ~ ' on sealed column ' then 'sealed_index' else 'change_refused' end,
+      format('%s %s', v_fault.object, v_fault.detail), v_fault.way);
   end if;
 end
 $$;

@@ -93,7 +93,7 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function ward_internal.hidden_functions() is 'functions PUBLIC may not call';
 
-create or replace function ward_internal.open_to_public() returns table (object text, mend text)
+create or replace function ward_internal.open_to_public() returns table (object text, fix text)
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   select format('relation %s', r), format('revoke all on %s from public', r)
   from ward_internal.hidden_relations() as r

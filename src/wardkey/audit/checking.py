@@ -39,7 +39,7 @@ def check_export(
     """Verify an export; with ``keeper``, its socket, compare the newest checkpoint too. Raises OSError."""
     with path.open("rb") as stream:
         memory = _Memory(None if keeper is None else _ask_of(keeper, stream))
-        report = verify(stream, keys=keys, known=known, remembered=memory.found)
+        report = verify(stream, keys=keys, known=known, remembered=memory.remembered)
     return memory.compare(report, live=False)
 
 
@@ -57,7 +57,7 @@ def check_log(
     """
     memory = _Memory(lambda: ask_keeper(connection, keeper, tenant))
     with snapshot(connection):
-        report = verify_live(connection, tenant, keys=keys, known=known, remembered=memory.found)
+        report = verify_live(connection, tenant, keys=keys, known=known, remembered=memory.remembered)
     return memory.compare(report, live=True)
 
 
@@ -97,18 +97,18 @@ class _Memory:
 
     def __init__(self, ask: Callable[[], Remembered] | None) -> None:
         self._ask = ask
-        self.found: Remembered | None = None
+        self.remembered: Remembered | None = None
         self._refusal: str | None = None
         try:
-            self.found = ask and ask()
+            self.remembered = ask and ask()
         except WardError as error:
             self._refusal = f"not compared with what the keeper signed: {error.message}"
 
     def compare(self, report: Report, *, live: bool) -> Report:
         report.unlike = self._refusal
         with suppress(WardError):
-            if self.found is not None:
-                compare(report, self.found, live=live, again=self._ask)
+            if self.remembered is not None:
+                compare(report, self.remembered, live=live, again=self._ask)
         return report
 
 

@@ -77,13 +77,13 @@ def records(connection: psycopg.Connection[Any], tenant: UUID, period: Period) -
         yield {name: record.get(name) for name in NAMES}
 
 
-def write_csv(found: Iterator[Record], stream: BinaryIO) -> int:
+def write_csv(records: Iterator[Record], stream: BinaryIO) -> int:
     """Write UTF-8 with a header; return the number of entries."""
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow(NAMES)
     count = 0
-    for record in found:
+    for record in records:
         record["columns"] = None if record["columns"] is None else ", ".join(record["columns"])
         writer.writerow([_harmless(value) for value in record.values()])
         count += 1
@@ -91,7 +91,7 @@ def write_csv(found: Iterator[Record], stream: BinaryIO) -> int:
     return count
 
 
-def write_parquet(found: Iterator[Record], stream: BinaryIO) -> int:
+def write_parquet(records: Iterator[Record], stream: BinaryIO) -> int:
     """Write a Parquet file; return the number of entries. Raises NotAllowed without pyarrow."""
     try:
         import pyarrow as pa
@@ -107,7 +107,7 @@ def write_parquet(found: Iterator[Record], stream: BinaryIO) -> int:
     count = 0
     with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
         chunk: list[Record] = []
-        for record in found:
+        for record in records:
             record["id"] = int(record["id"])
             record["at"] = datetime.fromisoformat(record["at"])
             if record["statement"] is not None:

@@ -38,15 +38,15 @@ def ask_keeper(
     as ``remembered.ask`` does.
     """
     log = log_name(connection) if tenant == UUID(int=0) else None
-    found = ask(keeper, tenant, log)
+    remembered = ask(keeper, tenant, log)
     waiting = (
         "select 1 from ward_internal.audit_unsigned"
         " where tenant_id = %s and sha256(convert_to(checkpoint, 'UTF8')) = %s"
     )
     deadline = time.monotonic() + patience
-    while connection.execute(waiting, [tenant, found.digest]).fetchone() and time.monotonic() < deadline:
+    while connection.execute(waiting, [tenant, remembered.digest]).fetchone() and time.monotonic() < deadline:
         time.sleep(0.1)
-    return found
+    return remembered
 
 
 def log_name(connection: psycopg.Connection[Any]) -> str:

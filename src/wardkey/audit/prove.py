@@ -141,7 +141,7 @@ def prove(export: BinaryIO, entry: str) -> Proof:
 def _find(export: BinaryIO, entry: str) -> tuple[Header, int, bytes, Signed, End]:
     """Return header, position and bytes of the entry, the first checkpoint that covers it, and the end."""
     header: Header | None = None
-    found: tuple[int, bytes] | None = None
+    located: tuple[int, bytes] | None = None
     signed: Signed | None = None
     position = 0
     for kind, line in lines(export):
@@ -149,19 +149,19 @@ def _find(export: BinaryIO, entry: str) -> tuple[Header, int, bytes, Signed, End
             header = Header.decode(line)
             position = header.first
         elif kind == "entry":
-            match = entry_format.match(line.decode("utf-8", "replace")) if found is None else None
+            match = entry_format.match(line.decode("utf-8", "replace")) if located is None else None
             if match and match["id"] == entry:
-                found = position, line
+                located = position, line
             position += 1
-        elif kind == "checkpoint" and found and signed is None:
+        elif kind == "checkpoint" and located and signed is None:
             this = Signed.from_document(decode(line))
-            signed = this if this.checkpoint.size > found[0] else None
+            signed = this if this.checkpoint.size > located[0] else None
         elif kind == "end":
             end = End.decode(line)
     assert header is not None  # noqa: S101  lines() raises Damaged otherwise
-    if found is None or signed is None:
+    if located is None or signed is None:
         raise NotProven(f"no checkpoint of the export covers an entry {entry}")
-    return header, *found, signed, end
+    return header, *located, signed, end
 
 
 def _nodes(export: BinaryIO, header: Header, end: End, size: int) -> Iterator[tuple[int, bytes]]:

@@ -138,14 +138,14 @@ def _by_day(activity: Sequence[Mapping[str, Any]], begin: datetime, end: datetim
 
 
 def _people(activity: Iterable[Mapping[str, Any]]) -> list[Person]:
-    found: dict[str, Person] = {}
+    people: dict[str, Person] = {}
     for row in activity:
         name = row["subject"] or "(unknown)"
-        person = found.setdefault(name, Person(name))
+        person = people.setdefault(name, Person(name))
         person.roles |= {row["role"]} - {None}
         person.reads += row["reads"]
         person.writes += row["writes"]
         person.events += row["events"]
         person.first = min(person.first or row["hour"], row["hour"])
         person.last = max(person.last or row["hour"], row["hour"])
-    return sorted(found.values(), key=lambda person: (-person.reads - person.writes, person.name))
+    return sorted(people.values(), key=lambda person: (-person.reads - person.writes, person.name))

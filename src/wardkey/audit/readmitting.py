@@ -67,25 +67,29 @@ def forked(connection: Connection, keeper: Path) -> Iterator[Readmission]:
             yield log
 
 
-def readmit(connection: Connection, keeper: Path, found: Readmission, operator: str) -> None:
+def readmit(connection: Connection, keeper: Path, readmission: Readmission, operator: str) -> None:
     """Let the keeper sign any next checkpoint of the log, once, and write into the log what was lost.
 
     The log's Kafka topic is left as it is: the publisher makes another one. ``connection``: in autocommit.
     Raises KeeperUnavailable, KeyRefused, psycopg.Error.
     """
-    had = {"number": found.remembered.number, "size": found.remembered.size}
+    had = {"number": readmission.remembered.number, "size": readmission.remembered.size}
     detail: dict[str, Any] = {"operator": operator, "keeper_had": had}
-    if found.newest is not None:
+    if readmission.newest is not None:
         detail |= {
-            "since": found.newest.at,
-            "log_has": {"number": found.newest.number, "size": found.newest.size},
+            "since": readmission.newest.at,
+            "log_has": {"number": readmission.newest.number, "size": readmission.newest.size},
         }
-    is_behind = found.remembered.number > (found.newest.number if found.newest else 0)
+    is_behind = readmission.remembered.number > (readmission.newest.number if readmission.newest else 0)
     kind = "journal gap" if is_behind else "log readmitted"
     if is_behind:
         detail["why"] = "the database was restored from a backup, and its log readmitted"
-    log = log_name(connection) if found.tenant == PLATFORM else None
+    log = log_name(connection) if readmission.tenant == PLATFORM else None
     with connection.transaction():
-        connection.execute("select ward_internal.log_event(%s, %s, %s)", [found.tenant, kind, Jsonb(detail)])
-        connection.execute("delete from ward_internal.audit_topics where tenant_id = %s", [found.tenant])
-        client.ask(keeper, wire.checkpoint(str(found.tenant), log, readmit=True))
+        connection.execute(
+            "select ward_internal.log_event(%s, %s, %s)", [readmission.tenant, kind, Jsonb(detail)]
+        )
+        connection.execute(
+            "delete from ward_internal.audit_topics where tenant_id = %s", [readmission.tenant]
+        )
+        client.ask(keeper, wire.checkpoint(str(readmission.tenant), log, readmit=True))

@@ -130,14 +130,14 @@ class _Reader:
         if _GAP in line:
             self._take_gap(line)
         try:
-            found = entry_format.match(line.decode("utf-8"))
+            match = entry_format.match(line.decode("utf-8"))
         except UnicodeDecodeError:
-            found = None
-        if found is None:
+            match = None
+        if match is None:
             self._ids.append(0)
             self._not_an_entry(line)
         else:
-            tenant, number, at = found.group("tenant", "id", "at")
+            tenant, number, at = match.group("tenant", "id", "at")
             self._ids.append(int(number))
             if tenant != self._header.tenant:
                 self._note_unfit(self._defect("foreign", position, number, "is of another tenant"))

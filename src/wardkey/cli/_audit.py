@@ -161,35 +161,35 @@ def _show(report: Report, facts: dict[str, Any], live: bool) -> None:
 
 def _remarks(report: Report, live: bool) -> list[str]:
     """Return what a good report still leaves open, and what is worth a look."""
-    found = []
+    remarks = []
     if not report.trusted:
-        found.append("whether that key is the right one you must know: name it with --key")
+        remarks.append("whether that key is the right one you must know: name it with --key")
     if report.known:
-        found.append("it continues the checkpoint known")
+        remarks.append("it continues the checkpoint known")
     elif report.known_is_older:
-        found.append("the checkpoint known is of before the first entry: nothing to compare it with")
+        remarks.append("the checkpoint known is of before the first entry: nothing to compare it with")
     elif report.known is None:
-        found.append("compared with no earlier checkpoint (--known): keep one with --remember")
+        remarks.append("compared with no earlier checkpoint (--known): keep one with --remember")
     if (pruned := report.pruned) is not None:
-        found.append(
+        remarks.append(
             f"its first {pruned.entries:,} entries, up to {pruned.until}, were pruned at {pruned.at}, it says"
         )
     if report.remembered and not report.unlike:
-        found.append("its newest checkpoint is the last one that the keeper has signed")
+        remarks.append("its newest checkpoint is the last one that the keeper has signed")
     elif report.unlike:
-        found.append(report.unlike)
+        remarks.append(report.unlike)
     if not live and not report.complete_from:
-        found.append("entries from its beginning may be missing ahead of the first")
+        remarks.append("entries from its beginning may be missing ahead of the first")
     if not live and not report.complete_to:
-        found.append("entries up to its end may be missing behind the last: the log was not settled then")
+        remarks.append("entries up to its end may be missing behind the last: the log was not settled then")
     if report.unsealed:
-        found.append(f"{report.unsealed:,} entries are in no checkpoint yet: nothing vouches for them")
+        remarks.append(f"{report.unsealed:,} entries are in no checkpoint yet: nothing vouches for them")
     if report.strays:
-        found.append(f"{report.strays:,} of them, {report.first_stray} first, should long have been sealed")
+        remarks.append(f"{report.strays:,} of them, {report.first_stray} first, should long have been sealed")
     if report.backdated:
-        found.append(
+        remarks.append(
             f"{report.backdated:,} entries, at {report.first_backdated} first, tell of an earlier time"
         )
     if report.ahead:
-        found.append(f"{report.ahead:,} checkpoints seal entries of a later time than their own")
-    return found
+        remarks.append(f"{report.ahead:,} checkpoints seal entries of a later time than their own")
+    return remarks

@@ -44,10 +44,10 @@ def parse_period(begin: str | None, end: str | None, zone: tzinfo = UTC) -> Peri
         except ValueError as error:
             raise click.UsageError(f"{option}: {error}") from None
 
-    found = Period(parse("--from", begin), parse("--to", end))
-    if found.begin and found.end and found.begin >= found.end:
+    period = Period(parse("--from", begin), parse("--to", end))
+    if period.begin and period.end and period.begin >= period.end:
         raise click.UsageError("--from is to be before --to")
-    return found
+    return period
 
 
 def record(connection: psycopg.Connection[Any], tenant: UUID, kind: str, asked: Period, form: str) -> None:

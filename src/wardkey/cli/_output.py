@@ -231,8 +231,8 @@ def _explain(error: Exception) -> tuple[int, str, str | None, str | None]:
     if isinstance(error, WardError):
         code = error.exit_code if isinstance(error, ServerError) else FAILED
         return code, error.message, error.hint and in_commands(error.hint), error.sqlstate
-    if (found := getattr(error, "exit_code", None)) is not None:  # what a file or a log is found to be
-        return found, str(error), getattr(error, "hint", None), None
+    if (own := getattr(error, "exit_code", None)) is not None:  # what a file or a log is found to be
+        return own, str(error), getattr(error, "hint", None), None
     if isinstance(error, PermissionError):
         return FAILED, f"no permission: {error.filename}", "run it as the user who owns the home", None
     if isinstance(error, OSError) and error.strerror:

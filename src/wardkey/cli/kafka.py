@@ -167,11 +167,11 @@ def acls(context: Context, slug: str | None, principal: str | None) -> None:
     servers = _configuration(context).servers
     with context.connect(autocommit=True) as connection:
         connection.execute("set search_path = pg_catalog, pg_temp")
-        found = [topic for topic in topics.every(connection) if topic.slug and slug in (None, topic.slug)]
-    if slug and not found:
+        chosen = [topic for topic in topics.every(connection) if topic.slug and slug in (None, topic.slug)]
+    if slug and not chosen:
         fail(f"there is no topic of tenant {slug}", "the publisher makes it: wardkey kafka status")
     commands = [] if slug else list(acls.of_publisher(servers, principal or acls.PUBLISHER))
-    for topic in found:
+    for topic in chosen:
         commands += acls.of_tenant(servers, topic.name, principal if slug else None)
     emit(context, commands, lambda: click.echo("\n".join(commands)))
 
@@ -210,10 +210,10 @@ def make_topics(context: Context, tenants: list[dict[str, Any]]) -> None:
 
 
 def _configuration(context: Context) -> Configuration:
-    found = context.cluster.publisher.configuration()
-    if found is None:
+    configuration = context.cluster.publisher.configuration()
+    if configuration is None:
         raise CliError("Kafka is not configured", "wardkey kafka use HOST:PORT")
-    return found
+    return configuration
 
 
 def _shown(configuration: Configuration) -> dict[str, Any]:

@@ -182,10 +182,10 @@ def check(context: Context, slug: str | None) -> int:
             from ..tenants.provisioning import find
 
             find(connection, slug)
-        found = list(try_keys(connection, keks, context.keeper_socket, slug))
-    rows = [asdict(each) for each in found]
+        results = list(try_keys(connection, keks, context.keeper_socket, slug))
+    rows = [asdict(each) for each in results]
     emit(context, rows, lambda: table(rows, ("tenant", "kek", "keeper", "orchestrator"), empty="no keys yet"))
-    return 0 if all(each.ok for each in found) else FAILED
+    return 0 if all(each.ok for each in results) else FAILED
 
 
 def _use_for_tenant(context: Context, choice: Choice, slug: str) -> set[str]:

@@ -58,9 +58,9 @@ def status(context: Context) -> int:
     """
     if context.dsn and (services := service.states()):
         return service.show(context, services)
-    found = context.cluster.status()
-    emit(context, _facts(found), lambda: _show(found))
-    return 0 if found.running else UNREACHABLE
+    status = context.cluster.status()
+    emit(context, _facts(status), lambda: _show(status))
+    return 0 if status.running else UNREACHABLE
 
 
 @click.command()

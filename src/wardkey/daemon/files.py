@@ -65,9 +65,9 @@ def read_guarded(path: Path, *, secret: bool, limit: int | None = MAX_LENGTH) ->
         if os.geteuid() == 0:  # the operator, looking after the keeper's directory
             trusted.add(path.parent.stat().st_uid)
         if status.st_uid not in trusted:
-            raise UnsafeFileError(f"{path} belongs to another user; mend it with: chown")
+            raise UnsafeFileError(f"{path} belongs to another user; fix it with: chown")
         if status.st_mode & (0o077 if secret else 0o022):
-            raise UnsafeFileError(f"{path} is open to other users; mend it with: chmod 600")
+            raise UnsafeFileError(f"{path} is open to other users; fix it with: chmod 600")
         return file.read(limit)
 
 

@@ -95,8 +95,8 @@ class Supervisor:
             part = self._parts.setdefault(name, _Part(status))
             if part.process and not part.process.alive:
                 self._ended(name, part, now)
-            if part.process is None and (found := self._supervision.process(name)):
-                _watch(part, found, None)
+            if part.process is None and (running := self._supervision.process(name)):
+                _watch(part, running, None)
             if part.process is None and (now >= part.due or asked):
                 self._start(name, part, each, now)
             if part.process is None:

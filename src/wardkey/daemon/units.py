@@ -76,7 +76,7 @@ def states() -> dict[str, dict[str, str]]:
     if shutil.which("systemctl") is None:
         return {}
     names = ("ActiveState", "MainPID", "NRestarts", "ActiveEnterTimestamp", "ExecMainStatus", "LoadState")
-    found = {}
+    states = {}
     for service in SERVICES:
         shown = subprocess.run(
             ["systemctl", "show", f"wardkey-{service}.service", f"--property={','.join(names)}"],
@@ -86,8 +86,8 @@ def states() -> dict[str, dict[str, str]]:
         ).stdout
         facts = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         if facts.get("LoadState") == "loaded":
-            found[service] = facts
-    return found
+            states[service] = facts
+    return states
 
 
 def _keeper(kms: str | None) -> dict[str, str]:
@@ -125,7 +125,7 @@ def _publisher(dsn: str) -> dict[str, str]:
 
 
 def _timers(dsn: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for name, command, text in (
         ("keys", "keys rotate --due", "rotates and destroys the keys that are due"),
         ("prune", "audit prune --all", "drops months of the audit log that need not be kept"),
@@ -135,13 +135,13 @@ def _timers(dsn: str) -> dict[str, str]:
             f'Type=oneshot\nEnvironment="WARDKEY_DSN={dsn} user=postgres"\n'
             f"ExecStart={Path(sys.executable).parent}/wardkey {command}\n"
         )
-        found |= _file(name, text, service, is_wanted=False)
-        found[f"wardkey-{name}.timer"] = (
+        files |= _file(name, text, service, is_wanted=False)
+        files[f"wardkey-{name}.timer"] = (
             f"[Unit]\nDescription=wardkey {command}, daily\n\n"
             "[Timer]\nOnCalendar=daily\nRandomizedDelaySec=1h\nPersistent=true\n\n"
             "[Install]\nWantedBy=timers.target\n"
         )
-    return found
+    return files
 
 
 def _file(name: str, text: str, service: str, *, after: str = "", is_wanted: bool = True) -> dict[str, str]:

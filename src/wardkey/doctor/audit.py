@@ -50,12 +50,12 @@ def _at_work(server: Server) -> Iterator[Problem]:
     if state is None:
         return
     slot = f"replication slot {state.slot}"
-    found = slots.facts(server.connection, state.slot)
-    if not found.present:
+    facts = slots.facts(server.connection, state.slot)
+    if not facts.present:
         yield Problem(slot, "is missing: reads are not journalled", "wardkey up")
-    elif found.status == "lost":
+    elif facts.status == "lost":
         yield Problem(slot, "is lost: the server has thrown away WAL that was not read", "wardkey up")
-    elif found.active_pid is None:
+    elif facts.active_pid is None:
         yield Problem(slot, "nobody reads it: nothing is sealed, and WAL is kept", "wardkey up")
     if failing := slots.failing(server.connection):
         yield Problem("scribe", failing, "see: wardkey logs scribe")
@@ -78,18 +78,18 @@ def _room(server: Server) -> Iterator[Problem]:
     state = _state(server)
     if state is None:
         return
-    found = slots.facts(server.connection, state.slot)
+    facts = slots.facts(server.connection, state.slot)
     disk = server.home.path if server.home is not None and server.home.exists else None
-    for text in found.warnings(disk) if found.present else ():
+    for text in facts.warnings(disk) if facts.present else ():
         yield Problem(
             f"replication slot {state.slot}", text, "start the scribe, or see why it is slow: wardkey logs"
         )
-    if found.present and found.limit < 0:
+    if facts.present and facts.limit < 0:
         return
-    if found.present and found.limit < 1024:
+    if facts.present and facts.limit < 1024:
         yield Problem(
             "setting max_slot_wal_keep_size",
-            f"is {found.limit} MB: the journal is cut when the scribe is away for a while",
+            f"is {facts.limit} MB: the journal is cut when the scribe is away for a while",
             "alter system set max_slot_wal_keep_size = '16GB'; select pg_reload_conf();",
         )
 
@@ -98,9 +98,9 @@ def _on_time(server: Server) -> Iterator[Problem]:
     state = _state(server)
     if state is None:
         return
-    found = slots.facts(server.connection, state.slot)
-    if found.behind > _MUCH:
-        yield Problem("scribe", f"is {slots.megabytes(found.behind)} of WAL behind", "wardkey scribe status")
+    facts = slots.facts(server.connection, state.slot)
+    if facts.behind > _MUCH:
+        yield Problem("scribe", f"is {slots.megabytes(facts.behind)} of WAL behind", "wardkey scribe status")
     rows = server.rows(
         "select t.tenant_id::text, t.size - coalesce(c.size, 0) from ward_internal.audit_trees as t"
         " left join lateral (select max(size) as size from ward_internal.audit_checkpoints"
@@ -146,9 +146,9 @@ def _verifies(server: Server) -> Iterator[Problem]:
                 "find where: wardkey audit export, then wardkey audit verify",
             )
     for tenant, last in remembered.items():
-        found = newest.get(tenant)
-        number = found.number if found else 0
-        if last.number > number or (found and last.number == number and last.digest != found.digest()):
+        log_has = newest.get(tenant)
+        number = log_has.number if log_has else 0
+        if last.number > number or (log_has and last.number == number and last.digest != log_has.digest()):
             yield Problem(
                 _log(server, tenant),
                 f"it ends with checkpoint {number}, the keeper has signed"
@@ -159,18 +159,18 @@ def _verifies(server: Server) -> Iterator[Problem]:
 
 def _remembered(server: Server) -> dict[str, Remembered]:
     """Return what the keeper of this home has signed last of each log, as far as it tells."""
-    found: dict[str, Remembered] = {}
+    last: dict[str, Remembered] = {}
     if server.home is None:
-        return found
+        return last
     deadline = time.monotonic() + _PATIENCE
     query = "select id from ward_internal.tenants union select tenant_id from ward_internal.audit_trees"
     with suppress(WardError):
         for (tenant,) in server.rows(query):
             patience = max(0.0, deadline - time.monotonic())
-            found[str(tenant)] = ask_keeper(
+            last[str(tenant)] = ask_keeper(
                 server.connection, server.home.keeper_socket, tenant, patience=patience
             )
-    return found
+    return last
 
 
 def _gaps(server: Server) -> Iterator[Problem]:
@@ -231,12 +231,12 @@ def _published(server: Server) -> Iterator[Problem]:
     for topic in known:
         if topic.tenant in late:
             late.remove(topic.tenant)
-            found = f"lacks {topic.behind} entries, for more than a minute"
+            text = f"lacks {topic.behind} entries, for more than a minute"
             if topic.trouble:
-                found += (
+                text += (
                     f": at position {topic.mark.position} it failed {topic.failures} times: {topic.trouble}"
                 )
-            yield Problem(f"topic {topic.name}", found, "see what troubles it: wardkey kafka status")
+            yield Problem(f"topic {topic.name}", text, "see what troubles it: wardkey kafka status")
     for tenant in sorted(late):
         yield Problem(
             _log(server, tenant), "has entries and no topic", "see what troubles it: wardkey kafka status"

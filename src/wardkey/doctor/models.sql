@@ -27,7 +27,7 @@ where s.id is null or d.id is null
 order by 1, 2;
 
 -- models-sound (fail): nothing on a model table or leaf sees ciphertext where it means plaintext, and the key of a face holds
-select f.object, f.found, f.mend
+select f.object, f.detail, f.fix
 from ward_internal.models as m, ward_internal.model_faults(m.id) as f
 where f.kind in ('key', 'constraint', 'default', 'index', 'labels') and f.object in (m.relation::text, m.shape::text)
   and exists (select from pg_class where oid = m.relation)

@@ -1,5 +1,5 @@
--- What the checks look at, as tables; each check is a query below this one and selects object, what was found, and the
--- statement or command that mends it (null where nothing does). No row: the invariant holds.
+-- What the checks look at, as tables; each check is a query below this one and selects object, detail and the
+-- statement or command that fixes it (null where nothing does). No row: the invariant holds.
 with tenant as (  -- those that have a ward
   select * from ward_internal.tenants where status <> 'shredded'
 ), leaf as (
@@ -29,7 +29,7 @@ with tenant as (  -- those that have a ward
   from pg_roles as r join tenant as t on t.login_role = r.rolname
 ), privilege as (  -- privileges on tables, views, sequences and their columns
   select g.*, g.oid::regclass::text as relation,
-    format('%s has %s%s', who, privilege_type, coalesce(' on column ' || quote_ident(attname), '')) as found,
+    format('%s has %s%s', who, privilege_type, coalesce(' on column ' || quote_ident(attname), '')) as detail,
     format('revoke %s%s on %s%s from %s;', privilege_type, coalesce(' (' || quote_ident(attname) || ')', ''),
       case relkind when 'S' then 'sequence ' else '' end, g.oid::regclass, who) as revoke
   from (
@@ -44,7 +44,7 @@ with tenant as (  -- those that have a ward
 ), executable as (  -- functions that tenants may execute
   select p.oid, p.oid::regprocedure::text as name, p.proowner, p.prosecdef, n.nspname, o.name as who,
     n.nspname in ('ward', 'ward_internal') or n.nspname in (select schema_name from tenant) as ours,
-    format('%s may execute it', o.name) as found,
+    format('%s may execute it', o.name) as detail,
     format('revoke execute on function %s from %s;', p.oid::regprocedure, o.name) as revoke
   from pg_proc as p
   join pg_namespace as n on n.oid = p.pronamespace
@@ -82,7 +82,7 @@ with tenant as (  -- those that have a ward
   select m.rolname as member, m.rolsuper as by_superuser, g.rolname as role, a.admin_option,
     g.rolname in (select login_role from tenant) as of_tenant,
     m.rolname in (select login_role from tenant) as by_tenant,
-    format('is a member of %I%s', g.rolname, case when a.admin_option then ', with admin option' else '' end) as found,
+    format('is a member of %I%s', g.rolname, case when a.admin_option then ', with admin option' else '' end) as detail,
     format('revoke %I from %I;', g.rolname, m.rolname) as revoke
   from pg_auth_members as a join pg_roles as m on m.oid = a.member join pg_roles as g on g.oid = a.roleid
 )

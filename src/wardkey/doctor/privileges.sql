@@ -1,7 +1,7 @@
 -- What tenants, and everybody through PUBLIC, may touch: faces, shares and the functions meant for them.
 
 -- inner-tables-closed (fail): nobody but the owner has a privilege on shapes
-select relation, found, revoke
+select relation, detail, revoke
 from privilege where relnamespace = 'ward_model'::regnamespace and grantee <> relowner order by 1, 2;
 
 -- ward-functions-closed (fail): nobody but its owner may execute a function of a ward: triggers need not be asked
@@ -24,7 +24,7 @@ where a.privilege_type = 'CREATE' or n.nspname in ('ward_internal', 'ward_model'
 order by 1, 2;
 
 -- tenants-reach-nothing-else (fail): no tenant can reach a table, view or sequence that is neither a face nor shared
-select p.relation, p.found, p.revoke
+select p.relation, p.detail, p.revoke
 from privilege as p
 join outsider as o on o.oid = p.grantee
 join pg_namespace as n on n.oid = p.relnamespace
@@ -69,19 +69,19 @@ where d.datname <> current_database() and d.datallowconn and a.grantee = 0
 group by d.datname having bool_or(a.privilege_type = 'CONNECT') order by 1;
 
 -- statistics-hidden (fail): no tenant can read statistics, activity, locks or the metadata of large objects
-select p.relation, p.found, p.revoke
+select p.relation, p.detail, p.revoke
 from privilege as p join outsider as o on o.oid = p.grantee
 where p.oid in (select ward_internal.hidden_relations()) order by 1, 2;
 
 -- columns-hidden (fail): no tenant can read how many rows tables have, nor the settings of other roles
-select p.relation, p.found, case p.who when 'public' then 'select ward_internal.harden();' else p.revoke end
+select p.relation, p.detail, case p.who when 'public' then 'select ward_internal.harden();' else p.revoke end
 from privilege as p join outsider as o on o.oid = p.grantee
 where p.oid in (select relation from ward_internal.hidden_columns())
   and (p.attname is null or (p.oid, p.attname) in (select * from ward_internal.hidden_columns()))
 order by 1, 2;
 
 -- functions-hidden (fail): no tenant can call the functions behind statistics, sizes, large objects and WAL messages
-select name, found, revoke from executable
+select name, detail, revoke from executable
 where oid in (select ward_internal.hidden_functions()) order by 1, 2;
 
 -- definers-closed (fail): PUBLIC cannot execute any SECURITY DEFINER function

@@ -16,10 +16,10 @@ left join power as p on p.rolname = w.name
 where p.oid is null or array_remove(p.powers, w.power) <> '{}' order by 1;
 
 -- ward-owner-alone (fail): nobody is a member of ward_owner
-select member::text, found, revoke from membership where role = 'ward_owner' and not by_superuser order by 1;
+select member::text, detail, revoke from membership where role = 'ward_owner' and not by_superuser order by 1;
 
 -- ward-roles-in-nothing (fail): ward_owner, ward_tenant, ward_scribe and ward_publisher are members of no other role
-select member::text, found, revoke from membership
+select member::text, detail, revoke from membership
 where member in ('ward_owner', 'ward_tenant', 'ward_scribe', 'ward_publisher') order by 1, 2;
 
 -- tenant-roles-powerless (fail): tenants' login roles can log in, inherit, and have no attribute of power
@@ -35,13 +35,13 @@ from tenant as t join pg_roles as r on r.rolname = t.login_role
 where not exists (select from membership where member = t.login_role and role = 'ward_tenant') order by 1;
 
 -- tenant-roles-in-nothing-else (fail): tenants' login roles are in no other role, and cannot let others into ward_tenant
-select member::text, found,
+select member::text, detail,
   case role when 'ward_tenant' then format('revoke admin option for ward_tenant from %I;', member) else revoke end
 from membership
 where by_tenant and role <> 'ward_owner' and (role <> 'ward_tenant' or admin_option) order by 1, 2;
 
 -- tenant-roles-without-members (warn): nobody is a member of a tenant's login role
-select member::text, found, revoke from membership
+select member::text, detail, revoke from membership
 where of_tenant and not by_tenant and not by_superuser order by 1, 2;
 
 -- tenant-roles-own-nothing (fail): tenants' login roles own nothing in this database

@@ -75,7 +75,7 @@ class Side:
         try:
             return configured.read(self.directory)
         except KmsError as error:
-            raise ServerError(str(error), "mend the file, or restore it from a backup") from None
+            raise ServerError(str(error), "correct the file, or restore it from a backup") from None
 
     def write(self, configuration: Configuration) -> None:
         configured.write(self.directory, configuration, (self.owner.uid, self.owner.gid))

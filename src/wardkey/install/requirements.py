@@ -27,13 +27,13 @@ _PROBE = """
 do $probe$
 import json, os, socket, sys
 (keeper,) = plpy.execute("select current_setting('wardkey.keeper')")[0].values()
-found = {"python": "%d.%d.%d" % sys.version_info[:3]}
+facts = {"python": "%d.%d.%d" % sys.version_info[:3]}
 for name in ("cryptography", "wardkey_pg"):
     try:
-        found[name] = __import__(name).__version__
+        facts[name] = __import__(name).__version__
     except Exception:
-        found[name] = None
-found["uid"] = os.geteuid()
+        facts[name] = None
+facts["uid"] = os.geteuid()
 if keeper:
     link = socket.socket(socket.AF_UNIX)
     link.settimeout(2)
@@ -43,16 +43,16 @@ if keeper:
         stream = link.makefile("rb")
         size = int.from_bytes(stream.read(4), "big")
         answer = json.loads(stream.read(size)) if size else {}
-        found["keeper"] = "answers" if answer.get("ok") else "does not know the server's OS user"
-        found["issuers"] = answer.get("issuers")
+        facts["keeper"] = "answers" if answer.get("ok") else "does not know the server's OS user"
+        facts["issuers"] = answer.get("issuers")
     except (BrokenPipeError, ConnectionResetError):
-        found["keeper"] = "does not know the server's OS user"
+        facts["keeper"] = "does not know the server's OS user"
     except (OSError, ValueError) as error:
-        found["keeper"] = getattr(error, "strerror", None) or "does not answer"
+        facts["keeper"] = getattr(error, "strerror", None) or "does not answer"
     finally:
         link.close()
-say = plpy.prepare("select set_config('wardkey.found', $1, true)", ["text"])
-plpy.execute(say, [json.dumps(found)])
+say = plpy.prepare("select set_config('wardkey.facts', $1, true)", ["text"])
+plpy.execute(say, [json.dumps(facts)])
 $probe$ language plpython3u
 """
 
@@ -243,7 +243,7 @@ def _probe(connection: Connection, socket: str | None) -> dict[str, Any]:
     with connection.transaction(force_rollback=True):
         connection.execute("select set_config('wardkey.keeper', %s, true)", [socket or ""])
         connection.execute(_PROBE)
-        facts: dict[str, Any] = json.loads(_row(connection, "select current_setting('wardkey.found')")[0])
+        facts: dict[str, Any] = json.loads(_row(connection, "select current_setting('wardkey.facts')")[0])
     return facts
 
 

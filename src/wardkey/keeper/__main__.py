@@ -142,7 +142,7 @@ def _lock(directory: Path) -> int:
     if status.st_uid != os.geteuid():
         raise ServiceError(f"{directory} belongs to another user")
     if status.st_mode & 0o077:
-        raise ServiceError(f"{directory} is open to other users; mend it with: chmod 700 {directory}")
+        raise ServiceError(f"{directory} is open to other users; fix it with: chmod 700 {directory}")
     descriptor = os.open(
         directory / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
     )

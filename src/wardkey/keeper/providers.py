@@ -193,7 +193,7 @@ class Providers:
     def named(self, tenant: UUID, kek: str) -> list[Provider]:
         """Return where this KEK may be, by what its name tells: nowhere if it is not the tenant's.
 
-        Else a DEK could be wrapped under the KEK of another tenant, and had by whoever may use that one.
+        Else a DEK could be wrapped under the KEK of another tenant, and released to users of that one.
         """
         if str(tenant) not in kek:  # each provider names KEKs by their tenant
             return []

@@ -76,7 +76,7 @@ class SigningKey:
             former = [Ed25519PublicKey.from_public_bytes(base64.b64decode(line)) for line in lines]
         except (OSError, ValueError):
             raise KeeperUnavailable(
-                "the keeper cannot use its former signing keys", f"mend {path.name} in its directory"
+                "the keeper cannot use its former signing keys", f"correct {path.name} in its directory"
             ) from None
         return [self._load(make=True).public_key(), *former]
 
@@ -90,5 +90,5 @@ class SigningKey:
         except OSError:
             pass
         raise KeeperUnavailable(
-            "the keeper cannot use its signing key", f"mend {self._path.name} in its directory"
+            "the keeper cannot use its signing key", f"correct {self._path.name} in its directory"
         )

@@ -56,7 +56,7 @@ class TrustedIssuers:
         if issuers is None:
             raise KeyRefused(
                 "the keeper cannot read its issuers",
-                "mend issuers.json; the keeper's own log says what is wrong",
+                "correct issuers.json; the keeper's own log says what is wrong",
             )
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         since, known = self._verified.get(digest, (0.0, None))

@@ -50,8 +50,8 @@ def destroy_keks(connection: Connection, keks: Keks, tenant: UUID, grace: timede
     with connection.transaction():
         lock_tenant(connection, tenant)
         used = keks_in_use(connection, tenant)
-        found = connection.execute(_DISABLED, {"tenant": tenant, "grace": grace}).fetchall()
-        destroyed = tuple(kek for kek in (KekRef(*row) for row in found) if kek not in used)
+        disabled = connection.execute(_DISABLED, {"tenant": tenant, "grace": grace}).fetchall()
+        destroyed = tuple(kek for kek in (KekRef(*row) for row in disabled) if kek not in used)
         for kek in destroyed:
             keks.destroy(tenant, kek)
             register_kek(connection, tenant, kek, "destroyed")

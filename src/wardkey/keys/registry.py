@@ -85,16 +85,16 @@ class Ward:
 
 def read_policy(connection: Connection) -> Policy:
     """Return the periods that are set, else the defaults."""
-    found = dict(connection.execute("select name, value from ward_internal.settings").fetchall())
+    values = dict(connection.execute("select name, value from ward_internal.settings").fetchall())
     default = Policy()
 
     def days(name: str, otherwise: timedelta) -> timedelta:
-        return timedelta(days=int(found[name])) if name in found else otherwise
+        return timedelta(days=int(values[name])) if name in values else otherwise
 
     return Policy(
         days("cryptoperiod", default.cryptoperiod),
         days("kek_cryptoperiod", default.kek_cryptoperiod),
-        int(found.get("most_fields", default.most_fields)),
+        int(values.get("most_fields", default.most_fields)),
         days("grace", default.grace),
     )
 
@@ -126,8 +126,8 @@ def keks_of(connection: Connection, tenant: UUID | None = None) -> tuple[set[str
     Second, also of those that data keys were wrapped under and that are not destroyed: backups have such
     keys, and somebody has to destroy the KEK.
     """
-    found = connection.execute(_KEKS, {"tenant": tenant}).fetchall()
-    return {kek for kek, used in found if used}, {kek for kek, _ in found}
+    keks = connection.execute(_KEKS, {"tenant": tenant}).fetchall()
+    return {kek for kek, used in keks if used}, {kek for kek, _ in keks}
 
 
 def keeper_socket(connection: Connection) -> Path:

@@ -113,8 +113,8 @@ def begin(connection: Connection, scope: str, tenants: int) -> Iterator[Run]:
         raise RotationRunning("somebody else rewraps keys at the moment", "try again when that is done")
     try:
         interrupted = connection.execute(_UNFINISHED, [scope, _GO_ON]).fetchone()
-        found: Any = interrupted or connection.execute(_STARTED, [scope, tenants]).fetchone()
-        yield Run(found[0], found[1], interrupted is not None)
+        run: Any = interrupted or connection.execute(_STARTED, [scope, tenants]).fetchone()
+        yield Run(run[0], run[1], interrupted is not None)
     finally:
         if not connection.closed:
             connection.execute(_UNLOCK)
@@ -291,8 +291,8 @@ def _left_behind(connection: Connection, tenant: UUID) -> set[KekRef]:
 
 def keks_in_use(connection: Connection, tenant: UUID) -> set[KekRef]:
     """Return the KEK versions that wrap a key of the tenant which is not destroyed."""
-    found = connection.execute(_LIVE, [tenant]).fetchall()
-    return {KekRef(kek, version) for _, kek, version, _ in found}
+    keks = connection.execute(_LIVE, [tenant]).fetchall()
+    return {KekRef(kek, version) for _, kek, version, _ in keks}
 
 
 def _enabled(keks: Keks, tenant: UUID, used: set[KekRef]) -> set[KekRef]:
@@ -302,8 +302,8 @@ def _enabled(keks: Keks, tenant: UUID, used: set[KekRef]) -> set[KekRef]:
     current = keks.create(tenant)
     if any(kek.name != current.name for kek in used):
         return set()
-    found = [version.version for version in keks.versions(tenant) if version.state == "enabled"]
-    return {KekRef(current.name, version) for version in found if version != current.version}
+    enabled = [version.version for version in keks.versions(tenant) if version.state == "enabled"]
+    return {KekRef(current.name, version) for version in enabled if version != current.version}
 
 
 def _age(kek: KekRef) -> tuple[int, str]:

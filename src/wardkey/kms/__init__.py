@@ -33,7 +33,9 @@ __all__ = [
 
 def schemes() -> list[str]:
     """Return the schemes of all providers there are."""
-    return sorted(found.name for found in iter_modules(providers.__path__) if not found.name.startswith("_"))
+    return sorted(
+        module.name for module in iter_modules(providers.__path__) if not module.name.startswith("_")
+    )
 
 
 def scheme_of(uri: str) -> str:
@@ -48,13 +50,13 @@ def provider_of(uri: str) -> type[Kms]:
     missing: str | None = name
     if ":" in uri and re.fullmatch("[a-z][a-z0-9]*", scheme):
         try:
-            found = vars(import_module(name)).values()
+            members = vars(import_module(name)).values()
         except ModuleNotFoundError as error:
             missing = error.name
         else:
             return next(
                 each
-                for each in found
+                for each in members
                 if isinstance(each, type) and issubclass(each, Kms) and vars(each).get("scheme") == scheme
             )
     if missing == name:

@@ -85,7 +85,7 @@ def address_of(uri: str) -> str:
 class Kms(ABC):
     """A key management service. Methods block, may be called from several threads, and raise KmsError only.
 
-    A method gives up within a few seconds for each call to the KMS and does not retry: whoever calls it
+    A method gives up within a few seconds for each call to the KMS and does not retry: the caller
     does. ``wrap`` and ``unwrap`` are the keeper's; the others manage KEKs and want the orchestrator's
     credential, where the KMS tells the two apart. All of these may be repeated: what is done already stays
     done, and what is gone needs nothing more.

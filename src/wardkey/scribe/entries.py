@@ -207,8 +207,8 @@ class Turn:
         ``months``: tenants' partitions that are known to be there.
         """
         self._join_reads()
-        for (tenant, defect), found in self._defects.items():
-            told = {"defect": defect, "entries": found[:20], "count": len(found), "investigate": True}
+        for (tenant, defect), entries in self._defects.items():
+            told = {"defect": defect, "entries": entries[:20], "count": len(entries), "investigate": True}
             self.event("tampered_log", told, tenant)
         items = self._items
         ids = iter(_ids(connection, sum(not isinstance(item, _Sealed) for item in items)))

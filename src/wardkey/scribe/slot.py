@@ -140,22 +140,24 @@ class Facts:
         """Say what an operator should look after before the slot is lost or the disk is full."""
         if not self.present:
             return ["the replication slot is missing: reads are not journalled"]
-        found = []
+        warnings = []
         if self.status == "lost":
-            found.append("the server has thrown away WAL that the scribe had not read")
+            warnings.append("the server has thrown away WAL that the scribe had not read")
         elif self.left is not None and self.kept > self.left:
-            found.append(
+            warnings.append(
                 f"{megabytes(self.kept)} of WAL wait for the scribe; after {megabytes(self.left)} more the "
                 "server throws them away (max_slot_wal_keep_size)"
             )
         elif self.left is None and self.kept > _MUCH:
-            found.append(f"{megabytes(self.kept)} of WAL wait for the scribe, and nothing limits them")
+            warnings.append(f"{megabytes(self.kept)} of WAL wait for the scribe, and nothing limits them")
         if disk is not None and (room := _room(disk)) is not None:
             free, whole = room
             if free < _SCARCE * whole or (self.kept > _MUCH and free < 2 * self.kept):
                 waiting = megabytes(self.kept)
-                found.append(f"{megabytes(free)} are free on the disk; {waiting} of WAL wait for the scribe")
-        return found
+                warnings.append(
+                    f"{megabytes(free)} are free on the disk; {waiting} of WAL wait for the scribe"
+                )
+        return warnings
 
 
 def facts(connection: Connection, slot: str) -> Facts:
@@ -251,7 +253,7 @@ def megabytes(size: int) -> str:
 
 def _room(path: Path) -> tuple[int, int] | None:
     try:
-        found = os.statvfs(path)
+        disk = os.statvfs(path)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    return disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize

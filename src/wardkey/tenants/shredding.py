@@ -232,13 +232,13 @@ def _keks(facts: Facts, said: _Said) -> list[Facts]:
     certain = len({kek.partition(":")[0] for kek, _ in used}) == 1
     reported = {version.version: version for version in said.versions}
     unreported = _UNREPORTED if said.unasked is None else _UNASKED
-    found = []
+    states = []
     for kek, version in used:
         report = reported.pop(version, None) if certain else None
         state = report.state if report else unreported
-        found.append({"kek": kek, "version": version, "state": state, **_times(report)})
+        states.append({"kek": kek, "version": version, "state": state, **_times(report)})
     name = used[0][0] if certain else None
-    found += [
+    states += [
         {"kek": name, "version": report.version, "state": report.state, **_times(report)}
         for report in reported.values()
     ]
@@ -249,7 +249,7 @@ def _keks(facts: Facts, said: _Said) -> list[Facts]:
             f"the KMS still has the tenant's KEK, version {', '.join(usable)}",
             "see wardkey kms check, then run this again",
         )
-    return found
+    return states
 
 
 def _times(report: KekVersion | None) -> Facts:

@@ -131,7 +131,7 @@ def request(
     status = getattr(answer, "status_code", 200)
     if status == 204:
         return {}
-    if status < 300:  # a web page or the like: of whoever answers in Vault's place
+    if status < 300:  # a web page or the like: of another server in Vault's place
         raise KmsUnavailable("Vault answered something that is not its protocol")
     if status == 500:
         raise FailedError("Vault cannot answer now (HTTP status 500)")

@@ -7,7 +7,7 @@ key does. Keys are described as ``wardkey KEK of <tenant>, version <n>``, and th
 once and gone, with its aliases, after 7 days, the shortest time AWS allows; until then it can be restored.
 
 Keys are tagged ``managed-by: wardkey`` and ``wardkey-tenant: <tenant>``: the keeper needs kms:Encrypt and
-kms:Decrypt under the condition ``aws:ResourceTag/managed-by``. Whoever manages KEKs needs kms:DescribeKey,
+kms:Decrypt under the condition ``aws:ResourceTag/managed-by``. The orchestrator needs kms:DescribeKey,
 CreateKey, TagResource, CreateAlias, UpdateAlias, EnableKeyRotation, DisableKey and ScheduleKeyDeletion.
 
 A wrapped DEK is a ciphertext of Encrypt, whose encryption context is the alias (``wardkey-kek``) and the
@@ -228,7 +228,7 @@ class AwsKms(Kms):
             raise
 
     def _make(self, alias: str, tenant: UUID, number: int) -> dict[str, Any]:
-        """Make a key behind ``alias``, or return the key of whoever was first."""
+        """Make a key behind ``alias``, or return the key that another process made first."""
         tags = {"managed-by": "wardkey", "wardkey-tenant": str(tenant)}
         pairs = [{"TagKey": name, "TagValue": value} for name, value in tags.items()]
         key = _description(
@@ -328,10 +328,10 @@ def _description(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _number_of(key: dict[str, Any], tenant: UUID) -> int:
     """Return which of the tenant's keys it is. wardkey 0.1 did not number its first."""
-    found = re.fullmatch(rf"wardkey KEK of {tenant}(?:, version ([1-9][0-9]{{0,5}}))?", key["Description"])
-    if not found:
+    match = re.fullmatch(rf"wardkey KEK of {tenant}(?:, version ([1-9][0-9]{{0,5}}))?", key["Description"])
+    if not match:
         raise KmsDenied("the AWS key's description is not that of a KEK of this tenant")
-    return int(found[1] or 1)
+    return int(match[1] or 1)
 
 
 def _state(key: dict[str, Any]) -> str:

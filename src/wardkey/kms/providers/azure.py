@@ -87,11 +87,11 @@ class AzureKms(Kms):
                 "write the KMS URI as azure://NAME.vault.azure.net; hsm= and purge= are on or off"
             )
         self._is_hsm, self._purges = (switch == "on" for switch in switches)
-        found, bundle = _credential(directory / "azure.json"), ca_bundle(directory / "azure-ca.pem")
+        identity, bundle = _credential(directory / "azure.json"), ca_bundle(directory / "azure-ca.pem")
 
         def connect() -> KeyClient:
             options: dict[str, Any] = {"transport": _transport(bundle), "retry_total": 0}
-            credential = _identity(found, authority, options)
+            credential = _identity(identity, authority, options)
             # No redirects: the token would go along.
             return KeyClient(f"https://{self._host}", credential, permit_redirects=False, **options)
 
@@ -178,10 +178,10 @@ class AzureKms(Kms):
     def _current(self, name: str, versions: dict[str, Any]) -> KekRef:
         self._check_alive(versions)
         number = _id(versions)
-        found = self._get(f"keys/{name}-{number}")
-        if found is None:  # its maker is at it, or was interrupted; two keys of one number would go together
+        key = self._get(f"keys/{name}-{number}")
+        if key is None:  # its maker is at it, or was interrupted; two keys of one number would go together
             return self._make(name)
-        return KekRef(f"{self.scheme}:{self._host}/{name}", f"{number}-{_id(found)}")
+        return KekRef(f"{self.scheme}:{self._host}/{name}", f"{number}-{_id(key)}")
 
     def _check_alive(self, versions: dict[str, Any]) -> None:
         if not versions["attributes"].get("enabled"):
@@ -189,28 +189,28 @@ class AzureKms(Kms):
 
     def _versions(self, name: str) -> list[str]:
         """Return which versions there are or were, oldest first."""
-        found: list[tuple[float, int, str]] = []
+        versions: list[tuple[float, int, str]] = []
         path: str | None = f"keys/{name}/versions"
         while path:
             answer = self._get(path) or {}
             for item in answer.get("value") or ():
                 number = str(item.get("kid")).rpartition("/")[2]
-                found.append(
+                versions.append(
                     (item["attributes"]["created"], int(item.get("tags", {}).get("made", 0)), number)
                 )
             path = answer.get("nextLink")
             if path and not path.startswith(f"https://{self._host}/"):
                 raise KmsUnavailable("Azure Key Vault answered something else than was asked for")
-        return [number for _, _, number in sorted(found)]
+        return [number for _, _, number in sorted(versions)]
 
     def _report(self, key: str, number: str) -> KekVersion:
-        if (found := self._get(f"keys/{key}")) is not None:
-            attributes = found["attributes"]
+        if (answer := self._get(f"keys/{key}")) is not None:
+            attributes = answer["attributes"]
             state = "enabled" if attributes.get("enabled") else "disabled"
-            return KekVersion(f"{number}-{_id(found)}", state, attributes.get("created"))
-        if (found := self._get(f"deletedkeys/{key}")) is not None:
-            times = found["attributes"].get("created"), found.get("scheduledPurgeDate")
-            return KekVersion(f"{number}-{_id(found)}", "scheduled", *times)
+            return KekVersion(f"{number}-{_id(answer)}", state, attributes.get("created"))
+        if (answer := self._get(f"deletedkeys/{key}")) is not None:
+            times = answer["attributes"].get("created"), answer.get("scheduledPurgeDate")
+            return KekVersion(f"{number}-{_id(answer)}", "scheduled", *times)
         return KekVersion(number, "destroyed")
 
     def _replaced(self, kek: KekRef) -> tuple[str, str | None]:
@@ -241,10 +241,10 @@ class AzureKms(Kms):
 
     def _parts(self, kek: KekRef) -> tuple[str, str, str]:
         prefix = f"{self.scheme}:{self._host}/"
-        name, found = kek.name.removeprefix(prefix), _VERSION.fullmatch(kek.version)
-        if not kek.name.startswith(prefix) or not _KEY.fullmatch(name) or not found:
+        name, match = kek.name.removeprefix(prefix), _VERSION.fullmatch(kek.version)
+        if not kek.name.startswith(prefix) or not _KEY.fullmatch(name) or not match:
             raise KmsDenied("the KEK is not one of this Azure Key Vault")
-        return name, found[1], found[2]
+        return name, match[1], match[2]
 
     def _get(self, path: str) -> dict[str, Any] | None:
         """Return what there is at ``path``, None when there is nothing."""
@@ -331,11 +331,12 @@ def _transport(bundle: Path | None) -> RequestsTransport:
 
 
 def _credential(path: Path) -> dict[str, Any]:
-    found = read_credential(path) or {}
-    known = found.keys() <= {"client_id"} or found.keys() == {"tenant_id", "client_id", "client_secret"}
-    if not known or not all(isinstance(value, str) and value for value in found.values()):
+    credential = read_credential(path) or {}
+    principal = {"tenant_id", "client_id", "client_secret"}
+    known = credential.keys() <= {"client_id"} or credential.keys() == principal
+    if not known or not all(isinstance(value, str) and value for value in credential.values()):
         raise KmsConfigurationError(f"{path} must hold tenant_id, client_id and client_secret")
-    return found
+    return credential
 
 
 def _identity(credential: dict[str, Any], authority: str, options: dict[str, Any]) -> TokenCredential:

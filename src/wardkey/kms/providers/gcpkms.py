@@ -5,13 +5,13 @@ KMS every 365 days; the KEK's version is the number of the key's version. A wrap
 Encrypt; its additional authenticated data is the DEK's, a zero byte and the KEK's version, so that Cloud KMS
 itself refuses another version. CRC32C checksums are sent with all data, and asked of all answers.
 
-Options of the URI: ``keeper=NAME@PROJECT.iam.gserviceaccount.com``, for whoever makes KEKs: the service
+Options of the URI: ``keeper=NAME@PROJECT.iam.gserviceaccount.com``, for the orchestrator: the service
 account that gets roles/cloudkms.cryptoKeyEncrypterDecrypter on the tenant's key, and on nothing else;
 ``transport=rest`` instead of gRPC; ``endpoint=HOST:PORT``, as of Private Service Connect.
 
 Credential, in the keeper's directory: ``gcp.json``, mode 0600, a service account's key; or else Google's
 application default credentials: GOOGLE_APPLICATION_CREDENTIALS, or the instance's service account.
-Whoever manages KEKs needs roles/cloudkms.admin, which cannot decrypt unless it gives itself a role, which
+The orchestrator needs roles/cloudkms.admin, which cannot decrypt unless it gives itself a role, which
 the audit logs show. ``gcp-ca.pem`` in the directory replaces the system's certificates.
 
 A version to be destroyed is beyond use at once and gone after 7 days, as AWS's shortest wait is: within them
@@ -169,16 +169,16 @@ class GcpKms(Kms):
         return self._current(self._ask(self._client.update_crypto_key_primary_version, primary))
 
     def disable_kek(self, kek: KekRef) -> None:
-        found = self._replaced(kek)
-        if found is not None and found.state != _State.DISABLED:
-            changed = CryptoKeyVersion(name=found.name, state=_State.DISABLED)
+        version = self._replaced(kek)
+        if version is not None and version.state != _State.DISABLED:
+            changed = CryptoKeyVersion(name=version.name, state=_State.DISABLED)
             request = {"crypto_key_version": changed, "update_mask": {"paths": ["state"]}}
             self._ask(self._client.update_crypto_key_version, request)
 
     def destroy_kek(self, kek: KekRef) -> None:
-        found = self._replaced(kek)
-        if found is not None:
-            self._ask(self._client.destroy_crypto_key_version, {"name": found.name})
+        version = self._replaced(kek)
+        if version is not None:
+            self._ask(self._client.destroy_crypto_key_version, {"name": version.name})
 
     def destroy_all(self, tenant: UUID) -> None:
         name = self._name(tenant)
@@ -221,19 +221,19 @@ class GcpKms(Kms):
         def every_page(**asked: Any) -> list[CryptoKeyVersion]:
             return list(self._client.list_crypto_key_versions(**asked))
 
-        found: list[CryptoKeyVersion] = self._ask(every_page, {"parent": name})
-        return sorted(found, key=lambda version: int(_number(version.name)))
+        versions: list[CryptoKeyVersion] = self._ask(every_page, {"parent": name})
+        return sorted(versions, key=lambda version: int(_number(version.name)))
 
     def _replaced(self, kek: KekRef) -> CryptoKeyVersion | None:
         """Return a version that is not the current one; None when it is destroyed or will be."""
         key, _ = self._parts(kek, b"")
         name = f"{key}/cryptoKeyVersions/{kek.version}"
-        found: CryptoKeyVersion = self._ask(self._client.get_crypto_key_version, {"name": name})
-        if found.state in _GONE:
+        version: CryptoKeyVersion = self._ask(self._client.get_crypto_key_version, {"name": name})
+        if version.state in _GONE:
             return None
         if self._ask(self._client.get_crypto_key, {"name": key}).primary.name == name:
             raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
-        return found
+        return version
 
     def _parts(self, kek: KekRef, aad: bytes) -> tuple[str, bytes]:
         prefix = f"{self.scheme}:{self._parent}"
@@ -247,8 +247,8 @@ class GcpKms(Kms):
         options = options_pb2.GetPolicyOptions(requested_policy_version=3)
         asked = iam_policy_pb2.GetIamPolicyRequest(resource=name, options=options)
         policy = self._ask(self._client.get_iam_policy, asked)
-        same = [found for found in policy.bindings if found.role == _ROLE and not found.HasField("condition")]
-        if any(member in found.members for found in same):
+        same = [each for each in policy.bindings if each.role == _ROLE and not each.HasField("condition")]
+        if any(member in each.members for each in same):
             return
         binding = same[0] if same else policy.bindings.add(role=_ROLE)
         binding.members.append(member)
@@ -326,7 +326,7 @@ def _credentials(directory: Path) -> Any:
     document = read_credential(path)
     load: Callable[..., Any] = service_account.Credentials.from_service_account_info
     try:
-        found = (
+        credentials = (
             load(document, scopes=[_SCOPE])
             if document is not None
             else google.auth.default(scopes=[_SCOPE])[0]
@@ -337,10 +337,10 @@ def _credentials(directory: Path) -> Any:
         ) from None
     except (GoogleAuthError, ValueError, TypeError, AttributeError):
         raise KmsConfigurationError(f"{path} does not hold the key of a service account") from None
-    if isinstance(found, service_account.Credentials):
-        sign: Callable[[bool], Any] = found.with_always_use_jwt_access
+    if isinstance(credentials, service_account.Credentials):
+        sign: Callable[[bool], Any] = credentials.with_always_use_jwt_access
         return sign(True)  # its own tokens: no call for one, which could fail too
-    return found
+    return credentials
 
 
 def _over_grpc(endpoint: str, credentials: Any, bundle: Path | None) -> KeyManagementServiceGrpcTransport:

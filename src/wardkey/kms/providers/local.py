@@ -11,7 +11,7 @@ versions are destroyed, ``active`` is null: the file is a tombstone, and no KEK 
 wrapped DEK is 0x01 · nonce (12) · ciphertext · tag (16) under the KEK.
 
 It protects what leaves the host without ``root.key``: dumps, replicas, WAL, a copy of the database's disk.
-Whoever reads the keeper's directory has every key, and whoever has an old copy of it has the destroyed ones.
+Who can read the keeper's directory has every key, and who has an old copy of it has the destroyed ones.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ disabled version has neither CKA_ENCRYPT nor CKA_DECRYPT; of a destroyed one, no
 A wrapped DEK is 0x01 · nonce (12) · ciphertext · tag (16), of CKM_AES_GCM with the DEK's additional data.
 
 Credential, in the keeper's directory: ``pkcs11.pin``, mode 0600: the user PIN. A wrong one is tried once,
-because modules lock themselves. A token has one user: whoever may use its KEKs may also manage them. What
+because modules lock themselves. A token has one user: who may use its KEKs may also manage them. What
 the module itself needs (SOFTHSM2_CONF …) is in the environment.
 """
 
@@ -178,23 +178,23 @@ class Pkcs11Kms(Kms):
 
     def _key(self, session: Any, kek: KekRef) -> Any:
         wanted = {**_KEK, Attribute.LABEL: _label_of(kek), Attribute.ID: kek.version.encode()}
-        found = list(session.get_objects(wanted))
-        if len(found) != 1:
+        keys = list(session.get_objects(wanted))
+        if len(keys) != 1:
             self._session = None  # of a token that was away, sessions may stay empty when it is back
             raise KmsDenied("the PKCS#11 token has no such KEK")
-        if not _is_enabled(found[0]):
+        if not _is_enabled(keys[0]):
             raise KmsDenied("this version of the KEK is disabled")
-        return found[0]
+        return keys[0]
 
     @contextmanager
     def _replaced(self, kek: KekRef) -> Iterator[Any]:
         """Have the key of a version that is not the current one, to be changed; None when it is gone."""
         label = _label_of(kek)
         with self._opened() as session, session.token.open(rw=True) as writing:
-            found = _keys(writing, label)
-            if kek.version == max(found, default=None):
+            keys = _keys(writing, label)
+            if kek.version == max(keys, default=None):
                 raise KmsDenied("it is the current version of the KEK; rotate the KEK first")
-            yield found.get(kek.version)
+            yield keys.get(kek.version)
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -207,7 +207,9 @@ class Pkcs11Kms(Kms):
             yield self._session
         except _WRONG_PIN:
             self._pin_is_wrong = True
-            raise KmsDenied("the PKCS#11 token refuses the PIN; mend it and start the keeper again") from None
+            raise KmsDenied(
+                "the PKCS#11 token refuses the PIN; correct it and start the keeper again"
+            ) from None
         except _REFUSED:
             raise KmsDenied("the PKCS#11 token refused the key or its additional data") from None
         except errors.PKCS11Error:  # the session, the token or the way to it is gone: begin anew next time
@@ -269,8 +271,8 @@ def _is_enabled(key: Any) -> bool:
 
 def _keys(session: Any, label: str) -> dict[str, Any]:
     """Return the keys of this label by their versions."""
-    found = list(session.get_objects({**_KEK, Attribute.LABEL: label}))
-    keys = {bytes(key[Attribute.ID]).decode("ascii", "replace"): key for key in found}
+    objects = list(session.get_objects({**_KEK, Attribute.LABEL: label}))
+    keys = {bytes(key[Attribute.ID]).decode("ascii", "replace"): key for key in objects}
     return {version: key for version, key in keys.items() if _VERSION.fullmatch(version)}
 
 

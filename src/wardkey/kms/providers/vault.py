@@ -5,12 +5,12 @@ days); the KEK's version is the key's. A wrapped DEK is the engine's ciphertext 
 and the DEK's additional data is its ``associated_data``.
 
 Options of the URI: ``namespace=NAME``; ``tls=off``, to a loopback address only; ``keeper=ENTITY``, for
-whoever makes KEKs: the identity entity that is to use them. Making a KEK then also writes the policy
+the orchestrator: the identity entity that is to use them. Making a KEK then also writes the policy
 ``wardkey-<tenant>`` (encrypt and decrypt with this key and read its description, nothing else) and an
 identity group of that name, which gives the policy to the entity and the tokens it has. Of another mount than
 ``transit`` both are called ``wardkey-<tenant>-<mount>``.
 
-Whoever manages KEKs needs create, read, update and delete on ``MOUNT/keys/wardkey-*``; with ``keeper=`` also
+The orchestrator needs create, read, update and delete on ``MOUNT/keys/wardkey-*``; with ``keeper=`` also
 create, update and delete on ``sys/policies/acl/wardkey-*`` and ``identity/group/name/wardkey-*``, and read on
 ``identity/entity/name/ENTITY``. It cannot use a KEK, unless it gives itself a policy, which Vault's audit
 device shows. Versions are disabled and destroyed (trimmed) from the oldest on: Vault knows no other order.
@@ -81,7 +81,7 @@ class VaultKms(Kms):
             token="",
             session=session,
             timeout=TIMEOUT,
-            allow_redirects=False,  # the token would go along, whoever it is that answers
+            allow_redirects=False,  # the token would go along, to any server that answers
             namespace=options.get("namespace"),
         )
         self._login = Login(self._client, directory / "vault.json")
@@ -202,8 +202,8 @@ class VaultKms(Kms):
 
     def _allow(self, name: str, entity: str) -> None:
         """Let ``entity`` use the KEK. Done each time: what was interrupted or undone is whole again."""
-        found = self._ask("GET", f"identity/entity/name/{entity}", missing_is_none=True)
-        if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        identity = self._ask("GET", f"identity/entity/name/{entity}", missing_is_none=True)
+        if not isinstance(identity, dict) or not isinstance(identity.get("id"), str):
             raise KmsConfigurationError("Vault has no identity entity of the name in the KMS URI (keeper=)")
         rules = {
             f"{self._mount}/encrypt/{name}": "update",
@@ -213,7 +213,7 @@ class VaultKms(Kms):
         policy = {"path": {path: {"capabilities": [can]} for path, can in rules.items()}}
         named = self._policy(name)
         self._ask("PUT", f"sys/policies/acl/{named}", {"policy": json.dumps(policy)})
-        group = {"policies": [named], "member_entity_ids": [found["id"]]}
+        group = {"policies": [named], "member_entity_ids": [identity["id"]]}
         self._ask("POST", f"identity/group/name/{named}", group)
 
     def _ask(
@@ -274,10 +274,10 @@ class _Known:
 
     @classmethod
     def of(cls, key: object) -> _Known:
-        found: dict[str, Any] = key if isinstance(key, dict) else {}
+        described: dict[str, Any] = key if isinstance(key, dict) else {}
         limits = ("min_decryption_version", "min_encryption_version", "min_available_version")
-        numbers = [found.get("latest_version"), *(found.get(name, 0) for name in limits)]
-        times = found.get("keys")
+        numbers = [described.get("latest_version"), *(described.get(name, 0) for name in limits)]
+        times = described.get("keys")
         if not isinstance(times, dict) or not all(type(number) is int for number in numbers):
             raise KmsUnavailable("Vault answered something that is not a key's description")
         created = {version: time for version, time in times.items() if isinstance(time, int)}
