@@ -1,4 +1,4 @@
-"""What is said at the keeper's socket: frames, the requests that clients make, and answers. Pure.
+"""The protocol of the keeper's socket: frames, the requests that clients make, and answers. Pure.
 
 A frame is a length (4 bytes, big-endian) and that many bytes of UTF-8 JSON, at most 64 KiB. A connection
 may carry several requests, each answered before the next is read. A *key* is ``"kek": "local:…",

@@ -21,14 +21,14 @@ def days_plot(days: Mapping[date, Sequence[int]], names: Sequence[str]) -> str:
     parts = _axis(most, height)
     for number, (day, counts) in enumerate(days.items()):
         left, top = _LEFT + number * step, float(height - _BOTTOM)
-        said = ", ".join(f"{count:,} {name}" for count, name in zip(counts, names, strict=True))
+        text = ", ".join(f"{count:,} {name}" for count, name in zip(counts, names, strict=True))
         bars = ""
         for count, colour in zip(counts, COLOURS, strict=True):
             tall = count / most * (height - _BOTTOM - 12)
             top -= tall
             if count:
                 bars += _box(left + step * 0.12, top, step * 0.76, tall, colour)
-        parts += f"<g><title>{day.isoformat()}: {escape(said)}</title>{bars}</g>"
+        parts += f"<g><title>{day.isoformat()}: {escape(text)}</title>{bars}</g>"
     return _svg(
         "days", height, "rows read, rows written and events, by day", parts + _dates(list(days), step, height)
     )

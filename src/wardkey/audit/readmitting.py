@@ -1,6 +1,6 @@
 """Logs that go on from an older checkpoint than the last one their keeper signed: after a restore.
 
-The keeper signs one history of each log. What it signed and the database has lost cannot be had again, and
+The keeper signs one history of each log. What it signed and the database has lost cannot be restored, and
 neither can the reads that were journalled then: the log says so in an entry of its own.
 """
 

@@ -250,14 +250,14 @@ class _Reader:
             message = f"no checkpoint covers the entries from position {begin} to {size - 1}"
             self._stop("missing", f"{message}: it was taken away, or they were put in", begin)
         self._clear_suspicion()
-        for name, said, is_ in (
+        for name, stated, is_ in (
             ("entries", end.entries, report.entries),
             ("checkpoints", end.checkpoints, report.checkpoints),
             ("unsealed entries", end.unsealed, report.unsealed),
         ):
-            if said != is_:
-                kind = "cut tail" if said > is_ else "inserted"
-                self._stop(kind, f"the last line speaks of {said} {name}, the file has {is_}")
+            if stated != is_:
+                kind = "cut tail" if stated > is_ else "inserted"
+                self._stop(kind, f"the last line speaks of {stated} {name}, the file has {is_}")
         repeated = self._ids.first_repeated()
         if repeated is not None:
             self._stop_repeated(repeated)
@@ -288,12 +288,12 @@ class _Reader:
             members = entry_format.decode(line)
             detail = json.loads(members.get("detail", "{}"))
             if members["kind"] == "event" and members["operation"] == "journal_gap":
-                said = (
+                gap = (
                     str(detail.get("since") or "its beginning"),
                     members["at"],
                     str(detail.get("why") or ""),
                 )
-                self.report.gaps.append(Gap(*said))
+                self.report.gaps.append(Gap(*gap))
         except (NotCanonical, ValueError, TypeError, AttributeError):
             pass  # as above
 
@@ -433,13 +433,13 @@ class _Reader:
         identity = str(self._ids[place]) if self._ids[place] else None
         if kind == "inserted" and identity and self._ids.index_of(self._ids[place]) < place:
             kind = "duplicate"
-        said = {
+        text = {
             "duplicate": "stands there a second time",
             "reordered": f"was moved: it was sealed at position {start + number}",
             "inserted": "was put in: it was never sealed",
             "edited": "was changed after it was sealed",
         }[kind]
-        defect = self._defect(kind, start + index, identity, said, self._block_line + index)
+        defect = self._defect(kind, start + index, identity, text, self._block_line + index)
         unfit = next((one for one in self._unfit if one.position == defect.position), None)
         if kind == "edited" and unfit is not None:
             message = f"{defect.message} ({unfit.message})"
@@ -452,18 +452,18 @@ class _Reader:
         except NotCanonical as error:
             self._note_unfit(self._defect("malformed", self._tree.end, None, str(error)))
 
-    def _defect(self, kind: str, position: int, identity: str | None, said: str, line: int = 0) -> Defect:
+    def _defect(self, kind: str, position: int, identity: str | None, text: str, line: int = 0) -> Defect:
         name = f"entry {identity}" if identity else "the entry"
         where = f"at position {position} (line {line or self.line})"
-        return Defect(kind, f"{name} {where} {said}", line or self.line, position, identity)
+        return Defect(kind, f"{name} {where} {text}", line or self.line, position, identity)
 
     def _stop_repeated(self, index: int) -> NoReturn:
         identity, first = self._ids[index], self._header.first
-        said = f"has the id of the one at position {first + self._ids.index_of(identity)}"
-        defect = self._defect("duplicate", first + index, str(identity), said)
+        text = f"has the id of the one at position {first + self._ids.index_of(identity)}"
+        defect = self._defect("duplicate", first + index, str(identity), text)
         self._stop(
             defect.kind,
-            f"entry {identity} at position {first + index} {said}",
+            f"entry {identity} at position {first + index} {text}",
             defect.position,
             str(identity),
         )

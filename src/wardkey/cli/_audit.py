@@ -90,8 +90,8 @@ def check_proof(context: Context, path: Path, keys: set[bytes] | None) -> int:
     this = proof.signed.checkpoint
     facts = {"position": proof.position, "checkpoint": this.number, "signed_at": this.at}
     facts |= {"key": this.key.hex(), "key_trusted": keys is not None}
-    said = {"proven": "this entry is in the log", **facts, **_printable(entry)}
-    emit(context, {"ok": True, "entry": entry, **facts}, lambda: details(said))
+    shown = {"proven": "this entry is in the log", **facts, **_printable(entry)}
+    emit(context, {"ok": True, "entry": entry, **facts}, lambda: details(shown))
     return 0
 
 
@@ -155,8 +155,8 @@ def _show(report: Report, facts: dict[str, Any], live: bool) -> None:
     details(_printable({name: facts[name] for name in shown if facts[name]}))
     for gap in report.gaps:
         click.echo(printable(f"WARNING: reads of {gap.since} to {gap.until} may be missing: {gap.why}"))
-    for said in _remarks(report, live):
-        click.echo(f"- {said}")
+    for remark in _remarks(report, live):
+        click.echo(f"- {remark}")
 
 
 def _remarks(report: Report, live: bool) -> list[str]:

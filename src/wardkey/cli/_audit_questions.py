@@ -157,7 +157,7 @@ def _readable(row: dict[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, dict):
-            shown[name] = printable(", ".join(f"{key}: {said}" for key, said in value.items()))
+            shown[name] = printable(", ".join(f"{key}: {item}" for key, item in value.items()))
         elif isinstance(value, list):
             shown[name] = [printable(str(part)) for part in value]
         else:

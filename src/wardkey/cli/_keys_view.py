@@ -77,11 +77,11 @@ def show_status(facts: dict[str, Any]) -> None:
     if rotation:
         state = "paused" if rotation["paused"] else "under way"
         ended = rotation["finished_at"]
-        said = f"finished {moment(ended)}" if ended else f"{state} since {moment(rotation['started_at'])}"
+        since = f"finished {moment(ended)}" if ended else f"{state} since {moment(rotation['started_at'])}"
         moved = f"{rotation['rows']:,} rows, {rotation['fields']:,} values moved"
         failed = f", {rotation['failed']:,} times a value did not open" if rotation["failed"] else ""
         details(
-            {"rotation": f"to version {rotation['version']} ({rotation['reason']}): {said}; {moved}{failed}"}
+            {"rotation": f"to version {rotation['version']} ({rotation['reason']}): {since}; {moved}{failed}"}
         )
     table(versions, [name for name in _VERSIONS if any(row.get(name) is not None for row in versions)])
 

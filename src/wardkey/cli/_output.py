@@ -256,8 +256,8 @@ def _report(
     if as_json:
         click.echo(json.dumps({"error": message, "sqlstate": sqlstate, "hint": hint}), err=True)
     else:
-        said = f"error: {message}" + (f" ({sqlstate})" if sqlstate else "")
-        click.echo(wrap(said, 7, stderr=True), err=True)
+        text = f"error: {message}" + (f" ({sqlstate})" if sqlstate else "")
+        click.echo(wrap(text, 7, stderr=True), err=True)
         if hint:
             click.echo(wrap(f" hint: {hint}", 7, stderr=True), err=True)
     return code

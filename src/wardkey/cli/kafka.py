@@ -99,8 +99,8 @@ def status(context: Context) -> int:
         connection.execute("set search_path = pg_catalog, pg_temp")
         at_work = is_at_work(connection)
         rows = [_progress(topic) for topic in topics.every(connection)]
-    said = context.cluster.publisher.status() if context.dsn is None else None
-    facts = {"at_work": at_work, "trouble": (said or {}).get("trouble"), "topics": rows}
+    status = context.cluster.publisher.status() if context.dsn is None else None
+    facts = {"at_work": at_work, "trouble": (status or {}).get("trouble"), "topics": rows}
     emit(context, facts, lambda: _show_status(facts))
     return 0 if at_work else UNREACHABLE
 

@@ -59,8 +59,8 @@ def status(context: Context) -> int:
     if facts is None:
         start = "wardkey up" if context.dsn is None else "wardkey scribe run"
         fail("no scribe has worked for this database yet", f"start it with: {start}", UNREACHABLE)
-    if context.dsn is None and (said := context.cluster.scribe.status()):
-        facts |= {"trouble": said.get("trouble"), "pid": said.get("pid")}
+    if context.dsn is None and (status := context.cluster.scribe.status()):
+        facts |= {"trouble": status.get("trouble"), "pid": status.get("pid")}
     emit(context, facts, lambda: details(facts))
     return 0 if facts["at_work"] else UNREACHABLE
 

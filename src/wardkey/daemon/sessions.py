@@ -59,7 +59,7 @@ _AS_SUPERUSER: Final = {
     "plpgsql.variable_conflict": "error",
     "plpgsql.extra_errors": "none",
 }
-_TO_A_SOCKET: Final = {  # what PGHOSTADDR and its like would change
+_TO_A_SOCKET: Final = {  # what PGHOSTADDR and similar variables would change
     "hostaddr": "",
     "gssencmode": "disable",
     "channel_binding": "prefer",

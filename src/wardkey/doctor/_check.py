@@ -95,8 +95,8 @@ class Check:
         except psycopg.DatabaseError as error:
             if server.connection.broken or isinstance(error, psycopg.errors.QueryCanceled):
                 raise
-            said = error.diag.message_primary or type(error).__name__
-            problems = (Problem("this check", f"could not be made: {said}"),)
+            reason = error.diag.message_primary or type(error).__name__
+            problems = (Problem("this check", f"could not be made: {reason}"),)
         return Finding(theme, self.name, self.holds, self.severity if problems else "ok", problems)
 
 

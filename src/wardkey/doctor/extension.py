@@ -50,7 +50,7 @@ def _manifest() -> Mapping[str, Any]:
 
 
 def _oids(server: Server, function: str, names: Iterable[str]) -> dict[str, int]:
-    """Return the oids of what is there under these names; ``function``: to_regclass or its like."""
+    """Return the oids of what is there under these names; ``function``: to_regclass or a similar one."""
     query = sql.SQL("select name, {}(name)::oid::bigint from unnest(%s::text[]) as name")
     rows = server.rows(query.format(sql.Identifier(function)), list(names))
     return {name: oid for name, oid in rows if oid is not None}

@@ -75,10 +75,10 @@ def _pgbouncer(server: Server) -> Iterator[Problem]:
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         return
-    said = subprocess.run(
+    output = subprocess.run(
         [program, "--version"], capture_output=True, text=True, check=False, timeout=10
     ).stdout
-    match = re.search(r"(\d+)\.(\d+)\.(\d+)", said)
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", output)
     if match and tuple(map(int, match.groups())) < _PGBOUNCER:
         least = ".".join(map(str, _PGBOUNCER))
         yield Problem(

@@ -74,7 +74,7 @@ class Part(ABC):
         if process and is_as_wanted and (self.may_wait or self.is_at_work(process)):
             return False
         self.stop()
-        said = self.log.stat().st_size
+        log_size = self.log.stat().st_size
         self._supervision.want(self.name, wanted)
         first, deadline = None, time.monotonic() + self.start_seconds
         while time.monotonic() < deadline:
@@ -88,14 +88,16 @@ class Part(ABC):
         if process and process == first and self.may_wait:
             return True
         self.stop()
-        raise ServerError(f"the {self.name} does not start{self._reason(said)}", f"see the end of {self.log}")
+        raise ServerError(
+            f"the {self.name} does not start{self._reason(log_size)}", f"see the end of {self.log}"
+        )
 
     def _run_as(self, user: OsUser) -> list[str]:
         return ["--run-as", f"{user.uid}:{self._home.server_user().gid}"] if os.geteuid() == 0 else []
 
-    def _reason(self, said: int) -> str:
+    def _reason(self, log_size: int) -> str:
         with self.log.open("rb") as log:
-            log.seek(said)
+            log.seek(log_size)
             lines = log.read().decode(errors="replace").splitlines()
         if not lines:
             return ""

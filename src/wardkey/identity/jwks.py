@@ -38,7 +38,7 @@ _ALG_OF = {
 
 
 class JwksError(ValueError):
-    """The JWKS cannot be had or used; the message says why."""
+    """The JWKS cannot be fetched or used; the message says why."""
 
 
 def read(path: Path) -> bytes:

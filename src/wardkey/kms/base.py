@@ -55,7 +55,7 @@ class KmsConfigurationError(KmsError):
 class KekRef:
     """A KEK, as it is kept beside each DEK wrapped under it.
 
-    ``name`` begins with the provider's scheme (``local:6f1c…``); ``version`` is the provider's own word for
+    ``name`` begins with the provider's scheme (``local:6f1c…``); ``version`` is the provider's own name for
     it.
     """
 

@@ -44,8 +44,8 @@ def write_export(consumed: Iterable[tuple[Headers, bytes]], tenant: UUID, stream
                 continue
             entry = _entry(kind, value)
         except (KeyError, ValueError) as error:
-            said = f": it {error}" if isinstance(error, NotCanonical) else ""
-            raise NotWhole(f"a message is not of those that wardkey publishes{said}") from None
+            reason = f": it {error}" if isinstance(error, NotCanonical) else ""
+            raise NotWhole(f"a message is not of those that wardkey publishes{reason}") from None
         highest = max(highest, position)
         if position == len(entries):
             entries.append(entry)

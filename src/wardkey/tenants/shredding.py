@@ -49,7 +49,7 @@ _UNASKED = "unknown: the KMS could not be asked"
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _KmsAnswer:
     """What the KMS says of the tenant's KEK. ``unasked``: why it could not be asked."""
 
     versions: tuple[KekVersion, ...] = ()
@@ -67,12 +67,12 @@ def what_goes(connection: Connection, slug: str, keks: Keks, *, gone: str | None
         row = connection.execute("select ward_internal.shredding_facts(%s)", [slug]).fetchone()
     facts: Facts = row[0] if row else {}
     tenant = UUID(facts["tenant"])
-    said = _ask(keks, tenant, gone)
-    reported = [{"version": each.version, "state": each.state, **_times(each)} for each in said.versions]
+    answer = _ask(keks, tenant, gone)
+    reported = [{"version": each.version, "state": each.state, **_times(each)} for each in answer.versions]
     return {
         **facts,
         "keks": reported,
-        "remains": _remains(facts, said, _schemes(connection, facts)),
+        "remains": _remains(facts, answer, _schemes(connection, facts)),
         "begun_at": _begun_at(connection, tenant),
     }
 
@@ -135,11 +135,11 @@ def shred(
     tables = _count(connection, facts)
     refused = client.ask(keeper, wire.tombstone(str(tenant), slug))
     say(f"{slug}: the keeper releases its keys no more")
-    said = _destroy(keks, tenant, gone)
-    if said.unasked is None:
+    answer = _destroy(keks, tenant, gone)
+    if answer.unasked is None:
         say(f"{slug}: the KMS has destroyed its KEK, or will")
     else:
-        say(f"{slug}: its KEK may still exist: {said.unasked}")
+        say(f"{slug}: its KEK may still exist: {answer.unasked}")
     statement = {
         "what": "certificate of destruction",
         "format": 1,
@@ -148,10 +148,10 @@ def shred(
         "ward": {"schema": facts["schema"], "login_role": facts["login_role"], "tables": tables},
         "key_mode": facts["mode"],
         "data_keys": facts["keys"],
-        "keks": _keks(facts, said),
-        "remains": _remains(facts, said, _schemes(connection, facts)),
+        "keks": _keks(facts, answer),
+        "remains": _remains(facts, answer, _schemes(connection, facts)),
         "begun_at": _begun_at(connection, tenant),
-        **({"kms_gone": {"reason": gone, "answer": said.unasked}} if said.unasked else {}),
+        **({"kms_gone": {"reason": gone, "answer": answer.unasked}} if answer.unasked else {}),
         "keys_refused_since": refused["time"],
         "certified_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "operator": operator,
@@ -167,17 +167,17 @@ def shred(
     return Certificate.from_document(row[0]) if row else certificate
 
 
-def _ask(keks: Keks, tenant: UUID, gone: str | None) -> _Said:
+def _ask(keks: Keks, tenant: UUID, gone: str | None) -> _KmsAnswer:
     """Return what the KMS says of the tenant's KEK; ``gone``: it need not answer."""
     try:
-        return _Said(tuple(keks.versions(tenant)))
+        return _KmsAnswer(tuple(keks.versions(tenant)))
     except WardError as error:
         if gone is None:
             raise
-        return _Said(unasked=error.message)
+        return _KmsAnswer(unasked=error.message)
 
 
-def _destroy(keks: Keks, tenant: UUID, gone: str | None) -> _Said:
+def _destroy(keks: Keks, tenant: UUID, gone: str | None) -> _KmsAnswer:
     """Have the KEK destroyed wherever it may be, and return what is said of it then."""
     try:
         keks.destroy_all(tenant)
@@ -225,13 +225,13 @@ def _count(connection: Connection, facts: Facts) -> list[Facts]:
     return counted
 
 
-def _keks(facts: Facts, said: _Said) -> list[Facts]:
+def _keks(facts: Facts, answer: _KmsAnswer) -> list[Facts]:
     """Return every KEK version with what the KMS says of it. Raises ServerError when one is still usable."""
     used = sorted({(key["kek"], key["kek_version"]) for key in facts["keys"] if key["kek"] != _DERIVED})
     # Of a tenant on its way from one KMS to another it cannot be told which of the two reports a version.
     certain = len({kek.partition(":")[0] for kek, _ in used}) == 1
-    reported = {version.version: version for version in said.versions}
-    unreported = _UNREPORTED if said.unasked is None else _UNASKED
+    reported = {version.version: version for version in answer.versions}
+    unreported = _UNREPORTED if answer.unasked is None else _UNASKED
     states = []
     for kek, version in used:
         report = reported.pop(version, None) if certain else None
@@ -243,7 +243,7 @@ def _keks(facts: Facts, said: _Said) -> list[Facts]:
         for report in reported.values()
     ]
     if usable := [
-        report.version for report in said.versions if report.state not in ("destroyed", "scheduled")
+        report.version for report in answer.versions if report.state not in ("destroyed", "scheduled")
     ]:
         raise ServerError(
             f"the KMS still has the tenant's KEK, version {', '.join(usable)}",
@@ -264,16 +264,16 @@ def _schemes(connection: Connection, facts: Facts) -> set[str]:
     return {kek.partition(":")[0] for kek in (*former, *(key["kek"] for key in facts["keys"]))}
 
 
-def _remains(facts: Facts, said: _Said, schemes: set[str]) -> list[str]:
+def _remains(facts: Facts, answer: _KmsAnswer, schemes: set[str]) -> list[str]:
     """Say what is not yet, or not by this, beyond reach."""
     remains = [
         f"KEK version {version.version} is scheduled for destruction"
         + (f" at {_moment(version.destroyed_at)}" if version.destroyed_at else "")
         + ": until then an administrator of the KMS can bring it back"
-        for version in said.versions
+        for version in answer.versions
         if version.state == "scheduled"
     ]
-    if said.unasked is not None:
+    if answer.unasked is not None:
         remains.append(
             "the KMS could not be asked: the KEK may still exist there, and who can use it opens every "
             "backup of the database that was made before"

@@ -266,7 +266,7 @@ class AzureKms(Kms):
                 "no Azure credential is found: put azure.json beside the keeper's files"
             ) from None
         except ClientAuthenticationError as error:
-            if "AADSTS" in str(error):  # Entra's own word; anything else may pass
+            if "AADSTS" in str(error):  # Entra's own code; anything else may pass
                 raise KmsDenied("Entra does not take the credential") from None
             self._client = self._connect()  # MSAL would repeat this answer for a minute
             raise KmsUnavailable("Entra cannot be reached or cannot answer now") from None
