@@ -192,6 +192,11 @@ def test_a_tenants_own_kms_has_a_place_of_its_own_and_leaves_nothing(home, crede
     assert (keks.uri(tenant), keks.uri(uuid4())) == (VAULT, None)
     forget(home, tenant)
     assert files(home) == cell
+    orchestrator = sides(home)[1]  # as when a command was killed between the two files
+    said = orchestrator.read()
+    orchestrator.write(said.with_owned(tenant, [configured.Entry(VAULT, tenant)]))
+    forget(home, tenant)
+    assert files(home) == cell
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="somebody else's directory is meant")

@@ -169,9 +169,8 @@ def use_cells(home: Home, tenant: UUID, *, needed: Collection[str] | None = None
 def forget(home: Home, tenant: UUID) -> None:
     """Remove what is there of a tenant's own KMSes, credentials too: the tenant was not made, or is gone."""
     with locked(home.keeper / CONFIGURATION_FILE):
-        before = sides(home)[0].read()
-        if before.owned(tenant):
-            _write(home, before.with_owned(tenant, ()))
+        if any(side.read().owned(tenant) for side in sides(home)):
+            _write(home, sides(home)[0].read().with_owned(tenant, ()))
         for side in sides(home):
             side.remove(tenant)
 
