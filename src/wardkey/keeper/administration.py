@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 def is_for_administrators(request: object) -> bool:
-    """Whether keys can be lost by this, or the keeper's word be given."""
+    """Whether the request can end keys or has the keeper sign."""
     match request:
         case Tombstone() | Shred() | Certify():
             return True
