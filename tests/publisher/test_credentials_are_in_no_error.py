@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -75,6 +76,25 @@ def test_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     file.chmod(0o640)
     with pytest.raises(PublisherError, match="open to other users"):
         config.read(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ("{", "not JSON"),
+        ('{"servers": "a:1", "servers": "b:1"}', "twice"),
+        ('{"servers": 1}', "servers"),
+        (json.dumps({"servers": "a:1", "properties": {"sasl.password": [SECRET]}}), "properties"),
+        (json.dumps({"servers": "a:1", "more": SECRET}), "more"),
+    ],
+)
+def test_damaged_file_is_refused_and_says_where(tmp_path: Path, content: str, wrong: str) -> None:
+    file = tmp_path / "kafka.json"
+    file.write_text(content)
+    file.chmod(0o600)
+    with pytest.raises(PublisherError, match=f"is damaged: .*{wrong}") as caught:
+        config.read(file)
+    assert SECRET not in caught.value.message
 
 
 def test_missing_client_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

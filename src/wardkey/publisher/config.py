@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import Struct
+from wardkey_core.wire import parse_json
 
 from ..daemon.files import UnsafeFileError, read_guarded, write_atomically
 from ..errors import PublisherError
@@ -29,8 +29,7 @@ _OURS = frozenset({
 """Nothing is lost or out of order, no queue grows and no log tells, because these are as we set them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(Struct, frozen=True, forbid_unknown_fields=True):
     """``servers``: HOST:PORT, comma-separated. ``replication``: of new topics, -1 as the cluster has it.
 
     ``properties``: of librdkafka; ``topic``: of each topic that is made. Raises PublisherError.
@@ -38,8 +37,11 @@ class Configuration:
 
     servers: str
     replication: int = -1
-    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
-    topic: Mapping[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = {}
+    topic: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Configuration({self.servers!r})"  # properties have credentials
 
     def __post_init__(self) -> None:
         if not all(_SERVER.fullmatch(server) for server in self.servers.split(",")):
@@ -86,14 +88,16 @@ def parse_properties(text: str) -> dict[str, str]:
 def read(path: Path) -> Configuration | None:
     """Return what the file says, None where there is none. Raises PublisherError."""
     try:
-        return msgspec.json.decode(read_guarded(path, secret=True), type=Configuration)
+        return msgspec.convert(parse_json(read_guarded(path, secret=True)), Configuration)
     except FileNotFoundError:
         return None
     except UnsafeFileError as error:
         raise PublisherError(str(error)) from None
-    except ValueError as error:  # its text names types and members, no value
-        wrong = f"{path} is damaged: {error}"
-    raise PublisherError(wrong, "write it anew: wardkey kafka use HOST:PORT")
+    except msgspec.ValidationError as error:  # its text names types and members, no value
+        wrong = str(error)
+    except ValueError:
+        wrong = "it is not JSON, or has a member twice"
+    raise PublisherError(f"{path} is damaged: {wrong}", "write it anew: wardkey kafka use HOST:PORT")
 
 
 def write(path: Path, configuration: Configuration, owner: tuple[int, int] | None = None) -> None:
