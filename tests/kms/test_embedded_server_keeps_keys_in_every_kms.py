@@ -1,36 +1,57 @@
-"""An embedded server with each KMS, as a user has it: chosen, checked, written to, restarted, read again."""
+"""An embedded server with each KMS, as a user has it: chosen, written to, restarted, a tenant shredded."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from wardkey_core import keeper_client as client
 from wardkey_core.errors import KeyRefused
 
+from tests.support.dumps import run
+from tests.support.homes import make_directory, throw_away
 from tests.support.kms_servers import KmsServer, choice_of
 from wardkey.daemon.programs import OsUser
-from wardkey.embedded import Home
+from wardkey.embedded import Cluster, Home
 from wardkey.keys.kek import Keks
 
-from .benches import Bench, Pkcs11Bench
+from .benches import AwsBench, AzureBench, Bench, GcpBench, Pkcs11Bench, VaultBench
+from .shredding import GONE, shred
+
+_BENCHES: dict[str, tuple[str, Callable[[Path, Any], Bench]]] = {
+    "vault": ("openbao", VaultBench),
+    "gcpkms": ("cloud_kms", lambda base, server: GcpBench(base, server, "grpc")),
+    "awskms": ("moto", AwsBench),
+    "pkcs11": ("softhsm", Pkcs11Bench),
+    "azure": ("key_vault", AzureBench),
+}
+_DESTROYED = {
+    "vault": GONE,
+    "pkcs11": GONE,
+    "gcpkms": "scheduled",
+    "awskms": "scheduled",
+    "azure": "scheduled",
+}
 
 
-@pytest.fixture(params=["vault", "gcpkms", "awskms", "pkcs11", "azure"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    made: Bench = request.getfixturevalue(f"{request.param}_bench")
-    return made
+@pytest.fixture(scope="module", params=_BENCHES)
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    kms, make = _BENCHES[request.param]
+    return make(tmp_path_factory.mktemp(request.param), request.getfixturevalue(kms))
 
 
-@pytest.fixture
-def home(new_home: Callable[[], Home]) -> Home:
-    return new_home()
+@pytest.fixture(scope="module")
+def home(cluster: Cluster, bench: Bench) -> Iterator[Home]:
+    directory = make_directory(cluster.home.python)
+    yield Home(directory / "home")
+    throw_away(directory)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(home: Home, bench: Bench) -> KmsServer:
     """Started with its KMS from the first."""
     server = KmsServer(home.path)
@@ -95,3 +116,45 @@ def the_keepers_credential_manages_no_kek(home: Home, keks: Keks) -> None:
     assert keks.rotate(tenant) != first
     keks.destroy_all(tenant)
     assert "enabled" not in [v.state for v in keks.versions(tenant)]
+
+
+def bring_back(server: KmsServer, home: Home, backup: Path, slug: str) -> None:
+    """Put the backup in the place of the database."""
+    Cluster(home).scribe.stop()
+    server("psql", "-qc", "select pg_drop_replication_slot(slot_name) from pg_replication_slots")
+    run(Cluster(home), "dropdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "--force", "wardkey")
+    run(Cluster(home), "createdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "wardkey")
+    server("psql", "-qc", f"create role tenant_{slug}")
+    run(Cluster(home), "pg_restore", "--exit-on-error", f"--dbname={Cluster(home).dsn()}", str(backup))
+    server("psql", "-qc", "select ward.repair_tenant(slug) from ward.tenants")
+    server("tenant", "reset-password", slug)
+    server("up")  # the scribe makes its slot anew: without it nobody logs in
+
+
+def test_backup_stays_shut_with_and_without_the_ledger(
+    server: KmsServer, home: Home, bench: Bench, tmp_path: Path
+) -> None:
+    server("tenant", "create", "gone", "stays")
+    for slug in ("gone", "stays"):
+        server.write(slug, f"of {slug}")
+    run(Cluster(home), "pg_dump", "-Fc", f"--file={tmp_path / 'backup'}", Cluster(home).dsn())
+
+    certificate = shred(server, "gone")
+    assert [(kek["kek"].split(":")[0], kek["state"]) for kek in certificate.statement["keks"]] == [
+        (bench.scheme, _DESTROYED[bench.scheme])
+    ]
+    remains = " ".join(certificate.statement["remains"])
+    assert ("bring it back" in remains) == (_DESTROYED[bench.scheme] == "scheduled")
+    if _DESTROYED[bench.scheme] == "scheduled":
+        assert certificate.statement["keks"][0]["destroyed_at"] > certificate.statement["certified_at"]
+    assert server.read("stays") == ["of stays"]
+
+    bring_back(server, home, tmp_path / "backup", "gone")
+    assert server.read("stays") == ["of stays"]
+    assert "tenant gone was shredded on" in server.try_to_read("gone", code=1).stderr
+    server("down")
+    (home.keeper / "ledger.jsonl").unlink()
+    server("up")
+    assert server.read("stays") == ["of stays"]
+    refused = server.try_to_read("gone", code=1).stderr
+    assert "shredded" not in refused and "refused" in refused

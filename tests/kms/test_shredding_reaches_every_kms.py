@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 
-from tests.support.dumps import run
 from tests.support.homes import make_directory, throw_away
 from tests.support.kms_servers import KmsServer, choice_of
 from wardkey.embedded import Cluster, Home
@@ -17,21 +14,8 @@ from wardkey.embedded.kms_choice import sides
 from wardkey.keys.kek import Keks
 from wardkey.tenants.certificate import Certificate
 
-from .benches import Bench, Pkcs11Bench, VaultBench
-
-_GONE = "destruction accepted, not reported any more"
-_STATES = {
-    "vault": _GONE,
-    "pkcs11": _GONE,
-    "gcpkms": "scheduled",
-    "awskms": "scheduled",
-    "azure": "scheduled",
-}
-
-
-@pytest.fixture
-def home(new_home: Callable[[], Home]) -> Home:
-    return new_home()
+from .benches import VaultBench
+from .shredding import GONE, shred
 
 
 @pytest.fixture(scope="module")
@@ -42,61 +26,6 @@ def cell(cluster: Cluster) -> Iterator[KmsServer]:
     server.start()
     yield server
     throw_away(directory)
-
-
-def _shred(server: KmsServer, slug: str) -> Certificate:
-    code = server.json("tenant", "shred", slug)["code"]
-    return Certificate.parse(server("tenant", "shred", slug, "--confirm", code).stdout.encode())
-
-
-def _bring_back(server: KmsServer, home: Home, backup: Path, slug: str) -> None:
-    """Put the backup in the place of the database."""
-    Cluster(home).scribe.stop()
-    server("psql", "-qc", "select pg_drop_replication_slot(slot_name) from pg_replication_slots")
-    run(Cluster(home), "dropdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "--force", "wardkey")
-    run(Cluster(home), "createdb", f"--maintenance-db={Cluster(home).dsn('postgres')}", "wardkey")
-    server("psql", "-qc", f"create role tenant_{slug}")
-    run(Cluster(home), "pg_restore", "--exit-on-error", f"--dbname={Cluster(home).dsn()}", str(backup))
-    server("psql", "-qc", "select ward.repair_tenant(slug) from ward.tenants")
-    server("tenant", "reset-password", slug)
-    server("up")  # the scribe makes its slot anew: without it nobody logs in
-
-
-@pytest.mark.parametrize("scheme", _STATES)
-def test_backup_stays_shut_with_and_without_the_ledger(
-    request: pytest.FixtureRequest, home: Home, scheme: str, tmp_path: Path
-) -> None:
-    bench: Bench = request.getfixturevalue(f"{scheme}_bench")
-    server = KmsServer(home.path)
-    home.make_directories()
-    bench.give_to(home.keeper_user().uid)
-    variables = {"SOFTHSM2_CONF": os.environ["SOFTHSM2_CONF"]} if isinstance(bench, Pkcs11Bench) else {}
-    server("kms", "use", *choice_of(bench, variables))
-    server.start()
-    server("tenant", "create", "gone", "stays")
-    for slug in ("gone", "stays"):
-        server.write(slug, f"of {slug}")
-    run(Cluster(home), "pg_dump", "-Fc", f"--file={tmp_path / 'backup'}", Cluster(home).dsn())
-
-    certificate = _shred(server, "gone")
-    assert [(kek["kek"].split(":")[0], kek["state"]) for kek in certificate.statement["keks"]] == [
-        (scheme, _STATES[scheme])
-    ]
-    remains = " ".join(certificate.statement["remains"])
-    assert ("bring it back" in remains) == (_STATES[scheme] == "scheduled")
-    if _STATES[scheme] == "scheduled":
-        assert certificate.statement["keks"][0]["destroyed_at"] > certificate.statement["certified_at"]
-    assert server.read("stays") == ["of stays"]
-
-    _bring_back(server, home, tmp_path / "backup", "gone")
-    assert server.read("stays") == ["of stays"]
-    assert "tenant gone was shredded on" in server.try_to_read("gone", code=1).stderr
-    server("down")
-    (home.keeper / "ledger.jsonl").unlink()
-    server("up")
-    assert server.read("stays") == ["of stays"]
-    refused = server.try_to_read("gone", code=1).stderr
-    assert "shredded" not in refused and "refused" in refused
 
 
 def test_a_tenants_own_kms_and_the_cells_both_forget_it(cell: KmsServer, vault_bench: VaultBench) -> None:
@@ -111,8 +40,8 @@ def test_a_tenants_own_kms_and_the_cells_both_forget_it(cell: KmsServer, vault_b
     query = f"select ward_internal.rewrap_key('{tenant}', 1, '{kek.name}', '{kek.version}')"
     assert server.sql(query) == "t"
     assert len(list(home.keeper.glob(f"tenants/{tenant}"))) == 1
-    certificate = _shred(server, "moved")
-    assert [kek["state"] for kek in certificate.statement["keks"]] == [_GONE]
+    certificate = shred(server, "moved")
+    assert [kek["state"] for kek in certificate.statement["keks"]] == [GONE]
     assert ["keeper's directory" in text for text in certificate.statement["remains"]] == [True, False]
     assert '"state": "enabled"' not in (home.keeper / "kek" / f"{tenant}.json").read_text()
     for side in sides(home):
@@ -186,5 +115,5 @@ def test_a_kms_that_answers_after_all_is_certified_as_ever(cell: KmsServer, vaul
     code = server.json("tenant", "shred", "found", *gone)["code"]
     said = Certificate.parse(server("tenant", "shred", "found", "--confirm", code, *gone).stdout.encode())
     assert "kms_gone" not in said.statement
-    assert [kek["state"] for kek in said.statement["keks"]] == [_GONE]
+    assert [kek["state"] for kek in said.statement["keks"]] == [GONE]
     assert vault_bench.open_admin().kek_versions(UUID(said.statement["tenant"]["id"])) == []
