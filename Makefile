@@ -17,13 +17,13 @@ demo:
 	@.venv/bin/wardkey demo
 
 test: lint
-	@$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(PYTHON) -m pytest -n 4 --dist loadfile
 
 # In random order, beside two busy cores: the seed is in the heading, and STRESS="--randomly-seed=N" repeats it.
 stress:
 	@tools/setup.sh test
 	@trap 'kill $$busy' EXIT; for core in 1 2; do (while :; do :; done) & busy="$$busy $$!"; done; \
-	$(PYTHON) -m pytest -p randomly -n auto --maxprocesses 4 --dist loadfile $(STRESS)
+	$(PYTHON) -m pytest -p randomly -n 4 --dist loadfile $(STRESS)
 
 test-versions:
 	@tools/test-versions.sh $(VERSIONS)
