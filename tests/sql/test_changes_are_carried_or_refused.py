@@ -176,7 +176,7 @@ DECISIONS = [
     (f"alter table {LEAF} disable trigger ward_audit", HARMLESS),
 ]  # fmt: skip
 _BEHIND = """
-select coalesce(string_agg(format('%s %s', f.object, f.found), '; '), '') from ward_internal.models as m,
+select coalesce(string_agg(format('%s %s', f.object, f.detail), '; '), '') from ward_internal.models as m,
   ward_internal.model_faults(m.id) as f
 union all
 select coalesce(string_agg('behind: ' || m.face, '; '), '') from ward_internal.models as m
@@ -311,14 +311,14 @@ def test_an_older_fault_does_not_hinder_its_mending(admin: Connection) -> None:
         "alter table clinic.t add constraint one check (name <> 'x'), add constraint two check (ssn <> 'x')"
     )
     admin.execute("alter event trigger ward_follow_models enable always")
-    faults = "select found, mend from ward_internal.models as m, ward_internal.model_faults(m.id)"
-    found = admin.execute(faults).fetchall()
-    assert len(found) == 2
-    assert all("sees ciphertext" in text for text, _ in found)
+    faults = "select detail, fix from ward_internal.models as m, ward_internal.model_faults(m.id)"
+    problems = admin.execute(faults).fetchall()
+    assert len(problems) == 2
+    assert all("sees ciphertext" in text for text, _ in problems)
     admin.commit()
     try:
-        for _, mend in found:
-            admin.execute(mend)
+        for _, fix in problems:
+            admin.execute(fix)
             admin.commit()
         assert admin.execute(faults).fetchall() == []
     finally:
