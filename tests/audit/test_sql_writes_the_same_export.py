@@ -80,10 +80,10 @@ def small(admin: Connection) -> Filled:
 
 @pytest.mark.parametrize("period", PERIODS, ids=str)
 def test_the_lines_of_an_export_are_the_same(admin: Connection, log: Filled, period: Period) -> None:
-    found = in_sql(admin, log, period)
+    export = in_sql(admin, log, period)
     with_command = _export(admin, log, period)
-    assert found.splitlines() == with_command.splitlines()
-    assert found == with_command and verify(io.BytesIO(found)).ok
+    assert export.splitlines() == with_command.splitlines()
+    assert export == with_command and verify(io.BytesIO(export)).ok
 
 
 def _export(connection: Connection, log: Filled, period: Period) -> bytes:
@@ -137,8 +137,8 @@ def test_a_log_that_was_tampered_with_is_exported_as_it_is(
     ).fetchone()
     assert row is not None
     tamper(admin, row[0])
-    found = in_sql(admin, log, Period())
-    assert found.splitlines() == _export(admin, log, Period()).splitlines() != before.splitlines()
+    export = in_sql(admin, log, Period())
+    assert export.splitlines() == _export(admin, log, Period()).splitlines() != before.splitlines()
 
 
 def test_lines_of_leaves_come_as_often(admin: Connection) -> None:
@@ -149,9 +149,9 @@ def test_lines_of_leaves_come_as_often(admin: Connection) -> None:
             log.read("dr.jones", str(number), minute=1)
             if number in (998, 1999):
                 log.seal(2)
-        found = in_sql(admin, log, Period())
-        assert found == _export(admin, log, Period()) and verify(io.BytesIO(found)).ok
-    kinds = [next(iter(json.loads(line))) for line in found.splitlines()]
+        export = in_sql(admin, log, Period())
+        assert export == _export(admin, log, Period()) and verify(io.BytesIO(export)).ok
+    kinds = [next(iter(json.loads(line))) for line in export.splitlines()]
     assert kinds.count("leaves") == 3 and kinds.count("unsealed") == 3
 
 

@@ -61,13 +61,13 @@ def refused(filled: tuple[Database, Filled]) -> Any:
 
 @pytest.mark.parametrize("table", ["patients", "clinic.patients"])
 def test_who_read_a_row(ask, table):
-    found = ask("who-read", table, "17")["entries"]
-    assert [row["subject"] for row in found] == ["dr.jones"] * 16 + [SCRIPT] + ["dr.jones"] * 4
-    assert found[0]["at"] == "2026-03-02T10:52:00+00:00"
-    assert (found[0]["purpose"], found[0]["role"], found[0]["columns"]) == (
+    entries = ask("who-read", table, "17")["entries"]
+    assert [row["subject"] for row in entries] == ["dr.jones"] * 16 + [SCRIPT] + ["dr.jones"] * 4
+    assert entries[0]["at"] == "2026-03-02T10:52:00+00:00"
+    assert (entries[0]["purpose"], entries[0]["role"], entries[0]["columns"]) == (
         "treatment", "EVALUATOR", ["name", "ssn"],
     )  # fmt: skip
-    assert found[16]["columns"] == ['name of "X"', "ssn"]
+    assert entries[16]["columns"] == ['name of "X"', "ssn"]
     march = ask("who-read", table, "17", "--from", "2026-03-03", "--to", "2026-03-05")
     assert len(march["entries"]) == 2
     assert (march["from"], march["to"]) == ("2026-03-03T00:00:00+00:00", "2026-03-05T00:00:00+00:00")
@@ -121,8 +121,8 @@ def test_a_row_is_known_by_every_spelling_of_its_key_and_though_nobody_read_it(f
             "insert into clinic.patients (tenant_id, id, name) select id, 9000, '\\x01'"
             " from ward_internal.tenants where slug = 'acme'"
         )
-    found = ask("who-read", "patients", "9000")
-    assert found["entries"] == []
+    answer = ask("who-read", "patients", "9000")
+    assert answer["entries"] == []
     assert "nobody read it, as far as the log tells" in tell("who-read", "patients", "9000")
 
 
@@ -152,12 +152,12 @@ def test_an_accounting_says_how_far_it_reaches(filled, ask, tell):
     with database.admin() as connection:
         for level, reason in (("off", "a load"), ("statement", None), ("row", None)):
             connection.execute("select ward.set_audit('clinic.patients', %s, %s)", [level, reason])
-    found = ask("who-read", "patients", "17")
-    assert found["from"] == "2026-03-01T00:00:00+00:00", "where the log begins"
-    assert [part["level"] for part in found["levels"]] == ["row", "off", "statement", "row"]
-    spans = [(part["from"], part["to"]) for part in found["levels"]]
+    answer = ask("who-read", "patients", "17")
+    assert answer["from"] == "2026-03-01T00:00:00+00:00", "where the log begins"
+    assert [part["level"] for part in answer["levels"]] == ["row", "off", "statement", "row"]
+    spans = [(part["from"], part["to"]) for part in answer["levels"]]
     assert all(before[1] == after[0] for before, after in pairwise(spans))
-    assert (spans[0][0], spans[-1][1]) == (found["from"], found["to"])
+    assert (spans[0][0], spans[-1][1]) == (answer["from"], answer["to"])
     shown = tell("who-read", "patients", "17")
     assert "READS ARE NOT JOURNALLED" in shown and "gaps      none" in shown
     assert [part["level"] for part in ask("did", "dr.jones")["levels"]] == ["off", "statement"]
@@ -188,21 +188,23 @@ def test_a_statement_that_may_have_read_the_row_is_told(filled):
         context = log.contexts["nurse.kim", "VIEWER"]
         filler.put("r", "read", 7, context=context, columns="name", row_id=None)
         query = "select subject, row_id from ward_internal.audit_reads_of(%s, 'patients', '17', null, %s)"
-        found = connection.execute(query, [log.tenant, START.replace(hour=9)]).fetchall()
-        assert found == [("nurse.kim", None)]
+        rows = connection.execute(query, [log.tenant, START.replace(hour=9)]).fetchall()
+        assert rows == [("nurse.kim", None)]
         connection.rollback()
 
 
 def test_what_a_person_did(ask):
-    found = ask("did", "dr.jones", "--to", "2026-03-03")["entries"]
-    assert [row["operation"] for row in found] == [
+    entries = ask("did", "dr.jones", "--to", "2026-03-03")["entries"]
+    assert [row["operation"] for row in entries] == [
         "login",
         "key_released",
         *["read"] * 5,
         "update",
         *["read"] * 13,
     ]
-    assert found[2]["rows"] == 1 and found[2]["row_ids"] == ["1"] and found[2]["table_name"] == "patients"
+    assert (
+        entries[2]["rows"] == 1 and entries[2]["row_ids"] == ["1"] and entries[2]["table_name"] == "patients"
+    )
     assert ask("did", "dr.jones", "--to", "2026-01-01")["entries"] == [], "not that early"
 
 
@@ -223,14 +225,14 @@ def test_what_happened_to_a_key(ask):
 
 
 def test_anomalies_are_explained_and_the_steady_reader_is_none(ask):
-    (found,) = ask("anomalies")
-    assert (found["subject"], found["day"], found["rows"], found["usual"]) == (
+    (anomaly,) = ask("anomalies")
+    assert (anomaly["subject"], anomaly["day"], anomaly["rows"], anomaly["usual"]) == (
         "dr.jones",
         "2026-03-15",
         421,
         20.0,
     )
-    assert found["score"] > 100 and "2026-03-15" in found["explanation"]
+    assert anomaly["score"] > 100 and "2026-03-15" in anomaly["explanation"]
     assert ask("anomalies", "--score", "1000") == []
     assert ask("anomalies", "--to", "2026-03-05") == [], "three days are no usual"
 
@@ -306,11 +308,11 @@ def test_nobody_else_is_answered(filled, question):
     assert refused.value.sqlstate == "WK001"
     with database.tenant("globex", subject="mallory", role="ADMIN") as connection:
         try:
-            found = str(connection.execute(f"select * from ward.{question}").fetchall())
+            text = str(connection.execute(f"select * from ward.{question}").fetchall())
         except psycopg.Error as unknown:
             assert unknown.sqlstate == "WK228"
-            found = str(unknown)
-    assert "dr.jones" not in found and SECRET not in found
+            text = str(unknown)
+    assert "dr.jones" not in text and SECRET not in text
 
 
 def test_a_tenant_has_no_way_to_the_functions_that_name_a_tenant(filled):

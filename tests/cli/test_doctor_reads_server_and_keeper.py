@@ -167,10 +167,10 @@ def test_keeper_whose_credential_manages_keks(cluster: Cluster, ill: Database, t
         file.write_text(json.dumps({"role_id": file.name, "secret_id": "s"}))
     uri = "vault://127.0.0.1:1/transit?tls=off"
     try:
-        for admin, found in ((None, "no credential"), (mine, "orchestrator's credential too"), (other, None)):
+        for admin, text in ((None, "no credential"), (mine, "orchestrator's credential too"), (other, None)):
             use(cluster.home, Choice(uri, credential=mine, admin_credential=admin), tenant)
             problems = look("kms-credentials", ill, cluster.home)
-            assert [found in problem.detail for problem in problems] == ([True] if found else [])
+            assert [text in problem.detail for problem in problems] == ([True] if text else [])
     finally:
         forget(cluster.home, tenant)
     assert look("kms-credentials", ill, cluster.home) == ()
@@ -263,21 +263,21 @@ def test_server_made_careless(new_home: Callable[[], Home]) -> None:
         "log-keeps-quiet": "alter system set log_statement = 'none'; select pg_reload_conf();",
         "other-databases-closed": "revoke all on database postgres from public;",
     }
-    found = {
+    findings = {
         finding["check"]: finding["problems"]
         for finding in wardkey.json("doctor", code=4)
         if finding["outcome"] in ("warn", "fail")
     }
-    assert found.keys() == expected.keys()
+    assert findings.keys() == expected.keys()
     for check, fix in expected.items():
-        assert fix in found[check][0]["fix"]
+        assert fix in findings[check][0]["fix"]
     shown = wardkey("doctor", code=4).stdout
     assert "prepared-transactions" in shown
     assert "rollback prepared 'forgotten';" in shown
 
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         for check in ("prepared-transactions", "log-keeps-quiet", "other-databases-closed"):
-            for statement in found[check][0]["fix"].rstrip(";").split(";"):
+            for statement in findings[check][0]["fix"].rstrip(";").split(";"):
                 connection.execute(statement)
     cluster.stop()
     pg_checksums[1] = "--enable"

@@ -61,8 +61,8 @@ def test_it_fails_while_reads_are_not_journalled(wardkey, cluster, database):
     assert missing(done.stdout) == [_JOURNAL]
     with database.admin() as admin:
         admin.execute("select ward.set('audit_slot', 'nobody_made_it')")
-    (found,) = [finding for finding in json.loads(wardkey(*on, code=1).stdout) if not finding["ok"]]
-    assert "nobody_made_it is missing" in found["detail"] and "wardkey scribe run" in found["fix"]
+    (finding,) = [finding for finding in json.loads(wardkey(*on, code=1).stdout) if not finding["ok"]]
+    assert "nobody_made_it is missing" in finding["detail"] and "wardkey scribe run" in finding["fix"]
 
 
 def test_settings_that_want_a_restart_are_named_with_their_command(wardkey, new_home):
@@ -70,7 +70,7 @@ def test_settings_that_want_a_restart_are_named_with_their_command(wardkey, new_
     lacking = {"wal_level": "replica", "max_locks_per_transaction": "64", "max_replication_slots": "0"}
     Cluster(home, settings=lacking).start()
     try:
-        found = {
+        findings = {
             finding["requirement"]: finding
             for finding in json.loads(Wardkey(home.path)("--json", "install", "--check", code=1).stdout)
         }
@@ -79,8 +79,8 @@ def test_settings_that_want_a_restart_are_named_with_their_command(wardkey, new_
             "max_locks_per_transaction of 256 or more": "alter system set max_locks_per_transaction = 256",
             "max_replication_slots of 1 or more": "alter system set max_replication_slots = 10",
         }.items():
-            assert not found[name]["ok"] and fix in found[name]["fix"], found[name]
-            assert "restart" in found[name]["fix"]
+            assert not findings[name]["ok"] and fix in findings[name]["fix"], findings[name]
+            assert "restart" in findings[name]["fix"]
     finally:
         Cluster(home).stop()
 
@@ -89,7 +89,7 @@ def test_settings_that_want_a_restart_are_named_with_their_command(wardkey, new_
 def test_a_keeper_out_of_reach_is_told_from_one_that_refuses(wardkey, database, cluster):
     """A socket of another group, and a keeper that does not know the server's OS user, have other fixes."""
 
-    def found() -> dict[str, str]:
+    def finding() -> dict[str, str]:
         socket = ["--keeper-socket", str(keeper.socket)]
         done = wardkey("--json", "--dsn", database.dsn(), "install", *socket, code=1)
         (reach,) = [each for each in json.loads(done.stdout) if "reach" in each["requirement"]]
@@ -99,14 +99,14 @@ def test_a_keeper_out_of_reach_is_told_from_one_that_refuses(wardkey, database, 
     try:
         keeper.base.chmod(0o711)
         keeper.start()
-        assert found()["detail"] == "Permission denied" and "group" in found()["fix"]
+        assert finding()["detail"] == "Permission denied" and "group" in finding()["fix"]
         keeper.socket.chmod(0o666)
-        assert found()["detail"] == "does not know the server's OS user"
-        assert f"--allow-uid {server}" in found()["fix"]
+        assert finding()["detail"] == "does not know the server's OS user"
+        assert f"--allow-uid {server}" in finding()["fix"]
         keeper.stop()
         keeper.start("--allow-uid", str(server))
         keeper.socket.chmod(0o666)
-        assert found()["ok"]
+        assert finding()["ok"]
     finally:
         keeper.remove()
 

@@ -28,11 +28,11 @@ def test_log_is_published_as_sealed(log: Log, publisher: Publisher, kafka: Kafka
     topic = wait_published(log.connection, log.tenant)
     log.grow(1, 200)
     assert wait_published(log.connection, log.tenant) == topic == "audit.acme"
-    found = read(kafka, topic)
-    assert first_ones(found) == log.ids
-    assert [message.position for message in entries(found)] == list(range(7244))
-    assert {message.key for message in found} == {str(log.tenant).encode()}
-    leaves = b"".join(leaf_hash(message.value) for message in entries(found))
+    messages = read(kafka, topic)
+    assert first_ones(messages) == log.ids
+    assert [message.position for message in entries(messages)] == list(range(7244))
+    assert {message.key for message in messages} == {str(log.tenant).encode()}
+    leaves = b"".join(leaf_hash(message.value) for message in entries(messages))
     sealed = log.connection.execute(
         "select string_agg(leaf_hashes, '' order by first_position) from ward_internal.audit_batches"
         " where tenant_id = %s",
@@ -40,16 +40,16 @@ def test_log_is_published_as_sealed(log: Log, publisher: Publisher, kafka: Kafka
     ).fetchone()
     assert sealed == (leaves,)
     covered = 0
-    for message in found:  # a checkpoint comes behind the last entry it covers
+    for message in messages:  # a checkpoint comes behind the last entry it covers
         if message.kind == "checkpoint":
             assert message.position <= covered
         else:
             covered = message.position + 1
-    report = verified(found, log.tenant, fingerprint(log.public_key))
+    report = verified(messages, log.tenant, fingerprint(log.public_key))
     assert report.ok and report.entries == 7244 and report.checkpoints == 5, report
-    entry = entries(found)[700]
+    entry = entries(messages)[700]
     entry.value = entry.value.replace(b"update", b"delete")
-    assert not verified(found, log.tenant, fingerprint(log.public_key)).ok
+    assert not verified(messages, log.tenant, fingerprint(log.public_key)).ok
     assert publisher.stop() == 0
 
 
@@ -59,9 +59,9 @@ def test_altered_entry_is_not_published_and_named(log: Log, publisher: Publisher
     log.connection.execute("update ward_internal.audit_log set subject = 'mallory' where id = %s", [ids[4]])
     log.connection.execute("delete from ward_internal.audit_log where id = %s", [ids[5]])
     publisher.start()
-    found = entries(read(kafka, topic := wait_published(log.connection, log.tenant)))
-    assert [message.kind for message in found] == ["entry"] * 4 + ["missing"] * 2 + ["entry"] * 4
-    assert first_ones(found) == ids and b"mallory" not in b"".join(message.value for message in found)
+    messages = entries(read(kafka, topic := wait_published(log.connection, log.tenant)))
+    assert [message.kind for message in messages] == ["entry"] * 4 + ["missing"] * 2 + ["entry"] * 4
+    assert first_ones(messages) == ids and b"mallory" not in b"".join(message.value for message in messages)
     assert f"{topic} has no content of the entry at position 4" in publisher.errors
     assert passed_over(log) == [{"topic": topic, "positions": [4, 5], "count": 2}]
     report = verified(kafka.read(topic), log.tenant)
@@ -73,9 +73,9 @@ def test_entry_that_is_too_large_holds_up_nobody(database: Database, log: Log, k
     try:
         ids = log.grow(5) + log.grow(1, new='{"note": "' + "x" * 30_000 + '"}') + log.grow(5)
         publisher.start()
-        found = entries(read(kafka, wait_published(log.connection, log.tenant)))
-        assert first_ones(found) == ids
-        assert [message.kind for message in found] == ["entry"] * 5 + ["missing"] + ["entry"] * 5
+        messages = entries(read(kafka, wait_published(log.connection, log.tenant)))
+        assert first_ones(messages) == ids
+        assert [message.kind for message in messages] == ["entry"] * 5 + ["missing"] + ["entry"] * 5
         assert [told["positions"] for told in passed_over(log)] == [[5]]
     finally:
         publisher.remove()
@@ -113,10 +113,10 @@ def test_topic_of_a_pruned_log_begins_where_the_log_does(
     log.grow(3, 4)
     assert retention.prune(log.connection, log.tenant)["entries"] == 2
     publisher.start()
-    found = read(kafka, wait_published(log.connection, log.tenant))
-    assert [message.position for message in entries(found)] == list(range(2, 9))
-    assert [message.position for message in found if message.kind == "checkpoint"] == [2, 5, 9]
+    messages = read(kafka, wait_published(log.connection, log.tenant))
+    assert [message.position for message in entries(messages)] == list(range(2, 9))
+    assert [message.position for message in messages if message.kind == "checkpoint"] == [2, 5, 9]
     log.grow(2)
-    found = read(kafka, wait_published(log.connection, log.tenant))
-    assert [message.position for message in entries(found)] == list(range(2, 11))
+    messages = read(kafka, wait_published(log.connection, log.tenant))
+    assert [message.position for message in entries(messages)] == list(range(2, 11))
     assert "lost" not in publisher.errors

@@ -83,7 +83,7 @@ def test_what_is_opened_again_is_reported_and_mended(wards: Wards) -> None:
     wards.admin.execute("grant select on pg_class to public")
     wards.admin.execute("grant execute on function pg_current_wal_lsn() to public")
     wards.admin.execute(f"grant temporary on database {wards.database.name} to public")
-    found = {
+    open_ones = {
         row[0] for row in wards.admin.execute("select object from ward_internal.open_to_public()").fetchall()
     }
     assert {
@@ -91,7 +91,7 @@ def test_what_is_opened_again_is_reported_and_mended(wards: Wards) -> None:
         "column pg_class.reltuples",
         "function pg_current_wal_lsn()",
         f"temporary on database {wards.database.name}",
-    } <= found
+    } <= open_ones
     wards.admin.execute("select ward_internal.harden()")
     assert wards.admin.execute("select * from ward_internal.open_to_public()").fetchall() == []
 
@@ -183,11 +183,11 @@ def test_the_attack_works_where_signals_are_publics(wards: Wards) -> None:
             return "permission denied for function" not in str(error)
 
     with wards.victim() as victim, wards.attacker() as attacker:
-        found = [is_there(attacker, pid) for pid in (victim.info.backend_pid, 2**22 + 1)]
-        assert found == [False, False]
+        there = [is_there(attacker, pid) for pid in (victim.info.backend_pid, 2**22 + 1)]
+        assert there == [False, False]
         wards.admin.execute("grant execute on function pg_cancel_backend(int) to public")
-        found = [is_there(attacker, pid) for pid in (victim.info.backend_pid, 2**22 + 1)]
-        assert found == [True, False]
+        there = [is_there(attacker, pid) for pid in (victim.info.backend_pid, 2**22 + 1)]
+        assert there == [True, False]
 
 
 SIZES = (

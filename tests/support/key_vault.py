@@ -161,15 +161,15 @@ class KeyVault:
             raise Refusal(400, "BadParameter")
         permissions = self._permissions(authorization)
         for route_verb, pattern, permission, method in _ROUTES:
-            found = re.fullmatch(pattern, url.path)
-            if verb == route_verb and found:
+            match = re.fullmatch(pattern, url.path)
+            if verb == route_verb and match:
                 self.calls[permission] += 1
                 self.trouble(permission)
                 if permission not in permissions:
                     raise Refusal(403, "Forbidden", inner="ForbiddenByRbac")
                 content = json.loads(body or b"{}")
                 with self._lock:
-                    answer: dict[str, Any] = getattr(self, method)(*found.groups(), content)
+                    answer: dict[str, Any] = getattr(self, method)(*match.groups(), content)
                 return self.change(permission, answer)
         raise Refusal(404, "NotFound")
 
@@ -209,9 +209,9 @@ class KeyVault:
         return self._bundle(name, self._version(name, rest[0] if len(rest) > 1 else ""))
 
     def _update(self, name: str, version: str, content: dict[str, Any]) -> dict[str, Any]:
-        found = self._version(name, version)
-        found.enabled = content.get("attributes", {}).get("enabled", found.enabled)
-        return self._bundle(name, found)
+        key_version = self._version(name, version)
+        key_version.enabled = content.get("attributes", {}).get("enabled", key_version.enabled)
+        return self._bundle(name, key_version)
 
     def _delete(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
         version = self._version(name, "")
@@ -237,34 +237,34 @@ class KeyVault:
         return self._bundle(name, self._version(name, ""))
 
     def _wrap(self, name: str, version: str, content: dict[str, Any]) -> dict[str, Any]:
-        found = self._usable(name, version, content, "wrapKey")
+        key_version = self._usable(name, version, content, "wrapKey")
         return {
-            "kid": self._id(name, found),
-            "value": _text(found.material.public_key().encrypt(_bytes(content), OAEP_256)),
+            "kid": self._id(name, key_version),
+            "value": _text(key_version.material.public_key().encrypt(_bytes(content), OAEP_256)),
         }
 
     def _unwrap(self, name: str, version: str, content: dict[str, Any]) -> dict[str, Any]:
-        found = self._usable(name, version, content, "unwrapKey")
+        key_version = self._usable(name, version, content, "unwrapKey")
         try:
-            value = found.material.decrypt(_bytes(content), OAEP_256)
+            value = key_version.material.decrypt(_bytes(content), OAEP_256)
         except ValueError:
             raise Refusal(400, "BadParameter") from None
-        return {"kid": self._id(name, found), "value": _text(value)}
+        return {"kid": self._id(name, key_version), "value": _text(value)}
 
     def _usable(self, name: str, version: str, content: dict[str, Any], operation: str) -> _Version:
-        found = self._version(name, version)
-        if not found.enabled:
+        key_version = self._version(name, version)
+        if not key_version.enabled:
             raise Refusal(403, "Forbidden", inner="KeyDisabled")
-        if content.get("alg") != "RSA-OAEP-256" or operation not in found.operations:
+        if content.get("alg") != "RSA-OAEP-256" or operation not in key_version.operations:
             raise Refusal(400, "BadParameter")
-        return found
+        return key_version
 
     def _version(self, name: str, version: str) -> _Version:
         key = self.keys.get(name, _Key())
-        found = [each for each in key.versions if version in ("", each.id)]
-        if not found or key.deleted_at is not None:
+        versions = [each for each in key.versions if version in ("", each.id)]
+        if not versions or key.deleted_at is not None:
             raise Refusal(404, "KeyNotFound")
-        return found[-1]
+        return versions[-1]
 
     def _gone(self, name: str) -> _Key:
         key = self.keys.get(name, _Key())
