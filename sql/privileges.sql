@@ -38,7 +38,7 @@ grant execute on function
   ward.tenant_id(), ward.subject(), ward.role(), ward.try_tenant_id(), ward.try_claims(), ward.try_logout(),
   ward.require_context(uuid), ward.is_context_required(), ward.take_refusal(), ward.raise_refusal(anyelement),
   ward.raise_if_refused(anyelement), ward.raise_no_context(), ward.face_constraints(),
-  ward.raise_unopened(bytea), ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_bytes(bytea, bytea, bytea),
+  ward.try_unseal(bytea, bytea, bytea),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward.upsert(regclass, jsonb, text[], boolean), ward.request_rotation(text),
   ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),
@@ -53,8 +53,8 @@ grant select, update on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.try_tenant_id(), ward.try_claims(), ward.require_context(uuid),
   ward.take_refusal(), ward.raise_refusal(anyelement), ward.raise_if_refused(anyelement),
-  ward.raise_no_context(), ward.raise_unopened(bytea),
-  ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
+  ward.raise_no_context(),
+  ward.try_unseal(bytea, bytea, bytea), ward.parse_array(text),
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
   ward_internal.look_up_now(),
   ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.digest(text),
@@ -62,7 +62,7 @@ grant execute on function
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.report_event(text, text), ward_internal.refuse(text, text),
   ward_internal.begin_write(text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),
-  ward_internal.seal(text, bytea, bytea), ward_internal.seal_bytes(bytea, bytea, bytea),
+  ward_internal.seal(bytea[], bytea[], bytea),
   ward_internal.canonical(timestamptz), ward_internal.canonical(interval),
   ward_internal.canonical(real), ward_internal.canonical(double precision)
 to ward_owner;

@@ -31,9 +31,10 @@ _in_parallel_mode.argtypes = ()
 _in_recovery = _server.RecoveryInProgress
 _in_recovery.restype = ctypes.c_bool
 _in_recovery.argtypes = ()
-# Without argtypes, with which a call costs three times as much: prefix and message as bytes, a size, whether
-# transactional (0) and, since PostgreSQL 17, whether to flush (0); earlier ones do not look at that. Neither
-# function can raise an error of the server's, which would jump over Python: without WAL the server goes down.
+# Without argtypes, with which a call costs three times as much: prefix and message as bytes, a size (an int fills
+# its register), whether transactional (0) and, since PostgreSQL 17, whether to flush (0); earlier ones do not
+# look at that. Neither function can raise an error of the server's, which would jump over Python: without WAL
+# the server goes down.
 _log_message = _server.LogLogicalMessage
 _log_message.restype = ctypes.c_uint64
 _flush_soon = _server.XLogSetAsyncXactLSN
@@ -49,6 +50,10 @@ _OnExit = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_size_t)
 _call_before_exit = _server.before_shmem_exit
 _call_before_exit.restype = None
 _call_before_exit.argtypes = (_OnExit, ctypes.c_size_t)
+_OnReset = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_message_context = ctypes.c_void_p.in_dll(_server, "MessageContext")  # reset after each message of a client
+_call_at_reset = _server.MemoryContextRegisterResetCallback
+_call_at_reset.restype = None
 _COMMIT, _ABORT, _PREPARE = 0, 2, 4  # of enum XactEvent
 _isolation = ctypes.c_int.in_dll(_server, "XactIsoLevel")
 _REPEATABLE_READ = 2
@@ -106,17 +111,10 @@ _symbol_at = _server.dladdr
 _symbol_at.argtypes = (ctypes.c_void_p, ctypes.POINTER(_Symbol))
 
 
-class _Sizes(dict[int, ctypes.c_size_t]):
-    """Sizes as C has them, made once: messages are of few lengths."""
+class _ResetCallback(ctypes.Structure):
+    """MemoryContextCallback; may be registered again once it was called, not before."""
 
-    def __missing__(self, size: int) -> ctypes.c_size_t:
-        if len(self) >= 1024:
-            self.clear()
-        made = self[size] = ctypes.c_size_t(size)
-        return made
-
-
-_sizes = _Sizes()
+    _fields_ = (("call", _OnReset), ("argument", ctypes.c_void_p), ("next", ctypes.c_void_p))
 
 
 class PostgresHost:
@@ -129,6 +127,9 @@ class PostgresHost:
         self._on_end = _OnEnd(self._end)  # has to live as long as the backend
         self._exiting: Callable[[], None] = lambda: None
         self._on_exit = _OnExit(lambda code, argument: self._exiting())
+        self._statement_ended: Callable[[], None] = lambda: None
+        self._on_reset = _ResetCallback(_OnReset(self._end_statement))  # has to live as long
+        self._is_watched = False
         self._asked: tuple[str, Sequence[str], Sequence[Any]] = ("", (), ())
         self._found: list[Mapping[str, Any]] = []
         _call_at_end(self._on_end, None)
@@ -141,6 +142,21 @@ class PostgresHost:
     def at_end(self, ended: Callable[[], None]) -> None:
         """Have ``ended`` called at the end of each transaction, also of those within one statement."""
         self._ended = ended
+
+    def at_statement_end(self, ended: Callable[[], None]) -> None:
+        """Have ``ended`` called when a statement that was watched has ended: the client's message is done."""
+        self._statement_ended = ended
+
+    def watch_statement(self) -> bool:
+        """Have the end of the current statement told. False in a process that gets no messages."""
+        if not self._is_watched and _message_context:
+            self._is_watched = True
+            _call_at_reset(_message_context, ctypes.byref(self._on_reset))
+        return self._is_watched
+
+    def _end_statement(self, _: int | None) -> None:
+        self._is_watched = False
+        self._statement_ended()
 
     def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         plan = self._plans.get(sql)
@@ -209,14 +225,14 @@ class PostgresHost:
 
     def journal(self, message: bytes) -> None:
         """Write a message into the WAL, outside the transaction, to be on disk in a moment."""
-        _flush_soon(_log_message(_PREFIX, message, _sizes[len(message)], 0, 0))
+        _flush_soon(_log_message(_PREFIX, message, len(message), 0, 0))
 
     def journal_later(self, message: bytes) -> None:
         """The same, to be on disk soon after the transaction has ended, whichever way.
 
         The server has the WAL of a COMMIT written soon, but not that of a ROLLBACK that changed nothing.
         """
-        self._written = _log_message(_PREFIX, message, _sizes[len(message)], 0, 0)
+        self._written = _log_message(_PREFIX, message, len(message), 0, 0)
 
     def _end(self, event: int, _: int | None) -> None:
         if event not in (_COMMIT, _ABORT, _PREPARE):

@@ -3,9 +3,8 @@
 Invariants:
 
 * A context ends with its transaction, whatever the client, the pooler or a savepoint does, and also where a
-  message or a DO block holds several transactions: the server calls ``end_transaction``. What was opened in a
-  statement is stamped with the statement's start, which the hot paths compare: a later statement asks for the
-  context anew.
+  message or a DO block holds several transactions: the server calls ``end_transaction``. What a statement has
+  for its hot paths goes with it: the server calls ``end_statement``. A later one asks for the context anew.
 * A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction
   looks tenant and issuer up again. So does a transaction that lasts longer than a second, query by query:
   always as they are committed now, not as the transaction's snapshot has them.
@@ -113,6 +112,8 @@ class Host(Protocol):
     def has_old_snapshot(self) -> bool: ...
     def at_end(self, ended: Callable[[], None]) -> None: ...
     def at_exit(self, exiting: Callable[[], None]) -> None: ...
+    def at_statement_end(self, ended: Callable[[], None]) -> None: ...
+    def watch_statement(self) -> bool: ...
     def is_nested(self) -> bool: ...
     def is_definer(self) -> bool: ...
     def check_interrupts(self) -> None: ...
@@ -148,10 +149,9 @@ class Context(NamedTuple):
 
 
 class Session:
-    """A backend's context. ``stamp``, ``openers`` and ``sealers`` are for the hot paths.
+    """A backend's context. ``openers``, of the current statement, and ``sealers`` are for the hot paths.
 
-    ``stamp`` is the start of the statement that ``openers`` are of, ``queried`` the models whose faces this
-    transaction is known to query.
+    ``queried``: the models whose faces this transaction is known to query.
     """
 
     __slots__ = (
@@ -166,13 +166,13 @@ class Session:
         "_reads",
         "_settings",
         "_slot_found",
+        "_stamp",
         "_tally",
         "_verified",
         "_who",
         "openers",
         "queried",
         "sealers",
-        "stamp",
     )
 
     def __init__(self, host: Host) -> None:
@@ -186,13 +186,14 @@ class Session:
         self._context: Context | None = None
         self._who: tuple[str, str] | None = None
         self._reads: Reads | None = None
-        self.stamp = _NEVER
+        self._stamp = _NEVER  # start of the statement that what is in _reads is of
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
         self.sealers: dict[bytes, Sealer] = {}
         self.queried: set[str] = set()
         self.logout()
         self._tally = Tally()
         host.at_end(self.end_transaction)
+        host.at_statement_end(self.end_statement)
         host.at_exit(self.report_counted)
 
     def login(self, token: str, *, lasting: bool = False) -> None:
@@ -232,6 +233,10 @@ class Session:
         if self._tally.due < float("inf") and time.monotonic() >= self._tally.due:
             self._tally.write(time.monotonic())
 
+    def end_statement(self) -> None:
+        self._stamp = _NEVER
+        self.openers = {}
+
     def current(self, *, begun: bool = False) -> Context | None:
         """Return the context of this transaction. Raises TokenExpired, and as ``login`` if it has ended.
 
@@ -266,7 +271,7 @@ class Session:
     def _watch(self) -> None:
         """Have a DO block that fetches on and on ask for the context anew."""
         if self._host.is_nested():
-            self.stamp = _NEVER
+            self.end_statement()
             raise ValueError
 
     def renew(self) -> None:
@@ -297,7 +302,7 @@ class Session:
         """Return what the current statement has read. Raises NoContext, and as ``current`` does."""
         statement = self._host.statement_start()
         reads = self._reads
-        if reads is None or self.stamp != statement:
+        if reads is None or self._stamp != statement:
             context = self.current(begun=True)
             if context is None:
                 raise NoContext
@@ -308,8 +313,8 @@ class Session:
                 context.keys.reads = reads
             reads.restart(statement, fingerprint(self._host.client_statement()))
             self._reads = reads
-            self.openers = reads.openers
-            self.stamp = statement
+            self.openers = reads.openers if self._host.watch_statement() else {}
+            self._stamp = statement
         return reads
 
     def note_query(self, model: str) -> None:
@@ -530,8 +535,7 @@ class Session:
 
     def _forget_statement(self) -> None:
         self._reads = None
-        self.stamp = _NEVER
-        self.openers = {}
+        self.end_statement()
         self.sealers = {}
         self.queried.clear()
 

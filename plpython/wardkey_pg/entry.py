@@ -25,15 +25,7 @@ from . import __version__
 from ._host import PostgresHost, keep_refusal, statement_started, take_refusal
 from .context import Session
 from .keyring import WrappedKey
-from .sealing import (
-    make_seal,
-    make_seal_bytes,
-    make_unseal,
-    make_unseal_bytes,
-    open_slowly,
-    open_text_slowly,
-    sealer_slowly,
-)
+from .sealing import make_seal, make_unseal, open_slowly, sealer_slowly
 from .statements import ignores_conflicts
 
 __all__ = ["bind"]
@@ -284,13 +276,7 @@ _FUNCTIONS["audit_lines"] = _audit_lines
 _FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
 # The hot ones stand before that and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(_session, keep_refusal(partial(sealer_slowly, _session), _refused))
-_FUNCTIONS["seal_bytes"] = make_seal_bytes(_session, keep_refusal(partial(sealer_slowly, _session), _refused))
-_FUNCTIONS["unseal"] = make_unseal(
-    _session, statement_started, keep_refusal(partial(open_text_slowly, _session), _refused)
-)
-_FUNCTIONS["unseal_bytes"] = make_unseal_bytes(
-    _session, statement_started, keep_refusal(partial(open_slowly, _session), _refused)
-)
+_FUNCTIONS["unseal"] = make_unseal(_session, keep_refusal(partial(open_slowly, _session), _refused))
 
 gc.freeze()
 gc.enable()  # see __init__

@@ -63,6 +63,7 @@ class Backend:
         self.before_state: Callable[[], None] = lambda: None
         self.definer = self.nested = False
         self._ended: Callable[[], None] = lambda: None
+        self._statement_ended: Callable[[], None] = lambda: None
         self._statement = clock.now
         self._statements = 1
         self.add_tenant(ACME, "acme")
@@ -90,6 +91,7 @@ class Backend:
         self.statement()
 
     def statement(self) -> None:
+        self._statement_ended()
         self._statement = self.clock.now
         self._statements += 1
 
@@ -139,6 +141,12 @@ class Backend:
 
     def at_end(self, ended: Callable[[], None]) -> None:
         self._ended = ended
+
+    def at_statement_end(self, ended: Callable[[], None]) -> None:
+        self._statement_ended = ended
+
+    def watch_statement(self) -> bool:
+        return True
 
     def at_exit(self, exiting: Callable[[], None]) -> None:
         self.exit = exiting

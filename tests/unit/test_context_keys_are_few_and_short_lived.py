@@ -12,7 +12,7 @@ from wardkey_core.envelope import ColumnKey, header
 from wardkey_core.errors import CommitmentMismatch, KeeperUnavailable, KeyUnknown, NoContext, TenantNotActive
 from wardkey_pg import keyring
 from wardkey_pg.keyring import Keyring, TenantKeys
-from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, open_text_slowly, sealer_slowly
+from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, sealer_slowly
 
 from tests.support.backend import ACME, GLOBEX, Backend, SocketKeeper, dek_of, frame
 from tests.support.tokens import ISSUER
@@ -27,14 +27,14 @@ def sealed_under(version: int = 1, text: str = "Ada") -> bytes:
 
 def read(backend: Backend, sealed: bytes | None = None) -> str:
     """Read as SQL does: through the hot path first."""
-    session = backend.session
-    unseal = make_unseal(session, backend.statement_start, lambda *args: open_text_slowly(session, *args))
-    return unseal(sealed or sealed_under(), COLUMN, ROW)
+    unseal = make_unseal(backend.session, lambda *args: open_slowly(backend.session, *args))
+    return unseal(sealed or sealed_under(), COLUMN, ROW).decode()
 
 
 def write(backend: Backend, text: str) -> bytes:
     session = backend.session
-    return make_seal(session, lambda column: sealer_slowly(session, column))(text, COLUMN, ROW)
+    seal = make_seal(session, lambda column: sealer_slowly(session, column))
+    return seal([text.encode()], [COLUMN], ROW)[0]
 
 
 def login(backend: Backend, **changes: Any) -> None:

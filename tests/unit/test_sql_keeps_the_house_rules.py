@@ -27,10 +27,8 @@ _UNPINNED = {
     "ward_internal.provision_key": "as ward_internal.login; the gate is ward.create_tenant",
     "ward_internal.derive_key": "as ward_internal.provision_key",
     "ward_internal.wrap_again": "as ward_internal.provision_key; the gate is ward_internal.rewrap_key",
-    "ward_internal.seal": "no SQL; hot: once a field written",
-    "ward_internal.seal_bytes": "as ward_internal.seal",
+    "ward_internal.seal": "no SQL; hot: once a row written",
     "ward.try_unseal": "hot: once a field read; its one query is of wardkey_pg and names schemas",
-    "ward.try_unseal_bytes": "as ward.try_unseal",
     "ward.try_tenant_id": "hot: once a statement and table; as ward.try_unseal",
     "ward.require_context": "as ward.try_tenant_id",
     "ward.take_refusal": "no SQL",
@@ -53,7 +51,7 @@ _NOUNS = re.compile(
     r"|face_constraints"
     r"|size_functions"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
-    r"|seal_expression|shredding_facts"
+    r"|face_sealing|face_trigger_parts|filled|seal_expression|sealed_bytes|shredding_facts"
     r"|key_operator|model_schemas|tenant_path"
     r"|currval|lastval|nextval|pg_get_serial_sequence|setval"  # as PostgreSQL calls them
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
@@ -74,7 +72,7 @@ _PUBLIC_PARAMETERS = {
     ("ward.upsert", "ignore"),
 }
 _STABLE_NAMES = re.compile(
-    r"^((try_)?(tenant_id|unseal|unseal_bytes)|try_claims|require_context|subject|role|begin_write|audit_context|audit_lines"
+    r"^((try_)?(tenant_id|unseal)|unseal_bytes|try_claims|require_context|subject|role|begin_write|audit_context|audit_lines"
     r"|look_up_now|raise_refusal|raise_if_refused)$"
 )
 

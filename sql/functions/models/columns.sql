@@ -68,28 +68,32 @@ return case
   else format('%s::text', p_value)
 end;
 
-create or replace function ward_internal.seal_expression(p_value text, p_type oid, p_column uuid, p_row text)
-returns text
+create or replace function ward_internal.sealed_bytes(p_value text, p_type oid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return format('coalesce(%s(%s, %L::bytea, %s), ward.raise_refusal(%s)::text::bytea)',
-  case p_type when 'bytea'::regtype then 'ward_internal.seal_bytes' else 'ward_internal.seal' end,
-  ward_internal.canonical_expression(p_value, p_type), uuid_send(p_column), p_row, p_value);
+return case p_type when 'bytea'::regtype then p_value
+  else format('convert_to(%s, ''UTF8'')', ward_internal.canonical_expression(p_value, p_type)) end;
+comment on function ward_internal.sealed_bytes(text, oid) is 'the bytes that are sealed of a value: its canonical text''s, or its own';
+
+create or replace function ward_internal.seal_expression(p_values text[], p_columns uuid[], p_row text) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return (select format($sql$coalesce(ward_internal.seal(array[%s], %L::bytea[], %s), ward.raise_refusal('{}'::bytea[]))$sql$,
+  array_to_string(p_values, E',\n      '), array_agg(uuid_send(id) order by place), p_row)
+  from unnest(p_columns) with ordinality as c (id, place));
+comment on function ward_internal.seal_expression(text[], uuid[], text) is 'the sealed values, an array, of bytes for the row';
 
 create or replace function ward_internal.unseal_expression(
   p_value text, p_type oid, p_type_name text, p_column uuid, p_row text
 ) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return (select case
-  when p_type = 'bytea'::regtype
-    then format('coalesce(ward.try_unseal_bytes(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s))', p_value, column_id, p_row)
-  when p_type = 'text'::regtype then opened
+  when p_type = 'bytea'::regtype then opened
+  when p_type = 'text'::regtype then text
   when p_type = any ('{text[], smallint[], integer[], bigint[]}'::regtype[]::oid[])
-    then format('ward.parse_array(%s)::%s', opened, p_type_name)
-  else format('%s::%s', opened, p_type_name)
+    then format('ward.parse_array(%s)::%s', text, p_type_name)
+  else format('%s::%s', text, p_type_name)
 end
-from (select uuid_send(p_column) as column_id,
-  format('coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_unopened(%1$s))', p_value, uuid_send(p_column), p_row)
-    as opened) as text_of);
+from format('coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s))', p_value, uuid_send(p_column), p_row)
+  as opened, format('convert_from(%s, ''UTF8'')', opened) as text);
 
 create or replace function ward_internal.quoted_name(p_name name) returns text
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp

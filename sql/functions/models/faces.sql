@@ -270,39 +270,88 @@ $$;
 comment on function ward_internal.is_running(xid) is
   'whether the transaction, one of the last two thousand million, has not ended: of a row that is locked, it is the current one';
 
-create or replace function ward_internal.face_trigger_body(p_model uuid, p_tenant ward_internal.tenants) returns text
+create or replace function ward_internal.filled(p_template text, p_parts jsonb) returns text
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp as $$
+  select case when bool_and(place % 2 = 1 or p_parts ->> piece is not null) then
+    string_agg(case when place % 2 = 1 then piece else p_parts ->> piece end, '' order by place) end
+  from string_to_table(p_template, '@') with ordinality as pieces (piece, place)
+$$;
+comment on function ward_internal.filled(text, jsonb) is
+  'the template with the part of that name in place of each @name@; null if one is missing. What is in the parts is not looked at';
+
+create or replace function ward_internal.face_sealing(p_model uuid) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  with col as (
+    select row_number() over (order by place) as number, type_id, column_id,
+      ward_internal.sealed_bytes('new.' || quoted, type_id) as new_bytes,
+      ward_internal.canonical_expression('new.' || quoted, type_id) as new_value,
+      ward_internal.canonical_expression('old.' || quoted, type_id) as old_value
+    from ward_internal.model_columns(p_model), lateral (select ward_internal.quoted_name(column_name) as quoted) as q
+    where column_id is not null
+  )
+  select ward_internal.filled($body$
+    if tg_op = 'UPDATE' then
+      v_old_row := @old_row@;
+      v_kept := array[@kept@];
+    end if;
+    -- one assignment: PL/pgSQL keeps its expression ready and takes one snapshot
+    v_sealed := @sealed@;$body$, jsonb_build_object(
+      'old_row', ward_internal.row_expression(p_model, 'old'),
+      'kept', string_agg(format('v_row = v_old_row and %s%s is not distinct from %s', new_value,
+        case type_id when 'bytea'::regtype then '' else ' collate "C"' end, old_value),  -- a declared one may say that A and a are equal
+        E',\n        ' order by number),
+      'sealed', ward_internal.seal_expression(
+        array_agg(format('case when v_kept[%s] then null else %s end', number, new_bytes) order by number),
+        array_agg(column_id order by number), 'v_row')))
+  from col having count(*) > 0
+$$;
+comment on function ward_internal.face_sealing(uuid) is
+  'PL/pgSQL that seals the values of the row, but those that an update leaves; null if no column is sealed';
+
+create or replace function ward_internal.face_trigger_parts(p_model uuid, p_tenant ward_internal.tenants) returns jsonb
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with col as (
     select c.*, q.quoted, 'new.' || q.quoted as new_value, 'old.' || q.quoted as old_value,
-      format('face.v_sealed[%s]', count(c.column_id) over (order by c.place)) as sealed_value
+      count(c.column_id) over (order by c.place) as number
     from ward_internal.model_columns(p_model) as c,
       lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
-  ), pk as (
-    select indexrelid::regclass from pg_index join ward_internal.models on indrelid = shape where id = p_model and indisprimary
-  ), text_of as (
-    select
-      string_agg(quoted, ', ' order by place) filter (where not generated) as columns,
-      string_agg(case when column_id is null then new_value else sealed_value end, ', ' order by place)
-        filter (where not generated) as inserted,
-      string_agg(ward_internal.seal_expression(new_value, type_id, column_id, 'face.v_row'), E',\n      ' order by place)
-        filter (where column_id is not null) as sealing,
-      string_agg(
-        case when column_id is null then format('%s = %s', quoted, new_value)
-        else format(E'%1$s = case when face.v_row = face.v_old_row and %2$s%5$s is not distinct from %3$s then l.%1$s\n        else %4$s end',
-          quoted,
-          ward_internal.canonical_expression(new_value, type_id),
-          ward_internal.canonical_expression(old_value, type_id),
-          ward_internal.seal_expression(new_value, type_id, column_id, 'face.v_row'),
-          case type_id when 'bytea'::regtype then '' else ' collate "C"' end)  -- a declared one may say that A and a are equal
-        end, E',\n      ' order by place) filter (where not generated) as updated,
-      string_agg(format('l.%s %s %s', quoted, ward_internal.key_operator(pk.indexrelid, key_place), old_value), ' and ' order by key_place)
-        filter (where key_place is not null) as old_key,
-      string_agg('l.' || quoted, ', ' order by place) filter (where generated) as generated_columns,
-      string_agg(new_value, ', ' order by place) filter (where generated) as generated_targets,
-      bool_or(column_id is not null) as seals
-    from col, pk
+  ), key as (
+    select shape, indexrelid::regclass as index from pg_index join ward_internal.models on indrelid = shape
+    where id = p_model and indisprimary
   )
-  select format($body$
+  select jsonb_build_object(
+    'tenant', quote_literal(p_tenant.id),
+    'leaf', leaf,
+    'leaf_literal', quote_literal(leaf),
+    'checks', ward_internal.face_checks(p_model),
+    'row', case when sealing is null then 'null' else ward_internal.row_expression(p_model, 'new') end,
+    'sealing', coalesce(sealing, ''),
+    'columns', string_agg(quoted, ', ' order by place) filter (where not generated),
+    'inserted', string_agg(case when column_id is null then new_value else format('face.v_sealed[%s]', number) end, ', ' order by place)
+      filter (where not generated),
+    'updated', string_agg(format(case when column_id is null then '%1$s = %2$s'
+        else '%1$s = case when face.v_kept[%3$s] then l.%1$s else face.v_sealed[%3$s] end' end, quoted, new_value, number),
+      E',\n          ' order by place) filter (where not generated),
+    'returning', coalesce(' returning ' || string_agg('l.' || quoted, ', ' order by place) filter (where generated)
+      || ' into ' || string_agg(new_value, ', ' order by place) filter (where generated), ''),
+    'shown', (select string_agg(expression, ', ' order by place) from ward_internal.face_expressions(p_model)),
+    'old_key', string_agg(format('l.%s %s %s', quoted, ward_internal.key_operator(key.index, key_place), old_value), ' and '
+      order by key_place) filter (where key_place is not null),
+    'may_do_nothing', case when exists (select from pg_index where indrelid = key.shape and indisunique and not indimmediate)
+      then 'false' else 'true' end,
+    'where_references', coalesce(' where ' || references_are_there, ''),
+    'and_references', coalesce(' and ' || references_are_there, ''),
+    'key_changes', ward_internal.face_keys(p_model))
+  from col, key, ward_internal.leaf_name(p_model, p_tenant.schema_name) as leaf, ward_internal.face_sealing(p_model) as sealing,
+    ward_internal.face_references(p_model, p_tenant) as references_are_there
+  group by key.shape, leaf, sealing, references_are_there
+$$;
+comment on function ward_internal.face_trigger_parts(uuid, ward_internal.tenants) is
+  'the parts of a face''s trigger function: SQL about its columns';
+
+create or replace function ward_internal.face_trigger_body(p_model uuid, p_tenant ward_internal.tenants) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select ward_internal.filled($body$
 #variable_conflict use_column
 <<face>>
 declare
@@ -313,37 +362,37 @@ declare
   v_changed_by xid;
   v_ignores boolean;
   v_stack text;
+  v_kept boolean[];  -- of the sealed values of an update: which stay as they are
   v_sealed bytea[];
   v_state text;
   v_message text;
   v_table text;
   v_constraint text;
 begin
-  v_ignores := coalesce(ward_internal.begin_write(%1$L), ward.raise_refusal(true));
+  v_ignores := coalesce(ward_internal.begin_write(@tenant@), ward.raise_refusal(true));
   if tg_op <> 'DELETE' then
-    v_row := %2$s;%3$s
+    v_row := @row@;@checks@@sealing@
   end if;
   if tg_op = 'INSERT' then
-    v_sealed := array[%12$s]::bytea[];  -- one assignment: PL/pgSQL keeps its expression ready and takes one snapshot
     if v_ignores then
       get diagnostics v_stack = pg_context;
       v_ignores := strpos(v_stack, chr(10)) = 0;  -- the client's own INSERT, not one of a function that it calls
     end if;
-    if %13$s and (v_ignores or current_setting('transaction_isolation') = 'read committed') then  -- else it may be a 40001
-      insert into %4$s as l (tenant_id, %5$s) select %1$L,
-        %6$s%14$s on conflict do nothing%7$s;
+    if @may_do_nothing@ and (v_ignores or current_setting('transaction_isolation') = 'read committed') then  -- else it may be a 40001
+      insert into @leaf@ as l (tenant_id, @columns@) select @tenant@,
+        @inserted@@where_references@ on conflict do nothing@returning@;
       if found then
         return new;
-      elsif v_ignores%15$s then
+      elsif v_ignores@and_references@ then
         return null;
       end if;
     end if;
   else
     v_seen := old;
     -- the row the statement saw, by its key and every value; then it is locked, and stays where it is
-    select l.ctid into v_place from %4$s as l where l.tenant_id = %1$L and %9$s and row(%8$s) *= face.v_seen limit 1 for update;
+    select l.ctid into v_place from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ and row(@shown@) *= face.v_seen limit 1 for update;
     if not found then
-      select l.ctid, l.xmin into v_place, v_changed_by from %4$s as l where l.tenant_id = %1$L and %9$s limit 1 for update;
+      select l.ctid, l.xmin into v_place, v_changed_by from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ limit 1 for update;
       if not found then
         return null;
       end if;
@@ -356,31 +405,30 @@ begin
       end if;
     end if;
     if tg_op = 'UPDATE' then
-      v_old_row := %10$s;
-      if not %16$s then
-        update %4$s as l set
-          %11$s
-        where l.ctid = face.v_place%7$s;
+      if not @key_changes@ then
+        update @leaf@ as l set
+          @updated@
+        where l.ctid = face.v_place@returning@;
         return new;
       end if;
-    elsif not exists (select from pg_trigger where tgrelid = %17$L::regclass and tgconstraint <> 0 and tgtype & 8 <> 0) then
-      delete from %4$s as l where l.ctid = face.v_place;  -- nothing references the table
+    elsif not exists (select from pg_trigger where tgrelid = @leaf_literal@::regclass and tgconstraint <> 0 and tgtype & 8 <> 0) then
+      delete from @leaf@ as l where l.ctid = face.v_place;  -- nothing references the table
       return old;
     end if;
   end if;
 
   begin
     if tg_op = 'INSERT' then
-      insert into %4$s as l (tenant_id, %5$s) values (%1$L,
-        %6$s)%7$s;
+      insert into @leaf@ as l (tenant_id, @columns@) values (@tenant@,
+        @inserted@)@returning@;
       return new;
     elsif tg_op = 'UPDATE' then
-      update %4$s as l set
-        %11$s
-      where l.ctid = face.v_place%7$s;
+      update @leaf@ as l set
+        @updated@
+      where l.ctid = face.v_place@returning@;
       return new;
     end if;
-    delete from %4$s as l where l.ctid = face.v_place;
+    delete from @leaf@ as l where l.ctid = face.v_place;
     return old;
   exception when integrity_constraint_violation then
     get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_table = table_name,
@@ -393,24 +441,7 @@ begin
         regexp_replace(replace(v_message, v_constraint, chr(1)), '_sealed\M', '', 'g'), chr(1), v_constraint);
   end;
 end
-$body$,
-    p_tenant.id,
-    case when seals then ward_internal.row_expression(p_model, 'new') else 'null' end,
-    ward_internal.face_checks(p_model),
-    ward_internal.leaf_name(p_model, p_tenant.schema_name),
-    columns, inserted,
-    case when generated_columns is null then '' else format(' returning %s into %s', generated_columns, generated_targets) end,
-    (select string_agg(expression, ', ' order by place) from ward_internal.face_expressions(p_model)),
-    old_key,
-    case when seals then ward_internal.row_expression(p_model, 'old') else 'null' end,
-    updated, sealing,
-    case when exists (select from pg_index where indrelid = m.shape and indisunique and not indimmediate) then 'false' else 'true' end,
-    coalesce(' where ' || ward_internal.face_references(p_model, p_tenant), ''),
-    coalesce(' and ' || ward_internal.face_references(p_model, p_tenant), ''),
-    ward_internal.face_keys(p_model),
-    ward_internal.leaf_name(p_model, p_tenant.schema_name))
-  from text_of, ward_internal.models as m
-  where m.id = p_model
+$body$, ward_internal.face_trigger_parts(p_model, p_tenant))
 $$;
 comment on function ward_internal.face_trigger_body(uuid, ward_internal.tenants) is
   'body of the INSTEAD OF trigger of one face';

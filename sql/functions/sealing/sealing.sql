@@ -4,7 +4,7 @@
 -- asked for. Its parameters have no names because PL/Python makes a variable of each named one, at every call. What it
 -- refuses is null, and raised by the face.
 
-create or replace function ward.try_unseal(bytea, bytea, bytea) returns text
+create or replace function ward.try_unseal(bytea, bytea, bytea) returns bytea
 language plpython3u stable strict parallel restricted security invoker as $$
 try:
     return SD["call"](*args)
@@ -15,33 +15,12 @@ return SD["call"](*args)
 $$;
 revoke execute on function ward.try_unseal(bytea, bytea, bytea) from public;
 comment on function ward.try_unseal(bytea, bytea, bytea) is
-  'as ward.unseal, null for an error, for ward.raise_refusal to raise. Faces call it';
-
-create or replace function ward.try_unseal_bytes(bytea, bytea, bytea) returns bytea
-language plpython3u stable strict parallel restricted security invoker as $$
-try:
-    return SD["call"](*args)
-except KeyError:
-    from wardkey_pg.entry import bind
-    SD["call"] = bind("@VERSION@", "unseal_bytes")
-return SD["call"](*args)
-$$;
-revoke execute on function ward.try_unseal_bytes(bytea, bytea, bytea) from public;
-comment on function ward.try_unseal_bytes(bytea, bytea, bytea) is 'as ward.try_unseal, for columns of type bytea';
-
-create or replace function ward.raise_unopened(p_sealed bytea) returns text
-language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
-begin
-  return ward.raise_refusal(p_sealed);
-end
-$$;
-revoke execute on function ward.raise_unopened(bytea) from public;
-comment on function ward.raise_unopened(bytea) is 'ward.raise_refusal as text: a cast in each column of a face would cost each plan';
+  'as ward.unseal_bytes, null for an error, for ward.raise_refusal to raise. Faces call it';
 
 create or replace function ward.unseal(bytea, bytea, bytea) returns text
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  return coalesce(ward.try_unseal($1, $2, $3), ward.raise_refusal(''::text));
+  return convert_from(coalesce(ward.try_unseal($1, $2, $3), ward.raise_refusal(''::bytea)), 'UTF8');
 end
 $$;
 revoke execute on function ward.unseal(bytea, bytea, bytea) from public;
@@ -52,13 +31,13 @@ comment on function ward.unseal(bytea, bytea, bytea) is
 create or replace function ward.unseal_bytes(bytea, bytea, bytea) returns bytea
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  return coalesce(ward.try_unseal_bytes($1, $2, $3), ward.raise_refusal(''::bytea));
+  return coalesce(ward.try_unseal($1, $2, $3), ward.raise_refusal(''::bytea));
 end
 $$;
 revoke execute on function ward.unseal_bytes(bytea, bytea, bytea) from public;
 comment on function ward.unseal_bytes(bytea, bytea, bytea) is 'as ward.unseal, for columns of type bytea';
 
-create or replace function ward_internal.seal(text, bytea, bytea) returns bytea
+create or replace function ward_internal.seal(bytea[], bytea[], bytea) returns bytea[]
 language plpython3u volatile strict parallel unsafe security invoker as $$
 try:
     return SD["call"](*args)
@@ -67,19 +46,8 @@ except KeyError:
     SD["call"] = bind("@VERSION@", "seal")
 return SD["call"](*args)
 $$;
-comment on function ward_internal.seal(text, bytea, bytea) is
-  'seal(canonical text, column id, row id) under the active key of the context''s tenant; null when refused';
-
-create or replace function ward_internal.seal_bytes(bytea, bytea, bytea) returns bytea
-language plpython3u volatile strict parallel unsafe security invoker as $$
-try:
-    return SD["call"](*args)
-except KeyError:
-    from wardkey_pg.entry import bind
-    SD["call"] = bind("@VERSION@", "seal_bytes")
-return SD["call"](*args)
-$$;
-comment on function ward_internal.seal_bytes(bytea, bytea, bytea) is 'as ward_internal.seal, for type bytea';
+comment on function ward_internal.seal(bytea[], bytea[], bytea) is
+  'seal(values, column ids, row id): the values under the active key of the context''s tenant, null for null; null when refused';
 
 create or replace function ward.parse_array(p_text text) returns text[]
 language plpgsql immutable strict parallel safe security invoker
