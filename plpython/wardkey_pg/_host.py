@@ -31,10 +31,10 @@ _in_parallel_mode.argtypes = ()
 _in_recovery = _server.RecoveryInProgress
 _in_recovery.restype = ctypes.c_bool
 _in_recovery.argtypes = ()
-# Without argtypes, with which a call costs three times as much: prefix and message as bytes, a size (an int fills
-# its register), whether transactional (0) and, since PostgreSQL 17, whether to flush (0); earlier ones do not
-# look at that. Neither function can raise an error of the server's, which would jump over Python: without WAL
-# the server goes down.
+# Without argtypes, with which a call costs three times as much: prefix and message as bytes, a size (an int
+# fills its register), whether transactional (0) and, since PostgreSQL 17, whether to flush (0); earlier ones
+# do not look at that. Neither function can raise an error of the server's, which would jump over Python:
+# without WAL the server goes down.
 _log_message = _server.LogLogicalMessage
 _log_message.restype = ctypes.c_uint64
 _flush_soon = _server.XLogSetAsyncXactLSN
