@@ -62,13 +62,13 @@ grant execute on function
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.report_event(text, text), ward_internal.refuse(text, text),
   ward_internal.begin_write(text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),
-  ward_internal.seal(bytea[], bytea[], bytea),
+  ward_internal.seal(bytea[], bytea, bytea),
   ward_internal.canonical(timestamptz), ward_internal.canonical(interval),
   ward_internal.canonical(real), ward_internal.canonical(double precision)
 to ward_owner;
 
 grant execute on function
-  ward_internal.audit_context(text), ward_internal.make_audit_id(), ward_internal.lease_audit_ids(bigint),
+  ward_internal.begin_entry(text), ward_internal.lease_audit_ids(bigint),
   ward_internal.audit_leaf(uuid), ward_internal.make_audit_partition(uuid, timestamptz),
   ward_internal.log_event(uuid, text, jsonb), ward_internal.statement_start()
 to ward_owner;

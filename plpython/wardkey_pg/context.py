@@ -188,7 +188,7 @@ class Session:
         self._reads: Reads | None = None
         self._stamp = _NEVER  # start of the statement that what is in _reads is of
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
-        self.sealers: dict[bytes, Sealer] = {}
+        self.sealers: dict[bytes, Sequence[Sealer]] = {}
         self.queried: set[str] = set()
         self.logout()
         self._tally = Tally()

@@ -25,7 +25,7 @@ from . import __version__
 from ._host import PostgresHost, keep_refusal, statement_started, take_refusal
 from .context import Session
 from .keyring import WrappedKey
-from .sealing import make_seal, make_unseal, open_slowly, sealer_slowly
+from .sealing import make_seal, make_unseal, open_slowly, sealers_slowly
 from .statements import ignores_conflicts
 
 __all__ = ["bind"]
@@ -216,23 +216,19 @@ def _audit_lines(*args: Any) -> Iterator[str | None]:
             return
 
 
-def _audit_context(tenant: str) -> bytes | None:
-    """Return the id of the context under which a row of ``tenant`` is changed, empty while resealing."""
+def _begin_entry(tenant: str) -> bytes:
+    """Return the id of an entry about a row of ``tenant``, and of the context; nothing while resealing."""
+    global _ids
     if _resealing:
         return b""
     if time.time() >= _months.get(tenant, 0.0):
         _make_month(tenant)
-    return _session.context_of(tenant)
-
-
-def _make_audit_id() -> int:
-    global _ids
     made = next(_ids, None)
     if made is None:
         (row,) = _host.query(_LEASE, ["bigint"], [_LEASED])
         _ids = iter(range(row["first"], row["first"] + _LEASED))
         made = next(_ids)
-    return made
+    return made.to_bytes(8, "big") + (_session.context_of(tenant) or b"")
 
 
 def _make_month(tenant: str) -> None:
@@ -264,8 +260,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "renew_keys": _renew_keys,
     "look_up_now": _host.look_up_now,
     "reseal": _reseal,
-    "audit_context": _audit_context,
-    "make_audit_id": _make_audit_id,
+    "begin_entry": _begin_entry,
 }
 _refused = _session.report_refusal
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -275,7 +270,7 @@ _FUNCTIONS["take_refusal"] = take_refusal
 _FUNCTIONS["audit_lines"] = _audit_lines
 _FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
 # The hot ones stand before that and go through it only when there is something to say.
-_FUNCTIONS["seal"] = make_seal(_session, keep_refusal(partial(sealer_slowly, _session), _refused))
+_FUNCTIONS["seal"] = make_seal(_session, keep_refusal(partial(sealers_slowly, _session), _refused))
 _FUNCTIONS["unseal"] = make_unseal(_session, keep_refusal(partial(open_slowly, _session), _refused))
 
 gc.freeze()

@@ -24,6 +24,7 @@ Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to 
 _BATCH = 100
 _MOST_COLUMNS = 4096
 _MOST_UNKNOWN = 16
+_COLUMN_LENGTH = 16  # of an id
 
 
 class WrappedKey(NamedTuple):
@@ -46,9 +47,9 @@ class WrappedKey(NamedTuple):
 class TenantKeys:
     """One tenant's keys, released version by version when first needed, derived column by column.
 
-    ``sealers`` maps a column id to what the hot path of ``seal`` needs and nothing else; ``columns`` says
-    what the journal calls a column, ``quiet`` of which models nothing is journalled. ``issuer``, by name and
-    generation: whose tokens they are released to.
+    ``sealers`` maps column ids, one after the other, to what the hot path of ``seal`` needs of them;
+    ``columns`` says what the journal calls a column, ``quiet`` of which models nothing is journalled.
+    ``issuer``, by name and generation: whose tokens they are released to.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class TenantKeys:
         self.quiet = quiet
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
-        self.sealers: dict[bytes, Sealer] = {}
+        self.sealers: dict[bytes, Sequence[Sealer]] = {}
         self._id = bytes_of(tenant)
         self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
         self._active = next((key.version for key in keys if key.state == "active"), None)
@@ -78,13 +79,14 @@ class TenantKeys:
     def __repr__(self) -> str:
         return f"<TenantKeys of {self.tenant}>"
 
-    def sealing(self, column: bytes, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
-        """Return the key that seals new values of ``column``. Raises KeyUnknown when no version is active."""
+    def sealing(self, columns: bytes, release: Callable[[WrappedKey], bytes]) -> Sequence[Sealer]:
+        """Return what seals new values of ``columns``. Raises KeyUnknown when no version is active."""
         if self._active is None:
             raise KeyUnknown("the tenant has no active key")
-        key = self._column(column, self._active, release)
-        self.sealers[column] = (key.header, key.encrypt, key.aad_prefix)
-        return key
+        places = range(0, len(columns), _COLUMN_LENGTH)
+        keys = [self._column(columns[at : at + _COLUMN_LENGTH], self._active, release) for at in places]
+        made = self.sealers[columns] = [(key.header, key.encrypt, key.aad_prefix) for key in keys]
+        return made
 
     def opening(self, sealed: bytes, column: bytes, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
         """Return the key that opens ``sealed``. Raises OpenFailed, KeyUnknown, CommitmentMismatch."""

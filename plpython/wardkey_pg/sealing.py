@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidTag
-from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import NoContext, OpenFailed
 
 from .context import Session
-from .keyring import nonce
+from .keyring import Sealer, nonce
 
-__all__ = ["make_seal", "make_unseal", "open_slowly", "sealer_slowly"]
+__all__ = ["make_seal", "make_unseal", "open_slowly", "sealers_slowly"]
 
 _Open = Callable[[bytes, bytes, bytes], bytes | None]  # None: refused, see wardkey_pg._host
 
@@ -61,40 +60,34 @@ def open_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> b
 
 
 def make_seal(
-    session: Session, slow: Callable[[bytes], ColumnKey | None]
-) -> Callable[[Sequence[bytes | None], Sequence[bytes], bytes], list[bytes | None] | None]:
+    session: Session, slow: Callable[[bytes], Sequence[Sealer] | None]
+) -> Callable[[Sequence[bytes | None], bytes, bytes], list[bytes | None] | None]:
     """Return ``seal(plaintexts, columns, row)``, under the tenant's active key; None stays None.
 
-    Only face triggers may call it, right after ``begin_write``, which has just asked for the context: it is
-    not asked for again, and a context that ended took its sealers along.
+    ``columns``: their ids, one after the other. Only face triggers may call it, right after ``begin_write``,
+    which has just asked for the context: it is not asked for again, and a context that ended took its
+    sealers along.
     """
 
-    def seal(
-        plaintexts: Sequence[bytes | None], columns: Sequence[bytes], row: bytes
-    ) -> list[bytes | None] | None:
+    def seal(plaintexts: Sequence[bytes | None], columns: bytes, row: bytes) -> list[bytes | None] | None:
+        sealers = session.sealers.get(columns) or slow(columns)
+        if sealers is None:
+            return None
         made: list[bytes | None] = []
-        for plaintext, column in zip(plaintexts, columns, strict=True):
+        for plaintext, (header, encrypt, aad) in zip(plaintexts, sealers, strict=True):
             if plaintext is None:
                 made.append(None)
-                continue
-            sealer = session.sealers.get(column)
-            if sealer is None:
-                key = slow(column)
-                if key is None:
-                    return None
-                made.append(key.seal(plaintext, row, nonce()))
-                continue
-            header, encrypt, aad = sealer
-            once = nonce()
-            made.append(header + once + encrypt(once, plaintext, aad + row))
+            else:
+                once = nonce()
+                made.append(header + once + encrypt(once, plaintext, aad + row))
         return made
 
     return seal
 
 
-def sealer_slowly(session: Session, column: bytes) -> ColumnKey:
-    """Return the key that seals ``column``. Raises NoContext and what a keeper may say."""
+def sealers_slowly(session: Session, columns: bytes) -> Sequence[Sealer]:
+    """Return what seals each of ``columns``. Raises NoContext and what a keeper may say."""
     context = session.current(begun=True)
     if context is None:
         raise NoContext
-    return context.keys.sealing(column, session.release)
+    return context.keys.sealing(columns, session.release)

@@ -95,7 +95,7 @@ def test_the_owner_of_faces_reads_no_log_without_a_context(wards: Wards) -> None
 @pytest.mark.parametrize(
     "call",
     [
-        "ward_internal.audit_context('x')",
+        "ward_internal.begin_entry('x')",
         "ward_internal.log_event(ward.tenant_id(), 'login', '{}')",
         "ward_internal.make_audit_partition(ward.tenant_id())",
         "ward_internal.archive_audit_log(ward.tenant_id())",

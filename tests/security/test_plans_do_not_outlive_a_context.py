@@ -24,7 +24,7 @@ def test_context_functions_tell_the_truth_about_themselves(calm: Wards) -> None:
             where pronamespace = 'ward'::regnamespace
               and proname ~ '^(try_)?(tenant_id|claims|subject|role|unseal)$|^unseal_bytes$'"""
     ).fetchall()
-    assert len(labels) == 9
+    assert len(labels) == 8
     assert all(volatility == "s" and parallel == "r" for _, volatility, parallel in labels)
 
 

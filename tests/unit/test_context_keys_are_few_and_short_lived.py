@@ -12,7 +12,7 @@ from wardkey_core.envelope import ColumnKey, header
 from wardkey_core.errors import CommitmentMismatch, KeeperUnavailable, KeyUnknown, NoContext, TenantNotActive
 from wardkey_pg import keyring
 from wardkey_pg.keyring import Keyring, TenantKeys
-from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, sealer_slowly
+from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, sealers_slowly
 
 from tests.support.backend import ACME, GLOBEX, Backend, SocketKeeper, dek_of, frame
 from tests.support.tokens import ISSUER
@@ -33,8 +33,8 @@ def read(backend: Backend, sealed: bytes | None = None) -> str:
 
 def write(backend: Backend, text: str) -> bytes:
     session = backend.session
-    seal = make_seal(session, lambda column: sealer_slowly(session, column))
-    return seal([text.encode()], [COLUMN], ROW)[0]
+    seal = make_seal(session, lambda columns: sealers_slowly(session, columns))
+    return seal([text.encode()], COLUMN, ROW)[0]
 
 
 def login(backend: Backend, **changes: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import KeysChanged, KeyUnknown, OpenFailed, TenantNotActive
 from wardkey_pg import context as context_module
-from wardkey_pg.sealing import make_seal, open_slowly, sealer_slowly
+from wardkey_pg.sealing import make_seal, open_slowly, sealers_slowly
 
 from tests.support.backend import ACME, Backend, SocketKeeper, dek_of
 
@@ -35,10 +35,8 @@ def _open(backend: Backend, version: int) -> bytes:
 
 
 def _seal(backend: Backend) -> bytes:
-    def slow(column: bytes) -> ColumnKey:
-        return sealer_slowly(backend.session, column)
-
-    return make_seal(backend.session, slow)([b"value"], [COLUMN], ROW)[0]
+    seal = make_seal(backend.session, lambda columns: sealers_slowly(backend.session, columns))
+    return seal([b"value"], COLUMN, ROW)[0]
 
 
 def test_a_newer_key_is_learnt_and_seals_from_then_on(backend: Backend) -> None:

@@ -18,8 +18,7 @@ _UNPINNED = {
     "ward_internal.login_session": "as ward_internal.login",
     "ward_internal.renew_session": "as ward_internal.login",
     "ward_internal.begin_write": "no SQL; hot: once a row written",
-    "ward_internal.audit_context": "hot: once a row written; the path is pinned by the trigger that calls it",
-    "ward_internal.make_audit_id": "as ward_internal.audit_context",
+    "ward_internal.begin_entry": "hot: once a row written; the path is pinned by the trigger that calls it",
     "ward_internal.report_event": "its one query is of wardkey_pg and names schemas",
     "ward_internal.check_issuer": "no SQL",
     "ward_internal.renew_keys": "as ward_internal.login",
@@ -42,7 +41,7 @@ _NOUNS = re.compile(
     r"|audit_table|audit_tenant"
     r"|on_change|on_change_begin|on_name_change|missing_labels|model_faults|comments_on|grants_on"
     r"|shape_definition|view_statements|writers_are_behind"
-    r"|audit_context|audit_expressions|audit_leaf|audit_writer|audit_writer_body|base_type|digest|image_expression"
+    r"|audit_expressions|audit_leaf|audit_writer|audit_writer_body|base_type|digest|image_expression"
     r"|json_text|length_expression|long_columns|needed_settings|names_row|object_expression|rows_of|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
@@ -72,7 +71,7 @@ _PUBLIC_PARAMETERS = {
     ("ward.upsert", "ignore"),
 }
 _STABLE_NAMES = re.compile(
-    r"^((try_)?(tenant_id|unseal)|unseal_bytes|try_claims|require_context|subject|role|begin_write|audit_context|audit_lines"
+    r"^((try_)?(tenant_id|unseal)|unseal_bytes|try_claims|require_context|subject|role|begin_write|audit_lines"
     r"|look_up_now|raise_refusal|raise_if_refused)$"
 )
 

@@ -8,31 +8,20 @@
 -- What an entry says does not follow the session's settings: values are compared as they are stored, and the settings on
 -- which their texts depend are pinned.
 --
--- Resealing is no change of the data; that it is resealing only wardkey_pg's own code can say (ward_internal.audit_context).
+-- Resealing is no change of the data; that it is resealing only wardkey_pg's own code can say (ward_internal.begin_entry).
 
-create or replace function ward_internal.audit_context(p_tenant text) returns bytea
-language plpython3u stable strict parallel restricted security invoker as $$
+create or replace function ward_internal.begin_entry(p_tenant text) returns bytea
+language plpython3u volatile strict parallel unsafe security invoker as $$
 try:
     return SD["call"](*args)
 except KeyError:
     from wardkey_pg.entry import bind
-    SD["call"] = bind("@VERSION@", "audit_context")
+    SD["call"] = bind("@VERSION@", "begin_entry")
 return SD["call"](*args)
 $$;
-comment on function ward_internal.audit_context(text) is
-  'the id of the context of this tenant, which entries refer to; null without one; empty while rows are resealed. Sees to it '
-  'that the tenant''s log has a partition for this month';
-
-create or replace function ward_internal.make_audit_id() returns bigint
-language plpython3u volatile parallel unsafe security invoker as $$
-try:
-    return SD["call"]()
-except KeyError:
-    from wardkey_pg.entry import bind
-    SD["call"] = bind("@VERSION@", "make_audit_id")
-return SD["call"]()
-$$;
-comment on function ward_internal.make_audit_id() is 'an entry''s id, out of those that this backend has leased';
+comment on function ward_internal.begin_entry(text) is
+  'for an entry in the tenant''s log: its id in 8 bytes, out of those that this backend has leased, and the id of the context if '
+  'it is of this tenant; empty while rows are resealed; null when refused. Sees to it that the log has a partition for this month';
 
 create or replace function ward_internal.base_type(p_type oid) returns oid
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -183,9 +172,10 @@ comment on function ward_internal.audit_expressions(uuid, text) is
 
 create or replace function ward_internal.audit_writer_body(p_model uuid, p_tenant ward_internal.tenants) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
-  select format($body$
+  select ward_internal.filled($body$
 declare
-  v_context bytea := coalesce(ward_internal.audit_context(%1$L), ward.raise_if_refused(null::bytea));
+  v_entry bytea := coalesce(ward_internal.begin_entry(@tenant@), ward.raise_refusal(''::bytea));
+  v_context bytea := nullif(substr(v_entry, 9), '');
   v_changed boolean[];  -- of an update: which columns
   v_same text[];
   v_columns text;
@@ -196,8 +186,8 @@ declare
   v_new jsonb;
   v_row text;
   v_detail jsonb;
-  v_id bigint;
-  v_model uuid := %3$L;
+  v_id bigint := ('x' || encode(substr(v_entry, 1, 8), 'hex'))::bit(64)::bigint;
+  v_model uuid := @model@;
   -- PL/pgSQL keeps expressions ready from call to call, those inside a statement it does not
   v_transaction xid8 := pg_current_xact_id();
   v_statement bigint := (date_part('epoch', statement_timestamp()) * 1000000)::bigint - 946684800000000;
@@ -206,37 +196,37 @@ declare
   v_address text;
   v_application text;
 begin
-  if v_context = '' then  -- resealing
+  if v_entry = '' then  -- resealing
     return null;
   end if;
   if tg_op = 'UPDATE' then
-    v_changed := array[%5$s];
+    v_changed := array[@changed@];
     if true <> all (v_changed) then
       return null;
     end if;
-    v_same := array[%6$s];
-    v_columns := array_to_string(array[%7$s]::text[], ',');
+    v_same := array[@same@];
+    v_columns := array_to_string(array[@columns@]::text[], ',');
   end if;
   if tg_op in ('INSERT', 'UPDATE') then
-    v_row := %8$s;
-    v_length := %9$s;
+    v_row := @new_row@;
+    v_length := @new_length@;
     if v_length <= 50000 then
-      v_new := %11$s;
+      v_new := @new_image@;
     else
-      v_lengths := %10$s;
-      v_new := %12$s;
-      v_long := v_long || ward_internal.long_columns(%4$L, v_lengths);
+      v_lengths := @new_lengths@;
+      v_new := @new_digests@;
+      v_long := v_long || ward_internal.long_columns(@names@, v_lengths);
     end if;
   end if;
   if tg_op in ('UPDATE', 'DELETE') then
-    v_row := %13$s;
-    v_length := %14$s;
+    v_row := @old_row@;
+    v_length := @old_length@;
     if v_length <= 50000 then
-      v_old := %16$s;
+      v_old := @old_image@;
     else
-      v_lengths := %15$s;
-      v_old := %17$s;
-      v_long := v_long || ward_internal.long_columns(%4$L, v_lengths);
+      v_lengths := @old_lengths@;
+      v_old := @old_digests@;
+      v_long := v_long || ward_internal.long_columns(@names@, v_lengths);
     end if;
   end if;
   if tg_op = 'UPDATE' then
@@ -251,16 +241,17 @@ begin
     v_address := host(inet_client_addr());
     v_application := current_setting('application_name');
   end if;
-  v_id := coalesce(ward_internal.make_audit_id(), ward.raise_refusal(1::bigint));
-  insert into %2$s (tenant_id, id, transaction, statement, model_id, kind, context, operation, row_id, columns, old, new,
+  insert into @log@ (tenant_id, id, transaction, statement, model_id, kind, context, operation, row_id, columns, old, new,
       detail, database_role, address, application)
-    values (%1$L, v_id, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old, v_new,
+    values (@tenant@, v_id, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old, v_new,
       v_detail, v_role, v_address, v_application);
   return null;
 end
-$body$,
-    p_tenant.id, format('%I.audit_log', p_tenant.schema_name), p_model, c.names, c.changed, c.same, c.columns,
-    n.row_id, n.length, n.lengths, n.image, n.digests, o.row_id, o.length, o.lengths, o.image, o.digests)
+$body$, jsonb_build_object(
+    'tenant', quote_literal(p_tenant.id), 'log', format('%I.audit_log', p_tenant.schema_name), 'model', quote_literal(p_model),
+    'names', quote_literal(c.names), 'changed', c.changed, 'same', c.same, 'columns', c.columns,
+    'new_row', n.row_id, 'new_length', n.length, 'new_lengths', n.lengths, 'new_image', n.image, 'new_digests', n.digests,
+    'old_row', o.row_id, 'old_length', o.length, 'old_lengths', o.lengths, 'old_image', o.image, 'old_digests', o.digests))
   from ward_internal.audit_expressions(p_model, 'new') as n, ward_internal.audit_expressions(p_model, 'old') as o, (
     select array_agg(column_name::text order by place) as names,
       string_agg(format('record_image_ne(row(old.%1$s), row(new.%1$s))', ward_internal.quoted_name(column_name)), ', ' order by place) as changed,

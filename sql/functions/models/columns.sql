@@ -76,8 +76,8 @@ comment on function ward_internal.sealed_bytes(text, oid) is 'the bytes that are
 
 create or replace function ward_internal.seal_expression(p_values text[], p_columns uuid[], p_row text) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return (select format($sql$coalesce(ward_internal.seal(array[%s], %L::bytea[], %s), ward.raise_refusal('{}'::bytea[]))$sql$,
-  array_to_string(p_values, E',\n      '), array_agg(uuid_send(id) order by place), p_row)
+return (select format($sql$coalesce(ward_internal.seal(array[%s], %L::bytea, %s), ward.raise_refusal('{}'::bytea[]))$sql$,
+  array_to_string(p_values, E',\n      '), string_agg(uuid_send(id), '' order by place), p_row)
   from unnest(p_columns) with ordinality as c (id, place));
 comment on function ward_internal.seal_expression(text[], uuid[], text) is 'the sealed values, an array, of bytes for the row';
 

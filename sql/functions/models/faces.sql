@@ -270,15 +270,6 @@ $$;
 comment on function ward_internal.is_running(xid) is
   'whether the transaction, one of the last two thousand million, has not ended: of a row that is locked, it is the current one';
 
-create or replace function ward_internal.filled(p_template text, p_parts jsonb) returns text
-language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp as $$
-  select case when bool_and(place % 2 = 1 or p_parts ->> piece is not null) then
-    string_agg(case when place % 2 = 1 then piece else p_parts ->> piece end, '' order by place) end
-  from string_to_table(p_template, '@') with ordinality as pieces (piece, place)
-$$;
-comment on function ward_internal.filled(text, jsonb) is
-  'the template with the part of that name in place of each @name@; null if one is missing. What is in the parts is not looked at';
-
 create or replace function ward_internal.face_sealing(p_model uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with col as (

@@ -93,3 +93,12 @@ end
 $$;
 comment on function ward_internal.check_size(regclass, name[]) is
   'raises unless the table fits a page and PostgreSQL''s limits with tenant_id, and these columns sealed';
+
+create or replace function ward_internal.filled(p_template text, p_parts jsonb) returns text
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp as $$
+  select case when bool_and(place % 2 = 1 or p_parts ->> piece is not null) then
+    string_agg(case when place % 2 = 1 then piece else p_parts ->> piece end, '' order by place) end
+  from string_to_table(p_template, '@') with ordinality as pieces (piece, place)
+$$;
+comment on function ward_internal.filled(text, jsonb) is
+  'the template with the part of that name in place of each @name@; null if one is missing. What is in the parts is not looked at';

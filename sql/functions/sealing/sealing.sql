@@ -37,7 +37,7 @@ $$;
 revoke execute on function ward.unseal_bytes(bytea, bytea, bytea) from public;
 comment on function ward.unseal_bytes(bytea, bytea, bytea) is 'as ward.unseal, for columns of type bytea';
 
-create or replace function ward_internal.seal(bytea[], bytea[], bytea) returns bytea[]
+create or replace function ward_internal.seal(bytea[], bytea, bytea) returns bytea[]
 language plpython3u volatile strict parallel unsafe security invoker as $$
 try:
     return SD["call"](*args)
@@ -46,8 +46,8 @@ except KeyError:
     SD["call"] = bind("@VERSION@", "seal")
 return SD["call"](*args)
 $$;
-comment on function ward_internal.seal(bytea[], bytea[], bytea) is
-  'seal(values, column ids, row id): the values under the active key of the context''s tenant, null for null; null when refused';
+comment on function ward_internal.seal(bytea[], bytea, bytea) is
+  'seal(values, column ids one after the other, row id): the values under the active key of the context''s tenant, null for null; null when refused';
 
 create or replace function ward.parse_array(p_text text) returns text[]
 language plpgsql immutable strict parallel safe security invoker
