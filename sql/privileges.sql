@@ -38,7 +38,7 @@ grant execute on function
   ward.tenant_id(), ward.subject(), ward.role(), ward.try_tenant_id(), ward.try_claims(), ward.try_logout(),
   ward.require_context(uuid), ward.is_context_required(), ward.take_refusal(), ward.raise_refusal(anyelement),
   ward.raise_if_refused(anyelement), ward.raise_no_context(), ward.face_constraints(),
-  ward.try_unseal(bytea, bytea, bytea),
+  ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_text(bytea, bytea, bytea),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward.upsert(regclass, jsonb, text[], boolean), ward.request_rotation(text),
   ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),

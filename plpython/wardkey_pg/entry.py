@@ -13,6 +13,7 @@ from typing import Any
 
 from wardkey_core.errors import (
     NoContext,
+    OpenFailed,
     RoleMayNotWrite,
     Unsupported,
     VersionMismatch,
@@ -147,6 +148,13 @@ def _refused_with_token(error: WardError) -> None:
         _refused(error)
 
 
+def _unseal_text(sealed: bytes, column: bytes, row: bytes) -> str:
+    try:
+        return open_slowly(_session, sealed, column, row).decode()
+    except UnicodeDecodeError:
+        raise OpenFailed from None
+
+
 def _report_event(operation: str, detail: str) -> bool:
     given = {name: value for name, value in json.loads(detail).items() if value is not None}
     if operation == "refusal":
@@ -252,6 +260,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "tenant_id": _tenant_id,
     "claims": _claims,
     "begin_write": _begin_write,
+    "unseal_text": _unseal_text,
     "report_event": _report_event,
     "check_issuer": _check_issuer,
     "provision_key": _provision_key,

@@ -45,7 +45,7 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
         "nextval", "currval", "lastval", "setval", "pg_get_serial_sequence",
         "require_context", "is_context_required", "take_refusal", "raise_refusal", "raise_if_refused",
         "raise_no_context",
-        "try_tenant_id", "try_claims", "try_logout", "try_unseal",
+        "try_tenant_id", "try_claims", "try_logout", "try_unseal", "try_unseal_text",
         "face_constraints",
     }  # fmt: skip
 

@@ -162,6 +162,22 @@ def test_no_function_in_python_raises_one_of_our_errors(wards: Wards) -> None:
         wards.admin.execute("select ward.raise_if_refused(true)")  # once
 
 
+def test_bytes_that_are_no_text_are_not_told(wards: Wards) -> None:
+    wards.admin.execute("create table clinic.scans (id int primary key, image bytea)")
+    wards.admin.execute("select ward.protect('clinic.scans', '{image}')")
+    with wards.attacker() as connection:
+        connection.execute("insert into scans values (1, '\\xfffefd')")
+        ((value, column),) = wards.admin.execute(
+            "select image, uuid_send(s.id) from tenant_acme.scans_sealed, ward_internal.sealed_columns as s"
+            " where s.name = 'image'"
+        ).fetchall()
+        with refused("WK101") as caught:
+            connection.execute("select ward.unseal(%s, %s, int8send(1))", [value, column])
+        assert "0xff" not in everything(caught.value)
+        query = "select ward.unseal_bytes(%s, %s, int8send(1))"
+        assert connection.execute(query, [value, column]).fetchone() == (b"\xff\xfe\xfd",)
+
+
 def test_an_error_raised_in_python_does_show_its_traceback(wards: Wards) -> None:
     wards.admin.execute("create function public.f() returns int language plpython3u as 'raise plpy.Error(1)'")
     assert "Traceback" in failure(wards.admin, "select public.f()")

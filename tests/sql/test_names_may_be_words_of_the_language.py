@@ -18,7 +18,7 @@ pg_datatype_name pg_exception_context pg_exception_detail pg_exception_hint prin
 query raise relative return returned_sqlstate reverse rollback row_count rowtype schema schema_name
 scroll slice sqlstate stacked table table_name type use_column use_variable variable_conflict warning
 """
-OWN = ["new", "old", "face", "found", "tg_op", "v_row", "v_current", "v_sealed", "l", "f", "tenant"]
+OWN = ["new", "old", "face", "found", "tg_op", "v_row", "v_kept", "v_sealed", "l", "f", "tenant", "@leaf@"]
 WORDS = [*PLPGSQL.split(), *OWN]
 UNQUOTED = ["begin", "by", "declare", "execute", "foreach", "if", "loop", "strict", "while", *OWN[:4]]
 

@@ -28,6 +28,7 @@ _UNPINNED = {
     "ward_internal.wrap_again": "as ward_internal.provision_key; the gate is ward_internal.rewrap_key",
     "ward_internal.seal": "no SQL; hot: once a row written",
     "ward.try_unseal": "hot: once a field read; its one query is of wardkey_pg and names schemas",
+    "ward.try_unseal_text": "as ward.try_unseal",
     "ward.try_tenant_id": "hot: once a statement and table; as ward.try_unseal",
     "ward.require_context": "as ward.try_tenant_id",
     "ward.take_refusal": "no SQL",
@@ -71,7 +72,7 @@ _PUBLIC_PARAMETERS = {
     ("ward.upsert", "ignore"),
 }
 _STABLE_NAMES = re.compile(
-    r"^((try_)?(tenant_id|unseal)|unseal_bytes|try_claims|require_context|subject|role|begin_write|audit_lines"
+    r"^((try_)?(tenant_id|unseal)|unseal_bytes|try_unseal_text|try_claims|require_context|subject|role|begin_write|audit_lines"
     r"|look_up_now|raise_refusal|raise_if_refused)$"
 )
 

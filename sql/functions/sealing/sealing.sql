@@ -17,10 +17,19 @@ revoke execute on function ward.try_unseal(bytea, bytea, bytea) from public;
 comment on function ward.try_unseal(bytea, bytea, bytea) is
   'as ward.unseal_bytes, null for an error, for ward.raise_refusal to raise. Faces call it';
 
+create or replace function ward.try_unseal_text(bytea, bytea, bytea) returns text
+language plpython3u stable strict parallel restricted security invoker as $$
+from wardkey_pg.entry import bind
+return bind("@VERSION@", "unseal_text")(*args)
+$$;
+revoke execute on function ward.try_unseal_text(bytea, bytea, bytea) from public;
+comment on function ward.try_unseal_text(bytea, bytea, bytea) is
+  'as ward.unseal, null for an error, for ward.raise_refusal to raise: convert_from would tell the bytes of what is no text';
+
 create or replace function ward.unseal(bytea, bytea, bytea) returns text
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  return convert_from(coalesce(ward.try_unseal($1, $2, $3), ward.raise_refusal(''::bytea)), 'UTF8');
+  return coalesce(ward.try_unseal_text($1, $2, $3), ward.raise_refusal(''::text));
 end
 $$;
 revoke execute on function ward.unseal(bytea, bytea, bytea) from public;
