@@ -21,7 +21,7 @@ from _common import Connection, Database, Figure, Server, Tenant, main
 
 from wardkey.keys import run as worker
 
-ROWS, SEALED = 10_000, 5
+ROWS, SEALED = 8_000, 5
 CLIENTS = 2  # readers, and as many writers
 PACE = 0.02  # seconds between a client's transactions
 PHASES = 5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from wardkey.keys.run import BATCH_SECONDS, _adapted
+import pytest
+
+from wardkey.keys.run import BATCH_SECONDS, Throttle, _adapted
 
 ROWS_A_BLOCK = 40
 
@@ -21,6 +23,12 @@ def test_a_batch_lasts_as_long_as_it_should() -> None:
     for row_seconds in (20e-6, 40e-6, 300e-6):
         _, seconds = settled(16, rows_a_block=ROWS_A_BLOCK, batch_seconds=2e-3, row_seconds=row_seconds)
         assert 0.5 * BATCH_SECONDS < seconds < 1.5 * BATCH_SECONDS
+
+
+def test_a_worker_rests_by_default_so_long_that_few_wait_for_it() -> None:
+    assert Throttle().rest(1000, 0.06) == pytest.approx(0.94)
+    assert Throttle(rate=2000).rest(1000, 0.08) == pytest.approx(0.42)
+    assert Throttle(share=1.0).rest(1000, 0.08) == 0
 
 
 def test_a_server_that_is_slow_to_answer_gets_no_ever_smaller_batches() -> None:

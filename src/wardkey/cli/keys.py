@@ -39,7 +39,7 @@ _version = click.option("--version", type=click.IntRange(1), metavar="N", help="
 
 def _resealing(command: _F) -> _F:
     """Give a command the options of resealing."""
-    rate = "At most so many; 0: as fast as it goes. Without, it works a quarter of the time and rests."
+    rate = "At most so many; 0: as fast as it goes. Without, it works 6 % of the time and rests."
     wait = "How long to wait for older transactions, for rows that are locked, for the keeper."
     for option in (
         click.option(

@@ -38,10 +38,13 @@ _RETIRE = "select ward.retire_keys(%s)"
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """How long to rest after a batch: to keep to ``rate`` fields/s, else to work ``share`` of the time."""
+    """How long to rest after a batch: to keep to ``rate`` fields/s, else to work ``share`` of the time.
+
+    ``seconds``: since the last rest, with what is read before a batch.
+    """
 
     rate: float | None = None
-    share: float = 0.25
+    share: float = 0.06
 
     def rest(self, fields: int, seconds: float) -> float:
         if self.rate is not None:
@@ -126,6 +129,7 @@ class _Worker:
         self._retired: tuple[int, ...] = ()
         self._began = self._moved = time.monotonic()
         self._rested = 0.0
+        self._woke = self._began
 
     def run(self) -> Outcome:
         while not self._stop.is_set():
@@ -178,7 +182,7 @@ class _Worker:
         self._position = self._position.after_batch(table, Batch(fields, failed, skipped, next_block))
         self._watch(self._progress(ward, table))
         self._blocks = _adapted(self._blocks, rows, seconds)
-        self._rest(self._throttle.rest(fields, seconds))
+        self._rest(self._throttle.rest(fields, time.monotonic() - self._woke))
 
     def _progress(self, ward: Ward, table: str) -> Progress:
         position = self._position
@@ -218,6 +222,7 @@ class _Worker:
             began = time.monotonic()
             self._stop.wait(seconds)
             self._rested += time.monotonic() - began
+        self._woke = time.monotonic()
 
     def _end(self, state: str, reason: str | None = None) -> Outcome:
         seconds = time.monotonic() - self._began
