@@ -101,7 +101,7 @@ bench) extra='[bench]' ;;
 docs) extra='[docs]' ;;
 *) fail "unknown purpose: $purpose" "tools/setup.sh demo|test|bench|docs" ;;
 esac
-stamp=.venv/.wardkey-$purpose-$(cat pyproject.toml tools/setup.sh | sha256sum | cut -c1-16)
+stamp=.venv/.wardkey-$purpose-$(cat pyproject.toml tools/setup.sh plpython/wardkey_pg/__init__.py | sha256sum | cut -c1-16)
 if ! [ -e "$stamp" ] || ! .venv/bin/python -c '' 2>/dev/null; then
     say "making .venv with $("$python" --version) and the packages of pyproject.toml$extra"
     .venv/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; "$python" -m venv .venv; }

@@ -12,4 +12,4 @@ import sys
 if "plpy" in sys.modules:
     gc.disable()
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
