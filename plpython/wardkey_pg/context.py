@@ -325,7 +325,7 @@ class Session:
             reads.query(identity)
 
     def report(self, operation: str, detail: Mapping[str, Any]) -> None:
-        """Journal an event, of the context of this transaction or of whoever is connected."""
+        """Journal an event, of the context of this transaction or of the session's user."""
         if not self._host.in_recovery():
             self._write_event(self._origin(), operation, detail)
 

@@ -51,7 +51,7 @@ class Column(NamedTuple):
 class Reads:
     """The reads of a context, statement by statement. ``openers`` is for the hot path of ``unseal``.
 
-    Five times a second a statement's first messages go to disk at once, for whoever leaves a transaction
+    Five times a second a statement's first messages go to disk at once, as some client leaves a transaction
     open; each time that costs a page 0.2 ms, because it wakes another process.
 
     ``keys``: those that have opened something, by column id and header of the sealed value.
