@@ -18,11 +18,8 @@ A sealed value, 33 bytes longer than its plaintext::
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
+from . import ciphers
+from .ciphers import AESGCM, hkdf
 from .errors import OpenFailed
 
 __all__ = [
@@ -61,7 +58,7 @@ def version_of(sealed: bytes) -> int:
 
 def commitment(dek: bytes, tenant: bytes, version: int) -> bytes:
     """Return 32 bytes that commit to a DEK without telling it: AES-GCM alone does not commit to its key."""
-    return _hkdf(dek, tenant, b"wardkey/1 commitment" + version.to_bytes(4, "big"))
+    return hkdf(dek, tenant, b"wardkey/1 commitment" + version.to_bytes(4, "big"))
 
 
 def key_aad(tenant: bytes, version: int) -> bytes:
@@ -74,7 +71,7 @@ def derive_dek(master: bytes, tenant: bytes, version: int, salt: bytes) -> bytes
 
     ``salt``: 32 random bytes of this tenant and version.
     """
-    return _hkdf(master, salt, b"wardkey/1 derived dek" + tenant + version.to_bytes(4, "big"))
+    return hkdf(master, salt, b"wardkey/1 derived dek" + tenant + version.to_bytes(4, "big"))
 
 
 class ColumnKey:
@@ -88,7 +85,7 @@ class ColumnKey:
     def __init__(self, dek: bytes, tenant: bytes, version: int, column: bytes) -> None:
         if len(dek) != DEK_LENGTH or len(tenant) != 16 or len(column) != 16:
             raise ValueError("a DEK has 32 bytes, tenant and column ids have 16")
-        cipher = AESGCM(_hkdf(dek, tenant, b"wardkey/1 column" + column))
+        cipher = AESGCM(hkdf(dek, tenant, b"wardkey/1 column" + column))
         self.encrypt = cipher.encrypt
         self.header = header(version)
         self.decrypt = cipher.decrypt
@@ -104,12 +101,8 @@ class ColumnKey:
             raise OpenFailed
         try:
             return self.decrypt(sealed[5:17], sealed[17:], self.aad_prefix + row)
-        except InvalidTag:
+        except ciphers.InvalidTag:
             raise OpenFailed from None
-
-
-def _hkdf(key: bytes, salt: bytes, info: bytes) -> bytes:
-    return HKDF(SHA256(), 32, salt, info).derive(key)
 
 
 def _prefixed(*fields: bytes) -> bytes:

@@ -7,10 +7,15 @@ cryptographic modules are imported when a key is first used, because this runs i
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from binascii import a2b_base64, b2a_base64
+
+from . import ciphers
 
 __all__ = ["ALGORITHMS", "VerifyingKey", "b64url_decode", "b64url_encode", "import_algorithms"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 ALGORITHMS = ("ES256", "ES384", "EdDSA", "PS256", "RS256")
 RSA_BITS = (2048, 8192)
@@ -40,12 +45,15 @@ _CURVES = {  # crv: bytes of a coordinate, p, b of y² = x³ - 3x + b (NIST SP 8
 }
 
 
+_URL_SAFE = str.maketrans("+/", "-_")
+_STANDARD = str.maketrans("-_", "+/")
+
+
 def import_algorithms() -> None:
     """Import what keys need when they first verify; for a process that will be unable to import later."""
     import cryptography.exceptions
     import cryptography.hazmat.backends.openssl.backend
     import cryptography.hazmat.primitives.asymmetric.ec
-    import cryptography.hazmat.primitives.asymmetric.ed25519
     import cryptography.hazmat.primitives.asymmetric.padding
     import cryptography.hazmat.primitives.asymmetric.rsa
     import cryptography.hazmat.primitives.asymmetric.utils
@@ -54,7 +62,7 @@ def import_algorithms() -> None:
 
 def b64url_encode(data: bytes) -> str:
     """Return base64url without padding (RFC 7515, appendix C)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return b2a_base64(data, newline=False).rstrip(b"=").decode("ascii").translate(_URL_SAFE)
 
 
 def b64url_decode(text: str) -> bytes:
@@ -63,7 +71,7 @@ def b64url_decode(text: str) -> bytes:
         raise ValueError("not base64url")
     if not text.replace("-", "A").replace("_", "A").isalnum():
         raise ValueError("not base64url")
-    data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    data = a2b_base64(text.translate(_STANDARD) + "=" * (-len(text) % 4))
     if b64url_encode(data) != text:
         raise ValueError("not canonical base64url")
     return data
@@ -86,7 +94,7 @@ class VerifyingKey:
     @classmethod
     def from_jwk(cls, jwk: object, where: str = "key") -> VerifyingKey:
         """Check a JWK and take it. Raises ValueError that says what is wrong, where, and how to fix it."""
-        if not isinstance(jwk, Mapping):
+        if not isinstance(jwk, dict):
             raise ValueError(f"{where}: must be a JSON object (a JWK)")
         private = sorted(_PRIVATE & jwk.keys())
         if private:
@@ -121,13 +129,11 @@ class VerifyingKey:
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Tell whether ``signature`` (as in a JWS: raw r and s for ECDSA) is this key's for ``message``."""
-        from cryptography.exceptions import InvalidSignature
-
         try:
             if self._check is None:
                 self._check = _CHECKS[self.alg](self._numbers)
             self._check(signature, message)
-        except (InvalidSignature, ValueError):
+        except (ciphers.InvalidSignature, ValueError):
             return False
         return True
 
@@ -163,9 +169,7 @@ def _is_roca(n: int) -> bool:
 
 
 def _ed25519(numbers: tuple[bytes, ...]) -> Callable[[bytes, bytes], None]:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    return Ed25519PublicKey.from_public_bytes(numbers[0]).verify
+    return ciphers.ed25519_key(numbers[0]).verify
 
 
 def _ecdsa(numbers: tuple[bytes, ...]) -> Callable[[bytes, bytes], None]:

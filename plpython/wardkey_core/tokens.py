@@ -12,13 +12,17 @@ What is not checked here: whether the tenant exists, is active, or is the one of
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeGuard
 
 from .errors import InvalidToken, TokenExpired
 from .jwk import VerifyingKey, b64url_decode
+from .plain_json import loads
+from .records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, TypeGuard
 
 __all__ = ["MAX_TOKEN_LENGTH", "ROLES", "Claims", "Issuer", "unverified_issuer", "verify"]
 
@@ -37,7 +41,7 @@ _CLAIM_NAMES = MappingProxyType({"tenant_id": "tenant_id", "role": "role", "subj
 _LATEST = 2.0**53
 
 
-class Claims(NamedTuple):
+class Claims(Record):
     """What a verified token says. Times are Unix seconds.
 
     ``expires_at`` is when the token stops being accepted: its exp plus the clock skew its issuer is allowed.
@@ -54,7 +58,7 @@ class Claims(NamedTuple):
     purpose: str | None = None
 
 
-class Issuer(NamedTuple):
+class Issuer(Record):
     """A token issuer the operator trusts, with its keys by ``kid``. Durations are seconds."""
 
     issuer: str
@@ -77,7 +81,7 @@ class Issuer(NamedTuple):
         ``claims``, ``max_lifetime`` and ``max_skew`` may be left out. Raises ValueError that says what is
         wrong, where, and how to fix it.
         """
-        if not isinstance(document, Mapping):
+        if not isinstance(document, dict):
             raise ValueError("issuer document: must be a JSON object")
         _refuse_unknown(document, _DOCUMENT, "issuer document")
         for name in ("issuer", "audience"):
@@ -175,26 +179,12 @@ def _split(token: str) -> tuple[bytes, bytes, bytes, bytes]:
 def _object(part: bytes, what: str) -> dict[str, Any]:
     value: object = None
     try:
-        value = _DECODER.decode(part.decode("utf-8"))
+        value = loads(part.decode("utf-8"))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise InvalidToken(f"token is not valid: its {what} is not one JSON object with members once each")
     return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member twice")
-    return members
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse_constant)
 
 
 def _issuer_claim(payload: dict[str, Any]) -> str:
@@ -227,7 +217,7 @@ def _refuse_unknown(members: Mapping[str, object], known: frozenset[str], where:
 
 
 def _claim_names(value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise ValueError("claims: must be a JSON object of claim names")
     _refuse_unknown(value, frozenset(_CLAIM_NAMES), "claims")
     names = {**_CLAIM_NAMES, **value}

@@ -51,10 +51,10 @@ Of ``provision``, version (1) and KEK (the tenant's current one, made if missing
 
 from __future__ import annotations
 
-import json
 from binascii import a2b_base64, b2a_base64  # each backend reads this module: none that takes time
 
 from wardkey_core.errors import BY_SQLSTATE, KeeperUnavailable, KeyRefused, Unsupported, WardError
+from wardkey_core.plain_json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ _NONSENSE = "the keeper gave an answer that is not one"
 
 def frame(message: Mapping[str, Any]) -> bytes:
     """Return the bytes that carry ``message``. Raises Unsupported when they would be too many."""
-    body = json.dumps(message, separators=(",", ":")).encode("utf-8")
+    body = dumps(message).encode("utf-8")
     if len(body) > MAX_FRAME:
         raise Unsupported("the message is longer than a frame of the keeper's may be")
     return len(body).to_bytes(HEADER_LENGTH, "big") + body
@@ -202,7 +202,7 @@ def refusal(error: WardError) -> dict[str, Any]:
 def parse_answer(body: bytes) -> dict[str, Any]:
     """Return the answer that ``body`` carries. Raises KeeperUnavailable when it carries none."""
     try:
-        answer = json.loads(body)
+        answer = loads(body.decode())
     except (ValueError, RecursionError):
         answer = None
     if type(answer) is dict and "ok" in answer:
@@ -236,9 +236,9 @@ def kek_in(answer: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON in which no object has a member twice. Raises ValueError."""
+    """Parse JSON in which no object has a member twice, and no NaN. Raises ValueError."""
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_once)
+        return loads(body.decode("utf-8"))
     except RecursionError:
         pass
     raise ValueError("nested too deeply")
@@ -250,10 +250,3 @@ def to_base64(data: bytes | bytearray) -> str:
 
 def _given(**members: Any) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member twice")
-    return members

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
 
 import plpy
 from wardkey_core.errors import BY_SQLSTATE, WardError
@@ -13,8 +10,13 @@ from wardkey_core.journal import PREFIX
 
 __all__ = ["PostgresHost", "keep_refusal", "statement_started", "take_refusal"]
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any, ParamSpec, TypeVar
+
+    _P = ParamSpec("_P")
+    _R = TypeVar("_R")
 
 _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
 
@@ -185,8 +187,11 @@ class PostgresHost:
 
     def look_up_now(self) -> bool:
         """Run what ``query_now`` was asked, under a snapshot of now."""
-        with _snapshot_of_now():
+        _push_snapshot(_latest_snapshot())
+        try:
             self._found = self.query(*self._asked)
+        finally:
+            _pop_snapshot()
         return True
 
     def check_interrupts(self) -> None:
@@ -272,15 +277,6 @@ class PostgresHost:
         cursor = plpy.cursor(plpy.prepare(sql, ["text"] * len(values)), list(values))
         while rows := list(cursor.fetch(size)):
             yield rows
-
-
-@contextmanager
-def _snapshot_of_now() -> Iterator[None]:
-    _push_snapshot(_latest_snapshot())
-    try:
-        yield
-    finally:
-        _pop_snapshot()
 
 
 def _levels_of_plpgsql() -> int:

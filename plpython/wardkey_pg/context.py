@@ -23,13 +23,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
 
 from wardkey_core import journal
-from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import (
     AuditUnavailable,
     CommitmentMismatch,
@@ -48,15 +44,56 @@ from wardkey_core.errors import (
     WrongTenant,
 )
 from wardkey_core.identity import bytes_of, text_of
+from wardkey_core.plain_json import loads
+from wardkey_core.records import Record
 from wardkey_core.tokens import Claims, Issuer, unverified_issuer, verify
 
 from .keeper import KeeperClient
-from .keyring import Keyring, Sealer, TenantKeys, WrappedKey
-from .reads import Column, Opener, Reads
+from .keyring import Keyring, TenantKeys, WrappedKey
+from .reads import Column, Reads
 from .statements import fingerprint
 from .tally import Tally
 
-__all__ = ["KEYS", "Context", "Host", "Session"]
+__all__ = ["KEYS", "Context", "Session"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Protocol
+
+    from wardkey_core.envelope import ColumnKey
+
+    from .keyring import Sealer
+    from .reads import Opener
+
+    _Origin = tuple[bytes, bytes, Mapping[str, str | None]]  # tenant, login and texts of an event
+
+    class Host(Protocol):
+        """What a session needs of PostgreSQL."""
+
+        def query(
+            self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
+        ) -> list[Mapping[str, Any]]: ...
+        def query_now(
+            self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
+        ) -> list[Mapping[str, Any]]: ...
+        def has_old_snapshot(self) -> bool: ...
+        def at_end(self, ended: Callable[[], None]) -> None: ...
+        def at_exit(self, exiting: Callable[[], None]) -> None: ...
+        def at_statement_end(self, ended: Callable[[], None]) -> None: ...
+        def watch_statement(self) -> bool: ...
+        def is_nested(self) -> bool: ...
+        def is_definer(self) -> bool: ...
+        def check_interrupts(self) -> None: ...
+        def client(self) -> Mapping[str, str | None]: ...
+        def journal(self, message: bytes) -> None: ...
+        def journal_later(self, message: bytes) -> None: ...
+        def in_recovery(self) -> bool: ...
+        def statement_start(self) -> int: ...
+        def statement_time(self) -> float: ...
+        def client_statement(self) -> bytes: ...
+        def in_parallel_plan(self) -> bool: ...
+
 
 _STATE = """
 select t.status, t.key_epoch, i.generation, current_setting('application_name') as application,
@@ -97,37 +134,8 @@ _LONGEST_ROW = 1_000  # bytes of a row id in a report of tampering: anybody may 
 _MOST_TAMPERED = 20  # rows a minute that are named one by one, of a column
 _READ_ONLY_ROLES = frozenset({"VIEWER"})
 
-_Origin = tuple[bytes, bytes, Mapping[str, str | None]]  # tenant, login and texts of an event
 
-
-class Host(Protocol):
-    """What a session needs of PostgreSQL."""
-
-    def query(
-        self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
-    ) -> list[Mapping[str, Any]]: ...
-    def query_now(
-        self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
-    ) -> list[Mapping[str, Any]]: ...
-    def has_old_snapshot(self) -> bool: ...
-    def at_end(self, ended: Callable[[], None]) -> None: ...
-    def at_exit(self, exiting: Callable[[], None]) -> None: ...
-    def at_statement_end(self, ended: Callable[[], None]) -> None: ...
-    def watch_statement(self) -> bool: ...
-    def is_nested(self) -> bool: ...
-    def is_definer(self) -> bool: ...
-    def check_interrupts(self) -> None: ...
-    def client(self) -> Mapping[str, str | None]: ...
-    def journal(self, message: bytes) -> None: ...
-    def journal_later(self, message: bytes) -> None: ...
-    def in_recovery(self) -> bool: ...
-    def statement_start(self) -> int: ...
-    def statement_time(self) -> float: ...
-    def client_statement(self) -> bytes: ...
-    def in_parallel_plan(self) -> bool: ...
-
-
-class Context(NamedTuple):
+class Context(Record):
     """Verified claims, the tenant's keys, and the token, which the keeper wants to see itself.
 
     ``login``: 16 random bytes by which the audit log's entries name it. ``generation``: that of the issuer's
@@ -179,8 +187,8 @@ class Session:
         self._host = host
         self._keyring = Keyring()
         self._issuers: dict[str, tuple[int, Issuer]] = {}
-        self._verified: OrderedDict[bytes, tuple[int, Claims]] = OrderedDict()
-        self._logins: OrderedDict[tuple[bytes, str | None, str | None], bytes] = OrderedDict()
+        self._verified: dict[bytes, tuple[int, Claims]] = {}
+        self._logins: dict[tuple[bytes, str | None, str | None], bytes] = {}
         self._slot_found = float("-inf")
         self._settings: dict[str, str] = {}
         self._context: Context | None = None
@@ -360,11 +368,13 @@ class Session:
 
     def report_tampering(self, column: bytes, row: bytes) -> None:
         """Journal that a value did not open: altered or moved, or something that never was one."""
+        from wardkey_core.journal_reader import readable  # most backends never do
+
         known = self._context.keys.columns.get(column) if self._context else None
         place = {"model": text_of(known.model), "column": known.name} if known else {}
-        readable = journal.readable(known.form if known else "", row[:_LONGEST_ROW])
         alike = {"investigate": True, **place}
-        self.report_often("tampered", {**alike, "row": readable}, alike, _MOST_TAMPERED)
+        detail = {**alike, "row": readable(known.form if known else "", row[:_LONGEST_ROW])}
+        self.report_often("tampered", detail, alike, _MOST_TAMPERED)
 
     def _origin(self) -> _Origin:
         context = self._context if self._is_current else None
@@ -446,7 +456,7 @@ class Session:
         claims = verify(token, issuer, now)
         self._verified[digest] = (generation, claims)
         if len(self._verified) > _MOST_TOKENS:
-            self._verified.popitem(last=False)
+            del self._verified[next(iter(self._verified))]
         return digest, claims, generation
 
     def _check_journal(self) -> None:
@@ -481,19 +491,17 @@ class Session:
             self._host.journal(journal.event(tenant, identity, at, "login", texts, detail))
         self._logins[known] = identity
         if len(self._logins) > _MOST_TOKENS:
-            self._logins.popitem(last=False)
+            del self._logins[next(iter(self._logins))]
         return identity
 
     def _issuer(self, name: str) -> tuple[int, Issuer]:
-        import json
-
         rows = self._host.query_now(_ISSUER, ["text"], [name])
         if not rows:
             raise InvalidToken("token is not valid: its issuer is not registered")
         generation = rows[0]["generation"]
         known = self._issuers.get(name)
         if known is None or known[0] != generation:
-            known = self._issuers[name] = (generation, Issuer.from_document(json.loads(rows[0]["document"])))
+            known = self._issuers[name] = (generation, Issuer.from_document(loads(rows[0]["document"])))
         return known
 
     def _state(self, claims: Claims) -> Mapping[str, Any]:

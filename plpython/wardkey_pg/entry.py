@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from hmac import compare_digest
-from typing import Any
 
 from wardkey_core.errors import (
     NoContext,
@@ -20,6 +16,7 @@ from wardkey_core.errors import (
     WardError,
     WrongTenant,
 )
+from wardkey_core.plain_json import dumps, loads
 from wardkey_core.tokens import Issuer
 
 from . import __version__
@@ -30,6 +27,11 @@ from .sealing import make_seal, make_unseal, open_slowly, sealers_slowly
 from .statements import ignores_conflicts
 
 __all__ = ["bind"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 _MONTH = """
 select ward_internal.make_audit_partition($1) as made,
@@ -51,11 +53,11 @@ def bind(version: str, name: str) -> Callable[..., Any]:
     """Return the function behind the SQL function ``name`` of an extension of ``version``."""
     if version == __version__ or name == "take_refusal":
         return _FUNCTIONS[name]
-    return keep_refusal(partial(_refuse_version, version))
 
+    def refuse_version(*_: Any) -> None:
+        raise VersionMismatch(f"extension wardkey is {version}, Python module wardkey_pg is {__version__}")
 
-def _refuse_version(version: str, *_: Any) -> None:
-    raise VersionMismatch(f"extension wardkey is {version}, Python module wardkey_pg is {__version__}")
+    return keep_refusal(refuse_version)
 
 
 def _login(token: str | None) -> bool:
@@ -156,7 +158,7 @@ def _unseal_text(sealed: bytes, column: bytes, row: bytes) -> str:
 
 
 def _report_event(operation: str, detail: str) -> bool:
-    given = {name: value for name, value in json.loads(detail).items() if value is not None}
+    given = {name: value for name, value in loads(detail).items() if value is not None}
     if operation == "refusal":
         _session.report_often(operation, given, given)
     else:
@@ -166,7 +168,7 @@ def _report_event(operation: str, detail: str) -> bool:
 
 def _check_issuer(document: str) -> bool:
     try:
-        Issuer.from_document(json.loads(document))
+        Issuer.from_document(loads(document))
     except ValueError as error:  # says what is wrong where; an issuer's document holds public keys only
         raise Unsupported(f"issuer document: {error}", "its members: \\df+ ward.add_issuer") from None
     return True
@@ -217,7 +219,8 @@ def _audit_lines(*args: Any) -> Iterator[str | None]:
     """Yield the lines of an export, and None at last where one was refused."""
     from .exporting import export  # most backends never do
 
-    step: Callable[[], str | None] = keep_refusal(partial(next, export(_host, *args), ""))
+    lines = export(_host, *args)
+    step: Callable[[], str | None] = keep_refusal(lambda: next(lines, ""))
     while (line := step()) != "":
         yield line
         if line is None:
@@ -247,7 +250,7 @@ def _make_month(tenant: str) -> None:
 
 
 def _json(**members: str | bytes | int) -> str:
-    return json.dumps(
+    return dumps(
         {name: "\\x" + value.hex() if isinstance(value, bytes) else value for name, value in members.items()}
     )
 
@@ -279,8 +282,12 @@ _FUNCTIONS["take_refusal"] = take_refusal
 _FUNCTIONS["audit_lines"] = _audit_lines
 _FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
 # The hot ones stand before that and go through it only when there is something to say.
-_FUNCTIONS["seal"] = make_seal(_session, keep_refusal(partial(sealers_slowly, _session), _refused))
-_FUNCTIONS["unseal"] = make_unseal(_session, keep_refusal(partial(open_slowly, _session), _refused))
+_FUNCTIONS["seal"] = make_seal(
+    _session, keep_refusal(lambda columns: sealers_slowly(_session, columns), _refused)
+)
+_FUNCTIONS["unseal"] = make_unseal(
+    _session, keep_refusal(lambda *args: open_slowly(_session, *args), _refused)
+)
 
 gc.freeze()
 gc.enable()  # see __init__

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import time
 from _socket import AF_UNIX, SOCK_STREAM, socket  # module socket takes 3 ms of each backend for its enums
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from wardkey_core import wire
 from wardkey_core.errors import KeeperBusy, KeeperUnavailable, WardError
 
-from .keyring import WrappedKey
-
 __all__ = ["KeeperClient"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from .keyring import WrappedKey
 
 _SLICE = 0.05  # seconds between looks for a cancel
 _SHORTEST, _LONGEST = 0.05, 1.0  # seconds until a busy keeper is asked again

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hmac import compare_digest
 from types import MappingProxyType
-from typing import NamedTuple
 
 from wardkey_core.envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, version_of
 from wardkey_core.errors import CommitmentMismatch, KeyUnknown
 from wardkey_core.identity import bytes_of
+from wardkey_core.records import Record
 
-from .reads import Column, Reads
+__all__ = ["Keyring", "TenantKeys", "WrappedKey", "nonce"]
 
-__all__ = ["Keyring", "Sealer", "TenantKeys", "WrappedKey", "nonce"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-_Cipher = Callable[[bytes, bytes, bytes], bytes]
-Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to the row id
+    from .reads import Column, Reads
+
+    _Cipher = Callable[[bytes, bytes, bytes], bytes]
+    Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to the row id
 
 _BATCH = 100
 _MOST_COLUMNS = 4096
@@ -27,7 +29,7 @@ _MOST_UNKNOWN = 16
 _COLUMN_LENGTH = 16  # of an id
 
 
-class WrappedKey(NamedTuple):
+class WrappedKey(Record):
     """A row of ``ward_internal.tenant_keys``.
 
     In mode ``derived``, ``master`` is the version of the master secret, of which kek, kek_version and
@@ -146,24 +148,24 @@ class Keyring:
 
     def __init__(self, most: int = 16) -> None:
         self._most = most
-        self._keys: OrderedDict[tuple[str, str], TenantKeys] = OrderedDict()
+        self._keys: dict[tuple[str, str], TenantKeys] = {}
 
     def get(self, tenant: str, issuer: tuple[str, int], epoch: int, ttl: float) -> TenantKeys | None:
         """Return the tenant's keys; forget those of another epoch or generation, or older than ``ttl``."""
         place = (tenant, issuer[0])
-        keys = self._keys.get(place)
+        keys = self._keys.pop(place, None)
         if keys is None:
             return None
         if keys.epoch != epoch or keys.issuer != issuer or time.monotonic() - keys.since > ttl:
-            del self._keys[place]
             return None
-        self._keys.move_to_end(place)
+        self._keys[place] = keys
         return keys
 
     def put(self, keys: TenantKeys) -> None:
+        self._keys.pop((keys.tenant, keys.issuer[0]), None)
         self._keys[keys.tenant, keys.issuer[0]] = keys
         while len(self._keys) > self._most:
-            self._keys.popitem(last=False)
+            del self._keys[next(iter(self._keys))]
 
     def forget(self, tenant: str) -> None:
         for place in [place for place in self._keys if place[0] == tenant]:

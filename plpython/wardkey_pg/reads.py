@@ -10,18 +10,31 @@ messages name them from the first: else a page's row would cost a message a colu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
 
 from wardkey_core import journal
-from wardkey_core.envelope import ColumnKey
 from wardkey_core.identity import text_of
+from wardkey_core.records import Record
 
-__all__ = ["Column", "Opener", "Reads"]
+__all__ = ["Column", "Reads"]
 
-_Cipher = Callable[[bytes, bytes, bytes], bytes]
-# decrypt, additional data up to the row id, rows that need no message (None: none does), what writes one
-Opener = tuple[_Cipher, bytes, set[bytes] | None, Callable[[bytes], None] | None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
+
+    from wardkey_core.envelope import ColumnKey
+
+    _Cipher = Callable[[bytes, bytes, bytes], bytes]
+    # decrypt, additional data up to the row id, rows that need no message (None: none does), what writes one
+    Opener = tuple[_Cipher, bytes, set[bytes] | None, Callable[[bytes], None] | None]
+
+    class Journal(Protocol):
+        def journal(self, message: bytes) -> None:
+            """Write a message that reaches the disk in a moment."""
+
+        def journal_later(self, message: bytes) -> None:
+            """Write a message that reaches the disk soon after the transaction's end, or with a later one."""
+
 
 _MOST_ROWS = 50_000
 _FIRST = 32
@@ -31,15 +44,7 @@ _MOST_TEXTS = 128
 _WATCHED = 1.0  # seconds of reading after which the context is asked about
 
 
-class Journal(Protocol):
-    def journal(self, message: bytes) -> None:
-        """Write a message that reaches the disk in a moment."""
-
-    def journal_later(self, message: bytes) -> None:
-        """Write a message that reaches the disk soon after the transaction's end, or with a later one."""
-
-
-class Column(NamedTuple):
+class Column(Record):
     """A sealed column: id of its model, name as SQL quotes it, level of its model, form of the row id."""
 
     model: bytes

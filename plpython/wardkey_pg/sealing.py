@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from cryptography.exceptions import InvalidTag
+from wardkey_core import ciphers
 from wardkey_core.errors import NoContext, OpenFailed
 
-from .context import Session
-from .keyring import Sealer, nonce
+from .keyring import nonce
 
 __all__ = ["make_seal", "make_unseal", "open_slowly", "sealers_slowly"]
 
-_Open = Callable[[bytes, bytes, bytes], bytes | None]  # None: refused, see wardkey_pg._host
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .context import Session
+    from .keyring import Sealer
+
+    _Open = Callable[[bytes, bytes, bytes], bytes | None]  # None: refused, see wardkey_pg._host
 
 
 def make_unseal(session: Session, slow: _Open) -> _Open:
@@ -33,7 +37,7 @@ def make_unseal(session: Session, slow: _Open) -> _Open:
                 if rows is not None and row not in rows:
                     opener[3](row)  # type: ignore[misc]  # where there are rows, there is what notes one
                 return plaintext
-            except (InvalidTag, ValueError):
+            except (ciphers.InvalidTag, ValueError):
                 pass
         return slow(sealed, column, row)
 

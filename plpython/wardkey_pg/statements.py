@@ -10,8 +10,6 @@ Whether the same text again is the same query: FETCH, EXECUTE, CALL and DO do no
 
 from __future__ import annotations
 
-import re
-
 __all__ = ["fingerprint", "ignores_conflicts"]
 
 _TOKEN = rb"""
@@ -42,6 +40,8 @@ def ignores_conflicts(statement: bytes) -> bool:
     """Return whether conflicts of the rows that the statement inserts are to be ignored."""
     if b"conflict" not in statement.lower():
         return False
+    import re  # most backends never do
+
     depth, ended = 0, False
     every: list[bytes] = []
     outer: list[bytes] = []  # words outside parentheses, empty for anything else

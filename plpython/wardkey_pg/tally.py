@@ -8,9 +8,12 @@ report after it, at the end of a transaction, or when the backend ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
 
 __all__ = ["Tally"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
 
 _WINDOW = 60.0  # seconds
 _MOST_KINDS = 64

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import psycopg
 import pytest
-from wardkey_core.journal import Event
+from wardkey_core.journal_reader import Event
 
 from tests.support.database import Connection
 from tests.support.journals import Journal, journal_of

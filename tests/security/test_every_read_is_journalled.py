@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from wardkey_core.journal import Event, Query, Read
+from wardkey_core.journal_reader import Event, Query, Read
 from wardkey_core.log.source import split_columns
 
 from tests.support.database import Connection, parallel_mode

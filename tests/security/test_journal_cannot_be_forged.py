@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from wardkey_core import journal as format_1
+from wardkey_core.journal_reader import Event
 
 from tests.support.journals import Journal, journal_of
 
@@ -48,7 +49,7 @@ def test_the_attack_works_where_public_may_emit(wards: Wards, journal: Journal) 
     with wards.attacker() as connection:
         connection.execute("select pg_logical_emit_message(false, 'wardkey', %s)", [message])
     messages = journal.read(lambda messages: "victor" in repr(messages))
-    assert "victor" in [one.texts.get("subject") for one in messages if isinstance(one, format_1.Event)]
+    assert "victor" in [one.texts.get("subject") for one in messages if isinstance(one, Event)]
     wards.admin.execute("select ward_internal.harden()")
     wards.refuses(_EMITTERS[0])
 

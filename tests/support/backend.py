@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from wardkey_core import journal
 from wardkey_core.envelope import commitment
+from wardkey_core.journal_reader import Event, Query, Read, decode
 from wardkey_pg import context as context_module
 from wardkey_pg.context import Session
 
@@ -95,9 +95,9 @@ class Backend:
         self._statement = self.clock.now
         self._statements += 1
 
-    def journalled(self) -> list[journal.Read | journal.Query | journal.Event]:
+    def journalled(self) -> list[Read | Query | Event]:
         """What the session wrote into the journal, in order."""
-        return [journal.decode(message) for message in self.messages]
+        return [decode(message) for message in self.messages]
 
     def token(self, tenant: str = ACME, **changes: Any) -> str:
         now = int(self.clock.now)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wardkey_core import journal
-from wardkey_core.journal import Event, Query, Read
+from wardkey_core.journal_reader import Event, Query, Read, decode
 
 from tests.support.database import Connection, Database
 from wardkey.scribe.pgoutput import Decoder, Message
@@ -39,7 +39,7 @@ class Journal:
         while True:
             for message in self.messages():
                 assert message.prefix == journal.PREFIX and not message.transactional
-                found.append(journal.decode(message.content))
+                found.append(decode(message.content))
             if until(found) or time.monotonic() > deadline:
                 return found
             time.sleep(0.05)

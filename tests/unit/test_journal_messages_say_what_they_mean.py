@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from wardkey_core import journal
-from wardkey_core.journal import Event, Malformed, Query, Read
+from wardkey_core.journal_reader import Event, Malformed, Query, Read, decode
 
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 _IDS = st.uuids().filter(lambda identity: identity.int != 0)
@@ -52,7 +52,7 @@ def test_a_row_read_comes_out_as_it_went_in(
     form = "".join(letter for letter, _ in key)
     head = _read_head(tenant.bytes, context, at, model.bytes, form, names, row=True)
     values = [value if letter == "i" else str(value) for letter, value in key]
-    read = journal.decode(head + _row_id(key))
+    read = decode(head + _row_id(key))
     readable = str(values[0]) if len(values) == 1 else json.dumps(values, ensure_ascii=False)
     assert read == Read(tenant, context, at, model, ",".join(names), readable)
 
@@ -60,15 +60,15 @@ def test_a_row_read_comes_out_as_it_went_in(
 @given(_IDS, _CONTEXTS, _TIMES, _IDS, _NAMES)
 def test_a_statement_has_no_row(tenant: UUID, context: bytes, at: int, model: UUID, names: list[str]) -> None:
     head = _read_head(tenant.bytes, context, at, model.bytes, "i", names, row=False)
-    assert journal.decode(head) == Read(tenant, context, at, model, ",".join(names), None)
+    assert decode(head) == Read(tenant, context, at, model, ",".join(names), None)
     with pytest.raises(Malformed):
-        journal.decode(head + b"\0")
+        decode(head + b"\0")
 
 
 def test_a_column_not_known_is_named_by_its_id_and_the_row_in_hexadecimal() -> None:
     column = UUID(int=5)
     head = _read_head(UUID(int=1).bytes, b"c" * 16, 7, bytes(16), "", [str(column)], row=True)
-    assert journal.decode(head + b"\x01\xff") == Read(UUID(int=1), b"c" * 16, 7, None, str(column), "\\x01ff")
+    assert decode(head + b"\x01\xff") == Read(UUID(int=1), b"c" * 16, 7, None, str(column), "\\x01ff")
 
 
 @given(
@@ -84,35 +84,33 @@ def test_an_event_comes_out_as_it_went_in(
 ) -> None:
     texts = {"subject": subject, "role": None}
     message = journal.event(tenant.bytes, context, at, operation, texts, detail)
-    assert journal.decode(message) == Event(
-        tenant, context, at, operation, {"subject": subject}, detail or None
-    )
+    assert decode(message) == Event(tenant, context, at, operation, {"subject": subject}, detail or None)
 
 
 def test_an_escape_spelt_out_is_text() -> None:
     message = journal.event(bytes(16), bytes(16), 0, "login", {"subject": "\\u0000"}, {})
-    assert journal.decode(message) == Event(None, None, 0, "login", {"subject": "\\u0000"}, None)
+    assert decode(message) == Event(None, None, 0, "login", {"subject": "\\u0000"}, None)
 
 
 def test_nobodys_event_has_neither_tenant_nor_context() -> None:
     message = journal.event(journal.NO_TENANT, journal.NO_CONTEXT, 0, "refusal", {}, {})
-    assert journal.decode(message) == Event(None, None, 0, "refusal", {}, None)
+    assert decode(message) == Event(None, None, 0, "refusal", {}, None)
 
 
 @given(_IDS, st.integers(-(2**63), 2**63 - 1), _IDS)
 def test_a_query_names_a_model(tenant: UUID, at: int, model: UUID) -> None:
     message = journal.query(tenant.bytes, b"c" * 16, at, model.bytes)
-    assert journal.decode(message) == Query(tenant, b"c" * 16, at, model)
+    assert decode(message) == Query(tenant, b"c" * 16, at, model)
     for other in (message[:-1], message + b"\0"):
         with pytest.raises(Malformed):
-            journal.decode(other)
+            decode(other)
 
 
 @given(st.binary(max_size=200))
 def test_anything_else_is_malformed(message: bytes) -> None:
     for data in (message, *(b"\x01" + kind + message for kind in (b"", b"r", b"e", b"q"))):
         try:
-            decoded = journal.decode(data)
+            decoded = decode(data)
         except Malformed:
             continue
         assert isinstance(decoded, Read | Query | Event)
@@ -124,15 +122,15 @@ def test_a_message_cut_short_is_malformed_or_of_another_row(
 ) -> None:
     form = "".join(letter for letter, _ in key)
     head = _read_head(tenant.bytes, b"c" * 16, 1, tenant.bytes, form, names, row=True)
-    whole = journal.decode(head + _row_id(key))
+    whole = decode(head + _row_id(key))
     cut = data.draw(st.integers(0, len(head) - 1))
     with pytest.raises(Malformed):
-        journal.decode(head[:cut])
+        decode(head[:cut])
     if form in ("i", "u") or len(form) > 1:
         with pytest.raises(Malformed):
-            journal.decode(head + _row_id(key)[:-1])
+            decode(head + _row_id(key)[:-1])
         with pytest.raises(Malformed):
-            journal.decode(head + _row_id(key) + b"\0")
+            decode(head + _row_id(key) + b"\0")
     assert isinstance(whole, Read)
 
 
@@ -155,17 +153,17 @@ def test_a_message_cut_short_is_malformed_or_of_another_row(
 def test_an_event_of_another_form_is_malformed(body: bytes) -> None:
     head = journal.event(bytes(16), bytes(16), 0, "x", {}, {})[:42]
     with pytest.raises(Malformed):
-        journal.decode(head + body)
+        decode(head + body)
 
 
 @pytest.mark.parametrize("head", [b"\x02r", b"\x01x", b"\x00e"])
 def test_another_format_or_type_is_malformed(head: bytes) -> None:
     with pytest.raises(Malformed, match="does not know"):
-        journal.decode(head + bytes(100))
+        decode(head + bytes(100))
 
 
 def test_a_list_of_columns_that_is_too_long_is_cut_between_names() -> None:
     names = ["x" * 63] * 1600
     head = _read_head(bytes(15) + b"1", bytes(16), 0, bytes(15) + b"1", "i", names, row=True)
-    read = journal.decode(head + bytes(8))
+    read = decode(head + bytes(8))
     assert isinstance(read, Read) and set(read.columns.split(",")) == {"x" * 63}

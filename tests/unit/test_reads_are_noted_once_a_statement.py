@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import AuditUnavailable, OpenFailed, RoleMayNotWrite, WrongTenant
-from wardkey_core.journal import Event, Read, decode
+from wardkey_core.journal_reader import Event, Read, decode
 from wardkey_pg import reads as reads_module
 from wardkey_pg.reads import Column, Reads
 from wardkey_pg.sealing import make_unseal, open_slowly

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from wardkey_core.errors import InvalidToken, NoContext, OpenFailed
-from wardkey_core.journal import Event
+from wardkey_core.journal_reader import Event
 from wardkey_pg import tally
 from wardkey_pg.sealing import open_slowly
 

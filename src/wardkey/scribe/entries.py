@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 import psycopg
-from wardkey_core import journal
+from wardkey_core import journal_reader as journal
 from wardkey_core.log import entry as entry_format
 from wardkey_core.log.canonical import encode as canonical
 from wardkey_core.log.merkle import leaf_hash
