@@ -18,6 +18,7 @@ BENCHES = (
     "page",
     "field",
     "first_login",
+    "warm_login",
     "cold_start",
     "cold_key",
     "cold_read",

@@ -15,23 +15,24 @@ if TYPE_CHECKING:
     from typing import NamedTuple as Record
 else:
 
-    class Record(tuple):
+    class _Kind(type):
+        def __new__(cls, name, bases, members):
+            fields = tuple(members.get("__annotations__", ()))
+            members["_fields"] = fields
+            members["_defaults"] = {field: members[field] for field in fields if field in members}
+            members |= {field: property(itemgetter(place)) for place, field in enumerate(fields)}
+            return super().__new__(cls, name, bases, {**members, "__slots__": ()})
+
+    class Record(tuple, metaclass=_Kind):
         """A tuple whose items have the names of the class's annotations, and their defaults."""
-
-        __slots__ = ()
-
-        def __init_subclass__(cls) -> None:
-            cls._fields = tuple(cls.__annotations__)
-            cls._defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
-            for place, name in enumerate(cls._fields):
-                setattr(cls, name, property(itemgetter(place)))
 
         def __new__(cls, *values, **named):
             if named or len(values) != len(cls._fields):
-                given = cls._defaults | dict(zip(cls._fields, values, strict=False)) | named
-                if len(values) > len(cls._fields) or given.keys() != set(cls._fields):
-                    raise TypeError(f"{cls.__name__} has the fields {', '.join(cls._fields)}")
-                values = [given[name] for name in cls._fields]
+                given = dict(zip(cls._fields, values, strict=False))
+                whole = cls._defaults | given | named
+                if len(values) > len(given) or given.keys() & named or whole.keys() != set(cls._fields):
+                    raise TypeError(f"{cls.__name__} has the fields {', '.join(cls._fields)}, each once")
+                values = [whole[name] for name in cls._fields]
             return super().__new__(cls, values)
 
         def __repr__(self) -> str:

@@ -1,0 +1,31 @@
+"""A backend's first login imports none of the modules that made it slow: docs/performance.md."""
+
+from __future__ import annotations
+
+from tests.support.database import Database
+
+_SLOW = {
+    "base64", "collections", "contextlib", "dataclasses", "enum", "functools", "json", "random", "re",
+    "socket", "threading", "typing", "uuid",
+    "cryptography.exceptions", "cryptography.hazmat.primitives", "cryptography.utils",
+    "wardkey_core.journal_reader",
+}  # fmt: skip
+_MODULES = """
+create function public.modules() returns setof text language plpython3u as
+  'import sys; return list(sys.modules)';
+grant usage on schema public to tenant_acme;"""
+
+
+def test_the_first_login_and_field_import_nothing_slow(shared: Database) -> None:
+    with shared.admin() as connection:
+        connection.execute(_MODULES)
+        at_start = {name for (name,) in connection.execute("select public.modules()")}
+    with shared.admin() as connection:
+        connection.execute("set session authorization tenant_acme; set search_path = tenant_acme, pg_catalog")
+        with connection.transaction():
+            connection.execute("select ward.login(%s)", [shared.token("acme")])
+            connection.execute("insert into patients (id, name) values (1, 'Ada')")
+            assert connection.execute("select name from patients").fetchall() == [("Ada",)]
+            imported = {name for (name,) in connection.execute("select public.modules()")}
+    assert "wardkey_pg.entry" in imported
+    assert (imported - at_start) & _SLOW == set()
