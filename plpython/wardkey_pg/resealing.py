@@ -8,28 +8,33 @@ active version; a length of 0: it does not open. Here nothing is opened.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
 
 from wardkey_core.envelope import header
 from wardkey_core.errors import KeeperUnavailable, KeyUnknown
 from wardkey_core.identity import bytes_of
 
-from .context import KEYS, Host, Session
+from .context import KEYS
 from .keyring import WrappedKey
 
 __all__ = ["reseal"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any, Protocol
+
+    from .context import Host, Session
+
+    class _Host(Host, Protocol):
+        def fetch(self, sql: str, size: int) -> Iterator[list[Mapping[str, Any]]]: ...
+        def change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int: ...
+
 
 # ruff: noqa: S608 - leaf, columns and expressions come quoted from the registry
 
 _ROWS = 1000  # at a time
 _LARGE = 16_384  # bytes; larger values go one by one, so that memory is bounded
 _MOST_NAMED = 100
-
-
-class _Host(Host, Protocol):
-    def fetch(self, sql: str, size: int) -> Iterator[list[Mapping[str, Any]]]: ...
-    def change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int: ...
 
 
 def reseal(
