@@ -30,9 +30,12 @@ def loads(text: str) -> Any:
     return value
 
 
-def dumps(value: object) -> str:
-    """Write JSON of dicts, lists, texts, numbers, Booleans and None, without spaces; text stays as it is."""
-    return "".join(_encode(value, 0))
+def dumps(value: object, *, ascii_only: bool = False) -> str:
+    """Write JSON of dicts, lists, texts, numbers, Booleans and None, without spaces.
+
+    Text stays as it is, or is escaped to be ASCII.
+    """
+    return "".join((_encode_ascii if ascii_only else _encode)(value, 0))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -51,15 +54,18 @@ def _refuse_value(value: object) -> Any:
 
 
 _scan: Callable[[str, int], tuple[Any, int]]
-_encode: Callable[[object, int], Any]
+_encode: Callable[..., Any]
+_encode_ascii: Callable[..., Any]
 try:
-    from _json import encode_basestring, make_encoder, make_scanner
+    from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 except ImportError:
     from json import JSONDecoder, JSONEncoder
 
     _scan = JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse_constant).raw_decode
-    _encoder = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_refuse_value)
-    _encode = _encoder.iterencode  # type: ignore[assignment]
+    _encode, _encode_ascii = (
+        JSONEncoder(ensure_ascii=ascii_only, separators=(",", ":"), allow_nan=False).iterencode
+        for ascii_only in (False, True)
+    )
 else:
     _options: Any = SimpleNamespace(
         strict=True,
@@ -70,4 +76,7 @@ else:
         parse_constant=_refuse_constant,
     )
     _scan = make_scanner(_options)
-    _encode = make_encoder(None, _refuse_value, encode_basestring, None, ":", ",", False, False, False)
+    _encode, _encode_ascii = (
+        make_encoder(None, _refuse_value, encode_text, None, ":", ",", False, False, False)
+        for encode_text in (encode_basestring, encode_basestring_ascii)
+    )

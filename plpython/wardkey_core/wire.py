@@ -97,7 +97,7 @@ _NONSENSE = "the keeper gave an answer that is not one"
 
 def frame(message: Mapping[str, Any]) -> bytes:
     """Return the bytes that carry ``message``. Raises Unsupported when they would be too many."""
-    body = dumps(message).encode("utf-8")
+    body = dumps(message, ascii_only=True).encode()
     if len(body) > MAX_FRAME:
         raise Unsupported("the message is longer than a frame of the keeper's may be")
     return len(body).to_bytes(HEADER_LENGTH, "big") + body

@@ -79,6 +79,7 @@ def test_json_is_written_and_read_as_json_does(value: Any) -> None:
     written = plain_json.dumps(value)
     assert written == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     assert plain_json.loads(f" \t{written}\r\n") == json.loads(written) == value
+    assert plain_json.dumps(value, ascii_only=True) == json.dumps(value, separators=(",", ":"))
 
 
 @given(st.text(st.sampled_from('{}[]",:\\ 0123456789.-+eEtrufalsn\n\u00a0\ufeff')))
