@@ -182,7 +182,12 @@ union all
 select coalesce(string_agg('behind: ' || m.face, '; '), '') from ward_internal.models as m
   where ward_internal.faces_are_behind(m.id) or ward_internal.writers_are_behind(m.id)
 union all
-select coalesce(string_agg('left: ' || name, '; '), '') from ward_internal.dependents"""
+select coalesce(string_agg('left: ' || name, '; '), '') from ward_internal.dependents
+union all
+select coalesce(string_agg('gone: ' || s.name, '; '), '') from ward_internal.sealed_columns as s
+  left join ward_internal.models as m on m.id = s.model_id
+  where not exists (
+    select from pg_attribute where attrelid = m.relation and attname = s.name and not attisdropped)"""
 
 
 @pytest.fixture
@@ -203,7 +208,7 @@ def test_every_change_is_carried_harmless_or_refused(
         assert decision[:2] != "WK" or refused.value.diag.message_hint
         return
     admin.execute(statement)
-    assert [row[0] for row in admin.execute(_BEHIND)] == ["", "", ""]
+    assert [row[0] for row in admin.execute(_BEHIND)] == [""] * 4
     admin.execute("create table public.late (id int primary key); select ward.protect('public.late')")
     admin.execute("select ward.repair_tenant('acme')")
     admin.execute("select ward.unprotect((select relation from ward.models where face = 't'))")

@@ -89,7 +89,6 @@ begin
     elsif v_column.stored is null then
       v_changed := true;
       execute format('alter table %s drop column %I cascade', p_model.shape, v_column.declared);
-      delete from ward_internal.sealed_columns where id = v_column.column_id;
     elsif v_column.column_id is null
       and (v_column.atttypid, v_column.atttypmod) <> (v_column.declared_type, v_column.declared_typmod)
     then
@@ -98,6 +97,8 @@ begin
         format_type(v_column.atttypid, v_column.atttypmod));
     end if;
   end loop;
+  delete from ward_internal.sealed_columns as c where model_id = p_model.id and not exists (
+    select from pg_attribute where attrelid = p_model.relation and attname = c.name and not attisdropped);
   return v_changed;
 end
 $$;
