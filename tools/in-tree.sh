@@ -59,6 +59,7 @@ git ls-files -z --cached --others --exclude-standard |
 
 export tree
 exec unshare --mount --pid --fork --kill-child sh -eu -c '
+    mount --bind "$tree" "$tree"  # a mount point, as a root is: tests unshare mounts below it
     mount -t proc proc "$tree/proc"
     mount --rbind /dev "$tree/dev"
     mount -t tmpfs -o mode=1777 tmpfs "$tree/tmp"
