@@ -133,7 +133,7 @@ class PostgresHost:
         self._on_reset = _ResetCallback(_OnReset(self._end_statement))  # has to live as long
         self._is_watched = False
         self._asked: tuple[str, Sequence[str], Sequence[Any]] = ("", (), ())
-        self._found: list[Mapping[str, Any]] = []
+        self._rows: list[Mapping[str, Any]] = []
         _call_at_end(self._on_end, None)
         _call_before_exit(self._on_exit, 0)
 
@@ -178,8 +178,8 @@ class PostgresHost:
         self._asked = sql, types, args
         # SPI looks with the active snapshot only from a STABLE function
         self.query("select coalesce(ward_internal.look_up_now(), ward.raise_refusal(true))")
-        found, self._found = self._found, []
-        return found
+        rows, self._rows = self._rows, []
+        return rows
 
     def has_old_snapshot(self) -> bool:
         """Whether queries see what was committed when the transaction began, not now."""
@@ -189,7 +189,7 @@ class PostgresHost:
         """Run what ``query_now`` was asked, under a snapshot of now."""
         _push_snapshot(_latest_snapshot())
         try:
-            self._found = self.query(*self._asked)
+            self._rows = self.query(*self._asked)
         finally:
             _pop_snapshot()
         return True

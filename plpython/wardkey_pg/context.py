@@ -121,7 +121,7 @@ select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level,
   from ward_internal.models as m left join ward_internal.sealed_columns as s on s.model_id = m.id"""
 _SETTINGS = "select name, value from ward_internal.settings"
 _SLOT = """
-select 1 as found from pg_replication_slots
+select 1 from pg_replication_slots
  where slot_name = $1 and database = current_database() and wal_status is distinct from 'lost'"""
 
 _NEVER = -(2**63)  # no statement starts then: the earliest timestamp is -infinity's neighbour in 4714 BC

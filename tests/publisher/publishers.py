@@ -96,10 +96,10 @@ def wait_published(connection: Connection, tenant: UUID, seconds: float = 30) ->
         " (select max(size) from ward_internal.audit_checkpoints where tenant_id = %(tenant)s)"
     )
     size, signed = connection.execute(query, {"tenant": tenant}).fetchone() or (0, 0)
-    wait_until(lambda: (found := topic_of(connection, tenant)) and found[1:] >= (size, signed or 0), seconds)
-    found = topic_of(connection, tenant)
-    assert found is not None
-    return found[0]
+    wait_until(lambda: (rows := topic_of(connection, tenant)) and rows[1:] >= (size, signed or 0), seconds)
+    rows = topic_of(connection, tenant)
+    assert rows is not None
+    return rows[0]
 
 
 class Log(Filled):

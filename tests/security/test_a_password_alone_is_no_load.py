@@ -42,11 +42,11 @@ def journal(wards: Wards) -> Iterator[Journal]:
 
 
 def events(journal: Journal) -> list[Event]:
-    def counted(found: list[object]) -> bool:
-        return any(isinstance(one, Event) and (one.detail or {}).get("count") for one in found)
+    def counted(messages: list[object]) -> bool:
+        return any(isinstance(one, Event) and (one.detail or {}).get("count") for one in messages)
 
-    found = journal.read(counted)
-    return [one for one in found if isinstance(one, Event) and one.operation in ("refusal", "tampered")]
+    messages = journal.read(counted)
+    return [one for one in messages if isinstance(one, Event) and one.operation in ("refusal", "tampered")]
 
 
 @pytest.mark.parametrize("kind", FLOODS)
@@ -54,10 +54,10 @@ def test_refusals_are_counted(wards: Wards, journal: Journal, kind: str) -> None
     statement, subject = FLOODS[kind]
     with wards.attacker(subject, role="VIEWER") as connection:
         flood(connection, statement)
-    found = events(journal)
-    assert len(found) <= 25
-    assert sum((one.detail or {}).get("count", 1) for one in found) == TIMES
-    last = found[-1]
+    messages = events(journal)
+    assert len(messages) <= 25
+    assert sum((one.detail or {}).get("count", 1) for one in messages) == TIMES
+    last = messages[-1]
     assert last.texts.get("database_role") == ("tenant_acme" if subject is None else None)
 
 
@@ -68,8 +68,8 @@ def test_the_attack_works_where_every_refusal_is_written(wards: Wards, journal: 
             " set session authorization tenant_acme"
         )
         flood(connection, FLOODS["logins"][0])
-    found = journal.read(lambda found: len(found) >= TIMES)
-    assert len(found) == TIMES
+    messages = journal.read(lambda messages: len(messages) >= TIMES)
+    assert len(messages) == TIMES
 
 
 HOLDS = {

@@ -40,12 +40,12 @@ def test_an_entry_says_who_read_what_when(wards: Wards, journal: Journal) -> Non
         started = connection.execute(
             "select (extract(epoch from now() - timestamptz '2000-01-01 00:00:00+00') * 1e6)::bigint"
         ).fetchone()
-    found = journal.read(lambda found: by_row(found) == {"3": {"name", "ssn"}})
-    login = [one for one in found if isinstance(one, Event) and one.operation == "login"][-1]
+    messages = journal.read(lambda messages: by_row(messages) == {"3": {"name", "ssn"}})
+    login = [one for one in messages if isinstance(one, Event) and one.operation == "login"][-1]
     assert login.texts["subject"] == "dr.grey" and login.texts["role"] == "ADMIN"
     assert login.texts["purpose"] == "treatment" and login.detail and login.detail["purpose"] == "stated"
     assert login.texts["database_role"] == "tenant_acme" and login.texts["application"] == "ward round"
-    reads = [one for one in found if isinstance(one, Read)]
+    reads = [one for one in messages if isinstance(one, Read)]
     model = wards.admin.execute("select id from ward.models where face = 'patients'").fetchone()
     assert {(one.row, one.model, one.context) for one in reads} == {("3", model and model[0], login.context)}
     assert by_row(reads) == {"3": {"name", "ssn"}}
@@ -157,24 +157,24 @@ def test_each_statement_of_a_transaction_and_none_twice(journal: Journal, reader
     with reader.transaction():
         for _ in range(3):
             reader.execute("select name, name, ssn from patients where name > '' and id = 1")
-    found = [one for one in journal.read(lambda found: len(_reads(found)) >= 4) if isinstance(one, Read)]
+    reads = _reads(journal.read(lambda messages: len(_reads(messages)) >= 4))
     # a column that is new to the text is named in a message of its own
-    assert [one.columns for one in found] == ["name", *["name,ssn"] * 3]
-    assert [found[0].statement, *sorted({one.statement for one in found})] == [one.statement for one in found]
+    assert [one.columns for one in reads] == ["name", *["name,ssn"] * 3]
+    assert [reads[0].statement, *sorted({one.statement for one in reads})] == [one.statement for one in reads]
 
 
 def test_a_column_opened_late_is_named_for_every_row(journal: Journal, reader: Connection) -> None:
     """The filter opens one column of all rows before another one is opened of any."""
     both = {"1": {"name", "ssn"}, "3": {"name", "ssn"}}
     reader.execute("select ssn from (select * from patients where name > '' order by name offset 0) as p")
-    assert by_row(journal.read(lambda found: by_row(found) == both)) == both
+    assert by_row(journal.read(lambda messages: by_row(messages) == both)) == both
     reader.execute(
         "with p as materialized (select ctid_free.*, row_number() over (order by name) as n"
         " from (select id, name from patients) as ctid_free)"
         " select p.id, q.ssn from p join patients as q using (id) where n = 2"
     )
     wanted = {"1": {"name", "ssn"}, "3": {"name"}}  # Ann Alpha comes after Al Able
-    assert by_row(journal.read(lambda found: by_row(found) == wanted)) == wanted
+    assert by_row(journal.read(lambda messages: by_row(messages) == wanted)) == wanted
 
 
 def test_rows_of_a_parallel_plan(wards: Wards, journal: Journal) -> None:
@@ -232,9 +232,9 @@ def test_levels(
     wards.admin.execute("select ward.set_audit('clinic.patients', %s, 'a reference list')", [level])
     reader.execute("select name, ssn from patients")
     with wards.attacker("dr.late"):  # a login is journalled, too: what comes ahead of it is all there was
-        found = journal.read(lambda found: any(_subject(one) == "dr.late" for one in found))
-    assert _subject(found[-1]) == "dr.late" and by_row(found) == expected
-    assert bool(_queries(found)) == (level != "off")
+        messages = journal.read(lambda messages: any(_subject(one) == "dr.late" for one in messages))
+    assert _subject(messages[-1]) == "dr.late" and by_row(messages) == expected
+    assert bool(_queries(messages)) == (level != "off")
     event = wards.admin.execute("select actor, detail from ward.events where kind = 'audit level'").fetchone()
     assert event and event[0] == "postgres"
     assert event[1]["from"] == "row" and event[1]["to"] == level and event[1]["reason"] == "a reference list"
@@ -267,10 +267,10 @@ def test_a_query_of_what_is_not_sealed_or_null_is_journalled_by_table(
             list(copy)
     else:
         reader.execute(statement)
-    (found,) = _queries(journal.read(lambda found: bool(_queries(found))))
+    (query,) = _queries(journal.read(lambda messages: bool(_queries(messages))))
     (model,) = wards.admin.execute("select id from ward.models where face = 'patients'").fetchall()
-    assert (found.tenant, found.model) == (wards.database.tenant_id("acme"), model[0])
-    assert found.context is not None
+    assert (query.tenant, query.model) == (wards.database.tenant_id("acme"), model[0])
+    assert query.context is not None
 
 
 def test_a_transaction_that_queries_a_table_again_and_again_is_one_message(
@@ -283,8 +283,8 @@ def test_a_transaction_that_queries_a_table_again_and_again_is_one_message(
             reader.execute("select ward.login_session(%s)", [wards.token(subject="dr.grey")])
             reader.execute("select city from patients")
     with wards.attacker("dr.late"):
-        found = journal.read(lambda found: any(_subject(one) == "dr.late" for one in found))
-    assert 2 <= len(_queries(found)) <= 4  # of a second login in it there may be another one
+        messages = journal.read(lambda messages: any(_subject(one) == "dr.late" for one in messages))
+    assert 2 <= len(_queries(messages)) <= 4  # of a second login in it there may be another one
 
 
 def test_a_face_without_its_filter_is_read_unseen(wards: Wards, journal: Journal, reader: Connection) -> None:
@@ -294,15 +294,15 @@ def test_a_face_without_its_filter_is_read_unseen(wards: Wards, journal: Journal
     )
     reader.execute("select city from patients")
     with wards.attacker("dr.late"):
-        found = journal.read(lambda found: any(_subject(one) == "dr.late" for one in found))
-    assert _queries(found) == []
+        messages = journal.read(lambda messages: any(_subject(one) == "dr.late" for one in messages))
+    assert _queries(messages) == []
 
 
 def test_columns_are_called_the_same_whatever_is_quoted(journal: Journal, reader: Connection) -> None:
     reader.execute("set quote_all_identifiers = on")
     reader.execute("select name, ssn from patients where id = 1")
-    found = journal.read(lambda found: len(_reads(found)) >= 2)
-    assert split_columns(_reads(found)[-1].columns) == ["name", "ssn"]
+    messages = journal.read(lambda messages: len(_reads(messages)) >= 2)
+    assert split_columns(_reads(messages)[-1].columns) == ["name", "ssn"]
 
 
 def test_off_needs_a_reason(wards: Wards) -> None:
@@ -365,12 +365,12 @@ def test_the_attack_works_where_reads_are_logged_by_the_transaction(wards: Wards
     assert wards.admin.execute("select count(*) from public.reads").fetchone() == (0,)
 
 
-def _reads(found: list[Read | Query | Event]) -> list[Read]:
-    return [one for one in found if isinstance(one, Read)]
+def _reads(messages: list[Read | Query | Event]) -> list[Read]:
+    return [one for one in messages if isinstance(one, Read)]
 
 
-def _queries(found: list[Read | Query | Event]) -> list[Query]:
-    return [one for one in found if isinstance(one, Query)]
+def _queries(messages: list[Read | Query | Event]) -> list[Query]:
+    return [one for one in messages if isinstance(one, Query)]
 
 
 def _subject(one: Read | Query | Event) -> str | None:

@@ -34,34 +34,34 @@ class Journal:
         self, until: Callable[[list[Read | Query | Event]], bool] = bool, patience: float = 5
     ) -> list[Read | Query | Event]:
         """Return messages once ``until`` holds for them, or what there is when patience ends."""
-        found: list[Read | Query | Event] = []
+        messages: list[Read | Query | Event] = []
         deadline = time.monotonic() + patience
         while True:
             for message in self.messages():
                 assert message.prefix == journal.PREFIX and not message.transactional
-                found.append(decode(message.content))
-            if until(found) or time.monotonic() > deadline:
-                return found
+                messages.append(decode(message.content))
+            if until(messages) or time.monotonic() > deadline:
+                return messages
             time.sleep(0.05)
 
     def reads(self, rows: int = 1, patience: float = 5) -> dict[str | None, set[str]]:
         """Return by row which columns were read, once there are ``rows`` of them."""
-        found = self.read(lambda all_of_it: len(by_row(all_of_it)) >= rows, patience)
-        return by_row(found)
+        messages = self.read(lambda all_of_it: len(by_row(all_of_it)) >= rows, patience)
+        return by_row(messages)
 
     def events(self, operation: str, patience: float = 5) -> list[Event]:
         """Return the events of one kind, once there is one."""
 
-        def of_kind(found: list[Read | Query | Event]) -> list[Event]:
-            return [one for one in found if isinstance(one, Event) and one.operation == operation]
+        def of_kind(messages: list[Read | Query | Event]) -> list[Event]:
+            return [one for one in messages if isinstance(one, Event) and one.operation == operation]
 
-        return of_kind(self.read(lambda found: bool(of_kind(found)), patience))
+        return of_kind(self.read(lambda messages: bool(of_kind(messages)), patience))
 
 
-def by_row(found: Sequence[Read | Query | Event]) -> dict[str | None, set[str]]:
+def by_row(messages: Sequence[Read | Query | Event]) -> dict[str | None, set[str]]:
     """Merge messages as the scribe does."""
     rows: dict[str | None, set[str]] = {}
-    for one in found:
+    for one in messages:
         if isinstance(one, Read):
             rows.setdefault(one.row, set()).update(one.columns.split(","))
     return rows
