@@ -10,7 +10,9 @@ import wardkey_pg
 
 import wardkey
 from tests.support.database import Database
+from wardkey.errors import VersionMismatch
 from wardkey.install import resources
+from wardkey.install.extension import prepare_extension
 
 
 def test_control_file_package_and_scripts_have_the_modules_version() -> None:
@@ -62,3 +64,11 @@ def test_another_modules_version_is_a_clear_error(database: Database, function: 
             admin.execute(f"select {caller}")
     assert failed.value.sqlstate == "WK301"
     assert "0.0.1" in str(failed.value) and wardkey_pg.__version__ in str(failed.value)
+
+
+def test_a_version_that_no_update_leads_from_is_named(database: Database) -> None:
+    with database.admin() as admin:
+        admin.execute("update pg_extension set extversion = '0.0.1' where extname = 'wardkey'")
+        with pytest.raises(VersionMismatch, match=f"0.0.1.* to {wardkey_pg.__version__}") as refused:
+            prepare_extension(admin)
+    assert refused.value.hint and "--home" in refused.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..errors import VersionMismatch
 from . import resources
 
 if TYPE_CHECKING:
@@ -13,7 +14,10 @@ __all__ = ["prepare_extension"]
 
 
 def prepare_extension(connection: Connection[Any]) -> str | None:
-    """Create the extension or update it to the version of the installed files; says what it did."""
+    """Create the extension or update it to the version of the installed files; says what it did.
+
+    Raises VersionMismatch where no update leads to that version.
+    """
     row = connection.execute(
         "select installed_version, default_version from pg_available_extensions where name = 'wardkey'"
     ).fetchone()
@@ -23,6 +27,13 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
         connection.execute("create extension wardkey")
         return f"extension wardkey {available} created"
     if installed != available:
+        query = "select path from pg_extension_update_paths('wardkey') where (source, target) = (%s, %s)"
+        if connection.execute(query, [installed, available]).fetchone() in (None, (None,)):
+            raise VersionMismatch(
+                f"this database has wardkey {installed}, and no update leads from it to {available}",
+                "no version before 0.3.0 was released: use a new home (--home) or database; the version that"
+                " made this one can export its tenants",
+            )
         connection.execute("alter extension wardkey update")
         # Functions that make faces and set roles up may have changed; an update script may not touch wards.
         connection.execute(
