@@ -113,6 +113,8 @@ def test_nobody_new_is_let_in_where_it_is_required(
             wardkey("baa", "end", baa["id"], "--reason", "they left", *to)
             assert wardkey.json("baa", "show", baa["id"], *to)["ends"] == str(today())
             assert [row["id"] for row in wardkey.json("baa", "list", "--tenant", slug, *to)] == [baa["id"]]
+            told = wardkey("tenant", "create", f"{slug}_too", *to).stderr
+            assert f"wardkey baa add {slug}_too" in told
             wardkey("tenant", "drop", slug, "--yes", slug, *to)
             assert wardkey.json("baa", "show", baa["id"], *to)["slug"] == slug  # kept for six years
         finally:

@@ -1,7 +1,7 @@
 -- The audit log: where a tenant's part of it lives, its months, events, and what becomes of it when the tenant goes.
 --
--- A month's partition that is missing is made by the first transaction that writes to it, or ahead of time by the scribe. An entry that cannot
--- be written makes what it is about fail: it is in the same transaction.
+-- A month's partition that is missing is made by the first transaction that writes to it, or ahead of time by the
+-- scribe. An entry that cannot be written makes what it is about fail: it is in the same transaction.
 
 create or replace function ward_internal.lease_audit_ids(p_count bigint) returns bigint
 language plpgsql volatile strict security invoker set search_path = pg_catalog, pg_temp as $$

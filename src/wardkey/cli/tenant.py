@@ -206,6 +206,8 @@ def _remember(context: Context) -> tuple[dict[str, str], Remember]:
 
 def _created(row: dict[str, Any]) -> str:
     text = f"{row['slug']}: schema and login role {row['login_role']}, key version {row['key_version']}"
+    if row["status"] == "suspended":
+        text += f"\n  suspended: record its agreement (wardkey baa add {row['slug']}), then resume it"
     return f"{text}\n  password (shown this once): {row['password']}" if "password" in row else text
 
 
