@@ -119,7 +119,7 @@ _EVENT_TRIGGER = re.compile(
     re.DOTALL,
 )
 _OWNER = re.compile(r"alter function (.+) owner to (\w+)\s*", re.DOTALL)
-_ALTERED = re.compile(r"alter function (.+?\)) (set .+)", re.DOTALL)
+_ALTERED = re.compile(r"alter function (.+?\))\s+(set .+)", re.DOTALL)
 
 
 def manifest(script: str) -> dict[str, Any]:

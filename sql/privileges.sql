@@ -46,7 +46,8 @@ grant execute on function
 to ward_tenant;
 
 grant usage on schema ward_internal, ward_archive to ward_owner;
-grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings to ward_owner;
+grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings
+  to ward_owner;
 grant select, insert on ward_internal.rotation_requests to ward_owner;
 grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
 grant select, update on sequence ward_internal.audit_id to ward_owner;
@@ -55,7 +56,8 @@ grant execute on function
   ward.take_refusal(), ward.raise_refusal(anyelement), ward.raise_if_refused(anyelement),
   ward.raise_no_context(),
   ward.try_unseal(bytea, bytea, bytea), ward.parse_array(text),
-  ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(), ward_internal.renew_keys(),
+  ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
+  ward_internal.renew_keys(),
   ward_internal.look_up_now(),
   ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.digest(text),
   ward_internal.long_columns(text[], bigint[]),
@@ -100,13 +102,15 @@ grant execute on function
   ward_internal.json_text(jsonb)
 to ward_owner;
 
-grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;  -- for ward_internal.is_running, entries
+-- for ward_internal.is_running, entries
+grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;
 grant execute on function pg_advisory_xact_lock(bigint) to ward_owner;  -- for ward_internal.lease_audit_ids
--- Each login sets it to 0. What the log answers may be large and has no plaintext of a sealed column: sorts may use files,
--- and the answer, which is still written to when it is read outside of the function, has to fit into work_mem.
+-- Each login sets it to 0. What the log answers may be large and has no plaintext of a sealed column: sorts may use
+-- files, and the answer, which is still written to when it is read outside of the function, has to fit into work_mem.
 grant set on parameter temp_file_limit to ward_owner;
 alter function ward.audit_entries(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
+alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) set temp_file_limit = -1
+  set work_mem = '512MB';
 alter function ward.audit_coverage(text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
 alter function ward.audit_acts_of(text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
 alter function ward.audit_refusals(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
@@ -115,7 +119,8 @@ alter function ward.audit_activity(timestamptz, timestamptz) set temp_file_limit
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) set temp_file_limit = -1 set work_mem = '512MB';
 alter function ward.audit_export(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
 -- What it is made of need not: the answer's memory is all that grows.
-alter function ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text) set work_mem = '64MB';
+alter function ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text)
+  set work_mem = '64MB';
 alter function ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz) set work_mem = '64MB';
 alter function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) set work_mem = '64MB';
 alter function ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz) set work_mem = '64MB';
@@ -124,22 +129,26 @@ alter function ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, num
 grant select on pg_replication_slots to ward_owner;  -- login looks whether the journal's is there
 grant execute on function pg_get_replication_slots() to ward_owner;
 
--- The scribe: entries and seals are added, never changed; what it has to change is its own position and what is not signed yet.
+-- The scribe: entries and seals are added, never changed; what it has to change is its own position and what is not
+-- signed yet.
 grant usage on schema ward_internal to ward_scribe, ward_publisher;
 grant select on ward_internal.tenants to ward_scribe, ward_publisher;
 grant select on ward_internal.settings to ward_scribe;  -- where its keeper is
-grant select, insert on ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_scribe;
+grant select, insert on ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_checkpoints
+  to ward_scribe;
 grant select, insert, update on ward_internal.audit_trees, ward_internal.scribe_state to ward_scribe;
 grant select, insert, update, delete on ward_internal.audit_unsigned to ward_scribe;
 grant select, update on sequence ward_internal.audit_id to ward_scribe;
 grant execute on function
-  ward_internal.lease_audit_ids(bigint), ward_internal.make_audit_partition(uuid, timestamptz), ward_internal.master_id(),
+  ward_internal.lease_audit_ids(bigint), ward_internal.make_audit_partition(uuid, timestamptz),
+  ward_internal.master_id(),
   ward_internal.make_audit_partitions(), ward_internal.make_publications(), ward_internal.set_audit_slot(name),
   ward_internal.open_transactions(), ward_internal.json_text(jsonb)
 to ward_scribe;
 grant execute on function pg_advisory_xact_lock(bigint) to ward_scribe;
 grant select on pg_replication_slots, pg_stat_replication to ward_scribe;
-grant execute on function pg_get_replication_slots(), pg_stat_get_wal_senders(), pg_stat_get_activity(integer) to ward_scribe;
+grant execute on function pg_get_replication_slots(), pg_stat_get_wal_senders(), pg_stat_get_activity(integer)
+  to ward_scribe;
 grant execute on function
   pg_current_wal_lsn(), pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn(), pg_control_system()
 to ward_scribe;
@@ -149,34 +158,35 @@ grant select on
   ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_trees, ward_internal.audit_checkpoints
 to ward_publisher;
 grant select, insert, update on ward_internal.audit_topics to ward_publisher;
-grant execute on function ward_internal.json_text(jsonb), ward_internal.report_unpublished(uuid, jsonb) to ward_publisher;
+grant execute on function ward_internal.json_text(jsonb), ward_internal.report_unpublished(uuid, jsonb)
+  to ward_publisher;
 grant execute on function pg_try_advisory_lock(bigint) to ward_publisher;
 
 do $$
 begin
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_models') then
-    create event trigger ward_follow_models on ddl_command_end when tag in ('ALTER TABLE', 'ALTER INDEX', 'ALTER VIEW', 'CREATE INDEX',
-        'CREATE POLICY', 'CREATE RULE', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE TRIGGER', 'DROP COLLATION', 'DROP DOMAIN',
-        'DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA', 'DROP TYPE')
+    create event trigger ward_follow_models on ddl_command_end when tag in ('ALTER TABLE', 'ALTER INDEX', 'ALTER VIEW',
+        'CREATE INDEX', 'CREATE POLICY', 'CREATE RULE', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'CREATE TRIGGER',
+        'DROP COLLATION', 'DROP DOMAIN', 'DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA', 'DROP TYPE')
       execute function ward_internal.on_change();
     alter event trigger ward_follow_models enable always;
   end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_save_dependents') then
-    create event trigger ward_save_dependents on ddl_command_start when tag in ('ALTER TABLE', 'DROP COLLATION', 'DROP DOMAIN',
-        'DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA', 'DROP TYPE')
+    create event trigger ward_save_dependents on ddl_command_start when tag in ('ALTER TABLE', 'DROP COLLATION',
+        'DROP DOMAIN', 'DROP EXTENSION', 'DROP OWNED', 'DROP SCHEMA', 'DROP TYPE')
       execute function ward_internal.on_change_begin();
     alter event trigger ward_save_dependents enable always;
   end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_names') then
-    create event trigger ward_follow_names on ddl_command_end when tag in ('ALTER COLLATION', 'ALTER DOMAIN', 'ALTER EXTENSION', 'ALTER FUNCTION',
-        'ALTER OPERATOR', 'ALTER ROUTINE', 'ALTER SCHEMA', 'ALTER TYPE')
+    create event trigger ward_follow_names on ddl_command_end when tag in ('ALTER COLLATION', 'ALTER DOMAIN',
+        'ALTER EXTENSION', 'ALTER FUNCTION', 'ALTER OPERATOR', 'ALTER ROUTINE', 'ALTER SCHEMA', 'ALTER TYPE')
       execute function ward_internal.on_name_change();
     alter event trigger ward_follow_names enable always;
   end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_bound_lock_waits') then
-    create event trigger ward_bound_lock_waits on ddl_command_start when tag in ('ALTER TABLE', 'ALTER INDEX', 'ALTER POLICY',
-      'ALTER TRIGGER', 'ALTER VIEW', 'CREATE INDEX', 'CREATE POLICY', 'CREATE TABLE', 'CREATE TRIGGER', 'CREATE VIEW',
-      'DROP INDEX', 'DROP POLICY', 'DROP SCHEMA', 'DROP TABLE', 'DROP TRIGGER', 'DROP VIEW')
+    create event trigger ward_bound_lock_waits on ddl_command_start when tag in ('ALTER TABLE', 'ALTER INDEX',
+      'ALTER POLICY', 'ALTER TRIGGER', 'ALTER VIEW', 'CREATE INDEX', 'CREATE POLICY', 'CREATE TABLE', 'CREATE TRIGGER',
+      'CREATE VIEW', 'DROP INDEX', 'DROP POLICY', 'DROP SCHEMA', 'DROP TABLE', 'DROP TRIGGER', 'DROP VIEW')
       execute function ward_internal.bound_lock_waits();
     alter event trigger ward_bound_lock_waits enable always;
   end if;
@@ -185,12 +195,14 @@ begin
     alter event trigger ward_forget_models enable always;
   end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_follow_grants') then
-    create event trigger ward_follow_grants on ddl_command_end when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
+    create event trigger ward_follow_grants on ddl_command_end
+      when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
       execute function ward_internal.on_grant();
     alter event trigger ward_follow_grants enable always;
   end if;
   if not exists (select from pg_catalog.pg_event_trigger where evtname = 'ward_refuse_grants') then
-    create event trigger ward_refuse_grants on ddl_command_start when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
+    create event trigger ward_refuse_grants on ddl_command_start
+      when tag in ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES')
       execute function ward_internal.refuse_grant();
     alter event trigger ward_refuse_grants enable always;
   end if;

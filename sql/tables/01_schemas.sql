@@ -18,7 +18,8 @@ $$;
 
 comment on role ward_owner is 'owns model tables, leaves and faces; nobody is a member of it';
 comment on role ward_tenant is 'carries what every tenant''s login role may do';
-comment on role ward_scribe is 'the scribe: reads the audit stream, adds to the log, changes none of it; has no password';
+comment on role ward_scribe is
+  'the scribe: reads the audit stream, adds to the log, changes none of it; has no password';
 comment on role ward_publisher is 'the publisher: reads the sealed log, remembers how far it has come; has no password';
 
 create schema ward;

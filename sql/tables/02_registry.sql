@@ -1,8 +1,8 @@
--- What wardkey remembers. A tenant, a model table and a sealed column are known by a uuid that goes into ciphertexts, so
--- that renaming, dump, restore and pg_upgrade change nothing; regclass columns are dumped as names.
+-- What wardkey remembers. A tenant, a model table and a sealed column are known by a uuid that goes into ciphertexts,
+-- so that renaming, dump, restore and pg_upgrade change nothing; regclass columns are dumped as names.
 --
--- There are no foreign keys between these tables: pg_restore --jobs makes them with the extension, then loads them in any
--- order. Deleting a tenant or a model also deletes its keys or its sealed columns.
+-- There are no foreign keys between these tables: pg_restore --jobs makes them with the extension, then loads them in
+-- any order. Deleting a tenant or a model also deletes its keys or its sealed columns.
 --
 -- Lock order: tenants, models, then the tables themselves.
 
@@ -81,7 +81,8 @@ create table ward_internal.models (
   constraint models_audit_known check (audit in ('row', 'statement', 'off')),
   constraint models_audit_off_has_reason check (audit <> 'off' or audit_reason is not null)
 );
-comment on column ward_internal.models.audit is 'whether each row read is journalled, each statement that reads, or nothing; writes always are';
+comment on column ward_internal.models.audit is
+  'whether each row read is journalled, each statement that reads, or nothing; writes always are';
 comment on column ward_internal.models.relation is 'the partitioned table; has a leaf per tenant';
 comment on column ward_internal.models.shape is 'the table as it was declared, empty, in schema ward_model';
 comment on column ward_internal.models.face is 'what the view in each ward is called; stays when the table is renamed';

@@ -1,7 +1,7 @@
 -- The life of keys: what was asked for and what was done; each step is an event of the audit log too.
 --
--- The master secret of mode derived is kept as the keys of tenant 00000000-0000-0000-0000-000000000000, which has no row
--- in tenants. No row here holds a secret.
+-- The master secret of mode derived is kept as the keys of tenant 00000000-0000-0000-0000-000000000000, which has no
+-- row in tenants. No row here holds a secret.
 --
 -- Lock order: tenants, tenant_keys, rotations, the leaves.
 
@@ -23,7 +23,8 @@ create table ward_internal.rotations (
 );
 create index rotations_unfinished on ward_internal.rotations (tenant_id) where finished_at is null;
 comment on column ward_internal.rotations.version is 'the version rows are moved to';
-comment on column ward_internal.rotations.fenced_at is 'when resealing began: the first moment after which a new transaction knows the version';
+comment on column ward_internal.rotations.fenced_at is
+  'when resealing began: the first moment after which a new transaction knows the version';
 
 comment on column ward_internal.rotations.unopened is 'what its events named as not opening: they name it once';
 
@@ -49,8 +50,8 @@ create table ward_internal.kek_versions (
   constraint kek_versions_disabled_first check (disabled_at is not null or destroyed_at is null)
 );
 comment on table ward_internal.kek_versions is
-  'versions of KEKs that data keys were taken from, or that were disabled: until one is destroyed, who has it reads backups. '
-  'Rows outlive their tenant, as backups do. The version that wraps a key now is in tenant_keys';
+  'versions of KEKs that data keys were taken from, or that were disabled: until one is destroyed, who has it reads '
+  'backups. Rows outlive their tenant, as backups do. The version that wraps a key now is in tenant_keys';
 comment on column ward_internal.kek_versions.left_at is 'when a data key was first wrapped under another version';
 
 create table ward_internal.rewrap_runs (

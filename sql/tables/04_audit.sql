@@ -1,15 +1,17 @@
--- The audit log and its seals. What a tenant's rows are when they are written, who read what and every event is an entry of
--- audit_log; the order of the entries, their hashes and signed checkpoints are in the tables of the scribe, insert-only;
--- audit_topics says how far the publisher has come.
+-- The audit log and its seals. What a tenant's rows are when they are written, who read what and every event is an
+-- entry of audit_log; the order of the entries, their hashes and signed checkpoints are in the tables of the scribe,
+-- insert-only; audit_topics says how far the publisher has come.
 --
--- audit_log has a partition per tenant, tenant_SLUG.audit_log, and that one a partition per month, both made at run time.
--- Only the tenant's partition has indexes, because an extension's own could not be restored: its primary key, (id, at),
--- and (operation, at) of its events, which ward.events, the doctor and the login of an entry are looked for in. The tenant
--- 00000000-0000-0000-0000-000000000000 is the platform; a dropped or shredded tenant's log lives on in schema ward_archive.
+-- audit_log has a partition per tenant, tenant_SLUG.audit_log, and that one a partition per month, both made at run
+-- time. Only the tenant's partition has indexes, because an extension's own could not be restored: its primary key,
+-- (id, at), and (operation, at) of its events, which ward.events, the doctor and the login of an entry are looked for
+-- in. The tenant
+-- 00000000-0000-0000-0000-000000000000 is the platform; a dropped or shredded tenant's log lives on in schema
+-- ward_archive.
 --
--- No checks: PostgreSQL reads their expressions anew for each statement, and each row written is one here: 10 to 25 µs a row.
--- So a superuser can put in a row of any length; the scribe's memory is bounded all the same.
--- No foreign keys, for the reason given in 02_registry.sql.
+-- No checks: PostgreSQL reads their expressions anew for each statement, and each row written is one here: 10 to 25 µs
+-- a row. So a superuser can put in a row of any length; the scribe's memory is bounded all the same. No foreign keys,
+-- for the reason given in 02_registry.sql.
 
 create schema ward_archive;
 comment on schema ward_archive is 'wardkey: audit logs of tenants that are gone';
@@ -40,16 +42,19 @@ create table ward_internal.audit_log (
   application text
 ) partition by list (tenant_id);
 comment on table ward_internal.audit_log is
-  'one entry per row written, per statement and row read, per event. Entries are never changed; sealed values in them are as '
-  'they were stored';
-comment on column ward_internal.audit_log.id is 'unique in the whole database; not the order of the log, which audit_batches has';
-comment on column ward_internal.audit_log.statement is 'when the client''s statement began, microseconds since 2000-01-01 UTC';
+  'one entry per row written, per statement and row read, per event. Entries are never changed; sealed values in them '
+  'are as they were stored';
+comment on column ward_internal.audit_log.id is
+  'unique in the whole database; not the order of the log, which audit_batches has';
+comment on column ward_internal.audit_log.statement is
+  'when the client''s statement began, microseconds since 2000-01-01 UTC';
 comment on column ward_internal.audit_log.kind is 'w write, r read, e event';
 comment on column ward_internal.audit_log.journalled is
-  'came through the journal (see wardkey_core/journal.py) and was inserted by the scribe, not by the transaction itself';
+  'came through the journal (see wardkey_core/journal.py) and was inserted by the scribe, not by the transaction '
+  'itself';
 comment on column ward_internal.audit_log.context is
-  'which login: subject, role, purpose, database role, address and application are those of the entry with operation login '
-  'and this context; they stand here only where there is no context';
+  'which login: subject, role, purpose, database role, address and application are those of the entry with operation '
+  'login and this context; they stand here only where there is no context';
 comment on column ward_internal.audit_log.row_id is
   'the primary key as text: 17, a uuid; a JSON array if it has several columns. Of an update: before it';
 comment on column ward_internal.audit_log.columns is 'columns read or changed, quoted as in SQL, comma-separated';
@@ -62,10 +67,12 @@ create table ward_internal.audit_batches (
   lsn pg_lsn not null,
   at timestamptz not null default pg_catalog.clock_timestamp(),
   constraint audit_batches_pkey primary key (tenant_id, first_position),
-  constraint audit_batches_hash_per_entry check (pg_catalog.octet_length(leaf_hashes) = 32 * pg_catalog.cardinality(ids))
+  constraint audit_batches_hash_per_entry
+    check (pg_catalog.octet_length(leaf_hashes) = 32 * pg_catalog.cardinality(ids))
 );
 comment on table ward_internal.audit_batches is
-  'the order of a tenant''s entries and their leaf hashes, 32 bytes each: from first_position on, as the scribe sealed them';
+  'the order of a tenant''s entries and their leaf hashes, 32 bytes each: from first_position on, as the scribe sealed '
+  'them';
 
 create table ward_internal.audit_trees (
   tenant_id uuid constraint audit_trees_pkey primary key,
@@ -73,7 +80,8 @@ create table ward_internal.audit_trees (
   frontier bytea not null
 );
 comment on table ward_internal.audit_trees is
-  'each tenant''s Merkle tree as far as it goes: frontier is the hashes of its full subtrees, 32 bytes each, largest first';
+  'each tenant''s Merkle tree as far as it goes: frontier is the hashes of its full subtrees, 32 bytes each, largest '
+  'first';
 
 create table ward_internal.audit_checkpoints (
   tenant_id uuid not null,
@@ -85,7 +93,8 @@ create table ward_internal.audit_checkpoints (
   constraint audit_checkpoints_pkey primary key (tenant_id, size)
 );
 comment on table ward_internal.audit_checkpoints is
-  'signed roots; checkpoint is the very text that was signed, key the public key, frontier the tree''s as in audit_trees';
+  'signed roots; checkpoint is the very text that was signed, key the public key, frontier the tree''s as in '
+  'audit_trees';
 
 create table ward_internal.audit_unsigned (
   tenant_id uuid constraint audit_unsigned_pkey primary key,
@@ -93,7 +102,8 @@ create table ward_internal.audit_unsigned (
   frontier bytea not null
 );
 comment on table ward_internal.audit_unsigned is
-  'the next checkpoint of a tenant, stored before the keeper is asked to sign it, so that after a crash it is asked for the same';
+  'the next checkpoint of a tenant, stored before the keeper is asked to sign it, so that after a crash it is asked '
+  'for the same';
 
 create table ward_internal.scribe_state (
   one boolean constraint scribe_state_pkey primary key default true,
@@ -106,10 +116,13 @@ create table ward_internal.scribe_state (
   trouble text,
   constraint scribe_state_one_row check (one)
 );
-comment on table ward_internal.scribe_state is 'how far the scribe has come: what ends at or before lsn is in the log and sealed';
-comment on column ward_internal.scribe_state.failures is 'how often the scribe failed behind lsn, the last time with trouble';
+comment on table ward_internal.scribe_state is
+  'how far the scribe has come: what ends at or before lsn is in the log and sealed';
+comment on column ward_internal.scribe_state.failures is
+  'how often the scribe failed behind lsn, the last time with trouble';
 comment on column ward_internal.scribe_state.timeline is
-  'of the WAL it reads; another one is begun by a promotion, and what was journalled last on the former one may be lost';
+  'of the WAL it reads; another one is begun by a promotion, and what was journalled last on the former one may be '
+  'lost';
 
 create table ward_internal.audit_holds (
   tenant_id uuid not null,
@@ -119,7 +132,8 @@ create table ward_internal.audit_holds (
   placed_at timestamptz not null default pg_catalog.clock_timestamp(),
   constraint audit_holds_pkey primary key (tenant_id, matter)
 );
-comment on table ward_internal.audit_holds is 'legal holds: while a log has one, nothing of it is pruned and its keys stay';
+comment on table ward_internal.audit_holds is
+  'legal holds: while a log has one, nothing of it is pruned and its keys stay';
 
 create table ward_internal.audit_topics (
   tenant_id uuid constraint audit_topics_pkey primary key,
@@ -133,13 +147,15 @@ create table ward_internal.audit_topics (
   constraint audit_topics_topic_key unique (topic)
 );
 comment on table ward_internal.audit_topics is
-  'the Kafka topic of each tenant''s log, a row once it is made there. A row stays when its tenant is gone, so that a slug used '
-  'again gets another topic';
-comment on column ward_internal.audit_topics.cluster is 'the id Kafka''s cluster gives itself: in another one the topic is made anew';
+  'the Kafka topic of each tenant''s log, a row once it is made there. A row stays when its tenant is gone, so that a '
+  'slug used again gets another topic';
+comment on column ward_internal.audit_topics.cluster is
+  'the id Kafka''s cluster gives itself: in another one the topic is made anew';
 comment on column ward_internal.audit_topics.position is 'entries below this are published and acknowledged';
 comment on column ward_internal.audit_topics.failures is
   'how often publishing failed at position, the last time with trouble';
-comment on column ward_internal.audit_topics.checkpoint_size is 'size of the last checkpoint that is published and acknowledged; 0: none';
+comment on column ward_internal.audit_topics.checkpoint_size is
+  'size of the last checkpoint that is published and acknowledged; 0: none';
 
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_id', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.audit_batches', '');

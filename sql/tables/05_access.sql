@@ -23,8 +23,8 @@ create table ward_internal.baas (
   constraint baas_end_has_reason check ((ended_on is null) = (ended_reason is null))
 );
 comment on table ward_internal.baas is
-  'business associate agreements (45 CFR 164.504(e)): what was agreed stands in the document, of which this is a record. Rows '
-  'outlive their tenant: 45 CFR 164.316(b)(2)(i) wants them for six years';
+  'business associate agreements (45 CFR 164.504(e)): what was agreed stands in the document, of which this is a '
+  'record. Rows outlive their tenant: 45 CFR 164.316(b)(2)(i) wants them for six years';
 comment on column ward_internal.baas.ends is 'the last day; null: until it is ended';
 comment on column ward_internal.baas.notice_days is 'how many days before its end a party has to say so';
 

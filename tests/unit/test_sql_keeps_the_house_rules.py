@@ -100,6 +100,18 @@ def test_files_and_built_script_parse() -> None:
     assert all("@VERSION@" not in text for text in scripts().values())
 
 
+def test_lines_have_at_most_120_columns() -> None:
+    migrations = SQL.parent / "migrations"
+    long = [
+        f"{path.relative_to(SQL.parent)}:{number}"
+        for path in (*SQL.rglob("*.sql"), *migrations.rglob("*.py"))
+        if not {"dist", "models"} & set(path.parts)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert not long
+
+
 def test_no_function_is_made_twice() -> None:
     nodes = [node for node in statements() if isinstance(node, ast.CreateFunctionStmt)]
     assert len(nodes) == len(functions())

@@ -1,8 +1,9 @@
--- Stored rows against what the log says of them: the last value of each column since the row was inserted, or since its key was
--- changed. A value that was put back behind the log's back, even one that was there before and opens, is not the last one.
+-- Stored rows against what the log says of them: the last value of each column since the row was inserted, or since its
+-- key was changed. A value that was put back behind the log's back, even one that was there before and opens, is not
+-- the last one.
 --
--- It is one query a leaf, which sorts on disk what does not fit in work_mem. Entries of a row are in the order of their times:
--- a row that is changed is locked, so no two of them are at once.
+-- It is one query a leaf, which sorts on disk what does not fit in work_mem. Entries of a row are in the order of their
+-- times: a row that is changed is locked, so no two of them are at once.
 
 create or replace function ward_internal.stored_columns(p_model uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -18,8 +19,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
       case when c.column_id is null then c.type_id else 'bytea'::regtype end as stored_type) as v
 $$;
 comment on function ward_internal.stored_columns(uuid) is
-  'of a leaf''s row l, a row of values for each column: name, whether it is sealed, its image, its digest where an entry may '
-  'have that, and the key version of a sealed value';
+  'of a leaf''s row l, a row of values for each column: name, whether it is sealed, its image, its digest where an '
+  'entry may have that, and the key version of a sealed value';
 
 create or replace function ward_internal.moved_row(p_model uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -35,7 +36,8 @@ comment on function ward_internal.moved_row(uuid) is 'the id that the row of an 
 
 create or replace function ward_internal.compare_rows(p_tenant uuid, p_model uuid)
 returns table (
-  row_id text, problem text, columns text[], entry bigint, at timestamptz, row_count bigint, value_count bigint, resealed bigint,
+  row_id text, problem text, columns text[], entry bigint, at timestamptz, row_count bigint, value_count bigint,
+  resealed bigint,
   unknown bigint
 )
 language plpgsql volatile security invoker
@@ -86,16 +88,19 @@ begin
           when t.digest then exists (select from ward_internal.tenant_keys as k where k.tenant_id = $2
             and k.version = ('x' || encode(s.version, 'hex'))::bit(32)::bigint and k.created_at > t.at)
           when t.value #>> '{}' like '\\x01%%' then
-            ('x' || encode(s.version, 'hex'))::bit(32)::bigint > ('x' || substr(t.value #>> '{}', 5, 8))::bit(32)::bigint
+            ('x' || encode(s.version, 'hex'))::bit(32)::bigint > ('x' ||
+              substr(t.value #>> '{}', 5, 8))::bit(32)::bigint
           else false end as resealed
       from stored as s full join told as t on t.row_id = s.row_id and t.name = s.name
     ), judged as (
       select c.row_id, bool_or(is_stored) as is_stored,
-        array_agg(c.name order by c.name) filter (where differs) as differing, max(c.id) filter (where differs) as entry,
+        array_agg(c.name order by c.name) filter (where differs) as differing,
+        max(c.id) filter (where differs) as entry,
         count(*) filter (where is_stored and same) as good,
         count(*) filter (where is_stored and same is not true and resealed) as resealed,
         count(*) filter (where is_stored and is_unknown) as unknown
-      from (select *, is_stored and not is_unknown and same is not true and resealed is not true as differs from compared) as c
+      from (select *, is_stored and not is_unknown and same is not true and resealed is not true as differs
+        from compared) as c
       group by c.row_id
     ), verdicts as (
       select j.*, l.id as last_id, l.at as last_at, case
@@ -110,12 +115,14 @@ begin
     union all
     select null, null, null, null, null, count(*) filter (where is_stored), coalesce(sum(good), 0)::bigint,
       coalesce(sum(resealed), 0)::bigint, coalesce(sum(unknown), 0)::bigint from verdicts
-    $sql$, ward_internal.audit_leaf(p_tenant), v_leaf, ward_internal.stored_columns(p_model), ward_internal.moved_row(p_model),
+    $sql$, ward_internal.audit_leaf(p_tenant), v_leaf, ward_internal.stored_columns(p_model),
+      ward_internal.moved_row(p_model),
     (select e.row_id from ward_internal.audit_expressions(p_model, 'l') as e))
   using p_model, p_tenant, v_key;
 end
 $$;
 comment on function ward_internal.compare_rows(uuid, uuid) is
-  'the tenant''s rows of a model that are not as the log left them: differs (columns), missing, not in the log, the log says it '
-  'went; with the last entry of the row, or of what differs. At the end a row of counts: rows stored, values as in the log, values '
-  'resealed since, values the log does not tell of. What was resealed cannot be compared: resealing is no entry. One snapshot';
+  'the tenant''s rows of a model that are not as the log left them: differs (columns), missing, not in the log, the '
+  'log says it went; with the last entry of the row, or of what differs. At the end a row of counts: rows stored, '
+  'values as in the log, values resealed since, values the log does not tell of. What was resealed cannot be compared: '
+  'resealing is no entry. One snapshot';

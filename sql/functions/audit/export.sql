@@ -1,16 +1,18 @@
--- A tenant's log as the file that anyone can verify, made in SQL by the code of the command (wardkey_core.log.exporter).
+-- A tenant's log as the file that anyone can verify, made in SQL by the code of the command
+-- (wardkey_core.log.exporter).
 
 create or replace function ward_internal.json_text(p_value jsonb) returns text
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  return case when octet_length(p_value::text) < 16777216 then p_value::text else '{"wardkey": "too long to be read"}' end;
+  return case when octet_length(p_value::text) < 16777216 then p_value::text
+    else '{"wardkey": "too long to be read"}' end;
 exception when program_limit_exceeded or out_of_memory or internal_error then
   return '{"wardkey": "too long to be read"}';
 end
 $$;
 comment on function ward_internal.json_text(jsonb) is
-  'the text of an image or a detail. Nothing that wardkey writes is as long as 16 MB: what somebody put in by hand may be, and then it '
-  'is not what was sealed';
+  'the text of an image or a detail. Nothing that wardkey writes is as long as 16 MB: what somebody put in by hand may '
+  'be, and then it is not what was sealed';
 
 create or replace function ward_internal.audit_lines(
   p_tenant uuid, p_slug text, p_log text, p_from timestamptz, p_to timestamptz
@@ -21,21 +23,24 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "audit_lines")(p_tenant, p_slug, p_log, p_from, p_to) or [None]
 $$;
 comment on function ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz) is
-  'the lines of an export of p_log, the tenant''s part of the log, and null at last where one was refused. STABLE, so that all its '
-  'queries look at one moment. ward_internal.audit_export sets what it needs set, once and not a line';
+  'the lines of an export of p_log, the tenant''s part of the log, and null at last where one was refused. STABLE, so '
+  'that all its queries look at one moment. ward_internal.audit_export sets what it needs set, once and not a line';
 
-create or replace function ward_internal.audit_export(p_tenant uuid, p_from timestamptz, p_to timestamptz) returns setof text
+create or replace function ward_internal.audit_export(p_tenant uuid, p_from timestamptz, p_to timestamptz)
+  returns setof text
 language sql volatile security invoker set search_path = pg_catalog, pg_temp
 set enable_nestloop = off set datestyle = 'ISO, YMD' set timezone = 'UTC' as $$
-  select coalesce(line, ward.raise_refusal(''::text)) from ward_internal.audit_lines(p_tenant, (select slug from ward_internal.tenants where id = p_tenant),
+  select coalesce(line, ward.raise_refusal(''::text)) from ward_internal.audit_lines(p_tenant,
+    (select slug from ward_internal.tenants where id = p_tenant),
     ward_internal.audit_leaf(p_tenant), p_from, p_to) as line
 $$;
 comment on function ward_internal.audit_export(uuid, timestamptz, timestamptz) is
-  'the lines of an export: complete from p_from to before p_to, null is no bound; as wardkey audit export writes them, by the same '
-  'code. Error: WK209 the log is damaged: wardkey audit verify names what is wrong';
+  'the lines of an export: complete from p_from to before p_to, null is no bound; as wardkey audit export writes them, '
+  'by the same code. Error: WK209 the log is damaged: wardkey audit verify names what is wrong';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_export(p_from timestamptz default null, p_to timestamptz default null) returns setof text
+create or replace function ward.audit_export(p_from timestamptz default null, p_to timestamptz default null)
+  returns setof text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant uuid := ward_internal.audit_reader('export', null, p_from, p_to);
@@ -53,6 +58,6 @@ end
 $$;
 revoke execute on function ward.audit_export(timestamptz, timestamptz) from public;
 comment on function ward.audit_export(timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: its own log, a line a row, as a file that wardkey audit verify, or anybody, can check: psql -At, in '
-  'UTF-8. Complete from p_from to before p_to; p_to, or both, may be left out. Sealed values are ciphertext. That it was exported '
-  'is an entry. Errors: WK001, WK212, WK209 no such period';
+  'for a tenant''s ADMIN: its own log, a line a row, as a file that wardkey audit verify, or anybody, can check: psql '
+  '-At, in UTF-8. Complete from p_from to before p_to; p_to, or both, may be left out. Sealed values are ciphertext. '
+  'That it was exported is an entry. Errors: WK001, WK212, WK209 no such period';

@@ -20,8 +20,8 @@ begin
 end
 $$;
 comment on function ward_internal.lease_audit_ids(bigint) is
-  'takes so many ids of entries, one after the other, and returns the first. They stay taken whatever becomes of the transaction. '
-  'Nothing else may move the counter';
+  'takes so many ids of entries, one after the other, and returns the first. They stay taken whatever becomes of the '
+  'transaction. Nothing else may move the counter';
 alter table only ward_internal.audit_log alter column id set default ward_internal.lease_audit_ids(1);
 
 create or replace function ward_internal.audit_leaf(p_tenant uuid) returns text
@@ -36,7 +36,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   left join ward_internal.tenants on id = p_tenant
 $$;
 comment on function ward_internal.audit_leaf(uuid) is
-  'the partition of audit_log that is this tenant''s, or is to be: in its ward; of a tenant that is gone in ward_archive';
+  'the partition of audit_log that is this tenant''s, or is to be: in its ward; of a tenant that is gone in '
+  'ward_archive';
 
 create or replace function ward_internal.create_audit_leaf(p_tenant uuid) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -48,7 +49,8 @@ begin
     'constraint %I primary key (id, at)) partition by range (at)', v_leaf, split_part(v_leaf, '.', 2) || '_pkey');
   execute format('alter table %s owner to ward_owner, enable row level security, force row level security', v_leaf);
   execute format('revoke all on %s from ward_owner; grant select, insert on %1$s to ward_owner', v_leaf);
-  execute format('create policy ward_read on %s for select using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid))))', v_leaf);
+  execute format('create policy ward_read on %s for select using ('
+    'tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_if_refused(null::uuid))))', v_leaf);
   execute format('create policy ward_write on %s for insert with check (true)', v_leaf);
   execute format('create index %I on %s (operation, at) where kind = %L',
     split_part(v_leaf, '.', 2) || '_events', v_leaf, 'e');
@@ -73,7 +75,8 @@ begin
   if to_regclass(v_leaf) is null then
     perform ward_internal.create_audit_leaf(p_tenant);
   end if;
-  if to_regclass(v_part) is not null then  -- detached: DETACH … CONCURRENTLY leaves a CHECK, which each row would pay for
+  -- detached: DETACH … CONCURRENTLY leaves a CHECK, which each row would pay for
+  if to_regclass(v_part) is not null then
     execute coalesce((
       select format('alter table %s ', v_part) || string_agg(format('drop constraint %I', conname), ', ')
       from pg_constraint where conrelid = v_part::regclass and contype = 'c'), 'select');
@@ -92,8 +95,8 @@ end
 $$;
 revoke execute on function ward_internal.make_audit_partition(uuid, timestamptz) from public;
 comment on function ward_internal.make_audit_partition(uuid, timestamptz) is
-  'makes the partition of the tenant''s log for the month (UTC) of that time, if it is missing, or attaches it again with all that '
-  'is in it: returns whether it was missing';
+  'makes the partition of the tenant''s log for the month (UTC) of that time, if it is missing, or attaches it again '
+  'with all that is in it: returns whether it was missing';
 
 create or replace function ward_internal.make_audit_partitions() returns bigint
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -103,7 +106,8 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     (values (clock_timestamp()), (clock_timestamp() + interval '1 month')) as m (month)
 $$;
 comment on function ward_internal.make_audit_partitions() is
-  'makes the partitions of this month and the next that are missing, for every tenant and the platform; returns how many';
+  'makes the partitions of this month and the next that are missing, for every tenant and the platform; returns how '
+  'many';
 
 create or replace function ward_internal.log_event(p_tenant uuid, p_kind text, p_detail jsonb default '{}') returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -118,8 +122,8 @@ begin
 end
 $$;
 comment on function ward_internal.log_event(uuid, text, jsonb) is
-  'writes an event into the tenant''s log, or the platform''s; the detail may hold names, numbers and reasons, no plaintext and '
-  'no key, wrapped or not';
+  'writes an event into the tenant''s log, or the platform''s; the detail may hold names, numbers and reasons, no '
+  'plaintext and no key, wrapped or not';
 
 create or replace function ward_internal.log_event_in_all(p_kind text, p_detail jsonb) returns void
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -133,7 +137,8 @@ comment on function ward_internal.log_event_in_all(text, jsonb) is
 create or replace function ward_internal.statement_start() returns bigint
 language sql stable security invoker set search_path = pg_catalog, pg_temp
 return (date_part('epoch', statement_timestamp()) * 1000000)::bigint - 946684800000000;
-comment on function ward_internal.statement_start() is 'microseconds from 2000-01-01 UTC to the start of the client''s statement';
+comment on function ward_internal.statement_start() is
+  'microseconds from 2000-01-01 UTC to the start of the client''s statement';
 
 create or replace function ward_internal.archive_audit_log(p_tenant uuid) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -152,7 +157,8 @@ begin
     select oid::regclass as relation, replace(relname, 'audit_log', v_name) as name from pg_class
     where oid in (select v_leaf union all select inhrelid from pg_inherits where inhparent = v_leaf)
   loop
-    for v_index in select indexrelid::regclass as name, indisprimary from pg_index where indrelid = v_table.relation loop
+    for v_index in select indexrelid::regclass as name, indisprimary from pg_index
+      where indrelid = v_table.relation loop
       execute format('alter index %s rename to %I', v_index.name,
         v_table.name || case when v_index.indisprimary then '_pkey' else '_events' end);
     end loop;
@@ -191,9 +197,9 @@ begin
 end
 $$;
 comment on function ward.set_audit(regclass, text, text) is
-  'how reading the table''s sealed columns is journalled, from the next login on: row (each row a statement opens), statement '
-  '(that it opened some), off. Off needs a reason, and each change is an event. Writes are always logged. Errors: WK204 not '
-  'protected, WK209 no such level, WK212 no reason';
+  'how reading the table''s sealed columns is journalled, from the next login on: row (each row a statement opens), '
+  'statement (that it opened some), off. Off needs a reason, and each change is an event. Writes are always logged. '
+  'Errors: WK204 not protected, WK209 no such level, WK212 no reason';
 
 create or replace view ward_internal.events as
   select e.id, e.at, e.tenant_id, coalesce(t.slug, e.detail ->> 'slug') as slug, replace(e.operation, '_', ' ') as kind,

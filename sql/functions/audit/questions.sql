@@ -1,8 +1,8 @@
--- What a compliance officer asks of the audit log. Each question is two functions: ward.audit_… is for a tenant's ADMIN and
--- tells of its own log only; ward_internal.audit_… takes the tenant first and is for operators (wardkey audit).
+-- What a compliance officer asks of the audit log. Each question is two functions: ward.audit_… is for a tenant's ADMIN
+-- and tells of its own log only; ward_internal.audit_… takes the tenant first and is for operators (wardkey audit).
 --
--- Nothing is opened here: sealed values in old and new images are ciphertext. Times without a bound: p_from is inclusive,
--- p_to is not, null is no bound. Days are UTC's.
+-- Nothing is opened here: sealed values in old and new images are ciphertext. Times without a bound: p_from is
+-- inclusive, p_to is not, null is no bound. Days are UTC's.
 
 create or replace function ward_internal.audit_entries(
   p_tenant uuid, p_from timestamptz, p_to timestamptz, p_operations text[] default null, p_model uuid default null,
@@ -24,7 +24,8 @@ begin
   return query execute format($sql$
     select e.id, e.at, case e.kind when 'w' then 'write' when 'r' then 'read' else 'event' end, e.operation,
       coalesce(e.subject, l.subject), coalesce(e.role, l.role), coalesce(e.purpose, l.purpose),
-      coalesce(e.database_role, l.database_role), coalesce(e.address, l.address), coalesce(e.application, l.application),
+      coalesce(e.database_role, l.database_role), coalesce(e.address, l.address),
+      coalesce(e.application, l.application),
       coalesce(m.face::text, e.model_id::text), e.row_id,
       case when strpos(e.columns, '"') = 0 then string_to_array(e.columns, ',') else (
         select array_agg(coalesce(replace(c[1], '""', '"'), c[2]))
@@ -44,9 +45,9 @@ begin
 end
 $$;
 comment on function ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text) is
-  'the tenant''s entries, in no order, each with who did it as its login says. No login lasts for more than a day. table_name '
-  'is the face''s, or the model''s id when that is gone. The last arguments leave out others than they name, null leaves out none; '
-  'of entries p_row leaves those that name no row alone, or many in their detail';
+  'the tenant''s entries, in no order, each with who did it as its login says. No login lasts for more than a day. '
+  'table_name is the face''s, or the model''s id when that is gone. The last arguments leave out others than they '
+  'name, null leaves out none; of entries p_row leaves those that name no row alone, or many in their detail';
 
 create or replace function ward_internal.rows_of(p_row text, p_detail jsonb) returns setof text
 language sql stable rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
@@ -58,8 +59,8 @@ language sql stable rows 10 security invoker set search_path = pg_catalog, pg_te
   select part #>> '{}' from jsonb_array_elements(p_detail -> 'rows') as part where jsonb_typeof(part) <> 'array'
 $$;
 comment on function ward_internal.rows_of(text, jsonb) is
-  'the ids of the rows that an entry of kind read names: its row_id, or rows of its detail: ids, and pairs of integers for all '
-  'between them and themselves';
+  'the ids of the rows that an entry of kind read names: its row_id, or rows of its detail: ids, and pairs of integers '
+  'for all between them and themselves';
 
 create or replace function ward_internal.names_row(p_detail jsonb, p_row text) returns boolean
 language sql immutable security invoker set search_path = pg_catalog, pg_temp
@@ -68,11 +69,13 @@ return p_detail -> 'rows' ? p_row or p_row ~ '^(0|-?[1-9][0-9]{0,18})$' and exis
   where case jsonb_typeof(part) when 'array' then p_row::numeric between (part ->> 0)::numeric and (part ->> 1)::numeric
     else part = to_jsonb(p_row::numeric) end);
 comment on function ward_internal.names_row(jsonb, text) is
-  'whether the detail of a read names the row: the same as p_row = any of ward_internal.rows_of, without making all of them';
+  'whether the detail of a read names the row: the same as p_row = any of ward_internal.rows_of, without making all of '
+  'them';
 
 create or replace function ward_internal.audit_table(p_table text) returns text
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
-  select coalesce((select face::text from ward_internal.models where p_table in (face::text, relation::text, id::text)), p_table)
+  select coalesce((select face::text from ward_internal.models where p_table in (face::text, relation::text, id::text)),
+    p_table)
 $$;
 comment on function ward_internal.audit_table(text) is 'what entries call a table: patients for clinic.patients';
 
@@ -86,13 +89,15 @@ begin
     execute format('select model_id from %s where model_id::text = $1 limit 1', v_leaf) into v_model using p_table;
   end if;
   if v_model is null then
-    perform ward_internal.fail('not_in_the_log', 'neither is there a model table of that name, nor does the log know one', format(
+    perform ward_internal.fail('not_in_the_log',
+      'neither is there a model table of that name, nor does the log know one', format(
       'model tables: %s', coalesce((select string_agg(face, ', ' order by face) from ward_internal.models), 'none')));
   end if;
   return v_model;
 end
 $$;
-comment on function ward_internal.audit_model(uuid, text) is 'the model that entries of a table name. Errors: WK228 there is none';
+comment on function ward_internal.audit_model(uuid, text) is
+  'the model that entries of a table name. Errors: WK228 there is none';
 
 create or replace function ward_internal.audit_row(p_tenant uuid, p_model uuid, p_row text) returns text
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -121,7 +126,8 @@ begin
       join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.number
       where m.id = p_model) as k;
     begin
-      execute format('select %s, exists (select from %s where %s)', v_expression, v_leaf, v_key) into v_row, v_there using p_row;
+      execute format('select %s, exists (select from %s where %s)', v_expression, v_leaf, v_key) into v_row,
+        v_there using p_row;
     exception when data_exception then
       v_row := null;
     end;
@@ -142,16 +148,20 @@ begin
 end
 $$;
 comment on function ward_internal.audit_row(uuid, uuid, text) is
-  'a row''s id as entries have it: 17 for 017, a uuid in lower case. Errors: WK228 neither table nor log have such a row';
+  'a row''s id as entries have it: 17 for 017, a uuid in lower case. Errors: WK228 neither table nor log have such a '
+  'row';
 
-create or replace function ward_internal.audit_coverage(p_tenant uuid, p_model uuid, p_from timestamptz, p_to timestamptz)
+create or replace function ward_internal.audit_coverage(p_tenant uuid, p_model uuid, p_from timestamptz,
+  p_to timestamptz)
 returns table (kind text, begins timestamptz, ends timestamptz, table_name text, detail text)
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   with asked as (
-    select greatest(coalesce(p_from, '-infinity'), (select min(m.begins) from ward_internal.audit_months(p_tenant) as m)) as begins,
+    select greatest(coalesce(p_from, '-infinity'),
+    (select min(m.begins) from ward_internal.audit_months(p_tenant) as m)) as begins,
       coalesce(p_to, statement_timestamp()) as ends
   ), told as materialized (
-    select at, id, operation, detail from ward_internal.audit_entries(p_tenant, null, null, '{audit_level, journal_gap}')
+    select at, id, operation, detail from ward_internal.audit_entries(p_tenant, null, null,
+    '{audit_level, journal_gap}')
     where kind = 'event'
   ), changes as (
     select m.face::text as face, t.at, t.id, t.detail ->> 'from' as before, t.detail ->> 'to' as level
@@ -183,9 +193,10 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     where p_model is not null and e.kind = 'read' group by e.table_name)
 $$;
 comment on function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) is
-  'how far an answer of the log reaches. log: from when to when it was looked at; level: how reads of the table were journalled, '
-  'and when (without a table: of those not journalled row by row); gap: reads of that time may be lost, and why; queries: of the '
-  'table, how many transactions queried it: what they saw of columns that are NULL or not sealed is not told by row';
+  'how far an answer of the log reaches. log: from when to when it was looked at; level: how reads of the table were '
+  'journalled, and when (without a table: of those not journalled row by row); gap: reads of that time may be lost, '
+  'and why; queries: of the table, how many transactions queried it: what they saw of columns that are NULL or not '
+  'sealed is not told by row';
 
 create or replace function ward_internal.audit_reads_of(
   p_tenant uuid, p_table text, p_row text, p_from timestamptz, p_to timestamptz
@@ -211,10 +222,12 @@ begin
 end
 $$;
 comment on function ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz) is
-  'who read a row, when, which columns and what for: a line a statement. row_id is null where the table''s level is statement: '
-  'rows were read, and this one may be among them. ids: of its entries. Errors: WK228 no such table, no such row';
+  'who read a row, when, which columns and what for: a line a statement. row_id is null where the table''s level is '
+  'statement: rows were read, and this one may be among them. ids: of its entries. Errors: WK228 no such table, no '
+  'such row';
 
-create or replace function ward_internal.audit_acts_of(p_tenant uuid, p_subject text, p_from timestamptz, p_to timestamptz)
+create or replace function ward_internal.audit_acts_of(p_tenant uuid, p_subject text, p_from timestamptz,
+  p_to timestamptz)
 returns table (
   at timestamptz, kind text, operation text, table_name text, rows bigint, row_ids text[], columns text[], role text,
   purpose text, address text, application text, detail jsonb, ids bigint[]
@@ -230,9 +243,11 @@ begin
     left join unnest(e.columns) as c (name) on true
     cross join lateral (select case when e.kind <> 'read' then e.detail end as detail) as d
     left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
-    group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application, d.detail
+    group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application,
+      d.detail
     order by 1, min(e.id);
-  if not found and not exists (select from ward_internal.audit_entries(p_tenant, null, null, p_subject => p_subject)) then
+  if not found and not exists (select from ward_internal.audit_entries(p_tenant, null, null,
+    p_subject => p_subject)) then
     perform ward_internal.fail('not_in_the_log', 'nobody of that name is in the log',
       'a subject is spelled as in its tokens; what the log had of one before it was pruned is gone');
   end if;
@@ -244,17 +259,19 @@ comment on function ward_internal.audit_acts_of(uuid, text, timestamptz, timesta
 
 create or replace function ward_internal.audit_refusals(p_tenant uuid, p_from timestamptz, p_to timestamptz)
 returns table (
-  at timestamptz, operation text, subject text, role text, database_role text, address text, application text, detail jsonb
+  at timestamptz, operation text, subject text, role text, database_role text, address text, application text,
+  detail jsonb
 )
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   select at, operation, subject, role, database_role, address, application, detail
   from ward_internal.audit_entries(p_tenant, p_from, p_to) where operation ~ '^(refus|tamper)' order by at, id
 $$;
 comment on function ward_internal.audit_refusals(uuid, timestamptz, timestamptz) is
-  'who was refused and why (detail: the SQLSTATE), and values that failed their authentication tag. Of a refused login there '
-  'is no subject: its token was not to be believed';
+  'who was refused and why (detail: the SQLSTATE), and values that failed their authentication tag. Of a refused login '
+  'there is no subject: its token was not to be believed';
 
-create or replace function ward_internal.audit_of_key(p_tenant uuid, p_version integer, p_from timestamptz, p_to timestamptz)
+create or replace function ward_internal.audit_of_key(p_tenant uuid, p_version integer, p_from timestamptz,
+  p_to timestamptz)
 returns table (at timestamptz, until timestamptz, operation text, version text, who text, times bigint, detail jsonb)
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
@@ -262,8 +279,8 @@ begin
     select min(e.at), max(e.at), e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role), count(*),
       (array_agg(e.detail order by e.id))[1]
     from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-    where e.operation in ('provisioned', 'requested', 'rotated', 'rewrapped', 'unopened', 'paused', 'suspended', 'resumed',
-        'retired', 'destroyed', 'readmitted', 'shredding', 'shredded', 'key_released')
+    where e.operation in ('provisioned', 'requested', 'rotated', 'rewrapped', 'unopened', 'paused', 'suspended',
+        'resumed', 'retired', 'destroyed', 'readmitted', 'shredding', 'shredded', 'key_released')
       and (p_version is null or p_version::text in (e.detail ->> 'version', e.detail ->> 'from', e.detail ->> 'to'))
     group by e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role),
       case e.operation when 'key_released' then date_trunc('day', e.at, 'UTC')::text else e.id::text end
@@ -271,22 +288,25 @@ begin
   if not found and p_version is not null and (p_from, p_to) is distinct from (null, null) then
     perform from ward_internal.audit_of_key(p_tenant, p_version, null, null);
   elsif not found and p_version is not null then
-    perform ward_internal.fail('not_in_the_log', 'the log knows no such version of the key', 'list them: wardkey keys status');
+    perform ward_internal.fail('not_in_the_log', 'the log knows no such version of the key',
+      'list them: wardkey keys status');
   end if;
 end
 $$;
 comment on function ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz) is
-  'what happened to the tenant''s key, or one version: its life step by step, releases a line a day and subject. While a tenant is '
-  'suspended its key is released to nobody';
+  'what happened to the tenant''s key, or one version: its life step by step, releases a line a day and subject. While '
+  'a tenant is suspended its key is released to nobody';
 
 create or replace function ward_internal.audit_activity(p_tenant uuid, p_from timestamptz, p_to timestamptz)
 returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   select date_trunc('hour', at, 'UTC'), coalesce(subject, database_role), role,
-    count(distinct (table_name, r.id, statement)) filter (where operation = 'read'), count(*) filter (where kind = 'write'),
+    count(distinct (table_name, r.id, statement)) filter (where operation = 'read'),
+    count(*) filter (where kind = 'write'),
     count(*) filter (where kind = 'event')
   from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-  left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true group by 1, 2, 3 order by 1, 2
+  left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true group by 1,
+    2, 3 order by 1, 2
 $$;
 comment on function ward_internal.audit_activity(uuid, timestamptz, timestamptz) is
   'rows read and written and events, by hour and subject (or database role, where nobody was logged in)';
@@ -294,7 +314,8 @@ comment on function ward_internal.audit_activity(uuid, timestamptz, timestamptz)
 create or replace function ward_internal.audit_anomalies(
   p_tenant uuid, p_from timestamptz, p_to timestamptz, p_score numeric default 5
 )
-returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric, explanation text)
+returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric,
+  explanation text)
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   with per_day as materialized (
     select subject, (at at time zone 'UTC')::date as day, count(distinct (table_name, r.id)) as rows
@@ -315,7 +336,8 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   )
   select subject, day, rows, round(median::numeric, 1), round(spread::numeric, 1), days,
     round(((rows - median) / spread)::numeric, 1),
-    format('read %s rows on %s; on its %s other days around it the median is %s, and days differ from that by %s: this day is '
+    format('read %s rows on %s; on its %s other days around it the median is %s, and days differ from that by %s: '
+      'this day is '
       '%s times that above', rows, day, days, round(median::numeric, 1), round(spread::numeric, 1),
       round(((rows - median) / spread)::numeric, 1))
   from scored
@@ -323,13 +345,15 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   order by (rows - median) / spread desc, subject, day
 $$;
 comment on function ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric) is
-  'days on which a subject read far more different rows than is usual for it: above the median of its other days (within 90 '
-  'days, at least 5 of them) by p_score times their median absolute deviation, scaled to a standard deviation. Median and '
-  'deviation hold though some of those days were unusual too. Nothing is said of who has too few days, nor of slow growth';
+  'days on which a subject read far more different rows than is usual for it: above the median of its other days '
+  '(within 90 days, at least 5 of them) by p_score times their median absolute deviation, scaled to a standard '
+  'deviation. Median and deviation hold though some of those days were unusual too. Nothing is said of who has too few '
+  'days, nor of slow growth';
 
 -- The same for a tenant's ADMIN.
 
-create or replace function ward_internal.audit_reader(p_question text, p_about text, p_from timestamptz, p_to timestamptz)
+create or replace function ward_internal.audit_reader(p_question text, p_about text, p_from timestamptz,
+  p_to timestamptz)
 returns uuid
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -342,8 +366,8 @@ begin
   end if;
   -- journalled, so that it stays when the transaction is rolled back
   if p_question <> 'export' then  -- which has an entry of its own
-    perform coalesce(ward_internal.report_event('log_read', jsonb_build_object('question', p_question, 'about', left(p_about, 200),
-      'from', p_from, 'to', p_to)::text), ward.raise_refusal(true));
+    perform coalesce(ward_internal.report_event('log_read', jsonb_build_object('question', p_question, 'about',
+      left(p_about, 200), 'from', p_from, 'to', p_to)::text), ward.raise_refusal(true));
   end if;
   return v_tenant;
 end
@@ -366,8 +390,9 @@ end
 $$;
 revoke execute on function ward.audit_entries(timestamptz, timestamptz) from public;
 comment on function ward.audit_entries(timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: the entries of its own log from p_from to before p_to, in no order; p_to, or both, may be left out. '
-  'Sealed values are ciphertext: ward.unseal opens one, given the column''s id and the row''s. Errors: WK001, WK212';
+  'for a tenant''s ADMIN: the entries of its own log from p_from to before p_to, in no order; p_to, or both, may be '
+  'left out. Sealed values are ciphertext: ward.unseal opens one, given the column''s id and the row''s. Errors: '
+  'WK001, WK212';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_reads_of(
@@ -385,9 +410,9 @@ end
 $$;
 revoke execute on function ward.audit_reads_of(text, text, timestamptz, timestamptz) from public;
 comment on function ward.audit_reads_of(text, text, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: who read a row, when, which columns, what for (an accounting of disclosures, 45 CFR 164.528), a line '
-  'a statement; row_id is null where only statements are journalled. p_row: 17, a uuid, a JSON array. ward.audit_coverage says '
-  'how far the answer reaches. Errors: WK001, WK212, WK228 no such table, no such row';
+  'for a tenant''s ADMIN: who read a row, when, which columns, what for (an accounting of disclosures, 45 CFR '
+  '164.528), a line a statement; row_id is null where only statements are journalled. p_row: 17, a uuid, a JSON array. '
+  'ward.audit_coverage says how far the answer reaches. Errors: WK001, WK212, WK228 no such table, no such row';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_coverage(
@@ -404,8 +429,8 @@ end
 $$;
 revoke execute on function ward.audit_coverage(text, timestamptz, timestamptz) from public;
 comment on function ward.audit_coverage(text, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: how far an answer of its log reaches: from when to when (log), how reads of the table, or of those not '
-  'journalled row by row, were journalled (level), when reads may be lost (gap). Errors: WK001, WK212, WK228';
+  'for a tenant''s ADMIN: how far an answer of its log reaches: from when to when (log), how reads of the table, or of '
+  'those not journalled row by row, were journalled (level), when reads may be lost (gap). Errors: WK001, WK212, WK228';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_acts_of(
@@ -423,13 +448,14 @@ end
 $$;
 revoke execute on function ward.audit_acts_of(text, timestamptz, timestamptz) from public;
 comment on function ward.audit_acts_of(text, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: what a subject did, a line a statement and table, with the ids of its first 20 rows and entries. '
-  'Errors: WK001, WK212, WK228 no such subject';
+  'for a tenant''s ADMIN: what a subject did, a line a statement and table, with the ids of its first 20 rows and '
+  'entries. Errors: WK001, WK212, WK228 no such subject';
 
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_refusals(p_from timestamptz default null, p_to timestamptz default null)
 returns table (
-  at timestamptz, operation text, subject text, role text, database_role text, address text, application text, detail jsonb
+  at timestamptz, operation text, subject text, role text, database_role text, address text, application text,
+  detail jsonb
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -473,7 +499,8 @@ comment on function ward.audit_activity(timestamptz, timestamptz) is
 create or replace function ward.audit_anomalies(
   p_from timestamptz default null, p_to timestamptz default null, p_score numeric default 5
 )
-returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric, explanation text)
+returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric,
+  explanation text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   return query select * from ward_internal.audit_anomalies(

@@ -1,9 +1,9 @@
--- How long an audit log is kept. Six years by policy (45 CFR 164.316(b)(2)(i)), longer if audit_retention says so, and while a
--- legal hold is on it. Then the oldest months are pruned, by wardkey audit prune.
+-- How long an audit log is kept. Six years by policy (45 CFR 164.316(b)(2)(i)), longer if audit_retention says so, and
+-- while a legal hold is on it. Then the oldest months are pruned, by wardkey audit prune.
 --
--- Pruned is what a signed checkpoint covers: it stays, with the frontier of its tree, and the log goes on from there. Entries of
--- the months that go are all below it; where one is not, or was never sealed, its month stays. That it was done is an entry of
--- the log, and a verifier asks for it: a log without its beginning and without that entry was cut.
+-- Pruned is what a signed checkpoint covers: it stays, with the frontier of its tree, and the log goes on from there.
+-- Entries of the months that go are all below it; where one is not, or was never sealed, its month stays. That it was
+-- done is an entry of the log, and a verifier asks for it: a log without its beginning and without that entry was cut.
 
 create or replace function ward_internal.audit_tenant(p_tenant text) returns uuid
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -49,9 +49,9 @@ begin
 end
 $$;
 comment on function ward.hold_audit(text, text, text) is
-  'puts a legal hold on a tenant''s log, named by its matter; a log may have several. Until each is released nothing of the log is '
-  'pruned, and the tenant is not shredded or dropped nor a key of it destroyed: that would shut sealed values in it. p_tenant: a '
-  'slug, platform, the id of one that is gone. Repeatable. Errors: WK203, WK212';
+  'puts a legal hold on a tenant''s log, named by its matter; a log may have several. Until each is released nothing '
+  'of the log is pruned, and the tenant is not shredded or dropped nor a key of it destroyed: that would shut sealed '
+  'values in it. p_tenant: a slug, platform, the id of one that is gone. Repeatable. Errors: WK203, WK212';
 
 create or replace function ward.release_audit(p_tenant text, p_matter text, p_reason text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -74,7 +74,8 @@ comment on function ward.release_audit(text, text, text) is
 create or replace function ward_internal.require_no_hold(p_tenant uuid) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_matters text := (select string_agg(matter, ', ' order by matter) from ward_internal.audit_holds where tenant_id = p_tenant);
+  v_matters text := (select string_agg(matter, ', ' order by matter) from ward_internal.audit_holds
+    where tenant_id = p_tenant);
 begin
   if v_matters is not null then
     perform ward_internal.fail('on_hold', format('the tenant''s audit log is under legal hold: %s', v_matters),
@@ -97,7 +98,8 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   select c.oid::regclass, (b.bound)[1]::timestamptz, (b.bound)[2]::timestamptz
   from pg_inherits as i
   join pg_class as c on c.oid = i.inhrelid
-  cross join lateral regexp_match(pg_get_expr(c.relpartbound, c.oid), $re$FROM \('([^']+)'\) TO \('([^']+)'\)$re$) as b (bound)
+  cross join lateral regexp_match(pg_get_expr(c.relpartbound, c.oid),
+    $re$FROM \('([^']+)'\) TO \('([^']+)'\)$re$) as b (bound)
   where i.inhparent = to_regclass(ward_internal.audit_leaf(p_tenant))
   order by 2
 $$;
@@ -142,14 +144,18 @@ begin
   end loop;
   select checkpoint::jsonb into v_base from ward_internal.audit_checkpoints
     where tenant_id = p_tenant and size > v_last order by size limit 1;
-  return jsonb_build_object('tenant', p_tenant, 'older_than', v_until, 'months', v_months, 'ends', v_ends, 'entries', v_entries,
-    'size', v_base -> 'size', 'number', v_base -> 'number', 'root', v_base -> 'root', 'at', v_base -> 'at', 'why', v_why,
-    'held', (select coalesce(jsonb_agg(matter order by matter), '[]') from ward_internal.audit_holds where tenant_id = p_tenant));
+  return jsonb_build_object('tenant', p_tenant, 'older_than', v_until, 'months', v_months, 'ends', v_ends, 'entries',
+    v_entries,
+    'size', v_base -> 'size', 'number', v_base -> 'number', 'root', v_base -> 'root', 'at', v_base -> 'at', 'why',
+    v_why,
+    'held', (select coalesce(jsonb_agg(matter order by matter), '[]') from ward_internal.audit_holds
+    where tenant_id = p_tenant));
 end
 $$;
 comment on function ward_internal.plan_audit_pruning(uuid) is
-  'what of a log is older than its retention: months that may go whole, how many entries they have, and the checkpoint (size, '
-  'number, root, at) from which the log would go on; why the month after them may not, though it is old enough; legal holds';
+  'what of a log is older than its retention: months that may go whole, how many entries they have, and the checkpoint '
+  '(size, number, root, at) from which the log would go on; why the month after them may not, though it is old enough; '
+  'legal holds';
 
 create or replace function ward.prune_audit(p_tenant text) returns jsonb
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
@@ -167,7 +173,8 @@ begin
   if to_regclass(v_leaf) is null then
     return ward_internal.plan_audit_pruning(v_tenant);
   end if;
-  execute format('lock table only %s in share update exclusive mode', v_leaf);  -- one at a time; nobody else is kept waiting
+  -- one at a time; nobody else is kept waiting
+  execute format('lock table only %s in share update exclusive mode', v_leaf);
   v_plan := ward_internal.plan_audit_pruning(v_tenant);
   v_size := v_plan ->> 'size';
   v_ends := v_plan ->> 'ends';
@@ -193,6 +200,7 @@ begin
 end
 $$;
 comment on function ward.prune_audit(text) is
-  'drops the months of a log that are older than its retention and below a signed checkpoint, which stays; returns what went, as '
-  'ward_internal.plan_audit_pruning has it. Nobody can verify those entries again: export them before, if they are to be kept. '
-  'Waits 5 s for readers of the log. Repeatable. Errors: WK203, WK212, WK217 legal hold, 55P03 the log is in use';
+  'drops the months of a log that are older than its retention and below a signed checkpoint, which stays; returns '
+  'what went, as ward_internal.plan_audit_pruning has it. Nobody can verify those entries again: export them before, '
+  'if they are to be kept. Waits 5 s for readers of the log. Repeatable. Errors: WK203, WK212, WK217 legal hold, 55P03 '
+  'the log is in use';

@@ -38,7 +38,8 @@ comment on function ward_internal.set_audit_slot(name) is
   'from now on nobody logs in without this slot, which has to be there. Errors: WK204 it is not';
 
 -- definer because others' transactions are seen
-create or replace function ward_internal.open_transactions(out oldest timestamptz, out has_prepared boolean) returns record
+create or replace function ward_internal.open_transactions(out oldest timestamptz, out has_prepared boolean)
+  returns record
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
   select min(xact_start), exists (select from pg_prepared_xacts where database = current_database())
   from pg_stat_activity where backend_type <> 'walsender' and datname = current_database()
@@ -55,4 +56,5 @@ begin
 end
 $$;
 revoke execute on function ward_internal.report_unpublished(uuid, jsonb) from public;
-comment on function ward_internal.report_unpublished(uuid, jsonb) is 'an event: a tenant''s topic has no content of some entries';
+comment on function ward_internal.report_unpublished(uuid, jsonb) is
+  'an event: a tenant''s topic has no content of some entries';

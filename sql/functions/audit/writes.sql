@@ -1,14 +1,16 @@
--- Every change of a row of a leaf is an entry: through a face, by a foreign key, or by a superuser's own statement. An update
--- that leaves the stored row as it was is no change. The triggers are ALWAYS: session_replication_role does not get round them.
--- Images are as stored: sealed values are ciphertext.
+-- Every change of a row of a leaf is an entry: through a face, by a foreign key, or by a superuser's own statement. An
+-- update that leaves the stored row as it was is no change. The triggers are ALWAYS: session_replication_role does not
+-- get round them. Images are as stored: sealed values are ciphertext.
 --
 -- An entry is bounded, or one value could stop the scribe, which reads all tenants' entries as text: of a record
--- that has more than 50,000 bytes, values beyond 1,000 stand in it as length and SHA-256, and its detail names their columns.
+-- that has more than 50,000 bytes, values beyond 1,000 stand in it as length and SHA-256, and its detail names their
+-- columns.
 --
--- What an entry says does not follow the session's settings: values are compared as they are stored, and the settings on
--- which their texts depend are pinned.
+-- What an entry says does not follow the session's settings: values are compared as they are stored, and the settings
+-- on which their texts depend are pinned.
 --
--- Resealing is no change of the data; that it is resealing only wardkey_pg's own code can say (ward_internal.begin_entry).
+-- Resealing is no change of the data; that it is resealing only wardkey_pg's own code can say
+-- (ward_internal.begin_entry).
 
 create or replace function ward_internal.begin_entry(p_tenant text) returns bytea
 language plpython3u volatile strict parallel unsafe security invoker as $$
@@ -20,8 +22,9 @@ except KeyError:
 return SD["call"](*args)
 $$;
 comment on function ward_internal.begin_entry(text) is
-  'for an entry in the tenant''s log: its id in 8 bytes, out of those that this backend has leased, and the id of the context if '
-  'it is of this tenant; empty while rows are resealed; null when refused. Sees to it that the log has a partition for this month';
+  'for an entry in the tenant''s log: its id in 8 bytes, out of those that this backend has leased, and the id of the '
+  'context if it is of this tenant; empty while rows are resealed; null when refused. Sees to it that the log has a '
+  'partition for this month';
 
 create or replace function ward_internal.base_type(p_type oid) returns oid
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -39,7 +42,8 @@ comment on function ward_internal.base_type(oid) is 'the type below all domains'
 create or replace function ward_internal.is_short(p_type oid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return p_type = any ('{
-    bool, int2, int4, int8, float4, float8, money, uuid, oid, name, date, time, timetz, timestamp, timestamptz, interval,
+    bool, int2, int4, int8, float4, float8, money, uuid, oid, name, date, time, timetz, timestamp, timestamptz,
+      interval,
     inet, cidr, macaddr, macaddr8
   }'::regtype[]::oid[])
   or exists (select from pg_type where oid = p_type and typtype = 'e');
@@ -51,17 +55,19 @@ return (
   select case
     -- where its highest bit is set, the text is no character
     when type_id = '"char"'::regtype then format('%s::"char"::int4', p_value)
-    when ward_internal.is_short(type_id) or type_id = any ('{text, varchar, bpchar, bytea, numeric, jsonb}'::regtype[]::oid[])
+    when ward_internal.is_short(type_id)
+      or type_id = any ('{text, varchar, bpchar, bytea, numeric, jsonb}'::regtype[]::oid[])
       or exists (
         select from pg_type as t where t.oid = type_id and t.typcategory = 'A'
-          and (ward_internal.is_short(t.typelem) or t.typelem = any ('{text, varchar, bpchar, bytea, numeric}'::regtype[]::oid[])))
+          and (ward_internal.is_short(t.typelem)
+            or t.typelem = any ('{text, varchar, bpchar, bytea, numeric}'::regtype[]::oid[])))
       then p_value
     else format('%s::text', p_value)
   end
   from ward_internal.base_type(p_type) as type_id);
 comment on function ward_internal.image_expression(text, oid) is
-  'what stands for a value in old and new: itself where jsonb can hold all of the type''s values, else its text. A json text may '
-  'hold what jsonb cannot';
+  'what stands for a value in old and new: itself where jsonb can hold all of the type''s values, else its text. A '
+  'json text may hold what jsonb cannot';
 
 create or replace function ward_internal.length_expression(p_value text, p_type oid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
@@ -75,7 +81,8 @@ return (
   end
   from ward_internal.base_type(p_type) as type_id);
 comment on function ward_internal.length_expression(text, oid) is
-  'how many bytes the text of a value has; null where it is always few. Few bytes that are stored may be a long text: 1e131071';
+  'how many bytes the text of a value has; null where it is always few. Few bytes that are stored may be a long text: '
+  '1e131071';
 
 create or replace function ward_internal.text_length(p_value anyelement) returns bigint
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -86,12 +93,14 @@ exception when program_limit_exceeded or out_of_memory or internal_error then
     'the text of a value has to be shorter than 1 GB: divide the value, or store it as text or bytea');
 end
 $$;
-comment on function ward_internal.text_length(anyelement) is 'bytes of a value''s text. Error: WK402 PostgreSQL cannot make it';
+comment on function ward_internal.text_length(anyelement) is
+  'bytes of a value''s text. Error: WK402 PostgreSQL cannot make it';
 
 create or replace function ward_internal.digest(p_value bytea) returns jsonb
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return jsonb_build_object('bytes', octet_length(p_value), 'sha256', encode(sha256(p_value), 'hex'));
-comment on function ward_internal.digest(bytea) is 'what stands for a long value in old and new: its length and SHA-256';
+comment on function ward_internal.digest(bytea) is
+  'what stands for a long value in old and new: its length and SHA-256';
 
 create or replace function ward_internal.digest(p_value text) returns jsonb
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
@@ -107,28 +116,32 @@ return (
     when type_id = 'interval'::regtype then '{intervalstyle = postgres}'
     when type_id = 'timestamptz'::regtype then array['timezone = ''UTC''']
     when type_id = 'money'::regtype then array['lc_monetary = ''C''']
-    when ward_internal.is_short(type_id) or type_id = any ('{text, varchar, bpchar, numeric, json, jsonb}'::regtype[]::oid[])
+    when ward_internal.is_short(type_id)
+      or type_id = any ('{text, varchar, bpchar, numeric, json, jsonb}'::regtype[]::oid[])
       then '{}'
-    else array['bytea_output = hex', 'extra_float_digits = 1', 'intervalstyle = postgres', 'timezone = ''UTC''', 'lc_monetary = ''C''',
-      'datestyle = ''ISO, YMD''', 'quote_all_identifiers = off']
+    else array['bytea_output = hex', 'extra_float_digits = 1', 'intervalstyle = postgres', 'timezone = ''UTC''',
+      'lc_monetary = ''C''', 'datestyle = ''ISO, YMD''', 'quote_all_identifiers = off']
   end
   from (
     select ward_internal.base_type(case when typcategory = 'A' and typelem <> 0 then typelem else oid end) as type_id
     from pg_type where oid = ward_internal.base_type(p_type)) as element);
-comment on function ward_internal.needed_settings(oid) is 'the settings on which texts of the type''s values depend, as they have to be';
+comment on function ward_internal.needed_settings(oid) is
+  'the settings on which texts of the type''s values depend, as they have to be';
 
 create or replace function ward_internal.audit_writer(p_face name, p_schema name) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
 return ward_internal.cut_name(p_face || '_log' || substr(p_schema, length('tenant_')));
 comment on function ward_internal.audit_writer(name, name) is
-  'name of a leaf''s function that writes entries: patients_log_acme. Its own in each ward, as with ward_internal.writer_name';
+  'name of a leaf''s function that writes entries: patients_log_acme. Its own in each ward, as with '
+  'ward_internal.writer_name';
 
 create or replace function ward_internal.object_expression(p_names text[], p_values text[]) returns text
 language sql immutable strict security invoker set search_path = pg_catalog, pg_temp as $$
   -- a function takes 100 arguments
   select '(' || string_agg(members, E' ||\n        ' order by piece) || ')' from (
     select (place - 1) / 40 as piece,
-      format('jsonb_build_object(%s)', string_agg(format('%L, %s', p_names[place], p_values[place]), ', ' order by place)) as members
+      format('jsonb_build_object(%s)', string_agg(format('%L, %s', p_names[place], p_values[place]),
+      ', ' order by place)) as members
     from generate_subscripts(p_names, 1) as place group by 1) as pieces
 $$;
 comment on function ward_internal.object_expression(text[], text[]) is 'an expression that makes a jsonb object';
@@ -139,7 +152,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   with col as (
     select c.place, c.key_place, c.column_name::text as name, c.type_id, value, stored_type,
       row_number() over (order by c.place) as number,
-      ward_internal.image_expression(value, stored_type) as image, ward_internal.length_expression(value, stored_type) as length
+      ward_internal.image_expression(value, stored_type) as image, ward_internal.length_expression(value,
+      stored_type) as length
     from ward_internal.model_columns(p_model) as c,
       lateral (select p_record || '.' || ward_internal.quoted_name(c.column_name) as value,
         case when c.column_id is null then c.type_id else 'bytea'::regtype end as stored_type) as v
@@ -150,25 +164,29 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
         when type_id = any ('{int2, int4, int8, bpchar}'::regtype[]::oid[]) then value || '::text'
         else format('jsonb_build_array(%s) ->> 0', image) end) filter (where key_place is not null)
       else format('jsonb_build_array(%s)::text', string_agg(
-        case when type_id = 'bpchar'::regtype then value || '::text' else image end,  -- blanks at its end are no part of the key
+        -- blanks at its end are no part of the key
+        case when type_id = 'bpchar'::regtype then value || '::text' else image end,
         ', ' order by key_place) filter (where key_place is not null))
     end,
     coalesce(string_agg(length, ' + ' order by place), '0'),
     format('array[%s]', string_agg(
-      case when length is null then '0' else format('case when v_changed[%s] is false then 0 else %s end', number, length) end,
+      case when length is null then '0' else format('case when v_changed[%s] is false then 0 else %s end', number,
+      length) end,
       ', ' order by place)),
     ward_internal.object_expression(array_agg(name order by place), array_agg(image order by place)),
     ward_internal.object_expression(array_agg(name order by place), array_agg(case
         when length is null then image
-        else format('case when v_changed[%1$s] is false then null when v_lengths[%1$s] > 1000 then ward_internal.digest(%2$s) '
+        else format('case when v_changed[%1$s] is false then null '
+          'when v_lengths[%1$s] > 1000 then ward_internal.digest(%2$s) '
           'else to_jsonb(%3$s) end', number,
-          case when ward_internal.base_type(stored_type) = 'bytea'::regtype then value else value || '::text' end, image)
+          case when ward_internal.base_type(stored_type) = 'bytea'::regtype then value else value || '::text' end,
+          image)
       end order by place))
   from col
 $$;
 comment on function ward_internal.audit_expressions(uuid, text) is
-  'of the record old or new of a leaf: the row id as the log has it; how many bytes its values have, in all and of each column '
-  'that changed; its image, whole and with digests in place of long values';
+  'of the record old or new of a leaf: the row id as the log has it; how many bytes its values have, in all and of '
+  'each column that changed; its image, whole and with digests in place of long values';
 
 create or replace function ward_internal.audit_writer_body(p_model uuid, p_tenant ward_internal.tenants) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
@@ -241,23 +259,29 @@ begin
     v_address := host(inet_client_addr());
     v_application := current_setting('application_name');
   end if;
-  insert into @log@ (tenant_id, id, transaction, statement, model_id, kind, context, operation, row_id, columns, old, new,
-      detail, database_role, address, application)
-    values (@tenant@, v_id, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old, v_new,
-      v_detail, v_role, v_address, v_application);
+  insert into @log@ (tenant_id, id, transaction, statement, model_id, kind, context, operation, row_id, columns, old,
+      new, detail, database_role, address, application)
+    values (@tenant@, v_id, v_transaction, v_statement, v_model, 'w', v_context, v_operation, v_row, v_columns, v_old,
+      v_new, v_detail, v_role, v_address, v_application);
   return null;
 end
 $body$, jsonb_build_object(
-    'tenant', quote_literal(p_tenant.id), 'log', format('%I.audit_log', p_tenant.schema_name), 'model', quote_literal(p_model),
+    'tenant', quote_literal(p_tenant.id), 'log', format('%I.audit_log', p_tenant.schema_name), 'model',
+    quote_literal(p_model),
     'names', quote_literal(c.names), 'changed', c.changed, 'same', c.same, 'columns', c.columns,
-    'new_row', n.row_id, 'new_length', n.length, 'new_lengths', n.lengths, 'new_image', n.image, 'new_digests', n.digests,
-    'old_row', o.row_id, 'old_length', o.length, 'old_lengths', o.lengths, 'old_image', o.image, 'old_digests', o.digests))
+    'new_row', n.row_id, 'new_length', n.length, 'new_lengths', n.lengths, 'new_image', n.image, 'new_digests',
+    n.digests,
+    'old_row', o.row_id, 'old_length', o.length, 'old_lengths', o.lengths, 'old_image', o.image, 'old_digests',
+    o.digests))
   from ward_internal.audit_expressions(p_model, 'new') as n, ward_internal.audit_expressions(p_model, 'old') as o, (
     select array_agg(column_name::text order by place) as names,
-      string_agg(format('record_image_ne(row(old.%1$s), row(new.%1$s))', ward_internal.quoted_name(column_name)), ', ' order by place) as changed,
+      string_agg(format('record_image_ne(row(old.%1$s), row(new.%1$s))', ward_internal.quoted_name(column_name)),
+      ', ' order by place) as changed,
       string_agg(format('case when not v_changed[%s] then %L end', number, column_name), ', ' order by place) as same,
-      string_agg(format('case when v_changed[%s] then %L end', number, format('%I', column_name)), ', ' order by place) as columns
-    from (select row_number() over (order by place) as number, * from ward_internal.model_columns(p_model)) as numbered) as c
+      string_agg(format('case when v_changed[%s] then %L end', number, format('%I', column_name)),
+      ', ' order by place) as columns
+    from (select row_number() over (order by place) as number,
+      * from ward_internal.model_columns(p_model)) as numbered) as c
 $$;
 comment on function ward_internal.audit_writer_body(uuid, ward_internal.tenants) is
   'body of the trigger function of a leaf that writes an entry per row';
@@ -270,13 +294,15 @@ return (
 create or replace function ward_internal.build_audit_writer(p_model uuid, p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_name name := ward_internal.audit_writer((select face from ward_internal.models where id = p_model), p_tenant.schema_name);
+  v_name name := ward_internal.audit_writer((select face from ward_internal.models where id = p_model),
+    p_tenant.schema_name);
   v_role text := current_setting('role');
   v_body text := ward_internal.audit_writer_body(p_model, p_tenant);
   v_settings text := (
     select string_agg(distinct ' set ' || setting, '')
     from ward_internal.model_columns(p_model),
-      unnest(ward_internal.needed_settings(case when column_id is null then type_id else 'bytea'::regtype end)) as setting);
+      unnest(ward_internal.needed_settings(case when column_id is null then type_id
+      else 'bytea'::regtype end)) as setting);
 begin
   -- made by its owner, whose default privileges are not PUBLIC's; replacing it leaves owner and privileges
   if not exists (select from pg_proc where proname = v_name and proargtypes = ''::oidvector
@@ -292,8 +318,8 @@ begin
 end
 $$;
 comment on function ward_internal.build_audit_writer(uuid, ward_internal.tenants) is
-  'makes the trigger function of a leaf that writes an entry per row; a definer: a role that may change a row of the leaf, by whatever '
-  'mistake, may not write the log';
+  'makes the trigger function of a leaf that writes an entry per row; a definer: a role that may change a row of the '
+  'leaf, by whatever mistake, may not write the log';
 
 create or replace function ward_internal.build_audit_trigger(p_model uuid, p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

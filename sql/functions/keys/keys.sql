@@ -1,5 +1,5 @@
--- The keys of tenants: made by the keeper, kept wrapped. A version is active, then decrypt-only, retired, destroyed; one
--- is active. What moves a key on to its next state writes an event into the audit log, in the same transaction.
+-- The keys of tenants: made by the keeper, kept wrapped. A version is active, then decrypt-only, retired, destroyed;
+-- one is active. What moves a key on to its next state writes an event into the audit log, in the same transaction.
 --
 -- Lock order: tenants, tenant_keys, rotations. Changes of one tenant's keys exclude each other by its row of tenants.
 
@@ -35,7 +35,8 @@ begin
   return v_tenant;
 end
 $$;
-comment on function ward_internal.tenant_for_keys(text) is 'as ward_internal.tenant_of, without waiting for its lock: WK213';
+comment on function ward_internal.tenant_for_keys(text) is
+  'as ward_internal.tenant_of, without waiting for its lock: WK213';
 
 create or replace function ward_internal.provision_key(p_tenant uuid, p_version integer, p_kek text, p_kek_version text)
 returns jsonb
@@ -44,10 +45,12 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "provision_key")(*args)
 $$;
 comment on function ward_internal.provision_key(uuid, integer, text, text) is
-  'has the keeper make a data key under that KEK, or the tenant''s own, made if missing; only the wrapped key comes back';
+  'has the keeper make a data key under that KEK, or the tenant''s own, made if missing; only the wrapped key comes '
+  'back';
 
 create or replace function ward_internal.derive_key(
-  p_tenant uuid, p_version integer, p_master integer, p_kek text, p_kek_version text, p_wrapped bytea, p_commitment bytea
+  p_tenant uuid, p_version integer, p_master integer, p_kek text, p_kek_version text, p_wrapped bytea,
+  p_commitment bytea
 ) returns jsonb
 language plpython3u volatile strict parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
@@ -75,7 +78,8 @@ declare
 begin
   if p_mode = 'derived' then
     lock table ward_internal.tenant_keys in share row exclusive mode;  -- two first tenants would make two masters
-    if not exists (select from ward_internal.tenant_keys where tenant_id = ward_internal.master_id() and state = 'active') then
+    if not exists (select from ward_internal.tenant_keys where tenant_id = ward_internal.master_id()
+        and state = 'active') then
       perform ward_internal.add_key(ward_internal.master_id(), 'envelope', 1 + coalesce((
         select max(version) from ward_internal.tenant_keys where tenant_id = ward_internal.master_id()), 0),
         'provisioned', p_kek, p_kek_version);
@@ -137,10 +141,10 @@ begin
 end
 $$;
 comment on function ward.rotate_key(text, text, integer, boolean, text, text) is
-  'gives the tenant a new data key, which seals from the next login on, and returns its version; rows under older ones are '
-  'then resealed (wardkey keys reseal). p_replacing: the active version the caller saw. p_incident: also while a rotation is '
-  'under way. Errors: WK213 somebody else rotates or rotated, WK102 keeper down. Without effect on what an older key sealed '
-  'until that is resealed';
+  'gives the tenant a new data key, which seals from the next login on, and returns its version; rows under older ones '
+  'are then resealed (wardkey keys reseal). p_replacing: the active version the caller saw. p_incident: also while a '
+  'rotation is under way. Errors: WK213 somebody else rotates or rotated, WK102 keeper down. Without effect on what an '
+  'older key sealed until that is resealed';
 
 create or replace function ward.rotate_master(p_reason text, p_kek text default null, p_kek_version text default null)
 returns integer
@@ -164,17 +168,19 @@ begin
 end
 $$;
 comment on function ward.rotate_master(text, text, text) is
-  'makes a new version of the master secret, or the first: data keys derived from now on are of it. Rotating the tenants of '
-  'mode derived moves them; a former version is retired when no key is derived from it any more';
+  'makes a new version of the master secret, or the first: data keys derived from now on are of it. Rotating the '
+  'tenants of mode derived moves them; a former version is retired when no key is derived from it any more';
 
-create or replace function ward_internal.register_kek(p_tenant uuid, p_kek text, p_kek_version text, p_what text) returns void
+create or replace function ward_internal.register_kek(p_tenant uuid, p_kek text, p_kek_version text, p_what text)
+  returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   insert into ward_internal.kek_versions as k (tenant_id, kek, kek_version, left_at, disabled_at, destroyed_at)
     values (p_tenant, p_kek, p_kek_version, case when p_what = 'left' then clock_timestamp() end,
       case when p_what <> 'left' then clock_timestamp() end, case when p_what = 'destroyed' then clock_timestamp() end)
     on conflict (tenant_id, kek, kek_version) do update set left_at = coalesce(k.left_at, excluded.left_at),
-      disabled_at = coalesce(k.disabled_at, excluded.disabled_at), destroyed_at = coalesce(k.destroyed_at, excluded.destroyed_at);
+      disabled_at = coalesce(k.disabled_at, excluded.disabled_at),
+      destroyed_at = coalesce(k.destroyed_at, excluded.destroyed_at);
   if p_what <> 'left' then
     perform ward_internal.log_event(p_tenant, 'kek ' || p_what,
       jsonb_build_object('kek', p_kek, 'kek_version', p_kek_version));
@@ -194,7 +200,8 @@ declare
 begin
   perform ward_internal.require_superuser();
   perform from ward_internal.tenants where id = p_tenant for no key update;
-  select * into v_key from ward_internal.tenant_keys where tenant_id = p_tenant and version = p_version for no key update;
+  select * into v_key from ward_internal.tenant_keys where tenant_id = p_tenant and version = p_version
+    for no key update;
   if not found then
     perform ward_internal.fail('unknown_object', 'no such key', 'list them: select * from ward.keys');
   elsif v_key.state = 'destroyed' or v_key.kek = 'master'
@@ -202,8 +209,10 @@ begin
   then
     return false;
   end if;
-  select * into v_made from jsonb_to_record(coalesce(ward_internal.wrap_again(p_tenant, p_version, v_key.kek, v_key.kek_version,
-    v_key.wrapped, v_key.commitment, p_kek, p_kek_version), ward.raise_refusal('{}'::jsonb))) as k (kek text, kek_version text, wrapped bytea);
+  select * into v_made from jsonb_to_record(
+    coalesce(ward_internal.wrap_again(p_tenant, p_version, v_key.kek, v_key.kek_version, v_key.wrapped,
+      v_key.commitment, p_kek, p_kek_version), ward.raise_refusal('{}'::jsonb)))
+    as k (kek text, kek_version text, wrapped bytea);
   if (v_made.kek, v_made.kek_version) = (v_key.kek, v_key.kek_version) then
     return false;
   end if;
@@ -219,8 +228,8 @@ begin
 end
 $$;
 comment on function ward_internal.rewrap_key(uuid, integer, text, text) is
-  'has a data key wrapped anew under that KEK, or the tenant''s current one; touches no row of data. False: nothing to do, '
-  'because it is destroyed, derived, or under that KEK already';
+  'has a data key wrapped anew under that KEK, or the tenant''s current one; touches no row of data. False: nothing to '
+  'do, because it is destroyed, derived, or under that KEK already';
 
 create or replace view ward.keys as
   select
@@ -230,7 +239,8 @@ create or replace view ward.keys as
   from ward_internal.tenant_keys as k
   left join ward_internal.tenants as t on t.id = k.tenant_id;
 comment on view ward.keys is
-  'the data keys and, without a slug, the master secrets of mode derived; kek ''master'': derived, kek_version is which';
+  'the data keys and, without a slug, the master secrets of mode derived; kek ''master'': derived, kek_version is '
+  'which';
 
 create or replace view ward.rotations as
   select
@@ -238,4 +248,5 @@ create or replace view ward.rotations as
     r.rows, r.fields, r.failed, r.tenant_id
   from ward_internal.rotations as r
   join ward_internal.tenants as t on t.id = r.tenant_id;
-comment on view ward.rotations is 'rotations of data keys and how far rows were resealed; finished_at is null while it goes on';
+comment on view ward.rotations is
+  'rotations of data keys and how far rows were resealed; finished_at is null while it goes on';

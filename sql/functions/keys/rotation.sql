@@ -1,13 +1,13 @@
 -- From one key to the next, and the end of the former: retired when no row refers to it, destroyed after a grace.
 --
 -- A transaction seals under the version that was active when its context was made, until it ends. So a version may be
--- written after another one has become active, by transactions that ran then. Retiring it loses nothing because, in this
--- order:
+-- written after another one has become active, by transactions that ran then. Retiring it loses nothing because, in
+-- this order:
 --
 --   1. none of these is left: the first batch of resealing, which sees the new version, notes in the key's fence which
 --      virtual transactions run. Locks tell, not pg_stat_activity, whose times and texts can be turned off;
---   2. none of them was prepared: prepared ones keep their locks on leaves, and a lock that nobody may share with a writer
---      is taken on each leaf for a moment;
+--   2. none of them was prepared: prepared ones keep their locks on leaves, and a lock that nobody may share with a
+--      writer is taken on each leaf for a moment;
 --   3. then a count, with a snapshot of its own, finds no row.
 
 create or replace function ward_internal.running_transactions(p_tenant uuid) returns text[]
@@ -21,8 +21,8 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
       and not exists (select from ward_internal.tenants where login_role = a.usename and id <> p_tenant))
 $$;
 comment on function ward_internal.running_transactions(uuid) is
-  'virtual transactions that may have a context of the tenant: all of this database but those of other tenants'' roles; a '
-  'superuser can take any role on';
+  'virtual transactions that may have a context of the tenant: all of this database but those of other tenants'' '
+  'roles; a superuser can take any role on';
 
 create or replace function ward_internal.fence_keys(p_tenant uuid) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -46,7 +46,8 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   from pg_locks as l
   left join pg_stat_activity as a on a.pid = l.pid
   where l.locktype = 'virtualxid' and l.mode = 'ExclusiveLock' and l.virtualxid in (
-    select unnest(fence) from ward_internal.tenant_keys where tenant_id = p_tenant and state in ('decrypt-only', 'retired'))
+    select unnest(fence) from ward_internal.tenant_keys
+    where tenant_id = p_tenant and state in ('decrypt-only', 'retired'))
   union all
   select null, p.owner, p.prepared, p.gid
   from pg_prepared_xacts as p
@@ -68,11 +69,12 @@ declare
 begin
   select * into v_older from ward_internal.older_transactions(p_tenant) limit 1;
   if v_older.prepared is not null then
-    perform ward_internal.fail('key_in_use', format('prepared transaction %L may have written under the key', v_older.prepared),
-      'commit or roll it back');
+    perform ward_internal.fail('key_in_use',
+      format('prepared transaction %L may have written under the key', v_older.prepared), 'commit or roll it back');
   elsif found then
     perform ward_internal.fail('key_in_use',
-      format('a transaction from before still runs: process %s of %s', v_older.pid, coalesce(v_older.role::text, 'unknown')),
+      format('a transaction from before still runs: process %s of %s', v_older.pid,
+        coalesce(v_older.role::text, 'unknown')),
       format('wait for it, or end it: select pg_terminate_backend(%s)', v_older.pid));
   end if;
 end
@@ -135,10 +137,11 @@ begin
 end
 $$;
 comment on function ward.key_rows(text) is
-  'how many values of each face are sealed under which version of the key, counted by reading all rows; version null: no '
-  'sealed value';
+  'how many values of each face are sealed under which version of the key, counted by reading all rows; version null: '
+  'no sealed value';
 
-create or replace function ward_internal.check_unused(p_tenant ward_internal.tenants, p_versions integer[]) returns integer[]
+create or replace function ward_internal.check_unused(p_tenant ward_internal.tenants, p_versions integer[])
+  returns integer[]
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_model ward_internal.models;
@@ -155,7 +158,8 @@ begin
       perform ward_internal.pass_writers(ward_internal.leaf_name(v_model.id, p_tenant.schema_name));
     end if;
     for v_count in select * from ward_internal.leaf_versions(v_model.id, p_tenant.schema_name) loop
-      if not exists (select from ward_internal.tenant_keys where tenant_id = p_tenant.id and version = v_count.version) then
+      if not exists (select from ward_internal.tenant_keys where tenant_id = p_tenant.id
+        and version = v_count.version) then
         perform ward_internal.fail('key_in_use',
           format('%s values in %s are of no key of the tenant', v_count.fields, v_model.face),
           'they were altered: put them right from a backup, or set them to null; ward.events names the rows');
@@ -166,7 +170,8 @@ begin
     end loop;
   end loop;
   if v_unused = '{}' then
-    perform ward_internal.fail('key_in_use', v_used, format('reseal them: wardkey keys reseal %s; what does not open is named '
+    perform ward_internal.fail('key_in_use', v_used,
+      format('reseal them: wardkey keys reseal %s; what does not open is named '
       'in ward.events', p_tenant.slug));
   end if;
   return v_unused;
@@ -199,15 +204,16 @@ begin
     perform ward_internal.log_event(v_tenant.id, 'retired', jsonb_build_object('version', v_version));
   end loop;
   if not exists (select from ward_internal.tenant_keys where tenant_id = v_tenant.id and state = 'decrypt-only') then
-    update ward_internal.rotations set finished_at = clock_timestamp() where tenant_id = v_tenant.id and finished_at is null;
+    update ward_internal.rotations set finished_at = clock_timestamp() where tenant_id = v_tenant.id
+      and finished_at is null;
   end if;
   update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant.id and v_versions is not null;
   return coalesce(v_versions, '{}');
 end
 $$;
 comment on function ward.retire_keys(text) is
-  'retires the decrypt-only versions to which no row refers and returns them. Errors: WK214 rows, or a transaction that '
-  'began before the key was replaced, still need one';
+  'retires the decrypt-only versions to which no row refers and returns them. Errors: WK214 rows, or a transaction '
+  'that began before the key was replaced, still need one';
 
 create or replace function ward_internal.retire_masters() returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -225,7 +231,8 @@ begin
   end loop;
 end
 $$;
-comment on function ward_internal.retire_masters() is 'retires former master secrets from which no key is derived any more';
+comment on function ward_internal.retire_masters() is
+  'retires former master secrets from which no key is derived any more';
 
 create or replace function ward.destroy_key(p_slug text, p_version integer, p_now boolean default false) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -252,13 +259,15 @@ begin
   end if;
   perform ward_internal.require_no_hold(v_id);
   if not p_now and v_key.retired_at + v_grace > clock_timestamp() then
-    perform ward_internal.fail('key_in_use', format('version %s is kept until %s', p_version, (v_key.retired_at + v_grace)::date),
+    perform ward_internal.fail('key_in_use',
+      format('version %s is kept until %s', p_version, (v_key.retired_at + v_grace)::date),
       'backups older than its retirement need it until then; p_now => true does not wait');
   end if;
   if p_slug is not null then
     perform ward_internal.check_unused(v_tenant, array[p_version]);
   end if;
-  update ward_internal.tenant_keys set state = 'destroyed', wrapped = null, destroyed_at = clock_timestamp(), fence = null
+  update ward_internal.tenant_keys set state = 'destroyed', wrapped = null, destroyed_at = clock_timestamp(),
+    fence = null
     where tenant_id = v_id and version = p_version;
   perform ward_internal.log_event(v_id, 'destroyed', jsonb_build_object('version', p_version, 'kek', v_key.kek,
     'kek_version', v_key.kek_version));
@@ -266,8 +275,9 @@ begin
 end
 $$;
 comment on function ward.destroy_key(text, integer, boolean) is
-  'forgets a retired key of which the grace is over; p_now: does not wait for that. Without a slug: a master secret. The '
-  'keeper is told by wardkey keys destroy. A backup still holds the wrapped key. Errors: WK214 not retired, or needed';
+  'forgets a retired key of which the grace is over; p_now: does not wait for that. Without a slug: a master secret. '
+  'The keeper is told by wardkey keys destroy. A backup still holds the wrapped key. Errors: WK214 not retired, or '
+  'needed';
 
 create or replace function ward.readmit_key(p_slug text, p_version integer, p_reason text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -278,19 +288,21 @@ begin
   update ward_internal.tenant_keys set state = 'decrypt-only', retired_at = null, fence = null
     where tenant_id = v_tenant.id and version = p_version and state = 'retired';
   if not found then
-    perform ward_internal.fail('unknown_object', 'no retired key of that version', 'list them: select * from ward.keys');
+    perform ward_internal.fail('unknown_object', 'no retired key of that version',
+      'list them: select * from ward.keys');
   end if;
   update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant.id;
   insert into ward_internal.rotations (tenant_id, version, reason)
     select v_tenant.id, k.version, p_reason from ward_internal.tenant_keys as k
     where k.tenant_id = v_tenant.id and k.state = 'active'
       and not exists (select from ward_internal.rotations where tenant_id = v_tenant.id and finished_at is null);
-  perform ward_internal.log_event(v_tenant.id, 'readmitted', jsonb_build_object('version', p_version, 'reason', p_reason));
+  perform ward_internal.log_event(v_tenant.id, 'readmitted',
+    jsonb_build_object('version', p_version, 'reason', p_reason));
 end
 $$;
 comment on function ward.readmit_key(text, integer, text) is
-  'lets a retired key open values again, after a restore of rows that are older than its retirement; they are then resealed '
-  'as in a rotation';
+  'lets a retired key open values again, after a restore of rows that are older than its retirement; they are then '
+  'resealed as in a rotation';
 
 create or replace function ward_internal.set_paused(p_slug text, p_paused boolean) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -332,7 +344,8 @@ begin
     perform ward_internal.refuse('only an ADMIN may ask for a rotation', 'use a token of that role');
   end if;
   perform ward_internal.check_reason(p_reason);
-  insert into ward_internal.rotation_requests (tenant_id, reason, requested_by) values (v_tenant, p_reason, ward.subject())
+  insert into ward_internal.rotation_requests (tenant_id, reason, requested_by)
+    values (v_tenant, p_reason, ward.subject())
     on conflict (tenant_id) where done_at is null do nothing;
   if found then
     perform ward_internal.log_event(v_tenant, 'requested', jsonb_build_object('reason', p_reason));
@@ -341,5 +354,5 @@ end
 $$;
 revoke execute on function ward.request_rotation(text) from public;
 comment on function ward.request_rotation(text) is
-  'asks for a new data key, once until it is done: for a tenant''s ADMIN. Operators rotate: wardkey keys rotate --requested. '
-  'p_reason: 1 to 200 printable characters. Errors: WK001 no context, WK212 another role';
+  'asks for a new data key, once until it is done: for a tenant''s ADMIN. Operators rotate: wardkey keys rotate '
+  '--requested. p_reason: 1 to 200 printable characters. Errors: WK001 no context, WK212 another role';

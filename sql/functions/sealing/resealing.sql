@@ -1,9 +1,9 @@
 -- Resealing moves rows to the active key, a range of blocks at a time, in the caller's transaction: each batch is all
--- or nothing, and calling it again finds done what is done. It takes no lock that a reader or writer waits for longer than
--- a batch: rows that somebody else has locked are left for another pass.
+-- or nothing, and calling it again finds done what is done. It takes no lock that a reader or writer waits for longer
+-- than a batch: rows that somebody else has locked are left for another pass.
 --
--- It is no change of the data: no trigger and no foreign key looks at it (session_replication_role), and the keeper, which
--- does the work, lets no plaintext out.
+-- It is no change of the data: no trigger and no foreign key looks at it (session_replication_role), and the keeper,
+-- which does the work, lets no plaintext out.
 
 create or replace function ward_internal.check_triggers(p_leaf regclass) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -14,12 +14,14 @@ declare
       and t.tgname <> 'ward_audit' and f.pronamespace <> 'ward_internal'::regnamespace limit 1);
 begin
   if v_trigger is not null then
-    perform ward_internal.fail('unsupported', format('trigger %I of %s would take resealing for a change', v_trigger, p_leaf),
+    perform ward_internal.fail('unsupported',
+      format('trigger %I of %s would take resealing for a change', v_trigger, p_leaf),
       format('alter table … enable trigger %I: neither ALWAYS nor REPLICA, on the model table', v_trigger));
   end if;
 end
 $$;
-comment on function ward_internal.check_triggers(regclass) is 'raises if a trigger would fire at resealing all the same';
+comment on function ward_internal.check_triggers(regclass) is
+  'raises if a trigger would fire at resealing all the same';
 
 create or replace function ward_internal.reseal_batch(
   p_tenant uuid, p_leaf text, p_row text, p_key text, p_columns text[], p_ids text[], p_from bigint, p_to bigint
@@ -92,6 +94,7 @@ begin
 end
 $$;
 comment on function ward_internal.reseal(text, uuid, bigint, integer) is
-  'one batch: the values in p_blocks blocks of a tenant''s leaf from p_from_block on, moved to the active key. Returns rows '
-  'and values moved, values that do not open (left alone, named in ward.events), rows that others had locked, and the next '
-  'block, NULL at the end. Without a model it only notes which transactions run (see keys/rotation.sql). Errors: WK215 paused';
+  'one batch: the values in p_blocks blocks of a tenant''s leaf from p_from_block on, moved to the active key. Returns '
+  'rows and values moved, values that do not open (left alone, named in ward.events), rows that others had locked, and '
+  'the next block, NULL at the end. Without a model it only notes which transactions run (see keys/rotation.sql). '
+  'Errors: WK215 paused';

@@ -1,8 +1,8 @@
 -- AES-256-GCM under the tenant's key; the bytes are described in plpython/wardkey_core/envelope.py.
 --
--- Faces call try_unseal, which is STABLE: VOLATILE would keep PostgreSQL from flattening faces and would open columns nobody
--- asked for. Its parameters have no names because PL/Python makes a variable of each named one, at every call. What it
--- refuses is null, and raised by the face.
+-- Faces call try_unseal, which is STABLE: VOLATILE would keep PostgreSQL from flattening faces and would open columns
+-- nobody asked for. Its parameters have no names because PL/Python makes a variable of each named one, at every call.
+-- What it refuses is null, and raised by the face.
 
 create or replace function ward.try_unseal(bytea, bytea, bytea) returns bytea
 language plpython3u stable strict parallel restricted security invoker as $$
@@ -24,7 +24,8 @@ return bind("@VERSION@", "unseal_text")(*args)
 $$;
 revoke execute on function ward.try_unseal_text(bytea, bytea, bytea) from public;
 comment on function ward.try_unseal_text(bytea, bytea, bytea) is
-  'as ward.unseal, null for an error, for ward.raise_refusal to raise: convert_from would tell the bytes of what is no text';
+  'as ward.unseal, null for an error, for ward.raise_refusal to raise: convert_from would tell the bytes of what is no '
+  'text';
 
 create or replace function ward.unseal(bytea, bytea, bytea) returns text
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
@@ -56,7 +57,8 @@ except KeyError:
 return SD["call"](*args)
 $$;
 comment on function ward_internal.seal(bytea[], bytea, bytea) is
-  'seal(values, column ids one after the other, row id): the values under the active key of the context''s tenant, null for null; null when refused';
+  'seal(values, column ids one after the other, row id): the values under the active key of the context''s tenant, '
+  'null for null; null when refused';
 
 create or replace function ward.parse_array(p_text text) returns text[]
 language plpgsql immutable strict parallel safe security invoker
@@ -67,7 +69,8 @@ end
 $$;
 revoke execute on function ward.parse_array(text) from public;
 comment on function ward.parse_array(text) is
-  'reads the canonical text of an array: NULL is null in it, also where a session has set array_nulls to off. Faces call it';
+  'reads the canonical text of an array: NULL is null in it, also where a session has set array_nulls to off. Faces '
+  'call it';
 
 -- Canonical text of the types whose text form depends on a setting. ward_internal.canonical_expression says when these
 -- are used: for most types the cast to text is canonical.

@@ -2,8 +2,8 @@
 -- no setting, no table, no temporary object is trusted. Functions of ward are for tenants; those of ward_internal are
 -- reached through the gates here, which run as their owner because the registry is nobody else's to read.
 --
--- No function in PL/Python raises one of our errors: PostgreSQL would add its traceback to the CONTEXT. It returns null, and
--- what calls it raises what was refused: coalesce(f(…), ward.raise_refusal(true)).
+-- No function in PL/Python raises one of our errors: PostgreSQL would add its traceback to the CONTEXT. It returns
+-- null, and what calls it raises what was refused: coalesce(f(…), ward.raise_refusal(true)).
 --
 -- The functions that log in are not STRICT: NULL is a failed login, and ends the context there was.
 
@@ -30,7 +30,8 @@ comment on function ward.take_refusal() is 'SQLSTATE, message and hint for ward.
 create or replace function ward.raise_refusal(p_value anyelement) returns anyelement
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_refusal text[] := coalesce(ward.take_refusal(), '{WK000,wardkey: nothing was refused,this is a defect of wardkey: please report it}');
+  v_refusal text[] := coalesce(ward.take_refusal(),
+    '{WK000,wardkey: nothing was refused,this is a defect of wardkey: please report it}');
 begin
   raise exception using errcode = v_refusal[1], message = v_refusal[2], hint = v_refusal[3];
 end
@@ -72,8 +73,8 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "look_up_now")()
 $$;
 comment on function ward_internal.look_up_now() is
-  'runs the query that wardkey_pg asks for with a snapshot of now: under REPEATABLE READ the transaction''s own does not '
-  'show a revocation. STABLE, because other functions query with a snapshot of the transaction''s';
+  'runs the query that wardkey_pg asks for with a snapshot of now: under REPEATABLE READ the transaction''s own does '
+  'not show a revocation. STABLE, because other functions query with a snapshot of the transaction''s';
 
 create or replace function ward_internal.begin_write(p_tenant text) returns boolean
 language plpython3u stable strict parallel restricted security invoker as $$
@@ -85,8 +86,8 @@ except KeyError:
 return SD["call"](*args)
 $$;
 comment on function ward_internal.begin_write(text) is
-  'null unless the context is of this tenant and its role may write: see ward.raise_refusal; else whether the client''s '
-  'statement is an INSERT … ON CONFLICT DO NOTHING';
+  'null unless the context is of this tenant and its role may write: see ward.raise_refusal; else whether the '
+  'client''s statement is an INSERT … ON CONFLICT DO NOTHING';
 
 create or replace function ward_internal.report_event(p_operation text, p_detail text) returns boolean
 language plpython3u volatile strict parallel unsafe security invoker as $$
@@ -94,14 +95,15 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "report_event")(p_operation, p_detail)
 $$;
 comment on function ward_internal.report_event(text, text) is
-  'journals an event of the context, or of the session''s user: it stays whatever becomes of the transaction. The detail, a '
-  'JSON object, may hold what that of ward_internal.log_event may';
+  'journals an event of the context, or of the session''s user: it stays whatever becomes of the transaction. The '
+  'detail, a JSON object, may hold what that of ward_internal.log_event may';
 
 create or replace function ward_internal.refuse(p_message text, p_hint text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   perform coalesce(ward_internal.report_event('refusal',
-    jsonb_build_object('sqlstate', ward_internal.sqlstate('not_allowed'), 'reason', p_message)::text), ward.raise_refusal(true));
+    jsonb_build_object('sqlstate', ward_internal.sqlstate('not_allowed'), 'reason', p_message)::text),
+    ward.raise_refusal(true));
   perform ward_internal.fail('not_allowed', p_message, p_hint);
 end
 $$;
@@ -130,8 +132,8 @@ end
 $$;
 revoke execute on function ward.login_session(text) from public;
 comment on function ward.login_session(text) is
-  'as ward.login, until the token expires, ward.logout(), or DISCARD ALL and RESET ALL: for psql, never behind a pooler '
-  'that shares connections by transaction. Turns parallel plans off in the session';
+  'as ward.login, until the token expires, ward.logout(), or DISCARD ALL and RESET ALL: for psql, never behind a '
+  'pooler that shares connections by transaction. Turns parallel plans off in the session';
 
 -- definer because the registry of tenants, keys and issuers is read
 create or replace function ward.renew_session() returns void
@@ -153,8 +155,8 @@ end
 $$;
 revoke execute on function ward.renew_keys() from public;
 comment on function ward.renew_keys() is
-  'has the context look tenant, issuer and keys up again, each second and when keys were rotated after it began; called by '
-  'itself. Errors: WK002, WK004, WK005, which end the context';
+  'has the context look tenant, issuer and keys up again, each second and when keys were rotated after it began; '
+  'called by itself. Errors: WK002, WK004, WK005, which end the context';
 
 create or replace function ward.try_logout() returns boolean
 language plpython3u volatile parallel unsafe security invoker as $$
@@ -184,7 +186,8 @@ except KeyError:
 return SD["call"]()
 $$;
 revoke execute on function ward.try_tenant_id() from public;
-comment on function ward.try_tenant_id() is 'as ward.tenant_id, null also for an error, for ward.raise_if_refused to raise. Policies call it';
+comment on function ward.try_tenant_id() is
+  'as ward.tenant_id, null also for an error, for ward.raise_if_refused to raise. Policies call it';
 
 create or replace function ward.tenant_id() returns uuid
 language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
@@ -217,21 +220,23 @@ return SD["call"](*args)
 $$;
 revoke execute on function ward.require_context(uuid) from public;
 comment on function ward.require_context(uuid) is
-  'true in a context, and journals that the transaction queries the face of this model; without one null, for ward.raise_refusal '
-  'to raise WK001, or false where ward.set(''no_context'', ''empty'') says so. Null also past the token''s expiry: WK003';
+  'true in a context, and journals that the transaction queries the face of this model; without one null, for '
+  'ward.raise_refusal to raise WK001, or false where ward.set(''no_context'', ''empty'') says so. Null also past the '
+  'token''s expiry: WK003';
 
 create or replace function ward.raise_no_context() returns uuid
 language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   perform ward.raise_if_refused(null::uuid);
-  perform coalesce(ward.require_context('00000000-0000-0000-0000-000000000000'), ward.raise_refusal(true));  -- no model's
+  -- of no model
+  perform coalesce(ward.require_context('00000000-0000-0000-0000-000000000000'), ward.raise_refusal(true));
   return null;
 end
 $$;
 revoke execute on function ward.raise_no_context() from public;
 comment on function ward.raise_no_context() is
-  'raises WK001 where a face without a context does, else null. Policies of leaves call it when there is no tenant: in an '
-  'outer join PostgreSQL 16 and later ask the face for its context only for a row that joins';
+  'raises WK001 where a face without a context does, else null. Policies of leaves call it when there is no tenant: in '
+  'an outer join PostgreSQL 16 and later ask the face for its context only for a row that joins';
 
 create or replace function ward.try_claims() returns text[]
 language plpython3u stable parallel restricted security invoker as $$
@@ -239,7 +244,8 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "claims")()
 $$;
 revoke execute on function ward.try_claims() from public;
-comment on function ward.try_claims() is 'subject and role of the context, empty without one; called by ward.subject and ward.role';
+comment on function ward.try_claims() is
+  'subject and role of the context, empty without one; called by ward.subject and ward.role';
 
 create or replace function ward.subject() returns text
 language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$

@@ -1,5 +1,6 @@
 -- Sequences of faces. A tenant has no privilege on them: nextval without a token would use up a smallint identity, and
--- last_value tells how many rows there are. These stand before PostgreSQL's own in a tenant's search_path, under the same names.
+-- last_value tells how many rows there are. These stand before PostgreSQL's own in a tenant's search_path, under the
+-- same names.
 
 create or replace function ward_internal.check_counter(p_counter regclass) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -24,7 +25,8 @@ begin
 end
 $$;
 revoke execute on function ward.nextval(regclass) from public;
-comment on function ward.nextval(regclass) is 'pg_catalog.nextval for sequences of faces. Errors: WK001, WK006, 42501 not the ward''s';
+comment on function ward.nextval(regclass) is
+  'pg_catalog.nextval for sequences of faces. Errors: WK001, WK006, 42501 not the ward''s';
 
 -- definer because tenants have no privilege on sequences
 create or replace function ward.currval(p_counter regclass) returns bigint
@@ -49,7 +51,8 @@ revoke execute on function ward.lastval() from public;
 comment on function ward.lastval() is 'pg_catalog.lastval for sequences of faces';
 
 -- definer because tenants have no privilege on sequences
-create or replace function ward.setval(p_counter regclass, p_value bigint, p_is_called boolean default true) returns bigint
+create or replace function ward.setval(p_counter regclass, p_value bigint, p_is_called boolean default true)
+  returns bigint
 language plpgsql volatile strict parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform ward_internal.check_counter(p_counter);
@@ -75,10 +78,12 @@ begin
     select format('%I.%I', s.relnamespace::regnamespace::name, s.relname)
     from pg_attribute as a
     join pg_attrdef as def on def.adrelid = v_face and def.adnum = a.attnum
-    join pg_depend as d on d.classid = 'pg_attrdef'::regclass and d.objid = def.oid and d.refclassid = 'pg_class'::regclass
+    join pg_depend as d on d.classid = 'pg_attrdef'::regclass and d.objid = def.oid
+      and d.refclassid = 'pg_class'::regclass
     join pg_class as s on s.oid = d.refobjid and s.relkind = 'S'
     where a.attrelid = v_face and a.attname = p_column);
 end
 $$;
 revoke execute on function ward.pg_get_serial_sequence(text, text) from public;
-comment on function ward.pg_get_serial_sequence(text, text) is 'pg_catalog.pg_get_serial_sequence, which also knows the columns of faces';
+comment on function ward.pg_get_serial_sequence(text, text) is
+  'pg_catalog.pg_get_serial_sequence, which also knows the columns of faces';

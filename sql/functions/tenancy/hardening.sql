@@ -1,5 +1,6 @@
--- What PostgreSQL grants to PUBLIC in every new database and a tenant must not have: whatever tells about other tenants'
--- rows, statements or load, and what all sessions of a database share and anybody could hold, fill or listen to.
+-- What PostgreSQL grants to PUBLIC in every new database and a tenant must not have: whatever tells about other
+-- tenants' rows, statements or load, and what all sessions of a database share and anybody could hold, fill or listen
+-- to.
 --
 -- Everything else in pg_catalog stays readable, tools live on it: names of schemas, roles and columns and the ids of
 -- tenants are no secret. Privileges cannot take NOTIFY and LISTEN away: no payload may carry anything worth hiding.
@@ -10,13 +11,14 @@
 create or replace function ward_internal.is_catalog_open() returns boolean
 language sql stable security invoker set search_path = pg_catalog, pg_temp
 return exists (select from ward_internal.settings where name = 'catalog' and value = 'open');
-comment on function ward_internal.is_catalog_open() is 'whether tenants may see sizes and counts of all tables, which BI tools ask for';
+comment on function ward_internal.is_catalog_open() is
+  'whether tenants may see sizes and counts of all tables, which BI tools ask for';
 
 create or replace function ward_internal.size_functions() returns setof regprocedure
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   select oid::regprocedure from pg_proc
-  where pronamespace = 'pg_catalog'::regnamespace and proname in ('pg_database_size', 'pg_indexes_size', 'pg_relation_size',
-    'pg_table_size', 'pg_tablespace_size', 'pg_total_relation_size')
+  where pronamespace = 'pg_catalog'::regnamespace and proname in ('pg_database_size', 'pg_indexes_size',
+    'pg_relation_size', 'pg_table_size', 'pg_tablespace_size', 'pg_total_relation_size')
 $$;
 
 create or replace function ward_internal.hidden_relations() returns setof regclass
@@ -122,7 +124,8 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   where nspname = 'public' and acl.grantee = 0 and acl.privilege_type = 'CREATE'
 $$;
 comment on function ward_internal.open_to_public() is
-  'what PUBLIC has in this database and should not, with the statement that mends it; empty after ward_internal.harden()';
+  'what PUBLIC has in this database and should not, with the statement that mends it; empty after '
+  'ward_internal.harden()';
 
 create or replace function ward_internal.harden() returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -165,5 +168,5 @@ begin
 end
 $$;
 comment on function ward_internal.harden() is
-  'takes from PUBLIC what tells a tenant about others, but for sizes and counts where the catalog is open. Repeatable; grants to '
-  'other roles stay';
+  'takes from PUBLIC what tells a tenant about others, but for sizes and counts where the catalog is open. Repeatable; '
+  'grants to other roles stay';

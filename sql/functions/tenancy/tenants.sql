@@ -16,7 +16,8 @@ begin
   return v_tenant;
 end
 $$;
-comment on function ward_internal.tenant_of(text) is 'the tenant, locked until the transaction ends. Errors: WK203, WK216';
+comment on function ward_internal.tenant_of(text) is
+  'the tenant, locked until the transaction ends. Errors: WK203, WK216';
 
 create or replace function ward_internal.set_up_role(p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -25,7 +26,8 @@ declare
   v_name text;
   -- A tenant can change its settings, but for those below: they are what a session begins with. It cannot have more
   -- connections: nobody alone has all of the server's.
-  v_bounds jsonb := jsonb_build_object('connections', greatest(current_setting('max_connections')::integer / 2, 1)::text,
+  v_bounds jsonb := jsonb_build_object(
+    'connections', greatest(current_setting('max_connections')::integer / 2, 1)::text,
     'work_mem', '64MB', 'idle_in_transaction_session_timeout', '10min') || p_tenant.bounds;
 begin
   if not exists (select from pg_roles where rolname = p_tenant.login_role) then
@@ -37,8 +39,8 @@ begin
   execute format('alter role %I in database %I reset all', p_tenant.login_role, current_database());
   -- Settings no tenant may change keep its literals and parameters out of the server's log; the search_path it may
   -- change, to its own harm: everything in it is reached by grants, and pinned where it matters. Nor do temporary files
-  -- take plaintext to a disk (temp_tablespaces would not keep it from one: a tenant may change that), so that work_mem has
-  -- to do for a sort, a hash table or a cursor WITH HOLD; how much it is, a tenant may change.
+  -- take plaintext to a disk (temp_tablespaces would not keep it from one: a tenant may change that), so that work_mem
+  -- has to do for a sort, a hash table or a cursor WITH HOLD; how much it is, a tenant may change.
   foreach v_setting in array array[
     'search_path = ' || ward_internal.tenant_path(p_tenant.schema_name),
     'log_min_messages = fatal', 'log_min_error_statement = panic', 'log_statement = none', 'log_duration = off',
@@ -50,7 +52,8 @@ begin
     execute format('alter role %I in database %I set %s', p_tenant.login_role, current_database(), v_setting);
   end loop;
   for v_name, v_setting in select * from jsonb_each_text(v_bounds - 'connections') loop
-    execute format('alter role %I in database %I set %I = %L', p_tenant.login_role, current_database(), v_name, v_setting);
+    execute format('alter role %I in database %I set %I = %L', p_tenant.login_role, current_database(),
+      v_name, v_setting);
   end loop;
 end
 $$;
@@ -110,7 +113,8 @@ begin
 end
 $$;
 comment on function ward_internal.lock_together(regclass[], text) is
-  'locks all of these tables and views until the transaction ends, giving way to who uses them. Errors: WK114 after 30 s';
+  'locks all of these tables and views until the transaction ends, giving way to who uses them. Errors: WK114 after 30 '
+  's';
 
 create or replace function ward_internal.lock_for_drop(p_tenant ward_internal.tenants) returns void
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -140,7 +144,8 @@ begin
     where to_regclass(ward_internal.leaf_name(id, p_tenant.schema_name)) is null
   ));
   perform ward_internal.set_up_schema(p_tenant);
-  if to_regclass(ward_internal.audit_leaf(p_tenant.id)) is null then  -- all its months: a dump of the ward may be restored
+  -- all its months: a dump of the ward may be restored
+  if to_regclass(ward_internal.audit_leaf(p_tenant.id)) is null then
     perform ward_internal.make_audit_partition(p_tenant.id, month)
       from generate_series(p_tenant.created_at, clock_timestamp(), interval '1 month') as month;
   end if;
@@ -183,8 +188,8 @@ begin
   end if;
   begin
     insert into ward_internal.tenants (id, slug, name, schema_name, login_role, key_mode, status)
-      values (coalesce(p_id, gen_random_uuid()), p_slug, coalesce(p_name, p_slug), 'tenant_' || p_slug, 'tenant_' || p_slug,
-        p_mode, case when ward_internal.is_baa_required() then 'suspended' else 'active' end)
+      values (coalesce(p_id, gen_random_uuid()), p_slug, coalesce(p_name, p_slug), 'tenant_' || p_slug,
+        'tenant_' || p_slug, p_mode, case when ward_internal.is_baa_required() then 'suspended' else 'active' end)
       returning * into v_tenant;
   exception when unique_violation then
     perform ward_internal.fail('duplicate_tenant', 'there is already a tenant of that slug or id', 'choose another');
@@ -197,16 +202,18 @@ begin
   end if;
 
   perform ward_internal.set_up_role(v_tenant);
-  perform ward_internal.set_up_schema(v_tenant);  -- where events are logged; tables later: they lock what all wards share
+  -- where events are logged; tables later: they lock what all wards share
+  perform ward_internal.set_up_schema(v_tenant);
   perform ward_internal.add_key(v_tenant.id, p_mode, 1, 'provisioned', p_kek, p_kek_version);
   perform ward_internal.set_up_ward(v_tenant);
   return v_tenant.id;
 end
 $$;
 comment on function ward.create_tenant(text, text, text, uuid, text, text) is
-  'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All or '
-  'nothing; suspended while require_baa is on: ward.resume_tenant lets it in. p_mode: envelope or derived. p_id, p_kek, '
-  'p_kek_version: for a KEK that was made beforehand. Errors: WK201 slug, WK202 there already, WK216 shredded, WK102 keeper down';
+  'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All '
+  'or nothing; suspended while require_baa is on: ward.resume_tenant lets it in. p_mode: envelope or derived. p_id, '
+  'p_kek, p_kek_version: for a KEK that was made beforehand. Errors: WK201 slug, WK202 there already, WK216 shredded, '
+  'WK102 keeper down';
 
 create or replace function ward.repair_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -220,16 +227,16 @@ begin
 end
 $$;
 comment on function ward.repair_tenant(text) is
-  'puts a ward right without touching its data: role attributes and settings (which pg_dump leaves behind), missing leaves, '
-  'all faces and their grants';
+  'puts a ward right without touching its data: role attributes and settings (which pg_dump leaves behind), missing '
+  'leaves, all faces and their grants';
 
 create or replace function ward.bound_tenant(p_slug text, p_name text, p_value text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
 begin
-  if p_name not in ('connections', 'work_mem', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout',
-    'idle_session_timeout', 'transaction_timeout')
+  if p_name not in ('connections', 'work_mem', 'statement_timeout', 'lock_timeout',
+    'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout')
   then
     perform ward_internal.fail('unknown_object', 'no such bound',
       'bounds are connections, work_mem, statement_timeout, lock_timeout, idle_in_transaction_session_timeout, '
@@ -245,8 +252,9 @@ begin
 end
 $$;
 comment on function ward.bound_tenant(text, text, text) is
-  'how many connections a tenant''s login role may have, or with which settings its sessions begin; NULL is the default. For new '
-  'sessions. Connections are enforced; the settings a tenant can change in a session: they bound mistakes, not malice';
+  'how many connections a tenant''s login role may have, or with which settings its sessions begin; NULL is the '
+  'default. For new sessions. Connections are enforced; the settings a tenant can change in a session: they bound '
+  'mistakes, not malice';
 
 create or replace function ward.suspend_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -276,7 +284,8 @@ begin
 end
 $$;
 comment on function ward.resume_tenant(text) is
-  'undoes ward.suspend_tenant, and lets in a tenant that was made while require_baa is on. Errors: WK230 no agreement is in force';
+  'undoes ward.suspend_tenant, and lets in a tenant that was made while require_baa is on. Errors: WK230 no agreement '
+  'is in force';
 
 create or replace function ward.drop_tenant(p_slug text, p_confirm text, p_force boolean default false) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -295,7 +304,8 @@ begin
       continue when to_regclass(v_leaf) is null;
       execute format('select exists (select from %s)', v_leaf) into v_has_rows;
       if v_has_rows then
-        perform ward_internal.fail('ward_not_empty', 'the tenant still has data', 'p_force => true drops it with the data');
+        perform ward_internal.fail('ward_not_empty', 'the tenant still has data',
+          'p_force => true drops it with the data');
       end if;
     end loop;
   end if;
@@ -312,8 +322,8 @@ begin
 end
 $$;
 comment on function ward.drop_tenant(text, text, boolean) is
-  'drops the ward, its role and its wrapped keys; refuses while there is data unless forced. Its audit log stays, in schema '
-  'ward_archive. A backup still holds data and keys: shredding is what destroys keys for good';
+  'drops the ward, its role and its wrapped keys; refuses while there is data unless forced. Its audit log stays, in '
+  'schema ward_archive. A backup still holds data and keys: shredding is what destroys keys for good';
 
 create or replace view ward.tenants as
   select t.id, t.slug, t.name, t.schema_name, t.login_role, t.status, k.version as key_version, t.created_at,
