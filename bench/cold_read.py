@@ -114,7 +114,7 @@ def _unwrapping(database: Database, tenant: Tenant, kms: Provider, directory: Pa
             if file is not None:
                 write_atomically(directory / name, file.read_bytes())
         opened = open_kms(kms.choice.uri, directory)
-    aad = key_aad(UUID(tenant.id).bytes, version)
+    aad = key_aad(UUID(tenant.id).bytes, version, "default")
     return lambda: opened.unwrap(KekRef(kek, kek_version), wrapped, aad)
 
 

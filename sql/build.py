@@ -32,6 +32,7 @@ _FUNCTIONS = (
     "models/faults",
     "models/changes",
     "models/unprotect",
+    "keys/regions",
     "keys/keys",
     "access/baa",
     "tenancy/tenants",

@@ -61,9 +61,12 @@ def commitment(dek: bytes, tenant: bytes, version: int) -> bytes:
     return hkdf(dek, tenant, b"wardkey/1 commitment" + version.to_bytes(4, "big"))
 
 
-def key_aad(tenant: bytes, version: int) -> bytes:
-    """Return the additional data under which a KMS wraps the DEK of ``tenant`` (16 bytes)."""
-    return _prefixed(b"wardkey/1 dek", tenant, version.to_bytes(4, "big"))
+def key_aad(tenant: bytes, version: int, region: str) -> bytes:
+    """Return the additional data under which a KMS wraps the DEK of ``tenant`` (16 bytes) in its region.
+
+    Of the master secret, too: a derived DEK is of the region that its master is of.
+    """
+    return _prefixed(b"wardkey/1 dek", tenant, version.to_bytes(4, "big"), region.encode())
 
 
 def derive_dek(master: bytes, tenant: bytes, version: int, salt: bytes) -> bytes:

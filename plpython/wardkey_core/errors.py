@@ -114,6 +114,12 @@ class KeyDestroyed(SealError):
     default_hint = "what was sealed under it cannot be opened again"
 
 
+class RegionRefused(SealError):
+    sqlstate = "WK240"
+    default_message = "the keeper does not serve the region of the key"
+    default_hint = "keys are opened by the keeper of their region: wardkey doctor"
+
+
 class KeeperBusy(KeeperUnavailable):
     sqlstate = "WK113"
     default_message = "the keeper has too many requests of this tenant, or in all"
@@ -268,6 +274,18 @@ class InvalidBaa(AdministrationError):
     """These are not the facts of an agreement, or it is recorded already."""
 
     sqlstate = "WK231"
+
+
+class InvalidRegion(AdministrationError):
+    """That is no region, or not one that this tenant's keys can be in."""
+
+    sqlstate = "WK241"
+
+
+class RegionFixed(AdministrationError):
+    """A tenant stays in its region: keys and KEKs are bound to it."""
+
+    sqlstate = "WK242"
 
 
 class EntryTooLong(AdministrationError):

@@ -3,7 +3,7 @@
 A frame is a length (4 bytes, big-endian) and that many bytes of UTF-8 JSON, at most 64 KiB. A connection
 may carry several requests, each answered before the next is read. A *key* is ``"kek": "local:…",
 "kek_version": "1", "wrapped": base64``; in mode ``derived`` these are the master's, and ``"master": n``, its
-version, and ``"salt": base64`` come with them::
+version, and ``"salt": base64`` come with them; ``"region": text`` unless it is ``default``::
 
     {"op": "release", "tenant": uuid, "version": 1, key, "token": jwt}
         → {"ok": true, "dek": base64}
@@ -39,14 +39,15 @@ version, and ``"salt": base64`` come with them::
     {"op": "status"}
         → {"ok": true, "version": text, "pid": n, "started_at": Unix seconds, "cached_keys": n,
            "kms_calls": n, "kms_calls_by_provider": {"local": n}, "releases": n, "refusals": n,
-           "provider": "local", "providers": ["local"], "ledger": n, "issuers": n,
+           "provider": "local", "providers": ["local"], "regions": ["default"], "ledger": n, "issuers": n,
            "public_key": base64 or null}
     anything refused
         → {"ok": false, "sqlstate": "WK103", "message": text, "hint": text or null}
 
-Of ``provision``, version (1) and KEK (the tenant's current one, made if missing) may be left out, of
-``rewrap`` to_kek and to_kek_version (the same). The nil uuid stands for the master secret of mode
-``derived``; of ``checkpoint`` for the platform's log, of which there is one for each database: "log": text.
+``provision`` and ``kek`` have a region, too. Of ``provision``, version (1) and KEK (the tenant's current one,
+made if missing) may be left out, of ``rewrap`` to_kek and to_kek_version (the same). The nil uuid stands for
+the master secret of mode ``derived``; of ``checkpoint`` for the platform's log, of which there is one for
+each database: "log": text.
 """
 
 from __future__ import annotations
@@ -62,9 +63,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "DEFAULT_REGION",
     "HEADER_LENGTH",
     "MAX_FIELDS",
     "MAX_FRAME",
+    "REGION_FORM",
     "answer_length",
     "bytes_in",
     "certify",
@@ -89,6 +92,9 @@ __all__ = [
 ]
 
 MAX_FRAME = 65_536
+DEFAULT_REGION = "default"
+"""Where nobody names a region."""
+REGION_FORM = r"^[a-z0-9]+(-[a-z0-9]+)*\Z"  # and at most 63 characters, as ward_internal.check_region says
 HEADER_LENGTH = 4
 MAX_FIELDS = 512 * 2**20  # bytes behind the frame of a reseal
 _MAX_TEXT = 500  # characters of a refusal's message or hint
@@ -130,6 +136,7 @@ def key_members(
     commitment: bytes | None = None,
     master: int | None = None,
     salt: bytes | None = None,
+    region: str = DEFAULT_REGION,
 ) -> dict[str, Any]:
     """Return the members that are a key. ``master``, ``salt``: of a derived one."""
     return _given(
@@ -140,6 +147,7 @@ def key_members(
         commitment=None if commitment is None else to_base64(commitment),
         master=master,
         salt=None if salt is None else to_base64(salt),
+        region=_named(region),
     )
 
 
@@ -148,9 +156,14 @@ def release(tenant: str, key: Mapping[str, Any], token: str) -> dict[str, Any]:
 
 
 def provision(
-    tenant: str, version: int, kek: str | None = None, kek_version: str | None = None
+    tenant: str,
+    version: int,
+    kek: str | None = None,
+    kek_version: str | None = None,
+    region: str = DEFAULT_REGION,
 ) -> dict[str, Any]:
-    return _given(op="provision", tenant=tenant, version=version, kek=kek, kek_version=kek_version)
+    members = {"version": version, "kek": kek, "kek_version": kek_version, "region": _named(region)}
+    return _given(op="provision", tenant=tenant, **members)
 
 
 def derive(tenant: str, version: int, master: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,8 +180,8 @@ def reseal(tenant: str, to: int, keys: Iterable[Mapping[str, Any]], length: int)
     return {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys), "length": length}
 
 
-def manage_kek(tenant: str, action: str, **members: Any) -> dict[str, Any]:
-    return {"op": "kek", "tenant": tenant, "action": action, **members}
+def manage_kek(tenant: str, action: str, region: str = DEFAULT_REGION, **members: Any) -> dict[str, Any]:
+    return _given(op="kek", tenant=tenant, action=action, region=_named(region), **members)
 
 
 def tombstone(tenant: str, name: str, version: int | None = None) -> dict[str, Any]:
@@ -246,6 +259,10 @@ def parse_json(body: bytes) -> Any:
 
 def to_base64(data: bytes | bytearray) -> str:
     return b2a_base64(data, newline=False).decode("ascii")
+
+
+def _named(region: str) -> str | None:
+    return None if region == DEFAULT_REGION else region
 
 
 def _given(**members: Any) -> dict[str, Any]:

@@ -106,8 +106,8 @@ KEYS = """
 select k.version, k.state, coalesce(m.kek, k.kek) as kek,
        coalesce(m.kek_version, k.kek_version) as kek_version, coalesce(m.wrapped, k.wrapped) as wrapped,
        k.commitment, m.version as master,
-       case when m.version is not null then k.wrapped end as salt
-  from ward_internal.tenant_keys k
+       case when m.version is not null then k.wrapped end as salt, t.region
+  from ward_internal.tenant_keys k join ward_internal.tenants t on t.id = k.tenant_id
   left join ward_internal.tenant_keys m
     on k.kek = 'master' and m.tenant_id = '00000000-0000-0000-0000-000000000000'
    and m.version::text = k.kek_version

@@ -174,17 +174,22 @@ def _check_issuer(document: str) -> bool:
     return True
 
 
-def _provision_key(
-    tenant: str, version: int = 1, kek: str | None = None, kek_version: str | None = None
-) -> str:
-    made = _session.keeper().provision(tenant, version, kek, kek_version)
+def _provision_key(tenant: str, version: int, kek: str | None, kek_version: str | None, region: str) -> str:
+    made = _session.keeper().provision(tenant, version, kek, kek_version, region)
     return _json(version=version, kek=made[0], kek_version=made[1], wrapped=made[2], commitment=made[3])
 
 
 def _derive_key(
-    tenant: str, version: int, master: int, kek: str, kek_version: str, wrapped: bytes, commitment: bytes
+    tenant: str,
+    version: int,
+    master: int,
+    kek: str,
+    kek_version: str,
+    wrapped: bytes,
+    commitment: bytes,
+    region: str,
 ) -> str:
-    secret = WrappedKey(master, "active", kek, kek_version, wrapped, commitment)
+    secret = WrappedKey(master, "active", kek, kek_version, wrapped, commitment, region=region)
     salt, made = _session.keeper().derive(tenant, version, secret)
     return _json(kek="master", kek_version=str(master), wrapped=salt, commitment=made)
 
@@ -198,8 +203,9 @@ def _rewrap_key(
     commitment: bytes,
     to_kek: str | None,
     to_kek_version: str | None,
+    region: str,
 ) -> str:
-    key = WrappedKey(version, "active", kek, kek_version, wrapped, commitment)
+    key = WrappedKey(version, "active", kek, kek_version, wrapped, commitment, region=region)
     made = _session.keeper().rewrap(tenant, key, to_kek, to_kek_version)
     return _json(kek=made[0], kek_version=made[1], wrapped=made[2])
 

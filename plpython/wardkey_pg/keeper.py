@@ -44,13 +44,13 @@ class KeeperClient:
         return wire.bytes_in(self._ask(wire.release(tenant, _key(key), token)), "dek")
 
     def provision(
-        self, tenant: str, version: int, kek: str | None, kek_version: str | None
+        self, tenant: str, version: int, kek: str | None, kek_version: str | None, region: str
     ) -> tuple[str, str, bytes, bytes]:
         """Have a DEK made, under the KEK of that name or the tenant's own, which is made if missing.
 
         Return KEK name, KEK version, wrapped DEK, commitment.
         """
-        answer = self._ask(wire.provision(tenant, version, kek, kek_version))
+        answer = self._ask(wire.provision(tenant, version, kek, kek_version, region))
         if type(answer.get("version")) is not int or answer["version"] != version:
             raise KeeperUnavailable("the keeper gave an answer that is not one: of another version")
         return *wire.kek_in(answer), wire.bytes_in(answer, "wrapped"), wire.bytes_in(answer, "commitment")
@@ -198,4 +198,5 @@ def _key(key: WrappedKey, commitment: bytes | None = None) -> dict[str, Any]:
         commitment=commitment,
         master=key.master,
         salt=key.salt,
+        region=key.region,
     )

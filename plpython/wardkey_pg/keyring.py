@@ -11,6 +11,7 @@ from wardkey_core.envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitmen
 from wardkey_core.errors import CommitmentMismatch, KeyUnknown
 from wardkey_core.identity import bytes_of
 from wardkey_core.records import Record
+from wardkey_core.wire import DEFAULT_REGION
 
 __all__ = ["Keyring", "TenantKeys", "WrappedKey", "nonce"]
 
@@ -44,6 +45,7 @@ class WrappedKey(Record):
     commitment: bytes
     master: int | None = None
     salt: bytes | None = None
+    region: str = DEFAULT_REGION
 
 
 class TenantKeys:

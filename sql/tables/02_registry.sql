@@ -11,7 +11,7 @@ create table ward_internal.settings (
   value text not null,
   constraint settings_known check (name in (
     'keeper_socket', 'keeper_timeout', 'key_ttl', 'cryptoperiod', 'kek_cryptoperiod', 'most_fields', 'grace',
-    'audit_slot', 'audit_retention', 'no_context', 'catalog', 'require_baa'))
+    'audit_slot', 'audit_retention', 'no_context', 'catalog', 'require_baa', 'region'))
 );
 comment on table ward_internal.settings is
   'settings of the server; not GUCs, because a session could SET those and send its token to a keeper of its own';
@@ -27,6 +27,8 @@ create table ward_internal.tenants (
   created_at timestamptz not null default pg_catalog.clock_timestamp(),
   key_mode text not null default 'envelope',
   bounds jsonb not null default '{}',
+  region text not null default 'default',
+  constraint tenants_region_form check (region ~ '^[a-z0-9]+(-[a-z0-9]+)*$' and pg_catalog.length(region) <= 63),
   constraint tenants_slug_form check (slug ~ '^[a-z][a-z0-9_]{0,47}$'),
   constraint tenants_status_known check (status in ('active', 'suspended', 'shredding', 'shredded')),
   constraint tenants_key_mode_known check (key_mode in ('envelope', 'derived'))
@@ -35,6 +37,9 @@ comment on column ward_internal.tenants.bounds is
   'connections and settings that operators gave its login role: ward.bound_tenant';
 comment on column ward_internal.tenants.key_epoch is
   'raised by whatever makes keys or rights that backends hold stale; each login compares it';
+
+comment on column ward_internal.tenants.region is
+  'where its keys are kept: in the additional data of each wrap, so that no other region''s keeper opens one';
 
 create table ward_internal.tenant_keys (
   tenant_id uuid not null,
@@ -51,6 +56,7 @@ create table ward_internal.tenant_keys (
   retired_at timestamptz,
   destroyed_at timestamptz,
   fence text[],
+  region text not null default 'default',
   constraint tenant_keys_pkey primary key (tenant_id, version),
   constraint tenant_keys_version_positive check (version > 0),
   constraint tenant_keys_state_known check (state in ('active', 'decrypt-only', 'retired', 'destroyed')),
@@ -60,6 +66,8 @@ create table ward_internal.tenant_keys (
 create unique index tenant_keys_one_active on ward_internal.tenant_keys (tenant_id) where state = 'active';
 comment on column ward_internal.tenant_keys.kek is
   '''master'' in mode derived: kek_version is then a version of the master secret, wrapped the salt of this key';
+comment on column ward_internal.tenant_keys.region is
+  'the one that it was wrapped for. The keeper is asked with that of the tenant; the doctor compares the two';
 comment on column ward_internal.tenant_keys.fence is
   'virtual transactions that ran when the key had just left its former state: its next step waits until they are gone';
 

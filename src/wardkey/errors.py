@@ -6,12 +6,13 @@ WardError                  sqlstate, message, hint
 │       ContextStale
 ├── SealError              values and their keys
 │   └── OpenFailed · KeeperUnavailable · KeeperBusy · KeyRefused · KeyUnknown · CommitmentMismatch ·
-│       KeyDestroyed · KeysChanged
+│       KeyDestroyed · KeysChanged · RegionRefused
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
-│       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · EntryTooLong
+│       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · InvalidRegion · RegionFixed ·
+│       EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -40,6 +41,7 @@ from wardkey_core.errors import (
     DuplicateTenant,
     EntryTooLong,
     InvalidBaa,
+    InvalidRegion,
     InvalidSlug,
     InvalidToken,
     KeeperBusy,
@@ -57,6 +59,8 @@ from wardkey_core.errors import (
     NotInTheLog,
     OnHold,
     OpenFailed,
+    RegionFixed,
+    RegionRefused,
     RestoreRefused,
     RoleMayNotWrite,
     RotationPaused,
@@ -89,6 +93,7 @@ __all__ = [
     "DuplicateTenant",
     "EntryTooLong",
     "InvalidBaa",
+    "InvalidRegion",
     "InvalidSlug",
     "InvalidToken",
     "KeeperBusy",
@@ -109,6 +114,8 @@ __all__ = [
     "OnHold",
     "OpenFailed",
     "PublisherError",
+    "RegionFixed",
+    "RegionRefused",
     "RestoreRefused",
     "RoleMayNotWrite",
     "RotationPaused",

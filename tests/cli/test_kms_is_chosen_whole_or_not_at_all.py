@@ -77,6 +77,7 @@ def test_each_gets_its_own_credential_and_nobody_else_can_read_it(
         "for": "cell",
         "tenant_id": None,
         "kms": VAULT,
+        "regions": {},
         "managed_with": VAULT,
         "credential": str(home.keeper / "vault.json"),
         "admin_credential": str(home.orchestrator / "vault.json"),

@@ -160,10 +160,10 @@ def test_run_that_is_over_does_not_continue(wards):
 def test_trouble_with_one_tenant_is_told_and_the_others_are_done(wards, monkeypatch):
     original = Keks.rotate
 
-    def refused(self: Keks, tenant: UUID) -> KekRef:
+    def refused(self: Keks, tenant: UUID, region: str) -> KekRef:
         if tenant == wards.ids[wards.slugs[1]]:
             raise KeyRefused("the KMS of this tenant says no")
-        return original(self, tenant)
+        return original(self, tenant, region)
 
     with monkeypatch.context() as patch:
         patch.setattr(Keks, "rotate", refused)

@@ -24,7 +24,7 @@ from wardkey.kms.providers.azure import _digest
 
 from .benches import DEK, AzureBench
 
-AAD = key_aad(UUID(ACME).bytes, 1)
+AAD = key_aad(UUID(ACME).bytes, 1, "default")
 UNCHECKED = """
 import sys
 from wardkey.kms.providers.azure import AzureKms

@@ -15,7 +15,7 @@ from wardkey.kms import KekRef, Kms, KmsDenied, KmsError
 
 from .benches import DEK, Bench
 
-AAD = key_aad(UUID(int=10).bytes, 1)
+AAD = key_aad(UUID(int=10).bytes, 1, "default")
 
 
 def test_a_wrapped_key_opens_and_shows_nothing(bench: Bench) -> None:
@@ -50,7 +50,13 @@ def test_keks_of_two_tenants_differ(bench: Bench) -> None:
 def test_additional_data_of_another_tenant_or_version_is_refused(bench: Bench) -> None:
     kek, kms = bench.open_admin().create_kek(UUID(int=10)), bench.open()
     wrapped = kms.wrap(kek, DEK, AAD)
-    for aad in (key_aad(UUID(int=11).bytes, 1), key_aad(UUID(int=10).bytes, 2), AAD[:-1], AAD + b"\0", b""):
+    for aad in (
+        key_aad(UUID(int=11).bytes, 1, "default"),
+        key_aad(UUID(int=10).bytes, 2, "default"),
+        AAD[:-1],
+        AAD + b"\0",
+        b"",
+    ):
         with pytest.raises(KmsDenied):
             kms.unwrap(kek, wrapped, aad)
     assert kms.unwrap(kek, wrapped, AAD) == DEK

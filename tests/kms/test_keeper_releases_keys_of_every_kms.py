@@ -54,7 +54,9 @@ def start(keeper: Keeper, bench: Bench) -> None:
 
 def wrapped_by(keeper: Keeper, bench: Bench, kek: KekRef) -> bytes:
     """Return the DEK as the keeper wraps it, which signs what is wrapped under a public key."""
-    made = WrappedKey(UUID(ACME), 1, kek, bench.open().wrap(kek, DEK, key_aad(UUID(ACME).bytes, 1)))
+    made = WrappedKey(
+        UUID(ACME), 1, kek, bench.open().wrap(kek, DEK, key_aad(UUID(ACME).bytes, 1, "default"))
+    )
     return (
         signed(made, SigningKey(keeper.directory / "signing.key"))
         if bench.open().is_asymmetric

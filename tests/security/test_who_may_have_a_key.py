@@ -118,11 +118,11 @@ def test_reseal_to_a_key_of_ones_own_choice_is_refused(cell: Cell, slug: str, te
     key, kek = cell.key(slug), KekRef(cell.key(slug)["kek"], cell.key(slug)["kek_version"])
     orchestrator = open_kms(cell.bench.admin_uri, cell.bench.admin_directory)
     with pytest.raises(KmsDenied):
-        orchestrator.wrap(kek, CHOSEN, key_aad(UUID(tenant).bytes, 2))
+        orchestrator.wrap(kek, CHOSEN, key_aad(UUID(tenant).bytes, 2, "default"))
     with pytest.raises(KmsDenied):
-        orchestrator.unwrap(kek, base64.b64decode(key["wrapped"]), key_aad(UUID(tenant).bytes, 1))
+        orchestrator.unwrap(kek, base64.b64decode(key["wrapped"]), key_aad(UUID(tenant).bytes, 1, "default"))
     made = base64.b64encode(commitment(CHOSEN, UUID(tenant).bytes, 2)).decode()
-    forged = AESGCM(CHOSEN).encrypt(bytes(12), CHOSEN, key_aad(UUID(tenant).bytes, 2))
+    forged = AESGCM(CHOSEN).encrypt(bytes(12), CHOSEN, key_aad(UUID(tenant).bytes, 2, "default"))
     fields = field(*sealed_fields(cell, slug))
     other = cell.key(cell.new_tenant())
     chosen: list[dict[str, Any]] = [

@@ -169,7 +169,7 @@ def test_commitment_tells_deks_tenants_and_versions_apart(dek: bytes, tenant: by
     assert committed != commitment(bytes([dek[0] ^ 1]) + dek[1:], tenant, version)
     assert committed != commitment(dek, bytes([tenant[0] ^ 1]) + tenant[1:], version)
     assert committed != commitment(dek, tenant, version - 1)
-    assert key_aad(tenant, version) != key_aad(tenant, version - 1)
+    assert key_aad(tenant, version, "default") != key_aad(tenant, version - 1, "default")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_commitments_and_key_wrapping_are_the_vectors(vector: dict[str, Any]) ->
     for module in (envelope.commitment, decode.commitment):
         assert module(dek, tenant, version).hex() == vector["commitment"]
     for wrapping in (envelope.key_aad, decode.key_additional_data):
-        assert wrapping(tenant, version).hex() == vector["additional_data"]
+        assert wrapping(tenant, version, vector["region"]).hex() == vector["additional_data"]
 
 
 def test_decoder_refuses_what_was_altered() -> None:

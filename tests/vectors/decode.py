@@ -41,9 +41,10 @@ def commitment(dek: bytes, tenant: bytes, version: int) -> bytes:
     return hkdf_sha256(dek, tenant, b"wardkey/1 commitment" + version.to_bytes(4, "big"))
 
 
-def key_additional_data(tenant: bytes, version: int) -> bytes:
+def key_additional_data(tenant: bytes, version: int, region: str) -> bytes:
     """Return the additional data under which the KMS wrapped the data key."""
-    return prefixed(b"wardkey/1 dek") + prefixed(tenant) + prefixed(version.to_bytes(4, "big"))
+    place = prefixed(tenant) + prefixed(version.to_bytes(4, "big")) + prefixed(region.encode())
+    return prefixed(b"wardkey/1 dek") + place
 
 
 if __name__ == "__main__":

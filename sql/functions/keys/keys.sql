@@ -38,30 +38,31 @@ $$;
 comment on function ward_internal.tenant_for_keys(text) is
   'as ward_internal.tenant_of, without waiting for its lock: WK213';
 
-create or replace function ward_internal.provision_key(p_tenant uuid, p_version integer, p_kek text, p_kek_version text)
-returns jsonb
+create or replace function ward_internal.provision_key(
+  p_tenant uuid, p_version integer, p_kek text, p_kek_version text, p_region text
+) returns jsonb
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
 return bind("@VERSION@", "provision_key")(*args)
 $$;
-comment on function ward_internal.provision_key(uuid, integer, text, text) is
+comment on function ward_internal.provision_key(uuid, integer, text, text, text) is
   'has the keeper make a data key under that KEK, or the tenant''s own, made if missing; only the wrapped key comes '
   'back';
 
 create or replace function ward_internal.derive_key(
   p_tenant uuid, p_version integer, p_master integer, p_kek text, p_kek_version text, p_wrapped bytea,
-  p_commitment bytea
+  p_commitment bytea, p_region text
 ) returns jsonb
 language plpython3u volatile strict parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
 return bind("@VERSION@", "derive_key")(*args)
 $$;
-comment on function ward_internal.derive_key(uuid, integer, integer, text, text, bytea, bytea) is
+comment on function ward_internal.derive_key(uuid, integer, integer, text, text, bytea, bytea, text) is
   'has the keeper derive a data key of the master secret with a new salt';
 
 create or replace function ward_internal.wrap_again(
   p_tenant uuid, p_version integer, p_kek text, p_kek_version text, p_wrapped bytea, p_commitment bytea,
-  p_to_kek text, p_to_kek_version text
+  p_to_kek text, p_to_kek_version text, p_region text
 ) returns jsonb
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
@@ -75,6 +76,7 @@ language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 declare
   v_master ward_internal.tenant_keys;
   v_made jsonb;
+  v_region text := ward_internal.region_of(p_tenant);
 begin
   if p_mode = 'derived' then
     lock table ward_internal.tenant_keys in share row exclusive mode;  -- two first tenants would make two masters
@@ -86,17 +88,22 @@ begin
     end if;
     select * into strict v_master from ward_internal.tenant_keys
       where tenant_id = ward_internal.master_id() and state = 'active';
+    if v_master.region <> v_region then
+      perform ward_internal.fail('invalid_region', format('the master secret is of region %s, the tenant of %s',
+        v_master.region, v_region), 'make the tenant with a key of its own: --mode envelope');
+    end if;
     v_made := ward_internal.derive_key(p_tenant, p_version, v_master.version, v_master.kek, v_master.kek_version,
-      v_master.wrapped, v_master.commitment);
+      v_master.wrapped, v_master.commitment, v_region);
   else
-    v_made := ward_internal.provision_key(p_tenant, p_version, p_kek, p_kek_version);
+    v_made := ward_internal.provision_key(p_tenant, p_version, p_kek, p_kek_version, v_region);
   end if;
   v_made := coalesce(v_made, ward.raise_refusal('{}'::jsonb));
-  insert into ward_internal.tenant_keys (tenant_id, version, state, kek, kek_version, wrapped, commitment, reason)
-    select p_tenant, p_version, 'active', k.kek, k.kek_version, k.wrapped, k.commitment, p_reason
+  insert into ward_internal.tenant_keys
+    (tenant_id, version, state, kek, kek_version, wrapped, commitment, reason, region)
+    select p_tenant, p_version, 'active', k.kek, k.kek_version, k.wrapped, k.commitment, p_reason, v_region
     from jsonb_to_record(v_made) as k (kek text, kek_version text, wrapped bytea, commitment bytea);
   perform ward_internal.log_event(p_tenant, 'provisioned', jsonb_build_object('version', p_version, 'mode', p_mode,
-    'kek', v_made -> 'kek', 'kek_version', v_made -> 'kek_version', 'reason', p_reason));
+    'kek', v_made -> 'kek', 'kek_version', v_made -> 'kek_version', 'reason', p_reason, 'region', v_region));
 end
 $$;
 comment on function ward_internal.add_key(uuid, text, integer, text, text, text) is
@@ -211,7 +218,7 @@ begin
   end if;
   select * into v_made from jsonb_to_record(
     coalesce(ward_internal.wrap_again(p_tenant, p_version, v_key.kek, v_key.kek_version, v_key.wrapped,
-      v_key.commitment, p_kek, p_kek_version), ward.raise_refusal('{}'::jsonb)))
+      v_key.commitment, p_kek, p_kek_version, v_key.region), ward.raise_refusal('{}'::jsonb)))
     as k (kek text, kek_version text, wrapped bytea);
   if (v_made.kek, v_made.kek_version) = (v_key.kek, v_key.kek_version) then
     return false;
@@ -235,7 +242,8 @@ create or replace view ward.keys as
   select
     t.slug, k.version, k.state,
     case when k.tenant_id = ward_internal.master_id() then 'master' else t.key_mode end as mode,
-    k.kek, k.kek_version, k.created_at, k.wrapped_at, k.replaced_at, k.retired_at, k.destroyed_at, k.reason, k.tenant_id
+    k.kek, k.kek_version, k.created_at, k.wrapped_at, k.replaced_at, k.retired_at, k.destroyed_at, k.reason,
+    k.tenant_id, k.region
   from ward_internal.tenant_keys as k
   left join ward_internal.tenants as t on t.id = k.tenant_id;
 comment on view ward.keys is

@@ -26,6 +26,7 @@ begin
   return (
     select jsonb_build_object('tenant', v_tenant.id, 'slug', v_tenant.slug, 'name', v_tenant.name,
       'mode', v_tenant.key_mode, 'schema', v_tenant.schema_name, 'login_role', v_tenant.login_role,
+      'region', v_tenant.region,
       'created_at', v_tenant.created_at, 'tables', v_tables,
       'keys', coalesce(jsonb_agg(jsonb_build_object('version', k.version, 'state', k.state, 'kek', k.kek,
         'kek_version', k.kek_version, 'commitment', encode(k.commitment, 'hex'), 'created_at', k.created_at,

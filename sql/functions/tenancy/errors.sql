@@ -27,6 +27,8 @@ return case p_condition
   when 'restore_refused' then 'WK229'
   when 'no_baa' then 'WK230'
   when 'invalid_baa' then 'WK231'
+  when 'invalid_region' then 'WK241'
+  when 'region_fixed' then 'WK242'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

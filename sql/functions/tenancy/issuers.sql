@@ -74,6 +74,8 @@ begin
   elsif p_name = 'require_baa' and (p_value in ('off', 'on')) is not true then
     perform ward_internal.fail('not_allowed', 'require_baa is off or on',
       'on: a tenant is let in with an agreement only');
+  elsif p_name = 'region' then
+    perform ward_internal.check_region(p_value);
   end if;
   insert into ward_internal.settings values (p_name, p_value)
     on conflict (name) do update set value = excluded.value;
@@ -85,7 +87,7 @@ begin
 exception when check_violation then
   perform ward_internal.fail('unknown_object', 'no such setting',
     'settings are keeper_socket, keeper_timeout, key_ttl, cryptoperiod, kek_cryptoperiod, most_fields, grace, '
-    'audit_slot, audit_retention, no_context, catalog and require_baa');
+    'audit_slot, audit_retention, no_context, catalog, require_baa and region');
 end
 $$;
 comment on function ward.set(text, text) is
@@ -94,4 +96,5 @@ comment on function ward.set(text, text) is
   'grace (days between retiring a key and destroying it, 30), audit_slot (the scribe''s; without it nobody logs in), '
   'audit_retention (days that entries of the audit log are kept, 2192), no_context (error, or empty: what a query on a '
   'face gives without a context), catalog (closed, or open: tenants see sizes and counts), require_baa (off, or on: no '
-  'tenant is let in without a business associate agreement)';
+  'tenant is let in without a business associate agreement), region (of tenants that are made from now on and of the '
+  'first master secret, default)';

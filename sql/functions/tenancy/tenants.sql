@@ -170,13 +170,15 @@ comment on function ward_internal.set_up_ward(ward_internal.tenants) is
 
 create or replace function ward.create_tenant(
   p_slug text, p_name text default null, p_mode text default 'envelope', p_id uuid default null,
-  p_kek text default null, p_kek_version text default null
+  p_kek text default null, p_kek_version text default null, p_region text default null
 ) returns uuid
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant ward_internal.tenants;
+  v_region text := coalesce(p_region, ward_internal.region_of());
 begin
   perform ward_internal.require_superuser();
+  perform ward_internal.check_region(v_region);
   if p_slug is null or p_slug !~ '^[a-z][a-z0-9_]{0,47}$' then
     perform ward_internal.fail('invalid_slug', 'not a valid slug',
       'use a lower-case letter, then at most 47 lower-case letters, digits and underscores');
@@ -187,9 +189,10 @@ begin
     perform ward_internal.fail('tenant_shredded', format('tenant %s was shredded', p_slug), 'choose another slug');
   end if;
   begin
-    insert into ward_internal.tenants (id, slug, name, schema_name, login_role, key_mode, status)
+    insert into ward_internal.tenants (id, slug, name, schema_name, login_role, key_mode, status, region)
       values (coalesce(p_id, gen_random_uuid()), p_slug, coalesce(p_name, p_slug), 'tenant_' || p_slug,
-        'tenant_' || p_slug, p_mode, case when ward_internal.is_baa_required() then 'suspended' else 'active' end)
+        'tenant_' || p_slug, p_mode, case when ward_internal.is_baa_required() then 'suspended' else 'active' end,
+        v_region)
       returning * into v_tenant;
   exception when unique_violation then
     perform ward_internal.fail('duplicate_tenant', 'there is already a tenant of that slug or id', 'choose another');
@@ -209,11 +212,12 @@ begin
   return v_tenant.id;
 end
 $$;
-comment on function ward.create_tenant(text, text, text, uuid, text, text) is
+comment on function ward.create_tenant(text, text, text, uuid, text, text, text) is
   'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All '
   'or nothing; suspended while require_baa is on: ward.resume_tenant lets it in. p_mode: envelope or derived. p_id, '
-  'p_kek, p_kek_version: for a KEK that was made beforehand. Errors: WK201 slug, WK202 there already, WK216 shredded, '
-  'WK102 keeper down';
+  'p_kek, p_kek_version: for a KEK that was made beforehand. p_region: for good; that of the setting if null. Errors: '
+  'WK201 slug, WK202 there already, WK216 shredded, WK102 keeper down, WK240 the keeper does not serve the region, '
+  'WK241 not a region';
 
 create or replace function ward.repair_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -327,7 +331,7 @@ comment on function ward.drop_tenant(text, text, boolean) is
 
 create or replace view ward.tenants as
   select t.id, t.slug, t.name, t.schema_name, t.login_role, t.status, k.version as key_version, t.created_at,
-    t.key_mode
+    t.key_mode, t.region
   from ward_internal.tenants as t
   left join ward_internal.tenant_keys as k on k.tenant_id = t.id and k.state = 'active';
 comment on view ward.tenants is 'the tenants; for operators';

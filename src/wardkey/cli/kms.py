@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +43,13 @@ def choice_options(command: _F) -> _F:
             "--credential", metavar="FILE", type=_FILE, help="With it the keeper wraps and unwraps."
         ),
         click.option("--admin-uri", metavar="URI", help="For the orchestrator, where its URI differs."),
+        click.option(
+            "--in-region",
+            "regions",
+            metavar="REGION=ADDRESS",
+            multiple=True,
+            help="What stands in the place of the URI's address for tenants of a region.",
+        ),
     ):
         command = option(command)
     return command
@@ -52,10 +59,16 @@ def make_choice(uri: str, options: dict[str, Any]) -> Choice:
     """Return what ``choice_options`` were given as."""
     from ..embedded.kms_choice import Choice
 
-    pairs = [text.partition("=") for text in options.pop("variables")]
+    environment = _pairs(options.pop("variables"), "--env is NAME=TEXT")
+    regions = _pairs(options.pop("regions"), "--in-region is REGION=ADDRESS")
+    return Choice(uri, environment=environment, regions=regions, **options)
+
+
+def _pairs(texts: Sequence[str], usage: str) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
     if any(not name or not equals for name, equals, _ in pairs):
-        raise click.UsageError("--env is NAME=TEXT")
-    return Choice(uri, environment={name: text for name, _, text in pairs}, **options)
+        raise click.UsageError(usage)
+    return {name: text for name, _, text in pairs}
 
 
 def use_for_cell(context: Context, choice: Choice) -> Collection[str]:

@@ -22,9 +22,16 @@ ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 
 @click.command()
 @click.option("--kms", "uri", metavar="URI", help="Use this KMS, as with: wardkey kms use URI")
+@click.option(
+    "--region",
+    "served",
+    metavar="REGION",
+    multiple=True,
+    help="Region whose keys the keeper serves, such as eu-de; the first is that of new tenants.",
+)
 @choice_options
 @pass_context
-def up(context: Context, /, uri: str | None, **options: Any) -> None:
+def up(context: Context, /, uri: str | None, served: tuple[str, ...], **options: Any) -> None:
     """Start the private PostgreSQL, the keeper and the scribe, made first if missing.
 
     With Kafka configured (`wardkey kafka use`) the publisher too. Running it again does no harm: it starts
@@ -36,7 +43,7 @@ def up(context: Context, /, uri: str | None, **options: Any) -> None:
         use_for_cell(context, make_choice(uri, options))
     elif any(options.values()):
         raise click.UsageError("options for a KMS go with --kms URI")
-    status = Cluster(context.home, say=lambda text: note(context, text)).start()
+    status = Cluster(context.home, regions=served, say=lambda text: note(context, text)).start()
     emit(context, _facts(status), lambda: _show(status))
 
 

@@ -18,7 +18,7 @@ from .tenant_restore import restore
 if TYPE_CHECKING:
     from ..tenants.provisioning import Remember
 
-_COLUMNS = ("slug", "name", "status", "login_role", "key_version", "created_at")
+_COLUMNS = ("slug", "name", "status", "region", "login_role", "key_version", "created_at")
 
 
 @click.group()
@@ -43,6 +43,11 @@ for command in (export, shred, check_certificate, restore):
     show_default=True,
     help="Its data key: random and wrapped by its own KEK, or derived from the cell's master secret.",
 )
+@click.option(
+    "--region",
+    metavar="REGION",
+    help="Where its keys are kept, for good, such as eu-de; the server's if none.",
+)
 @click.option("--kms", "uri", metavar="URI", help="It brings its own KMS (with a single SLUG).")
 @click.option(
     "--connections",
@@ -58,6 +63,7 @@ def create_(
     slugs: tuple[str, ...],
     name: str | None,
     mode: str,
+    region: str | None,
     uri: str | None,
     connections: int | None,
     **options: Any,
@@ -78,7 +84,7 @@ def create_(
     with context.connect(autocommit=True) as connection, own as (id_, keks), progress(context) as bar:
         make = partial(create, connection, mode=mode, tenant=id_, keks=keks, connections=connections)
         for slug in bar.track(slugs, description="tenants"):
-            row = make(slug, name, remember)
+            row = make(slug, name, remember, region=region)
             made.append(row | ({"password": passwords[slug]} if slug in passwords else {}))
             if not context.json:
                 bar.console.print(_created(made[-1]), soft_wrap=True)

@@ -147,6 +147,20 @@ def _issuers(server: Server) -> Iterator[Problem]:
             )
 
 
+def _regions(server: Server) -> Iterator[Problem]:
+    status = _status(server)
+    if status is None:
+        return
+    query = "select region, string_agg(slug, ', ' order by slug) from ward.tenants group by region order by 1"
+    for region, slugs in server.connection.execute(query).fetchall():
+        if region not in status.get("regions", ()):
+            yield Problem(
+                slugs,
+                f"of region {region}, which the keeper does not serve",
+                "move them to that region's server, or have the keeper serve it: wardkey up --region",
+            )
+
+
 def _provider(server: Server) -> Iterator[Problem]:
     status = _status(server)
     if status is not None and str(status.get("provider", "")).startswith("local"):
@@ -171,5 +185,6 @@ CHECKS = (
         "kms-credentials", "the keeper's credential uses KEKs, another one manages them", _credentials, "info"
     ),
     Check("issuers-agree", "database and keeper trust the same issuers", _issuers),
+    Check("keeper-regions", "the keeper serves the regions of all tenants", _regions),
     Check("keeper-provider", "KEKs lie in a KMS, not on the database's host", _provider, "info"),
 )

@@ -25,6 +25,13 @@ where k.kek = 'master' and k.state <> 'destroyed' and not exists (
   where m.tenant_id = ward_internal.master_id() and m.version::text = k.kek_version and m.state <> 'destroyed')
 order by 1, k.version;
 
+-- regions-kept (fail): every key is of its tenant's region
+select t.slug, format('its key %s is bound to region %s, the registry has the tenant in %s', k.version, k.region, t.region),
+  'the region was changed in the registry, and the keeper opens the key no more: restore the row of ward_internal.tenants'
+from ward_internal.tenant_keys as k join ward_internal.tenants as t on t.id = k.tenant_id
+where k.state <> 'destroyed' and k.region <> t.region
+order by 1, k.version;
+
 -- key-age (warn): no key seals for longer than the cryptoperiod
 select t.slug, format('its key %s is of %s', k.version, k.created_at::date), format('wardkey keys rotate %s', t.slug)
 from ward_internal.tenant_keys as k join tenant as t on t.id = k.tenant_id

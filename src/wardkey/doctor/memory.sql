@@ -1,12 +1,12 @@
 -- The rows of the registry: which, a digest of what only functions of wardkey may change, whose log accounts for that, the
 -- events that do, and what people call it.
 with master as (select ward_internal.master_id() as id)
-select 'tenants/' || id, md5(concat_ws('|', slug, schema_name, login_role, status, key_mode)), id::text,
+select 'tenants/' || id, md5(concat_ws('|', slug, schema_name, login_role, status, key_mode, region)), id::text,
   '{provisioned,suspended,resumed,shredding,shredded,dropped}'::text[], 'tenant ' || slug
 from ward_internal.tenants
 union all
 select concat('tenant_keys/', k.tenant_id, '/', k.version),
-  md5(concat_ws('|', k.state, k.kek, k.kek_version, encode(k.wrapped, 'hex'), encode(k.commitment, 'hex'))), k.tenant_id::text,
+  md5(concat_ws('|', k.state, k.kek, k.kek_version, encode(k.wrapped, 'hex'), encode(k.commitment, 'hex'), k.region)), k.tenant_id::text,
   '{provisioned,rotated,rewrapped,retired,readmitted,destroyed,shredding,shredded,dropped}',
   format('key %s of %s', k.version, coalesce(t.slug, 'master'))
 from ward_internal.tenant_keys as k left join ward_internal.tenants as t on t.id = k.tenant_id

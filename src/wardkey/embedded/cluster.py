@@ -6,7 +6,7 @@ The supervisor starts keeper, scribe and publisher again when they end; PostgreS
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..daemon.supervision import Supervision
 from ..errors import NotRunning, ServerError
 from ..install import pythonpath
 from ..install.software import Software
-from . import database
+from . import database, kms_choice
 from .home import Config, Home
 from .parts import KeeperProcess, PublisherProcess, ScribeProcess
 from .postgres import Postgres
@@ -59,13 +59,17 @@ class Status:
 
 
 class Cluster:
-    """``settings``: settings of PostgreSQL for this start only. ``say`` is told each step that takes time."""
+    """``settings``: settings of PostgreSQL for this start only. ``say`` is told each step that takes time.
+
+    ``regions``: that the keeper serves from the next start on; the first is that of new tenants.
+    """
 
     def __init__(
         self,
         home: Home,
         *,
         settings: Mapping[str, str] | None = None,
+        regions: Sequence[str] = (),
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.home = home
@@ -74,6 +78,7 @@ class Cluster:
         self.scribe = ScribeProcess(home)
         self.publisher = PublisherProcess(home)
         self.supervision = Supervision(home.supervisor, home.supervisor_log)
+        self.regions = tuple(regions)
         self._say = say or (lambda text: None)
 
     def init(self) -> Config:
@@ -85,6 +90,8 @@ class Cluster:
         """Make what is missing, repair what a crash left, start what does not run. Raises ServerError."""
         with self.home.locked():
             config, software = self._init()
+            if self.regions:
+                kms_choice.serve(self.home, self.regions)
             if self.keeper.start():
                 self._say("keeper started")
             if self.postgres.postmaster is None:

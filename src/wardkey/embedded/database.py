@@ -34,6 +34,8 @@ def prepare(cluster: Cluster, say: Callable[[str], None]) -> None:
             if change := prepare_extension(connection):
                 say(change)
             connection.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
+            if cluster.regions:
+                connection.execute("select ward.set('region', %s)", [cluster.regions[0]])
             connection.commit()
             if embedded_issuer(connection, cluster.home)[1]:
                 say("embedded issuer registered in database and keeper")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ __all__ = [
     "check_move",
     "credential_files",
     "forget",
+    "serve",
     "sides",
     "use",
     "use_cells",
@@ -53,7 +54,10 @@ THROUGH_KEEPER = DEFAULT_KMS
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A KMS and what goes with it. ``admin_uri``, ``admin_credential``: the orchestrator's."""
+    """A KMS and what goes with it. ``admin_uri``, ``admin_credential``: the orchestrator's.
+
+    ``regions``: the address that the URI has in each region; those that it had if none are given.
+    """
 
     uri: str
     admin_uri: str | None = None
@@ -61,6 +65,7 @@ class Choice:
     admin_credential: Path | None = None
     ca: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    regions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,7 @@ def use(
     with locked(home.keeper / CONFIGURATION_FILE):
         before, managed = keeper.read(), orchestrator.read()
         environment = {**before.environment, **choice.environment}
-        entry = _entry(before, choice.uri, tenant)
+        entry = _entry(before, choice.uri, tenant, choice.regions)
         places = [entry.directory(side.directory) for side in (keeper, orchestrator)]
         admin_uri = _admin_uri(choice, places[1], managed.uri_of(entry.key))
         files = _files(choice.uri, places[0], choice.credential, choice.ca)
@@ -153,6 +158,14 @@ def use(
     uris = {each.uri for each in before.kms}
     must_load = scheme_of(choice.uri) not in map(scheme_of, uris)
     return environment != before.environment or (replaced and choice.uri in uris) or must_load
+
+
+def serve(home: Home, regions: Sequence[str]) -> None:
+    """Have the keeper make and open keys of these regions only; one that runs does so at once."""
+    keeper = sides(home)[0]
+    with locked(home.keeper / CONFIGURATION_FILE):
+        before = keeper.read()
+        keeper.write(replace(before, regions=tuple(dict.fromkeys(regions))))
 
 
 def use_cells(home: Home, tenant: UUID, *, needed: Collection[str] | None = None) -> None:
@@ -193,14 +206,15 @@ def _check_names(configuration: Configuration, uri: str, hint: str) -> None:
         raise ServerError(f"the cell's Vault has a mount {mount} too: two KEKs would have one name", hint)
 
 
-def _entry(before: Configuration, uri: str, tenant: UUID | None) -> Entry:
+def _entry(before: Configuration, uri: str, tenant: UUID | None, regions: Mapping[str, str]) -> Entry:
     """Return the entry for ``uri``: a tenant's own has the name it has already, else a new one."""
-    if tenant is None:
-        return Entry(uri)
     owned = before.owned(tenant)
-    known = (own.name for own in owned if is_same(own.uri, uri))
+    known = next((own for own in owned if is_same(own.uri, uri)), None)
+    kept = dict(regions) or (known.regions if known else {})
+    if tenant is None:
+        return Entry(uri, regions=kept)
     new = str(max((int(own.name) + 1 for own in owned), default=0))
-    return Entry(uri, tenant, name=next(known, new))
+    return Entry(uri, tenant, name=known.name if known else new, regions=kept)
 
 
 def _left(
@@ -231,7 +245,7 @@ def _write(
     orchestrator.write(
         Configuration(
             tuple(replace(entry, uri=uris[entry.key]) for entry in after.kms),
-            {**managed.environment, **(environment or {})},
+            environment={**managed.environment, **(environment or {})},
         )
     )
     keeper.write(after)

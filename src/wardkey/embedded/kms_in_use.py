@@ -24,6 +24,7 @@ def in_use(home: Home, slugs: Mapping[UUID, str]) -> tuple[list[dict[str, Any]],
             "for": f"{whose}, keys from before" if entry.is_left else whose,
             "tenant_id": entry.tenant,
             "kms": entry.uri,
+            "regions": entry.regions,
             "managed_with": None if admin_uri == THROUGH_KEEPER else admin_uri,
         }
         names = credential_files(entry.uri)

@@ -8,6 +8,7 @@ import fcntl
 import grp
 import os
 import pwd
+import re
 import socket
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from wardkey_core.jwk import import_algorithms
+from wardkey_core.wire import REGION_FORM
 
 from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready
 from wardkey.daemon.service import Service as Daemon
@@ -36,7 +38,7 @@ SWITCH_SECONDS = (
 
 def _prepare(options: argparse.Namespace, report: Report) -> None:
     try:
-        import_all(configured(options.directory, options.kms), report)
+        import_all(configured(options.directory, options.kms, options.region), report)
     except KmsConfigurationError as error:
         raise ServiceError(str(error)) from None
     if options.run_as:
@@ -47,7 +49,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
     directory: Path = options.directory
     lock = _lock(directory)
     try:
-        providers = Providers(directory, report, options.kms)
+        providers = Providers(directory, report, options.kms, regions=options.region)
     except KmsConfigurationError as error:
         raise ServiceError(str(error)) from None
     ledger = Ledger(directory / LEDGER_FILE, report)
@@ -69,7 +71,8 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
         report=report,
     )
     allowed = frozenset((*options.allow_uid, *options.admin_uid, *options.scribe_uid, os.geteuid(), 0))
-    report(f"ready at {options.socket}, process {os.getpid()}, KMS {providers.cell.scheme}")
+    place = f"KMS {providers.cell.scheme}, region {' '.join(providers.regions)}"
+    report(f"ready at {options.socket}, process {os.getpid()}, {place}")
     try:
         asyncio.run(_serve(SocketServer(service, allowed, report), listening, stop, report))
     finally:
@@ -106,6 +109,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket-group", type=_gid, metavar="GROUP", help="group that may open the socket")
     parser.add_argument("--ttl", type=_ttl, default=300, help="seconds a key stays in memory (default 300)")
     parser.add_argument(
+        "--region",
+        type=_region,
+        action="append",
+        default=[],
+        help="region whose keys it opens and makes; may be given more than once (default: kms.json's)",
+    )
+    parser.add_argument(
         "--kms", metavar="URI", help="the cell's key management service, instead of what kms.json says"
     )
 
@@ -126,6 +136,14 @@ def _gid(text: str) -> int:
         return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
     except KeyError:
         raise argparse.ArgumentTypeError(f"there is no group {text}") from None
+
+
+def _region(text: str) -> str:
+    if not re.match(REGION_FORM, text) or len(text) > 63:
+        raise argparse.ArgumentTypeError(
+            "must be words of lower-case letters and digits with hyphens between"
+        )
+    return text
 
 
 def _ttl(text: str) -> float:

@@ -46,11 +46,11 @@ class Administration:
 
     async def kek(self, request: Kek) -> dict[str, Any]:
         """Have the KMS make, rotate, list or end KEKs. All of it may be repeated."""
-        tenant, present = request.tenant, self._providers.of(request.tenant)
+        tenant = request.tenant
         if request.action in ("create", "rotate"):
             self._ledger.check(tenant)
             made = await _manage(
-                present[0],
+                self._providers.of(tenant, request.region)[0],
                 lambda kms: kms.create_kek(tenant) if request.action == "create" else kms.rotate_kek(tenant),
             )
             return {"kek": made.name, "kek_version": made.version}
@@ -65,9 +65,11 @@ class Administration:
             return {}
         if request.action == "destroy_all":
             self._check_shredded(tenant, "the KEK of a tenant that is not shredded is not destroyed")
+            present = self._providers.everywhere(tenant)
             left = [each for each in present if each.label not in request.managed]
             await self._destroy_all(tenant, left)
             return {}
+        present = self._providers.of(tenant, request.region)
         versions = await _manage(present[0], lambda kms: kms.kek_versions(tenant))
         return {
             "versions": [

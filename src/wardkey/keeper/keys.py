@@ -2,8 +2,8 @@
 
 Anybody can wrap a DEK of his own choice under the public key of an asymmetric KEK, and put it in the registry
 if he can write there. What the keeper wraps under such a KEK is therefore signature (64) · ciphertext, signed
-with its Ed25519 key: tenant (16), version (8), then KEK, KEK version and ciphertext, each after its length
-(4); numbers are big-endian. The signature is checked before the KMS is asked.
+with its Ed25519 key: tenant (16), version (8), then region, KEK, KEK version and ciphertext, each after its
+length (4); numbers are big-endian. The signature is checked before the KMS is asked.
 
 A key in the ledger is refused, before the KMS is asked and again before the answer: it may have been
 destroyed meanwhile.
@@ -69,7 +69,9 @@ class Keys:
         if key.master is None:
             dek = await self._unwrapped(key)
         else:
-            master = await self._unwrapped(WrappedKey(MASTER_TENANT, key.master, key.kek, key.wrapped))
+            master = await self._unwrapped(
+                replace(key, tenant=MASTER_TENANT, version=key.master, master=None, salt=b"")
+            )
             dek = derive_dek(master, key.tenant.bytes, key.version, key.salt)
         self._check(key)
         return dek
@@ -81,18 +83,20 @@ class Keys:
             raise CommitmentMismatch
         return dek
 
-    async def provision(self, tenant: UUID, version: int, kek: KekRef | None) -> tuple[WrappedKey, bytes]:
+    async def provision(
+        self, tenant: UUID, version: int, kek: KekRef | None, region: str
+    ) -> tuple[WrappedKey, bytes]:
         """Return a new DEK, wrapped under ``kek`` or else the tenant's current KEK, and its commitment."""
         self._ledger.check(tenant, version)
         dek = os.urandom(DEK_LENGTH)
-        made = await self._wrapped(tenant, version, dek, kek or await self._current(tenant))
+        made = await self._wrapped(tenant, version, dek, kek or await self._current(tenant, region), region)
         self._ledger.check(tenant, version)
         return made, commitment(dek, tenant.bytes, version)
 
     async def derive(self, tenant: UUID, version: int, master: WrappedKey) -> tuple[bytes, bytes]:
         """Return a new salt, and the commitment of the DEK that derives from ``master`` with it."""
         salt = os.urandom(SALT_LENGTH)
-        key = WrappedKey(tenant, version, master.kek, master.wrapped, master=master.version, salt=salt)
+        key = replace(master, tenant=tenant, version=version, master=master.version, salt=salt)
         return salt, commitment(await self.opened(key), tenant.bytes, version)
 
     async def rewrap(self, key: WrappedKey, committed: bytes, to: KekRef | None) -> WrappedKey:
@@ -102,24 +106,25 @@ class Keys:
         the next release asks the KMS the less.
         """
         dek = await self.committed(key, committed)
-        kek = to or await self._current(key.tenant)
+        kek = to or await self._current(key.tenant, key.region)
         if kek == key.kek:
             return key
-        rewrapped = await self._wrapped(key.tenant, key.version, dek, kek)
+        rewrapped = await self._wrapped(key.tenant, key.version, dek, kek, key.region)
         await self.committed(rewrapped, committed)
         return rewrapped
 
-    async def _current(self, tenant: UUID) -> KekRef:
-        return await self._providers.ask(self._providers.of(tenant)[:1], lambda kms: kms.create_kek(tenant))
+    async def _current(self, tenant: UUID, region: str) -> KekRef:
+        present = self._providers.of(tenant, region)[:1]
+        return await self._providers.ask(present, lambda kms: kms.create_kek(tenant))
 
-    async def _wrapped(self, tenant: UUID, version: int, dek: bytes, kek: KekRef) -> WrappedKey:
-        aad = key_aad(tenant.bytes, version)
+    async def _wrapped(self, tenant: UUID, version: int, dek: bytes, kek: KekRef, region: str) -> WrappedKey:
+        aad = key_aad(tenant.bytes, version, region)
 
         def wrap(kms: Kms) -> WrappedKey:
-            made = WrappedKey(tenant, version, kek, kms.wrap(kek, dek, aad))
+            made = WrappedKey(tenant, version, kek, kms.wrap(kek, dek, aad), region=region)
             return replace(made, wrapped=signed(made, self._signing)) if kms.is_asymmetric else made
 
-        return await self._providers.ask(self._providers.named(tenant, kek.name)[:1], wrap)
+        return await self._providers.ask(self._providers.named(tenant, kek.name, region)[:1], wrap)
 
     async def _unwrapped(self, key: WrappedKey) -> bytes:
         """Return what is wrapped, from the cache or the KMS, asked once however many wait for one key."""
@@ -140,7 +145,7 @@ class Keys:
             task.exception()  # looked at, so that asyncio does not print it when nobody waited to the end
 
     async def _unwrap(self, identity: _Identity, key: WrappedKey) -> Opened:
-        aad = key_aad(key.tenant.bytes, key.version)
+        aad = key_aad(key.tenant.bytes, key.version, key.region)
 
         def unwrap(kms: Kms) -> Opened:
             wrapped = key.wrapped
@@ -153,7 +158,9 @@ class Keys:
                     )
             return Opened(kms.unwrap(key.kek, wrapped, aad))
 
-        opened = await self._providers.ask(self._providers.named(key.tenant, key.kek.name), unwrap)
+        opened = await self._providers.ask(
+            self._providers.named(key.tenant, key.kek.name, key.region), unwrap
+        )
         if len(opened.dek) != DEK_LENGTH:
             raise KeyRefused("the key management service returned something that is not a data key")
         self._check(key)
@@ -161,6 +168,7 @@ class Keys:
         return opened
 
     def _check(self, key: WrappedKey) -> None:
+        self._providers.check_region(key.region)
         self._ledger.check(key.tenant, key.version)
         if key.master is not None:
             self._ledger.check(MASTER_TENANT, key.master)
@@ -173,6 +181,6 @@ def signed(key: WrappedKey, signing: SigningKey) -> bytes:
 
 def _record(key: WrappedKey) -> bytes:
     """Return what is signed of a wrapped DEK, and which one it is for the cache."""
-    parts = (key.kek.name.encode("utf-8"), key.kek.version.encode("utf-8"), key.wrapped)
+    parts = (*(text.encode("utf-8") for text in (key.region, key.kek.name, key.kek.version)), key.wrapped)
     framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return key.tenant.bytes + key.version.to_bytes(8, "big") + framed

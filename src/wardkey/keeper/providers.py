@@ -16,7 +16,8 @@ from threading import Lock
 from typing import TypeVar
 from uuid import UUID
 
-from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
+from msgspec.structs import replace
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, RegionRefused, WardError
 
 from wardkey.kms import (
     Kms,
@@ -56,9 +57,11 @@ def import_all(configuration: Configuration, report: Callable[[str], None]) -> N
             report(f"a KMS of {CONFIGURATION_FILE} cannot be used: {error}")
 
 
-def configured(directory: Path, override: str | None = None) -> Configuration:
-    """Return what ``kms.json`` says. ``override``: the cell's KMS whatever it says."""
+def configured(directory: Path, override: str | None = None, regions: Sequence[str] = ()) -> Configuration:
+    """Return what ``kms.json`` says. ``override``: the cell's KMS whatever it says; ``regions`` likewise."""
     configuration = read(directory)
+    if regions:
+        configuration = replace(configuration, regions=tuple(regions))
     if override is None:
         return configuration
     others = [each for each in configuration.owned(None) if each.is_left]
@@ -132,7 +135,7 @@ class Providers:
     """The providers of ``kms.json`` in ``directory``, which is read again when it was replaced.
 
     A file that cannot be used any more is reported, and what it said before goes on to hold. ``override``:
-    the cell's KMS whatever the file says. Raises KmsConfigurationError.
+    the cell's KMS whatever the file says; ``regions`` likewise. Raises KmsConfigurationError.
     """
 
     def __init__(
@@ -141,15 +144,17 @@ class Providers:
         report: Callable[[str], None],
         override: str | None = None,
         open_: _Open = open_kms,
+        regions: Sequence[str] = (),
     ) -> None:
         self._directory = directory
         self._report = report
         self._override = override
+        self._regions = regions
         self._open = open_
         self._calls: Counter[str] = Counter()  # of those that are closed
         self._opened: dict[tuple[UUID | None, str, str], Provider] = {}
         self._seen = identity_of(self._path)
-        self._use(configured(directory, override))
+        self._use(configured(directory, override, regions))
         self.cell.open()
 
     @property
@@ -172,8 +177,30 @@ class Providers:
             counted[provider.scheme] += provider.calls
         return dict(counted)
 
-    def of(self, tenant: UUID) -> list[Provider]:
-        """Return where a KEK of the tenant may be: where it is made now first."""
+    @property
+    def regions(self) -> list[str]:
+        """The regions whose keys this keeper opens and makes."""
+        self._look()
+        return list(self._configuration.regions)
+
+    def check_region(self, region: str) -> None:
+        """Raise RegionRefused for a key of a region that is not served."""
+        if region not in self.regions:
+            raise RegionRefused(
+                f"this keeper does not serve region {region}",
+                f"it serves {', '.join(self.regions)}; keys are opened by the keeper of their region",
+            )
+
+    def of(self, tenant: UUID, region: str) -> list[Provider]:
+        """Return where a KEK of the tenant may be: where it is made now first. Raises RegionRefused."""
+        self.check_region(region)
+        entries = self._configuration.of(tenant, region)
+        if not entries:
+            raise RegionRefused(f"no key management service serves region {region}", "see: wardkey kms show")
+        return [self._provider(entry) for entry in entries]
+
+    def everywhere(self, tenant: UUID) -> list[Provider]:
+        """Return where a KEK of the tenant may be, whatever its region."""
         self._look()
         return [self._provider(entry) for entry in self._configuration.of(tenant)]
 
@@ -188,16 +215,23 @@ class Providers:
                 break
         if not providers:
             self._report("KMS: a KEK is of none that is configured")
-        raise KeyRefused("the key management service refused the key", "see the keeper's log")
+        raise KeyRefused(
+            "the key management service refused the key",
+            "tenant, version and region in the registry must be those it was wrapped for: wardkey doctor; "
+            "see the keeper's log",
+        )
 
-    def named(self, tenant: UUID, kek: str) -> list[Provider]:
+    def named(self, tenant: UUID, kek: str, region: str | None = None) -> list[Provider]:
         """Return where this KEK may be, by what its name tells: nowhere if it is not the tenant's.
+
+        ``region``: that of the key; left out where KEKs are ended.
 
         Else a DEK could be wrapped under the KEK of another tenant, and released to users of that one.
         """
         if str(tenant) not in kek:  # each provider names KEKs by their tenant
             return []
-        return [provider for provider in self.of(tenant) if may_hold(provider.uri, kek)]
+        providers = self.everywhere(tenant) if region is None else self.of(tenant, region)
+        return [provider for provider in providers if may_hold(provider.uri, kek)]
 
     def close(self) -> None:
         for provider in self._opened.values():
@@ -213,14 +247,14 @@ class Providers:
             return
         self._seen = seen
         try:
-            self._use(configured(self._directory, self._override))
+            self._use(configured(self._directory, self._override, self._regions))
         except KmsConfigurationError as error:
             self._report(f"what {CONFIGURATION_FILE} said before still holds: {error}")
 
     def _use(self, configuration: Configuration) -> None:
         self._configuration = configuration
         os.environ.update(configuration.environment)
-        for identity in self._opened.keys() - {_identity(entry) for entry in configuration.kms}:
+        for identity in self._opened.keys() - {_identity(entry) for entry in configuration.everywhere()}:
             provider = self._opened.pop(identity)
             self._calls[provider.scheme] += provider.calls
             provider.close()

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from wardkey_core.envelope import MASTER, SALT_LENGTH
 from wardkey_core.errors import Unsupported
-from wardkey_core.wire import MAX_FIELDS, parse_json
+from wardkey_core.wire import DEFAULT_REGION, MAX_FIELDS, REGION_FORM, parse_json
 
 from wardkey.kms import KekRef
 
@@ -40,6 +40,7 @@ PLATFORM = UUID(int=0)  # whose log has what is of no tenant
 _NAMES = {"kek", "kek_version", "to_kek", "to_kek_version", "name", "log"}
 _OF_VERSIONS = ("disable", "leave", "destroy")
 
+_Region = Annotated[str, Meta(max_length=63, pattern=REGION_FORM)]
 _Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 _Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 _Text = Annotated[str, Meta(min_length=1)]
@@ -62,6 +63,7 @@ class WrappedKey:
     wrapped: bytes = field(repr=False)
     master: int | None = None
     salt: bytes = field(default=b"", repr=False)
+    region: str = DEFAULT_REGION
 
 
 class _Members(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +91,7 @@ class _Key(_Members, frozen=True, kw_only=True):
     wrapped: _Wrapped
     master: _Version | None = None
     salt: _Salt | None = None
+    region: _Region = DEFAULT_REGION
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +100,8 @@ class _Key(_Members, frozen=True, kw_only=True):
 
     def of(self, tenant: UUID) -> WrappedKey:
         kek = KekRef(self.kek, self.kek_version)
-        return WrappedKey(tenant, self.version, kek, self.wrapped, self.master, self.salt or b"")
+        salt = self.salt or b""
+        return WrappedKey(tenant, self.version, kek, self.wrapped, self.master, salt, self.region)
 
 
 class _CommittedKey(_Key, frozen=True, kw_only=True):
@@ -124,6 +128,7 @@ class Provision(_Request, frozen=True, kw_only=True):
     version: _Version = 1
     kek: _Name | None = None
     kek_version: _Name | None = None
+    region: _Region = DEFAULT_REGION
 
     @property
     def target(self) -> KekRef | None:
@@ -138,10 +143,12 @@ class Derive(_Request, frozen=True, kw_only=True):
     kek: _Name
     kek_version: _Name
     wrapped: _Wrapped
+    region: _Region = DEFAULT_REGION
 
     @property
     def secret(self) -> WrappedKey:
-        return WrappedKey(MASTER_TENANT, self.master, KekRef(self.kek, self.kek_version), self.wrapped)
+        kek = KekRef(self.kek, self.kek_version)
+        return WrappedKey(MASTER_TENANT, self.master, kek, self.wrapped, region=self.region)
 
 
 class Rewrap(_KeyRequest, frozen=True, kw_only=True):
@@ -180,6 +187,7 @@ class Kek(_Request, frozen=True, kw_only=True):
     kek: _Name | None = None
     kek_version: _Name | None = None
     managed: list[str] = []
+    region: _Region = DEFAULT_REGION
 
     @property
     def target(self) -> KekRef | None:

@@ -179,6 +179,7 @@ class Service:
             "refusals": self._refusals,
             "provider": self._providers.cell.scheme,
             "providers": self._providers.schemes,
+            "regions": self._providers.regions,
             "ledger": len(self._ledger),
             "issuers": self._trust.count(),
             "public_key": self._administration.public_key(),
@@ -198,8 +199,8 @@ class Service:
         match request:
             case Release():
                 return await self._release(request, line)
-            case Provision(tenant=tenant, version=version, target=kek):
-                key, committed = await self._in_time(self._keys.provision(tenant, version, kek))
+            case Provision(tenant=tenant, version=version, target=kek, region=region):
+                key, committed = await self._in_time(self._keys.provision(tenant, version, kek, region))
                 return {"version": version, **_wrapped(key), "commitment": to_base64(committed)}
             case Derive(tenant=tenant, version=version, secret=master):
                 salt, committed = await self._in_time(self._keys.derive(tenant, version, master))

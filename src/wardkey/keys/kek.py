@@ -17,7 +17,8 @@ from uuid import UUID
 
 from wardkey_core import keeper_client as client
 from wardkey_core import wire
-from wardkey_core.errors import KeeperUnavailable, KeyRefused
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, RegionRefused
+from wardkey_core.wire import DEFAULT_REGION
 
 from ..errors import ServerError, WardError
 from ..kms import (
@@ -55,22 +56,26 @@ class Keks:
             self._configuration = configured.read(directory)
         except KmsConfigurationError as error:
             raise _explained(error) from None
-        self._opened: dict[Entry, Kms] = {}
+        self._opened: dict[tuple[UUID | None, str, str], Kms] = {}
 
-    def uri(self, tenant: UUID) -> str | None:
+    def uri(self, tenant: UUID, region: str = DEFAULT_REGION) -> str | None:
         """Return the KMS that is asked directly for this tenant, None when the keeper is asked."""
-        uri = self._present(tenant).uri
+        uri = self._present(tenant, region).uri
         return None if uri == _THROUGH_KEEPER else uri
 
-    def create(self, tenant: UUID) -> KekRef:
+    def create(self, tenant: UUID, region: str = DEFAULT_REGION) -> KekRef:
         """Return the tenant's current KEK; make it first when there is none."""
-        kms = self._open(self._present(tenant))
-        return self._made(tenant, "create") if kms is None else _patiently(lambda: kms.create_kek(tenant))
+        kms = self._open(self._present(tenant, region))
+        if kms is None:
+            return self._made(tenant, "create", region)
+        return _patiently(lambda: kms.create_kek(tenant))
 
-    def rotate(self, tenant: UUID) -> KekRef:
+    def rotate(self, tenant: UUID, region: str = DEFAULT_REGION) -> KekRef:
         """Give the tenant's KEK a new version and return it."""
-        kms = self._open(self._present(tenant))
-        return self._made(tenant, "rotate") if kms is None else _patiently(lambda: kms.rotate_kek(tenant))
+        kms = self._open(self._present(tenant, region))
+        if kms is None:
+            return self._made(tenant, "rotate", region)
+        return _patiently(lambda: kms.rotate_kek(tenant))
 
     def disable(self, tenant: UUID, kek: KekRef) -> None:
         """Let nothing be wrapped or unwrapped under this version any more, for now."""
@@ -118,11 +123,12 @@ class Keks:
         if refused:
             raise refused[0]
 
-    def versions(self, tenant: UUID) -> list[KekVersion]:
+    def versions(self, tenant: UUID, region: str = DEFAULT_REGION) -> list[KekVersion]:
         """Return what the KMS knows of the tenant's KEK, oldest first."""
-        kms = self._open(self._present(tenant))
+        kms = self._open(self._present(tenant, region))
         if kms is None:
-            return [KekVersion(**version) for version in self._ask(tenant, "versions")["versions"]]
+            answer = self._ask(tenant, "versions", region=region)
+            return [KekVersion(**version) for version in answer["versions"]]
         return _patiently(lambda: kms.kek_versions(tenant))
 
     def _on(self, tenant: UUID, kek: KekRef, action: str, call: Callable[[Kms], None]) -> None:
@@ -146,22 +152,26 @@ class Keks:
                 return kms
         return None
 
-    def _present(self, tenant: UUID) -> Entry:
-        return self._configuration.of(tenant)[0]
+    def _present(self, tenant: UUID, region: str) -> Entry:
+        entries = self._configuration.of(tenant, region)
+        if not entries:
+            raise RegionRefused(f"no key management service serves region {region}", "see: wardkey kms show")
+        return entries[0]
 
     def _open(self, entry: Entry) -> Kms | None:
         if entry.uri == _THROUGH_KEEPER:
             return None
-        if entry not in self._opened:
+        identity = (*entry.key, entry.uri)
+        if identity not in self._opened:
             os.environ.update(self._configuration.environment)  # modules in C look there, and nowhere else
             try:
-                self._opened[entry] = open_kms(entry.uri, entry.directory(self._directory))
+                self._opened[identity] = open_kms(entry.uri, entry.directory(self._directory))
             except KmsError as error:
                 raise _explained(error) from None
-        return self._opened[entry]
+        return self._opened[identity]
 
-    def _made(self, tenant: UUID, action: str) -> KekRef:
-        answer = self._ask(tenant, action)
+    def _made(self, tenant: UUID, action: str, region: str) -> KekRef:
+        answer = self._ask(tenant, action, region=region)
         return KekRef(answer["kek"], answer["kek_version"])
 
     def _ask(self, tenant: UUID, action: str, **members: Any) -> dict[str, Any]:

@@ -58,16 +58,16 @@ def check(connection: Connection, keks: Keks, socket: Path, slug: str | None = N
     """Try the active key of every tenant, or of one. A derived key is its master's business."""
     rows = connection.execute(
         "select coalesce(t.slug, %(master)s), k.tenant_id, k.version,"
-        "   k.kek, k.kek_version, k.wrapped, k.commitment"
+        "   k.kek, k.kek_version, k.wrapped, k.commitment, k.region"
         " from ward_internal.tenant_keys as k left join ward_internal.tenants as t on t.id = k.tenant_id"
         " where k.state = 'active' and k.kek <> %(master)s and (%(slug)s::text is null or t.slug = %(slug)s)"
         " order by t.slug nulls first",
         {"master": _MASTER, "slug": slug},
     ).fetchall()
-    for name, tenant, version, kek, kek_version, wrapped, commitment in rows:
-        key = wire.key_members(version, kek, kek_version, wrapped, commitment=commitment)
+    for name, tenant, version, kek, kek_version, wrapped, commitment, region in rows:
+        key = wire.key_members(version, kek, kek_version, wrapped, commitment=commitment, region=region)
         request = wire.rewrap(str(tenant), key, kek, kek_version)
-        yield Checked(name, kek, _keeper(socket, request), _orchestrator(keks, tenant))
+        yield Checked(name, kek, _keeper(socket, request), _orchestrator(keks, tenant, region))
 
 
 def _keeper(socket: Path, request: dict[str, Any]) -> str:
@@ -78,9 +78,9 @@ def _keeper(socket: Path, request: dict[str, Any]) -> str:
     return OK
 
 
-def _orchestrator(keks: Keks, tenant: UUID) -> str:
+def _orchestrator(keks: Keks, tenant: UUID, region: str) -> str:
     try:
-        known = keks.versions(tenant)
+        known = keks.versions(tenant, region)
     except WardError as error:
         return error.message
     if known and all(version.state != "enabled" for version in known):

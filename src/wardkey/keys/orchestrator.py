@@ -100,9 +100,9 @@ class Orchestrator:
 
     def _own_kek(self, tenant: TenantKeys) -> tuple[str | None, str | None]:
         """Return the KEK if the orchestrator manages it; the keeper, which then may not, is told which."""
-        if tenant.mode == "derived" or self._keks.uri(tenant.id) is None:
+        if tenant.mode == "derived" or self._keks.uri(tenant.id, tenant.region) is None:
             return None, None
-        kek = self._keks.create(tenant.id)
+        kek = self._keks.create(tenant.id, tenant.region)
         return kek.name, kek.version
 
     def reseal(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from wardkey_core.wire import DEFAULT_REGION
+
 __all__ = ["Due", "Key", "Policy", "TenantKeys", "destroyable", "due", "kek_in_use_since"]
 
 
@@ -58,6 +60,7 @@ class TenantKeys:
     request: str | None = None
     paused: bool = False
     held: bool = False
+    region: str = DEFAULT_REGION
 
     @property
     def active(self) -> Key | None:

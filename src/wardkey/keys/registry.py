@@ -33,7 +33,7 @@ Connection = psycopg.Connection[Any]
 _GONE = ("shredding", "shredded")
 
 _TENANTS = """
-select t.id, t.slug, t.key_mode as mode, t.status,
+select t.id, t.slug, t.key_mode as mode, t.status, t.region,
        (select q.reason from ward_internal.rotation_requests as q
          where q.tenant_id = t.id and q.done_at is null limit 1) as request,
        exists (select from ward_internal.rotations as r
@@ -157,7 +157,8 @@ def read_tenants(
     keys = read_keys(connection, [row["id"] for row in rows] + [UUID(int=0)] * master)
     tenants = [TenantKeys(keys=keys.get(row["id"], ()), **row) for row in rows]
     if UUID(int=0) in keys:
-        tenants.insert(0, TenantKeys(UUID(int=0), None, keys[UUID(int=0)], mode="master"))
+        (region,) = connection.execute("select ward_internal.region_of(%s)", [UUID(int=0)]).fetchall()[0]
+        tenants.insert(0, TenantKeys(UUID(int=0), None, keys[UUID(int=0)], mode="master", region=region))
     return tenants
 
 

@@ -195,9 +195,9 @@ def _rewrap_one(
             if not keys or (run.continued and all(at >= run.started_at for *_, at in keys)):
                 # Done before the interruption, but for disabling perhaps.
                 return Result(tenant, next(iter(used), None)), None if keys else set()
-            kek = keks.create(tenant.id)
+            kek = keks.create(tenant.id, tenant.region)
             if kek in used:
-                kek = keks.rotate(tenant.id)
+                kek = keks.rotate(tenant.id, tenant.region)
                 connection.execute(
                     "select ward_internal.log_event(%s, 'kek rotated',"
                     " jsonb_build_object('kek', %s::text, 'kek_version', %s::text))",
@@ -249,7 +249,7 @@ def disable_unused(
     with connection.transaction():
         lock_tenant(connection, tenant)
         used = keks_in_use(connection, tenant)
-        old = _enabled(keks, tenant, used) if old is None else old
+        old = _enabled(connection, keks, tenant, used) if old is None else old
         here = (kek for kek in old - used if not _is_elsewhere(keks, tenant, kek, used))
         disabled = tuple(sorted(here, key=_age))
         for kek in disabled:
@@ -295,14 +295,15 @@ def keks_in_use(connection: Connection, tenant: UUID) -> set[KekRef]:
     return {KekRef(kek, version) for _, kek, version, _ in keks}
 
 
-def _enabled(keks: Keks, tenant: UUID, used: set[KekRef]) -> set[KekRef]:
+def _enabled(connection: Connection, keks: Keks, tenant: UUID, used: set[KekRef]) -> set[KekRef]:
     """Return the enabled versions of the KEK in use but the current one, as the KMS knows them."""
     if not used:
         return set()
-    current = keks.create(tenant)
+    (region,) = connection.execute("select ward_internal.region_of(%s)", [tenant]).fetchall()[0]
+    current = keks.create(tenant, region)
     if any(kek.name != current.name for kek in used):
         return set()
-    enabled = [version.version for version in keks.versions(tenant) if version.state == "enabled"]
+    enabled = [version.version for version in keks.versions(tenant, region) if version.state == "enabled"]
     return {KekRef(current.name, version) for version in enabled if version != current.version}
 
 

@@ -7,7 +7,12 @@ The file is in the directory of the process that uses the KMSes, the keeper or t
              {"uri": "gcpkms://projects/…/locations/…", "tenant": "0b6f0000-0000-4000-8000-00000000000a"},
              {"uri": "awskms://eu-central-1", "tenant": "0b6f0000-0000-4000-8000-00000000000b",
               "name": "1", "state": "left"}],
+     "regions": ["eu-de", "us"],
      "environment": {"SOFTHSM2_CONF": "/etc/softhsm2.conf"}}
+
+``regions`` are those that the keeper serves, ``["default"]`` if left out: it makes and opens no other's keys.
+An entry's own ``regions`` name the KMS of each, by what stands in its URI's place of the address: ``{"eu-de":
+"projects/…/locations/europe-west3", "us": "projects/…/locations/us-east1"}``; then it is used in these only.
 
 Without the file, the cell's KMS is ``local:``. An entry with ``tenant`` is that tenant's own. Where a KMS is
 ``left``, nothing new is wrapped; it unwraps until every DEK was rewrapped. ``environment`` is for what the
@@ -30,7 +35,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
-from wardkey_core.wire import parse_json
+from wardkey_core.wire import DEFAULT_REGION, REGION_FORM, parse_json
 
 from wardkey.daemon.files import read_guarded, write_atomically
 
@@ -50,6 +55,7 @@ __all__ = [
 CONFIGURATION_FILE = "kms.json"
 DEFAULT_KMS = "local:"
 TENANTS = "tenants"  # the directory of what tenants bring
+_Region = Annotated[str, Meta(max_length=63, pattern=REGION_FORM)]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 
 
@@ -60,6 +66,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     tenant: UUID | None = None
     state: Literal["present", "left"] = "present"
     name: Annotated[str, Meta(pattern=r"^[a-z0-9]*\Z")] = ""
+    regions: dict[_Region, Annotated[str, Meta(min_length=1, pattern=r"^[^?\s]*\Z")]] = {}
 
     def __post_init__(self) -> None:
         if not self.uri.isprintable():
@@ -81,6 +88,22 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
         """What keeper and orchestrator call it of the KMSes that one tenant's KEK may be in."""
         return self.name if self.tenant is None else f"own/{self.name}"
 
+    def within(self, region: str) -> Entry | None:
+        """Return what it is in a region, None when it is not used there."""
+        if not self.regions or self.uri == DEFAULT_KMS:
+            return self
+        if region not in self.regions:
+            return None
+        scheme, _, rest = self.uri.partition(":")
+        _, question, options = rest.partition("?")
+        uri = f"{scheme}://{self.regions[region]}{question}{options}"
+        return msgspec.structs.replace(self, uri=uri, regions={})
+
+    def everywhere(self) -> list[Entry]:
+        """Return what it is in each of its regions."""
+        within = (self.within(region) for region in self.regions or (DEFAULT_REGION,))
+        return list({entry.uri: entry for entry in within if entry}.values())
+
     def directory(self, base: Path) -> Path:
         """Return where its credentials are."""
         return base if self.tenant is None else directory_of(base, self.tenant, self.name)
@@ -91,6 +114,7 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     kms: tuple[Entry, ...] = (Entry(DEFAULT_KMS),)
     environment: dict[str, str] = {}
+    regions: Annotated[tuple[_Region, ...], Meta(min_length=1)] = (DEFAULT_REGION,)
 
     def __post_init__(self) -> None:
         if not all(_VARIABLE.fullmatch(name) and "\0" not in text for name, text in self.environment.items()):
@@ -115,9 +139,16 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """Return the KMSes of the cell (None), or those that a tenant brings; the present one first."""
         return sorted((each for each in self.kms if each.tenant == tenant), key=lambda each: each.is_left)
 
-    def of(self, tenant: UUID) -> list[Entry]:
-        """Return where a KEK of the tenant may be: where it is made now first."""
-        return sorted([*self.owned(tenant), *self.owned(None)], key=lambda entry: entry.is_left)
+    def of(self, tenant: UUID, region: str | None = None) -> list[Entry]:
+        """Return where a KEK of the tenant may be, in one region or in all: where it is made now first."""
+        entries = sorted([*self.owned(tenant), *self.owned(None)], key=lambda entry: entry.is_left)
+        if region is None:
+            return [each for entry in entries for each in entry.everywhere()]
+        return [each for entry in entries if (each := entry.within(region))]
+
+    def everywhere(self) -> list[Entry]:
+        """Return every KMS there is, in each of its regions."""
+        return [each for entry in self.kms for each in entry.everywhere()]
 
     def uri_of(self, key: tuple[UUID | None, str], default: str = DEFAULT_KMS) -> str:
         """Return the URI of the entry with this key."""

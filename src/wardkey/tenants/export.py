@@ -225,7 +225,7 @@ def _finish(source: Source, tenant: Facts, by: str, directory: Path, about: Fact
     manifest = {
         "format": "wardkey export 1",
         "wardkey": __version__,
-        "tenant": {name: tenant[name] for name in ("id", "slug", "name")},
+        "tenant": {name: tenant[name] for name in ("id", "slug", "name", "region")},
         "exported_at": datetime.now(UTC),
         "exported_by": by,
         **about,

@@ -39,7 +39,7 @@ def list_all(connection: Connection) -> list[dict[str, Any]]:
     """Return a row per tenant, by slug."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            "select slug, name, status, login_role, schema_name, key_version, created_at, id"
+            "select slug, name, status, region, login_role, schema_name, key_version, created_at, id"
             " from ward.tenants order by slug"
         ).fetchall()
 
@@ -54,19 +54,23 @@ def create(
     tenant: UUID | None = None,
     keks: Keks | None = None,
     connections: int | None = None,
+    region: str | None = None,
 ) -> dict[str, Any]:
     """Make a ward and give its login role a password, in a transaction of its own or a savepoint.
 
-    Raises psycopg.Error (WK201, WK202, WK102), WardError. ``connections``: at most so many.
+    Raises psycopg.Error (WK201, WK202, WK102, WK240, WK241), WardError. ``connections``: at most so many.
+    ``region``: for good; the setting's if none is named.
     ``keks``: make its KEK with the orchestrator's credential, where there is one; the keeper's may not.
     """
     tenant = tenant or uuid4()
-    kek = _made(connection, keks, tenant, mode)
+    if region is None:
+        region = str(connection.execute("select ward_internal.region_of()").fetchall()[0][0])
+    kek = _made(connection, keks, tenant, mode, region)
     try:
         with connection.transaction():
             connection.execute(
-                "select ward.create_tenant(%s, %s, %s, %s, %s, %s)",
-                [slug, name, mode, tenant, *(astuple(kek) if kek else (None, None))],
+                "select ward.create_tenant(%s, %s, %s, %s, %s, %s, %s)",
+                [slug, name, mode, tenant, *(astuple(kek) if kek else (None, None)), region],
             )
             set_password(connection, slug, remember)
             if connections is not None:
@@ -79,14 +83,14 @@ def create(
     return find(connection, slug)
 
 
-def _made(connection: Connection, keks: Keks | None, tenant: UUID, mode: str) -> KekRef | None:
+def _made(connection: Connection, keks: Keks | None, tenant: UUID, mode: str, region: str) -> KekRef | None:
     """Return the tenant's new KEK, or the first master secret's, if the orchestrator is to make it."""
     if mode == "derived":
         tenant = _MASTER
         there = "select from ward_internal.tenant_keys where tenant_id = %s and state = 'active'"
         if connection.execute(there, [_MASTER]).fetchone() is not None:
             return None
-    return keks.create(tenant) if keks and keks.uri(tenant) else None
+    return keks.create(tenant, region) if keks and keks.uri(tenant, region) else None
 
 
 def find(connection: Connection, slug: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def what_goes(connection: Connection, slug: str, keks: Keks, *, gone: str | None
         row = connection.execute("select ward_internal.shredding_facts(%s)", [slug]).fetchone()
     facts: Facts = row[0] if row else {}
     tenant = UUID(facts["tenant"])
-    answer = _ask(keks, tenant, gone)
+    answer = _ask(keks, facts, gone)
     reported = [{"version": each.version, "state": each.state, **_times(each)} for each in answer.versions]
     return {
         **facts,
@@ -135,7 +135,7 @@ def shred(
     tables = _count(connection, facts)
     refused = client.ask(keeper, wire.tombstone(str(tenant), slug))
     say(f"{slug}: the keeper releases its keys no more")
-    answer = _destroy(keks, tenant, gone)
+    answer = _destroy(keks, facts, gone)
     if answer.unasked is None:
         say(f"{slug}: the KMS has destroyed its KEK, or will")
     else:
@@ -167,25 +167,25 @@ def shred(
     return Certificate.from_document(row[0]) if row else certificate
 
 
-def _ask(keks: Keks, tenant: UUID, gone: str | None) -> _KmsAnswer:
+def _ask(keks: Keks, facts: dict[str, Any], gone: str | None) -> _KmsAnswer:
     """Return what the KMS says of the tenant's KEK; ``gone``: it need not answer."""
     try:
-        return _KmsAnswer(tuple(keks.versions(tenant)))
+        return _KmsAnswer(tuple(keks.versions(UUID(facts["tenant"]), facts["region"])))
     except WardError as error:
         if gone is None:
             raise
         return _KmsAnswer(unasked=error.message)
 
 
-def _destroy(keks: Keks, tenant: UUID, gone: str | None) -> _KmsAnswer:
+def _destroy(keks: Keks, facts: dict[str, Any], gone: str | None) -> _KmsAnswer:
     """Have the KEK destroyed wherever it may be, and return what is said of it then."""
     try:
-        keks.destroy_all(tenant)
+        keks.destroy_all(UUID(facts["tenant"]))
     except WardError as error:
         if gone is None:
             raise
-        return replace(_ask(keks, tenant, gone), unasked=error.message)
-    return _ask(keks, tenant, gone)
+        return replace(_ask(keks, facts, gone), unasked=error.message)
+    return _ask(keks, facts, gone)
 
 
 def _check_keeper(connection: Connection, keeper: Path) -> None:
