@@ -1,23 +1,36 @@
-"""What wardkey uses of ``cryptography`` in a backend: AES-GCM, HKDF-SHA256 and Ed25519.
+"""The cryptography of a backend: AES-GCM, HKDF-SHA256, Ed25519 and hashes, from where they load quickly.
 
 The classes are those of ``cryptography.hazmat``, taken from where its modules take them. Importing those
 modules would cost each backend 15 to 20 ms, for ``typing``, ``enum``, ``threading`` and algorithms that it
 does not use. The place is not public: it is the same in versions 43 to 50, and where it is not, the
 public modules are imported. HKDF is here because the one of ``cryptography`` takes objects of those modules.
+
+The hashes are those that ``hashlib`` has without OpenSSL. ``hashlib`` itself sets the server's OpenSSL up
+beside that of ``cryptography``, which takes 3 ms. Without it SHA-256 is slow, BLAKE2 is not: what is hashed
+often and stays in the backend is hashed with the latter.
 """
 
 from __future__ import annotations
 
-import hmac
-
-__all__ = ["AESGCM", "InvalidSignature", "InvalidTag", "ed25519_key", "hkdf"]
+__all__ = ["AESGCM", "InvalidSignature", "InvalidTag", "blake2b", "ed25519_key", "hkdf", "sha256"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from hashlib import blake2b, sha256
     from typing import Any
 
     from cryptography.exceptions import InvalidSignature, InvalidTag
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+else:
+    try:
+        from _blake2 import blake2b
+
+        try:
+            from _sha2 import sha256  # since Python 3.12
+        except ImportError:
+            from _sha256 import sha256
+    except ImportError:
+        from hashlib import blake2b, sha256
 
 try:
     from cryptography.hazmat.bindings._rust import openssl as _openssl
@@ -29,6 +42,8 @@ except (ImportError, AttributeError):
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     _ed25519_key = _ed25519.Ed25519PublicKey.from_public_bytes
+
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 
 
 def __getattr__(name: str) -> Any:
@@ -47,4 +62,11 @@ def ed25519_key(public: bytes) -> Ed25519PublicKey:
 
 def hkdf(key: bytes, salt: bytes, info: bytes) -> bytes:
     """Return 32 bytes: HKDF-SHA256 (RFC 5869), of which they are the first block."""
-    return hmac.digest(hmac.digest(salt, key, "sha256"), info + b"\x01", "sha256")
+    return _hmac(_hmac(salt, key), info + b"\x01")
+
+
+def _hmac(key: bytes, message: bytes) -> bytes:
+    """Return HMAC-SHA256 (RFC 2104)."""
+    block = (sha256(key).digest() if len(key) > 64 else key).ljust(64, b"\0")
+    inner = sha256(block.translate(_INNER) + message).digest()
+    return sha256(block.translate(_OUTER) + inner).digest()

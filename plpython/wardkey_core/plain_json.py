@@ -6,8 +6,6 @@ each backend. Where there are no C functions, this uses ``json``. Numbers are as
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 __all__ = ["dumps", "loads"]
 
 TYPE_CHECKING = False
@@ -67,14 +65,16 @@ except ImportError:
         for ascii_only in (False, True)
     )
 else:
-    _options: Any = SimpleNamespace(
-        strict=True,
-        object_hook=None,
-        object_pairs_hook=_once,
-        parse_float=float,
-        parse_int=int,
-        parse_constant=_refuse_constant,
-    )
+
+    class _Options:
+        strict = True
+        object_hook = None
+        object_pairs_hook = staticmethod(_once)
+        parse_float = float
+        parse_int = int
+        parse_constant = staticmethod(_refuse_constant)
+
+    _options: Any = _Options
     _scan = make_scanner(_options)
     _encode, _encode_ascii = (
         make_encoder(None, _refuse_value, encode_text, None, ":", ",", False, False, False)

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
+from _operator import itemgetter  # what module operator is made of, without reading it
 
 __all__ = ["Record"]
 

@@ -12,8 +12,6 @@ What is not checked here: whether the tenant exists, is active, or is the one of
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 from .errors import InvalidToken, TokenExpired
 from .jwk import VerifyingKey, b64url_decode
 from .plain_json import loads
@@ -37,7 +35,7 @@ _REGISTERED = frozenset(("iss", "aud", "exp", "nbf", "iat", "jti"))
 _FORBIDDEN_HEADERS = frozenset(("b64", "crit", "cty", "enc", "jku", "jwk", "x5c", "x5u", "zip"))
 _TYPES = frozenset(("jwt", "at+jwt", "application/at+jwt"))
 _DOCUMENT = frozenset(("issuer", "audience", "claims", "max_lifetime", "max_skew", "keys"))
-_CLAIM_NAMES = MappingProxyType({"tenant_id": "tenant_id", "role": "role", "subject": "sub"})
+_CLAIM_NAMES: Mapping[str, str] = {"tenant_id": "tenant_id", "role": "role", "subject": "sub"}
 _LATEST = 2.0**53
 
 
@@ -249,4 +247,4 @@ def _keys(value: object) -> Mapping[str, VerifyingKey]:
         if key.kid in keys:
             raise ValueError(f"keys[{index}].kid: an earlier key has the same kid; give each its own")
         keys[key.kid] = key
-    return MappingProxyType(keys)
+    return keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, CFuncPtr, Structure, _SimpleCData, byref, dlopen
 
 import plpy
 from wardkey_core.errors import BY_SQLSTATE, WardError
@@ -19,104 +19,121 @@ if TYPE_CHECKING:
     _R = TypeVar("_R")
 
 _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
+_COMMIT, _ABORT, _PREPARE = 0, 2, 4  # of enum XactEvent
+_REPEATABLE_READ = 2
+
+
+# The part of module ctypes that is needed here: reading all of it would take 1.5 ms of each backend.
+class _Int(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "i"
+
+
+class _Long(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "q"
+
+
+class _Bool(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "?"
+
+
+class _Address(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "P"
+
+
+class _Text(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "z"
+
+
+class _Function(CFuncPtr):
+    """A function of the server; Python's lock is held while it runs."""
+
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_PYTHONAPI
+    _restype_ = None
+
+
+class _OnEnd(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL
+    _restype_ = None
+    _argtypes_ = (_Int, _Address)
+
+
+class _OnReset(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL
+    _restype_ = None
+    _argtypes_ = (_Address,)
+
+
+class _ResetCallback(Structure):
+    """MemoryContextCallback; may be registered again once it was called, not before."""
+
+    _fields_ = (("call", _OnReset), ("argument", _Address), ("next", _Address))
+
+
+class _ErrorContext(Structure):
+    """What a server function that calls others leaves on a stack while it runs, to be named in errors."""
+
+    _fields_ = (("previous", _Address), ("callback", _Address), ("argument", _Address))
+
+
+class _Symbol(Structure):
+    """Dl_info of dladdr(3)."""
+
+    _fields_ = (("file", _Text), ("base", _Address), ("name", _Text), ("address", _Address))
+
+
+class _Program:
+    """The server, for what looks for the handle of a shared library."""
+
+    _handle = dlopen(None, 0)  # type: ignore[arg-type]  # the program itself
+
+
+_server: Any = _Program
+
+
+def _function(name: str, result: type | None, *arguments: type) -> Callable[..., Any]:
+    function = _Function((name, _server))
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
 
 # Stable, exported functions of the server, called directly because a call through SPI costs more than
 # opening a value does, and because SQL cannot forge what they return: passing now() as an argument would let
 # it be chosen.
-_server = ctypes.PyDLL(None)
-statement_started: Callable[[], int] = _server.GetCurrentStatementStartTimestamp
-statement_started.restype = ctypes.c_int64  # type: ignore[attr-defined]
-statement_started.argtypes = ()  # type: ignore[attr-defined]
-_in_parallel_mode = _server.IsInParallelMode
-_in_parallel_mode.restype = ctypes.c_bool
-_in_parallel_mode.argtypes = ()
-_in_recovery = _server.RecoveryInProgress
-_in_recovery.restype = ctypes.c_bool
-_in_recovery.argtypes = ()
+statement_started: Callable[[], int] = _function("GetCurrentStatementStartTimestamp", _Long)
+_in_parallel_mode = _function("IsInParallelMode", _Bool)
+_in_recovery = _function("RecoveryInProgress", _Bool)
 # Without argtypes, with which a call costs three times as much: prefix and message as bytes, a size (an int
 # fills its register), whether transactional (0) and, since PostgreSQL 17, whether to flush (0); earlier ones
 # do not look at that. Neither function can raise an error of the server's, which would jump over Python:
 # without WAL the server goes down.
-_log_message = _server.LogLogicalMessage
-_log_message.restype = ctypes.c_uint64
-_flush_soon = _server.XLogSetAsyncXactLSN
-_flush_soon.restype = None
-_flush_soon.argtypes = (ctypes.c_uint64,)
-_client_statement = ctypes.c_char_p.in_dll(_server, "debug_query_string")
-_statement_address = ctypes.c_void_p.in_dll(_server, "debug_query_string")
-_OnEnd = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
-_call_at_end = _server.RegisterXactCallback
-_call_at_end.restype = None
-_call_at_end.argtypes = (_OnEnd, ctypes.c_void_p)
-_OnExit = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_size_t)
-_call_before_exit = _server.before_shmem_exit
-_call_before_exit.restype = None
-_call_before_exit.argtypes = (_OnExit, ctypes.c_size_t)
-_OnReset = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_message_context = ctypes.c_void_p.in_dll(_server, "MessageContext")  # reset after each message of a client
-_call_at_reset = _server.MemoryContextRegisterResetCallback
-_call_at_reset.restype = None
-_COMMIT, _ABORT, _PREPARE = 0, 2, 4  # of enum XactEvent
-_isolation = ctypes.c_int.in_dll(_server, "XactIsoLevel")
-_REPEATABLE_READ = 2
+_log_message = _Function(("LogLogicalMessage", _server))
+_log_message.restype = _Long
+_flush_soon = _function("XLogSetAsyncXactLSN", None, _Long)
+_call_at_end = _function("RegisterXactCallback", None, _OnEnd, _Address)
+_call_before_exit = _function("before_shmem_exit", None, _OnEnd, _Address)
+_call_at_reset = _Function(("MemoryContextRegisterResetCallback", _server))
 # GetLatestSnapshot raises in a parallel plan only, which is asked about before.
-_latest_snapshot = _server.GetLatestSnapshot
-_latest_snapshot.restype = ctypes.c_void_p
-_latest_snapshot.argtypes = ()
-_push_snapshot = _server.PushActiveSnapshot
-_push_snapshot.restype = None
-_push_snapshot.argtypes = (ctypes.c_void_p,)
-_pop_snapshot = _server.PopActiveSnapshot
-_pop_snapshot.restype = None
-_pop_snapshot.argtypes = ()
-_current_user = _server.GetUserId
-_current_user.restype = ctypes.c_uint32
-_current_user.argtypes = ()
-_outer_user = _server.GetOuterUserId  # the role of SET ROLE, else the session's
-_outer_user.restype = ctypes.c_uint32
-_outer_user.argtypes = ()
+_latest_snapshot = _function("GetLatestSnapshot", _Address)
+_push_snapshot = _function("PushActiveSnapshot", None, _Address)
+_pop_snapshot = _function("PopActiveSnapshot", None)
+_current_user = _function("GetUserId", _Int)
+_outer_user = _function("GetOuterUserId", _Int)  # the role of SET ROLE, else the session's
+_symbol_at = _function("dladdr", _Int, _Address, _Address)
+
+_client_statement = _Text.in_dll(_server, "debug_query_string")
+_statement_address = _Address.in_dll(_server, "debug_query_string")
+_message_context = _Address.in_dll(_server, "MessageContext")  # reset after each message of a client
+_isolation = _Int.in_dll(_server, "XactIsoLevel")
+_temp_file_limit = _Int.in_dll(_server, "temp_file_limit")
+_wishes_to_end = [_Int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
+_error_contexts = _Address.in_dll(_server, "error_context_stack")
+
 _PREFIX = PREFIX.encode()
 _CLIENT = """
 select session_user::pg_catalog.text as database_role,
        pg_catalog.host(pg_catalog.inet_client_addr()) as address,
        pg_catalog.current_setting('application_name') as application"""
-
-_temp_file_limit = ctypes.c_int.in_dll(_server, "temp_file_limit")
-
-_wishes_to_end = [ctypes.c_int.in_dll(_server, name) for name in ("QueryCancelPending", "ProcDiePending")]
-
-
-class _ErrorContext(ctypes.Structure):
-    """What a server function that calls others leaves on a stack while it runs, to be named in errors."""
-
-
-_ErrorContext._fields_ = [
-    ("previous", ctypes.POINTER(_ErrorContext)),
-    ("callback", ctypes.c_void_p),
-    ("argument", ctypes.c_void_p),
-]
-_error_contexts = ctypes.POINTER(_ErrorContext).in_dll(_server, "error_context_stack")
-
-
-class _Symbol(ctypes.Structure):
-    """Dl_info of dladdr(3)."""
-
-    _fields_ = (
-        ("file", ctypes.c_char_p),
-        ("base", ctypes.c_void_p),
-        ("name", ctypes.c_char_p),
-        ("address", ctypes.c_void_p),
-    )
-
-
-_symbol_at = _server.dladdr
-_symbol_at.argtypes = (ctypes.c_void_p, ctypes.POINTER(_Symbol))
-
-
-class _ResetCallback(ctypes.Structure):
-    """MemoryContextCallback; may be registered again once it was called, not before."""
-
-    _fields_ = (("call", _OnReset), ("argument", ctypes.c_void_p), ("next", ctypes.c_void_p))
 
 
 class PostgresHost:
@@ -128,14 +145,14 @@ class PostgresHost:
         self._ended: Callable[[], None] = lambda: None
         self._on_end = _OnEnd(self._end)  # has to live as long as the backend
         self._exiting: Callable[[], None] = lambda: None
-        self._on_exit = _OnExit(lambda code, argument: self._exiting())
+        self._on_exit = _OnEnd(lambda code, argument: self._exiting())
         self._statement_ended: Callable[[], None] = lambda: None
         self._on_reset = _ResetCallback(_OnReset(self._end_statement))  # has to live as long
         self._is_watched = False
         self._asked: tuple[str, Sequence[str], Sequence[Any]] = ("", (), ())
         self._rows: list[Mapping[str, Any]] = []
         _call_at_end(self._on_end, None)
-        _call_before_exit(self._on_exit, 0)
+        _call_before_exit(self._on_exit, None)
 
     def at_exit(self, exiting: Callable[[], None]) -> None:
         """Have ``exiting`` called when the backend ends, before it lets go of the WAL."""
@@ -151,9 +168,9 @@ class PostgresHost:
 
     def watch_statement(self) -> bool:
         """Have the end of the current statement told. False in a process that gets no messages."""
-        if not self._is_watched and _message_context:
+        if not self._is_watched and _message_context.value is not None:
             self._is_watched = True
-            _call_at_reset(_message_context, ctypes.byref(self._on_reset))
+            _call_at_reset(_message_context, byref(self._on_reset))
         return self._is_watched
 
     def _end_statement(self, _: int | None) -> None:
@@ -183,7 +200,7 @@ class PostgresHost:
 
     def has_old_snapshot(self) -> bool:
         """Whether queries see what was committed when the transaction began, not now."""
-        return _isolation.value >= _REPEATABLE_READ
+        return bool(_isolation.value >= _REPEATABLE_READ)
 
     def look_up_now(self) -> bool:
         """Run what ``query_now`` was asked, under a snapshot of now."""
@@ -281,11 +298,12 @@ class PostgresHost:
 
 def _levels_of_plpgsql() -> int:
     """Return how many functions and blocks of PL/pgSQL are being run."""
-    levels, entry, symbol = 0, _error_contexts, _Symbol()
-    while entry:
-        if _symbol_at(entry.contents.callback, symbol):
+    levels, address, symbol = 0, _error_contexts.value, _Symbol()
+    while address:
+        context = _ErrorContext.from_address(address)
+        if _symbol_at(context.callback, byref(symbol)):
             levels += (symbol.file or b"").endswith(b"/plpgsql.so")
-        entry = entry.contents.previous
+        address = context.previous
     return levels
 
 

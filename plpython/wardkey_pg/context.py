@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import os
 import time
-from hashlib import sha256
 
 from wardkey_core import journal
+from wardkey_core.ciphers import blake2b, sha256
 from wardkey_core.errors import (
     AuditUnavailable,
     CommitmentMismatch,
@@ -221,7 +221,7 @@ class Session:
                 raise InvalidToken("token is not valid: its issuer is being changed")
         keys = self._keys(claims, state)
         self._check_journal()
-        login = self._login(digest, claims, state["purpose"], state["application"])
+        login = self._login(token, digest, claims, state["purpose"], state["application"])
         self._begin(Context(claims, keys, token, login, generation), lasting)
         self._who = claims.tenant_id, claims.subject
 
@@ -443,7 +443,7 @@ class Session:
         return KeeperClient(path, self._number("keeper_timeout", 30.0), self._host.check_interrupts)
 
     def _verify(self, token: str) -> tuple[bytes, Claims, int]:
-        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        digest = blake2b(token.encode("utf-8", "surrogatepass")).digest()
         known = self._verified.get(digest)
         now = time.time()
         if known is not None:
@@ -469,7 +469,9 @@ class Session:
                 raise AuditUnavailable("the audit journal's replication slot is missing or was invalidated")
             self._slot_found = time.monotonic()
 
-    def _login(self, digest: bytes, claims: Claims, stated: str | None, application: str | None) -> bytes:
+    def _login(
+        self, token: str, digest: bytes, claims: Claims, stated: str | None, application: str | None
+    ) -> bytes:
         """Return the id of the login with this token, which is journalled when it is new to this backend.
 
         Each transaction of a pooled connection logs in: the same token, purpose and application are the same.
@@ -484,6 +486,7 @@ class Session:
                 "purpose": claims.purpose or stated,
                 **self._host.client(),
             }
+            digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
             detail = {"issuer": claims.issuer, "token_id": claims.token_id, "token_sha256": digest.hex()}
             if stated and not claims.purpose:
                 detail["purpose"] = "stated"

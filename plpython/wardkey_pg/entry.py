@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from hmac import compare_digest
+from _operator import _compare_digest as compare_digest  # hmac's, without hmac
 
 from wardkey_core.errors import (
     NoContext,

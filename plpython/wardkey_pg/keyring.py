@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from hmac import compare_digest
-from types import MappingProxyType
+from _operator import _compare_digest as compare_digest  # hmac's, without hmac
 
 from wardkey_core.envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, version_of
 from wardkey_core.errors import CommitmentMismatch, KeyUnknown
@@ -61,14 +60,14 @@ class TenantKeys:
         tenant: str,
         epoch: int,
         keys: Sequence[WrappedKey],
-        columns: Mapping[bytes, Column] = MappingProxyType({}),
+        columns: Mapping[bytes, Column] | None = None,
         issuer: tuple[str, int] = ("", 0),
         quiet: Collection[bytes] = frozenset(),
     ) -> None:
         self.tenant = tenant
         self.epoch = epoch
         self.issuer = issuer
-        self.columns = columns
+        self.columns = columns or {}
         self.quiet = quiet
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()

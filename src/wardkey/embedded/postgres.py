@@ -80,7 +80,7 @@ class Postgres:
         for _ in range(5):
             if not port_is_free(config.port):
                 config = self._home.move_port(config)
-            self._configure(config)
+            self._configure(config, software.major)
             try:
                 self._launch(software)
                 return config
@@ -116,10 +116,10 @@ class Postgres:
                 f"PostgreSQL does not start: {reason}", f"see the end of {home.postgres_log}"
             ) from None
 
-    def _configure(self, config: Config) -> None:
+    def _configure(self, config: Config, major: int) -> None:
         home, user = self._home, self._home.server_user()
         files = {
-            "postgresql.conf": settings.postgresql(config.port, home.run),
+            "postgresql.conf": settings.postgresql(config.port, home.run, major),
             "pg_hba.conf": settings.hba(),
             "pg_ident.conf": settings.ident(
                 {

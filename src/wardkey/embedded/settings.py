@@ -27,7 +27,7 @@ max_connections = 200
 password_encryption = scram-sha-256
 cluster_name = 'wardkey'
 
-shared_buffers = 256MB
+{libraries}shared_buffers = 256MB
 max_locks_per_transaction = 256      # 1,000 tenants times their tables in one DDL statement
 max_prepared_transactions = 0        # nobody finishes another one's transaction
 wal_level = logical
@@ -74,11 +74,17 @@ host   all          all       127.0.0.1/32  scram-sha-256
 """
 
 
-def postgresql(port: int, socket_directory: Path) -> str:
-    """Return the text of postgresql.conf."""
+# Maps PL/Python once for all backends: 2 ms less for the first login of each. PostgreSQL 18 would start
+# Python itself in the postmaster, whose children would share its state.
+_LIBRARIES = "shared_preload_libraries = 'plpgsql,plpython3'\n"
+
+
+def postgresql(port: int, socket_directory: Path, major: int) -> str:
+    """Return the text of postgresql.conf for PostgreSQL ``major``."""
     quoted = str(socket_directory).replace("'", "''")
     # A comma or blank would part the list of directories; inside double quotes it does not.
-    return _SETTINGS.format(port=port, socket_directory=f'"{quoted}"')
+    libraries = _LIBRARIES if major < 18 else ""
+    return _SETTINGS.format(port=port, socket_directory=f'"{quoted}"', libraries=libraries)
 
 
 def hba() -> str:
