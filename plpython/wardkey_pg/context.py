@@ -113,11 +113,7 @@ select k.version, k.state, coalesce(m.kek, k.kek) as kek,
    and m.version::text = k.kek_version
  where k.tenant_id = $1 and k.state in ('active', 'decrypt-only')"""
 _COLUMNS = """
-select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level,
-       (select string_agg(case a.atttypid when 'int2'::regtype then 'i' when 'int4'::regtype then 'i'
-            when 'int8'::regtype then 'i' when 'uuid'::regtype then 'u' else 't' end, '' order by place)
-          from pg_index as x, unnest(x.indkey) with ordinality as k (num, place), pg_attribute as a
-         where x.indrelid = m.shape and x.indisprimary and a.attrelid = m.shape and a.attnum = k.num) as form
+select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level, m.row_form as form
   from ward_internal.models as m left join ward_internal.sealed_columns as s on s.model_id = m.id"""
 _SETTINGS = "select name, value from ward_internal.settings"
 _SLOT = """
@@ -443,7 +439,7 @@ class Session:
         return KeeperClient(path, self._number("keeper_timeout", 30.0), self._host.check_interrupts)
 
     def _verify(self, token: str) -> tuple[bytes, Claims, int]:
-        digest = blake2b(token.encode("utf-8", "surrogatepass")).digest()
+        digest = blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32).digest()
         known = self._verified.get(digest)
         now = time.time()
         if known is not None:

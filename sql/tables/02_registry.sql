@@ -84,6 +84,7 @@ create table ward_internal.models (
   relation regclass not null constraint models_relation_key unique,
   shape regclass not null constraint models_shape_key unique,
   face name not null constraint models_face_key unique,
+  row_form text not null,
   audit text not null default 'row',
   audit_reason text,
   constraint models_audit_known check (audit in ('row', 'statement', 'off')),
@@ -93,6 +94,8 @@ comment on column ward_internal.models.audit is
   'whether each row read is journalled, each statement that reads, or nothing; writes always are';
 comment on column ward_internal.models.relation is 'the partitioned table; has a leaf per tenant';
 comment on column ward_internal.models.shape is 'the table as it was declared, empty, in schema ward_model';
+comment on column ward_internal.models.row_form is
+  'ward_internal.row_form of the shape, kept because each backend that logs in reads it';
 comment on column ward_internal.models.face is 'what the view in each ward is called; stays when the table is renamed';
 
 create table ward_internal.sealed_columns (

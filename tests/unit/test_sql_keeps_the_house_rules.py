@@ -46,7 +46,7 @@ _NOUNS = re.compile(
     r"|json_text|length_expression|long_columns|needed_settings|names_row|object_expression|rows_of|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name"
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
-    r"|on_grant|region_of|relations_of|moved_row|stored_columns"
+    r"|on_grant|region_of|relations_of|moved_row|row_form|stored_columns"
     r"|face_keys|face_references"
     r"|face_constraints"
     r"|size_functions"

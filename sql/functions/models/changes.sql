@@ -305,6 +305,8 @@ begin
         'add the CHECK with NOT VALID: it holds for what is written from now on');
     end if;
   end if;
+  update ward_internal.models set row_form = ward_internal.row_form(shape)
+    where id = p_model and row_form <> ward_internal.row_form(shape);
   perform ward_internal.follow_leaves(v_model);
   if p_changed or ward_internal.faces_are_behind(p_model) or ward_internal.writers_are_behind(p_model) then
     perform ward_internal.rebuild_faces(p_model);
@@ -312,4 +314,4 @@ begin
 end
 $$;
 comment on function ward_internal.follow_shape(uuid, boolean) is
-  'makes leaves and faces of a model follow its shape: defaults and CHECKs of sealed columns, foreign keys';
+  'makes leaves, faces and row_form of a model follow its shape: defaults and CHECKs of sealed columns, foreign keys';

@@ -52,6 +52,18 @@ return p_type = any ('{
 comment on function ward_internal.can_be_sealed(oid) is
   'whether the type has a text form from which every value comes back exactly, whatever a session''s settings';
 
+create or replace function ward_internal.row_form(p_shape regclass) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp
+return (
+  select string_agg(case when a.atttypid = any ('{int2,int4,int8}'::regtype[]) then 'i' when a.atttypid = 'uuid'::regtype then 'u'
+    else 't' end, '' order by k.place)
+  from pg_index as i
+  cross join unnest(i.indkey::int2[]) with ordinality as k (number, place)
+  join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.number
+  where i.indrelid = p_shape and i.indisprimary);
+comment on function ward_internal.row_form(regclass) is
+  'what the parts of the bytes of a row id are: i 8 bytes of an integer, u 16 of a uuid, t text';
+
 create or replace function ward_internal.can_be_row_id(p_type oid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return p_type = any ('{smallint, integer, bigint, uuid, text, varchar, bpchar}'::regtype[]::oid[]);

@@ -128,7 +128,7 @@ begin
     perform ward_internal.fail('unsupported', format('there is already a face called %I', v_class.relname),
       'rename the table: every face has the name of its table, in one schema per tenant');
   end if;
-  perform ward_internal.check_names(row(gen_random_uuid(), p_table, p_table, v_class.relname, 'row', null));
+  perform ward_internal.check_names(row(gen_random_uuid(), p_table, p_table, v_class.relname, '', 'row', null));
   perform ward_internal.check_size(p_table, p_seal);
   if not exists (select from pg_index where indrelid = p_table and indisprimary) then
     perform ward_internal.fail('no_primary_key', format('%s has no primary key', p_table),
@@ -303,8 +303,8 @@ begin
   execute format('alter table ward_model.%I rename to %I', v_class.relname,
     ward_internal.cut_name(v_schema || '__' || v_class.relname));
   execute format('alter table %s owner to ward_owner', p_table);
-  insert into ward_internal.models (id, relation, shape, face, audit, audit_reason)
-    values (v_model, p_table, p_table, v_class.relname, audit, audit_reason);
+  insert into ward_internal.models (id, relation, shape, face, row_form, audit, audit_reason)
+    values (v_model, p_table, p_table, v_class.relname, ward_internal.row_form(p_table), audit, audit_reason);
   perform ward_internal.register_sealed_column(v_model, p_table, name) from unnest(seal) as name;
 
   execute ward_internal.parent_query(v_model, v_parent);
