@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
-from tests.support.database import Connection, Database
+from tests.support.database import Connection, Database, temporary
+from wardkey.embedded import Cluster
 
 SHAPE = "ward_model.clinic__t"
 LEAF = "tenant_acme.t_sealed"
@@ -331,3 +333,18 @@ def test_an_older_fault_does_not_hinder_its_mending(admin: Connection) -> None:
         for name in ("one", "two"):
             admin.execute(f"alter table clinic.t drop constraint if exists {name}")
         admin.commit()
+
+
+def test_the_form_of_row_ids_is_that_of_the_key(cluster: Cluster) -> None:
+    """A type can be changed while there are no faces."""
+    name = f"test_{os.getpid()}_without_tenants"
+    with temporary(cluster, name, "template0") as database, database.admin() as connection:
+        connection.execute("create extension wardkey cascade; create schema clinic")
+        connection.execute(
+            "create table clinic.t (a smallint, b uuid, c text, d varchar, e text, primary key (d, a, b, c))"
+        )
+        connection.execute("select ward.protect('clinic.t', seal => '{e}')")
+        query = "select row_form, ward_internal.row_form(shape) from ward_internal.models"
+        assert connection.execute(query).fetchall() == [("tiut", "tiut")]
+        connection.execute("alter table clinic.t alter column c type uuid using c::uuid")
+        assert connection.execute(query).fetchall() == [("tiuu", "tiuu")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
@@ -121,9 +122,15 @@ def test_json_without_its_c_functions_is_the_same() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@given(st.binary(min_size=32, max_size=32), st.binary(max_size=64), st.binary(max_size=64))
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=200), st.binary(max_size=64))
 def test_hkdf_is_the_one_of_cryptography(key: bytes, salt: bytes, info: bytes) -> None:
     assert ciphers.hkdf(key, salt, info) == HKDF(SHA256(), 32, salt, info).derive(key)
+
+
+@given(st.binary(max_size=300))
+def test_hashes_are_those_of_hashlib(data: bytes) -> None:
+    assert ciphers.sha256(data).digest() == hashlib.sha256(data).digest()
+    assert ciphers.blake2b(data, digest_size=32).digest() == hashlib.blake2b(data, digest_size=32).digest()
 
 
 def test_ciphers_are_those_of_cryptography() -> None:
