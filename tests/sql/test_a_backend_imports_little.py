@@ -5,8 +5,9 @@ from __future__ import annotations
 from tests.support.database import Database
 
 _SLOW = {
-    "_hashlib", "base64", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools", "hashlib",
-    "hmac", "json", "operator", "random", "re", "socket", "threading", "typing", "uuid", "warnings",
+    "_hashlib", "base64", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools",
+    "hashlib", "hmac", "json", "operator", "random", "re", "socket", "threading", "typing", "uuid",
+    "warnings",
     "cryptography.exceptions", "cryptography.hazmat.primitives", "cryptography.utils",
     "wardkey_core.journal_reader",
 }  # fmt: skip
