@@ -35,6 +35,7 @@ _FUNCTIONS = (
     "keys/regions",
     "keys/keys",
     "access/baa",
+    "access/measures",
     "tenancy/tenants",
     "keys/rotation",
     "sealing/resealing",

@@ -31,6 +31,10 @@ alter function ward.audit_of_key(integer, timestamptz, timestamptz) owner to war
 alter function ward.audit_activity(timestamptz, timestamptz) owner to ward_owner;
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) owner to ward_owner;
 alter function ward.audit_export(timestamptz, timestamptz) owner to ward_owner;
+alter function ward.delegate(text, text[]) owner to ward_owner;
+alter function ward.revoke_delegation(text, text[]) owner to ward_owner;
+alter function ward.publish_measures(daterange, text[]) owner to ward_owner;
+alter function ward.read_measures() owner to ward_owner;
 
 grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
@@ -100,6 +104,20 @@ grant execute on function
   ward_internal.audit_export(uuid, timestamptz, timestamptz),
   ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz),
   ward_internal.json_text(jsonb)
+to ward_owner;
+
+-- Delegation: a tenant calls these; what they keep nobody reads or writes but through them.
+grant execute on function
+  ward.delegate(text, text[]), ward.revoke_delegation(text, text[]), ward.publish_measures(daterange, text[]),
+  ward.read_measures()
+to ward_tenant;
+grant select on ward.measures, ward.measure_definitions, ward.delegated to ward_tenant;
+grant select on ward_internal.measures, ward_internal.payers, ward_internal.measure_totals to ward_owner;
+grant select, insert, update, delete on ward_internal.delegations, ward_internal.measure_cells to ward_owner;
+grant select, insert on ward_internal.publications to ward_owner;
+grant execute on function
+  ward_internal.admin_of_context(text), ward_internal.report_to(uuid[], text, text),
+  ward_internal.run_measure(text, name, daterange)
 to ward_owner;
 
 -- for ward_internal.is_running, entries

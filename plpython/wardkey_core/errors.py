@@ -288,6 +288,48 @@ class RegionFixed(AdministrationError):
     sqlstate = "WK242"
 
 
+class InvalidMeasure(AdministrationError):
+    """A measure's query does what none may, or its name is taken."""
+
+    sqlstate = "WK263"
+
+
+class NoGroupFloor(AdministrationError):
+    """A measure has no floor for its groups, or one below 11."""
+
+    sqlstate = "WK264"
+
+
+class PeriodNotClosed(AdministrationError):
+    """Measures are published for a period that has ended."""
+
+    sqlstate = "WK265"
+
+
+class AlreadyPublished(AdministrationError):
+    """A measure is published, and released, once for a period."""
+
+    sqlstate = "WK266"
+
+
+class NotDelegated(AdministrationError):
+    """No such payer, or no such delegation to it."""
+
+    sqlstate = "WK267"
+
+
+class WouldReveal(AdministrationError):
+    """What was to be released would tell a cell that is not shown; nothing was released."""
+
+    sqlstate = "WK268"
+
+
+class InvalidCounts(AdministrationError):
+    """A measure does not count in this ward."""
+
+    sqlstate = "WK269"
+
+
 class EntryTooLong(AdministrationError):
     """The log's entry could not be written as text; the change is refused."""
 

@@ -333,6 +333,22 @@ class Session:
         if not self._host.in_recovery():
             self._write_event(self._origin(), operation, detail)
 
+    def report_to(self, tenants: Sequence[str], operation: str, detail: Mapping[str, Any]) -> None:
+        """Journal for other tenants what the context did with what is theirs, once a transaction.
+
+        Its subject is in the detail: a person of that name may be somebody else there.
+        """
+        context = self.current()
+        if context is None:
+            raise NoContext
+        who = {"subject": context.claims.subject, "role": context.claims.role}
+        texts = dict(self._host.client())
+        for tenant in tenants:
+            if (noted := f"{operation} {tenant}") not in self.queried:
+                self.queried.add(noted)
+                origin = bytes_of(tenant), journal.NO_CONTEXT, texts
+                self._write_event(origin, operation, {**detail, **who})
+
     def report_often(
         self, operation: str, detail: Mapping[str, Any], alike: Mapping[str, Any], most: int = 1
     ) -> None:

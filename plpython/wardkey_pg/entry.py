@@ -166,6 +166,11 @@ def _report_event(operation: str, detail: str) -> bool:
     return True
 
 
+def _report_to(tenants: list[str], operation: str, detail: str) -> bool:
+    _session.report_to(tenants, operation, loads(detail))
+    return True
+
+
 def _check_issuer(document: str) -> bool:
     try:
         Issuer.from_document(loads(document))
@@ -271,6 +276,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "begin_write": _begin_write,
     "unseal_text": _unseal_text,
     "report_event": _report_event,
+    "report_to": _report_to,
     "check_issuer": _check_issuer,
     "provision_key": _provision_key,
     "derive_key": _derive_key,

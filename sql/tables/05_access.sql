@@ -29,3 +29,83 @@ comment on column ward_internal.baas.ends is 'the last day; null: until it is en
 comment on column ward_internal.baas.notice_days is 'how many days before its end a party has to say so';
 
 select pg_catalog.pg_extension_config_dump('ward_internal.baas', '');
+
+-- Measures: what a payer may have counted in the systems that delegated to it (functions/access/measures.sql).
+
+create table ward_internal.measures (
+  name text constraint measures_pkey primary key,
+  query text not null,
+  group_floor integer not null,
+  registered_by text not null default session_user,
+  registered_at timestamptz not null default pg_catalog.clock_timestamp(),
+  removed_at timestamptz,
+  constraint measures_name_form check (name ~ '^[a-z][a-z0-9_]{0,62}$'),
+  constraint measures_group_floor_least check (group_floor >= 11)
+);
+comment on column ward_internal.measures.query is
+  'as PostgreSQL reads it: what it names without a schema is of the ward';
+comment on column ward_internal.measures.removed_at is 'rows stay: what a name has meant once it means for good';
+
+create table ward_internal.payers (
+  tenant_id uuid constraint payers_pkey primary key,
+  registered_by text not null default session_user,
+  registered_at timestamptz not null default pg_catalog.clock_timestamp()
+);
+
+create table ward_internal.delegations (
+  payer_id uuid not null,
+  system_id uuid not null,
+  measure text not null,
+  delegated_by text not null,
+  delegated_at timestamptz not null default pg_catalog.clock_timestamp(),
+  publications integer not null default 0,
+  constraint delegations_pkey primary key (payer_id, system_id, measure)
+);
+comment on table ward_internal.delegations is 'those in force; a payer reads what these name, and nothing else';
+comment on column ward_internal.delegations.publications is
+  'how many periods were published under it; publishing updates it, so that a system does so once at a time';
+
+create table ward_internal.publications (
+  id uuid constraint publications_pkey primary key default pg_catalog.gen_random_uuid(),
+  system_id uuid not null,
+  measure text not null,
+  period daterange not null,
+  published_by text not null,
+  published_at timestamptz not null default pg_catalog.clock_timestamp(),
+  released_at timestamptz,
+  constraint publications_once unique (measure, period, system_id)
+);
+comment on table ward_internal.publications is
+  'what a system counted in a closed period; nobody reads it before it is released, with all others of the period';
+
+create table ward_internal.measure_cells (
+  publication_id uuid not null,
+  group_values jsonb not null,
+  numerator bigint,
+  complement bigint,
+  constraint measure_cells_pkey primary key (publication_id, group_values),
+  constraint measure_cells_counts_or_none check ((numerator is null) = (complement is null))
+);
+comment on table ward_internal.measure_cells is
+  'counts by group, in clear. Those of cells that are not shown are forgotten with the release: null from then on';
+
+create table ward_internal.measure_totals (
+  payer_id uuid not null,
+  measure text not null,
+  period daterange not null,
+  group_values jsonb not null,
+  system_ids uuid[] not null,
+  numerator bigint not null,
+  complement bigint not null,
+  constraint measure_totals_pkey primary key (payer_id, measure, period, group_values)
+);
+comment on table ward_internal.measure_totals is
+  'released sums over the systems of a payer, by group; group {}: of all groups. Kept for good, as are cells: whether '
+  'they tell a cell that is not shown depends on all that was ever released';
+
+select pg_catalog.pg_extension_config_dump('ward_internal.measures', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.payers', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.delegations', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.publications', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.measure_cells', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.measure_totals', '');

@@ -12,7 +12,8 @@ WardError                  sqlstate, message, hint
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
 │       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · InvalidRegion · RegionFixed ·
-│       EntryTooLong
+│       InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished · NotDelegated · WouldReveal ·
+│       InvalidCounts · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -33,6 +34,7 @@ from typing import Any
 from wardkey_core.errors import (
     BY_SQLSTATE,
     AdministrationError,
+    AlreadyPublished,
     AuditUnavailable,
     ChangeRefused,
     CommitmentMismatch,
@@ -41,6 +43,8 @@ from wardkey_core.errors import (
     DuplicateTenant,
     EntryTooLong,
     InvalidBaa,
+    InvalidCounts,
+    InvalidMeasure,
     InvalidRegion,
     InvalidSlug,
     InvalidToken,
@@ -53,12 +57,15 @@ from wardkey_core.errors import (
     KeyUnknown,
     NoBaa,
     NoContext,
+    NoGroupFloor,
     NoPrimaryKey,
     NotAllowed,
     NotConfirmed,
+    NotDelegated,
     NotInTheLog,
     OnHold,
     OpenFailed,
+    PeriodNotClosed,
     RegionFixed,
     RegionRefused,
     RestoreRefused,
@@ -79,11 +86,13 @@ from wardkey_core.errors import (
     VersionMismatch,
     WardError,
     WardNotEmpty,
+    WouldReveal,
     WrongTenant,
 )
 
 __all__ = [
     "AdministrationError",
+    "AlreadyPublished",
     "AuditUnavailable",
     "ChangeRefused",
     "CommitmentMismatch",
@@ -93,6 +102,8 @@ __all__ = [
     "DuplicateTenant",
     "EntryTooLong",
     "InvalidBaa",
+    "InvalidCounts",
+    "InvalidMeasure",
     "InvalidRegion",
     "InvalidSlug",
     "InvalidToken",
@@ -106,13 +117,16 @@ __all__ = [
     "MissingSoftware",
     "NoBaa",
     "NoContext",
+    "NoGroupFloor",
     "NoPrimaryKey",
     "NotAllowed",
     "NotConfirmed",
+    "NotDelegated",
     "NotInTheLog",
     "NotRunning",
     "OnHold",
     "OpenFailed",
+    "PeriodNotClosed",
     "PublisherError",
     "RegionFixed",
     "RegionRefused",
@@ -142,6 +156,7 @@ __all__ = [
     "VersionMismatch",
     "WardError",
     "WardNotEmpty",
+    "WouldReveal",
     "WrongTenant",
     "from_psycopg",
     "ward_error",

@@ -21,6 +21,7 @@ _UNPINNED = {
     "ward_internal.begin_entry": "hot: once a row written; the path is pinned by the trigger that calls it",
     "ward_internal.report_event": "its one query is of wardkey_pg and names schemas",
     "ward_internal.check_issuer": "no SQL",
+    "ward_internal.report_to": "as ward_internal.report_event",
     "ward_internal.renew_keys": "as ward_internal.login",
     "ward_internal.look_up_now": "as ward_internal.login",
     "ward_internal.provision_key": "as ward_internal.login; the gate is ward.create_tenant",
@@ -38,7 +39,7 @@ _UNPINNED = {
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
-    r"^(audit_(activity|acts_of|anomalies|coverage|entries|export|lines|model|months|of_key|reader|reads_of|refusals|retention|row)"
+    r"^(admin_of_context|measure_fault|audit_(activity|acts_of|anomalies|coverage|entries|export|lines|model|months|of_key|reader|reads_of|refusals|retention|row)"
     r"|audit_table|audit_tenant"
     r"|on_change|on_change_begin|on_name_change|missing_labels|model_faults|comments_on|grants_on"
     r"|shape_definition|view_statements|writers_are_behind"
@@ -57,10 +58,10 @@ _NOUNS = re.compile(
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|bound|build|can|check|compare|copy|create|cut|derive|destroy|drop|end|fail|fence|finish|follow"
+    r"^(add|archive|begin|bound|build|can|check|compare|copy|create|cut|delegate|derive|destroy|drop|end|fail|fence|finish|follow|forget"
     r"|harden|hold|is|name|register|restore|save"
-    r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|readmit|rebuild|refuse"
-    r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|rewrap|rotate|seal|set|share|suspend"
+    r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|read|readmit|rebuild|refuse"
+    r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|revoke|rewrap|rotate|run|seal|set|share|suspend"
     r"|unprotect|unseal|unshare|upsert|take|raise|try|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.

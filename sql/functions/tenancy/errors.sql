@@ -29,6 +29,13 @@ return case p_condition
   when 'invalid_baa' then 'WK231'
   when 'invalid_region' then 'WK241'
   when 'region_fixed' then 'WK242'
+  when 'invalid_measure' then 'WK263'
+  when 'no_group_floor' then 'WK264'
+  when 'period_not_closed' then 'WK265'
+  when 'already_published' then 'WK266'
+  when 'not_delegated' then 'WK267'
+  when 'would_reveal' then 'WK268'
+  when 'invalid_counts' then 'WK269'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

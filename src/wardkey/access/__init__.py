@@ -1,1 +1,1 @@
-"""Who may see what, by contract and by policy: business associate agreements."""
+"""Who may see what, by contract and by policy: business associate agreements, measures for payers."""

@@ -1,0 +1,18 @@
+"""``wardkey access``: who may see what. A file for each of its groups."""
+
+from __future__ import annotations
+
+import click
+
+from . import _access_measures as measures
+
+__all__ = ["access"]
+
+
+@click.group()
+def access() -> None:
+    """Say who may see what of a tenant, and show it to those who answer for it."""
+
+
+for _command in measures.COMMANDS:
+    access.add_command(_command)

@@ -1,0 +1,345 @@
+"""A payer reads what systems delegated, published and the platform released: no row, no small group."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.cli import Wardkey
+from tests.support.database import Database, clone
+from wardkey.access.measures import recheck
+from wardkey.embedded import Cluster
+from wardkey.errors import WouldReveal
+
+DIABETES = """
+    select city, case when age < 40 then '0-39' when age < 65 then '40-64' else '65+' end as age_band,
+           count(*) filter (where ssn like '9%') as numerator, count(*) filter (where ssn not like '9%') as complement
+      from (select p.city, p.ssn, extract(year from age(period.ends, p.birth_date)) as age
+              from patients as p cross join period) as p
+     group by 1, 2  -- the latter is made of a sealed column
+"""
+BANDS = {"0-39": 2000, "40-64": 1970, "65+": 1940}  # years of birth
+CITIES = ("East", "West")
+QUARTERS = (("2025-01-01", "2025-03-31"), ("2025-04-01", "2025-06-30"))
+SYSTEMS = 5
+
+
+@dataclass(frozen=True)
+class Network:
+    """A database with a payer and systems, of which each counts so many by group."""
+
+    database: Database
+    wardkey: Wardkey
+    payer: str
+    systems: dict[str, dict[tuple[str, str], tuple[int, int]]]
+
+    def run(self, *words: str, code: int = 0) -> str:
+        done = self.wardkey(*words, "--dsn", self.database.dsn(), code=code)
+        return done.stdout + done.stderr
+
+    def as_payer(self, query: str) -> list[Any]:
+        with self.database.tenant(self.payer, subject="actuary", role="ANALYST") as connection:
+            return connection.execute(query).fetchall()
+
+
+@pytest.fixture(scope="module")
+def network(cluster: Cluster, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    rng = random.Random(7)
+    with clone(cluster, template) as database:
+        systems = {
+            database.new_tenant(): {
+                group: (rng.choice((3, 15, 25, 40)), rng.choice((9, 30, 60)))
+                for group in product(CITIES, BANDS)
+            }
+            for _ in range(SYSTEMS)
+        }
+        made = Network(database, Wardkey(cluster.home.path), database.new_tenant(), systems)
+        measure = tmp_path_factory.mktemp("measure") / "diabetes.sql"
+        measure.write_text(DIABETES)
+        made.run("access", "measures", "register", "diabetes", str(measure), "--floor", "11")
+        made.run("access", "delegation", "register", made.payer)
+        for slug, counts in systems.items():
+            with database.tenant(slug, subject="admin", role="ADMIN") as system:
+                for ((city, band), (ill, well)), (prefix, count) in (
+                    (item, part) for item in counts.items() for part in zip("91", item[1], strict=True)
+                ):
+                    system.execute(
+                        "insert into patients (name, ssn, birth_date, city)"
+                        " select 'x', %s || n, make_date(%s, 1, 1), %s from generate_series(1, %s) as n",
+                        [prefix, BANDS[band], city, count],
+                    )
+                system.execute("select ward.delegate(%s, '{diabetes}')", [made.payer])
+                for first, last in QUARTERS:
+                    system.execute("select ward.publish_measures(daterange(%s, %s, '[]'))", [first, last])
+        for quarter in QUARTERS:
+            made.run("access", "measures", "release", *quarter)
+        yield made
+
+
+def test_what_is_shown_is_what_was_counted(network: Network) -> None:
+    rows = network.as_payer(
+        "select system, group_values, numerator, complement, systems, rate, first_day::text from ward.measures"
+    )
+    assert {row[6] for row in rows} == {first for first, _ in QUARTERS}
+    cells = {(row[0], row[1]["city"], row[1]["age_band"]): row[2:4] for row in rows if row[0]}
+    assert cells
+    for (system, *group), counts in cells.items():
+        assert counts == network.systems[system][tuple(group)] and min(counts) >= 11
+    totals = {tuple(sorted(row[1].values())): row[2:6] for row in rows if row[0] is None}
+    assert totals
+    for group, (ill, well, systems, rate) in totals.items():
+        counts = [
+            pair
+            for own in network.systems.values()
+            for place, pair in own.items()
+            if not group or tuple(sorted(place)) == group
+        ]
+        assert (ill, well) == (sum(pair[0] for pair in counts), sum(pair[1] for pair in counts))
+        assert systems == SYSTEMS and float(rate) == pytest.approx(ill / (ill + well), abs=1e-4)
+
+
+def test_who_looked_is_in_each_systems_log_and_stays(network: Network) -> None:
+    """Also of a transaction that only reads and is rolled back; once a transaction."""
+    with network.database.tenant(network.payer, subject="night.owl", role="VIEWER") as payer:
+        payer.execute("begin read only")
+        for _ in range(3):
+            payer.execute("select count(*) from ward.measures")
+        payer.execute("rollback")
+    with network.database.admin() as admin:
+        for slug in network.systems:
+            wait_until(lambda slug=slug: looked(admin, slug))
+            assert looked(admin, slug) == [(f"tenant_{network.payer}", network.payer, "VIEWER")]
+
+
+def looked(admin: psycopg.Connection[Any], slug: str) -> list[Any]:
+    query = (
+        "select actor, detail ->> 'payer', detail ->> 'role' from ward.events where slug = %s and kind = %s"
+    )
+    return admin.execute(
+        query + " and detail ->> 'subject' = 'night.owl'", [slug, "measures read"]
+    ).fetchall()
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_payer_and_others_reach_nothing_else(network: Network) -> None:
+    system = next(iter(network.systems))
+    refused = psycopg.errors.InsufficientPrivilege
+    for slug in (network.payer, system):
+        with network.database.tenant(slug, subject="x", role="ADMIN") as connection:
+            for query in (
+                "select * from ward_internal.measure_cells",
+                "select * from ward.publications",
+                "select * from ward.delegations",
+                f"select * from tenant_{system if slug == network.payer else network.payer}.patients",
+                "select ward.register_measure('mine', 'select 1', 11)",
+                "select ward.register_payer('acme')",
+                "select * from ward_internal.run_measure('select 1', 'x', '[2025-01-01,2025-04-01)')",
+                "select ward_internal.report_to('{}', 'x', '{}')",
+            ):
+                with pytest.raises(refused):
+                    connection.execute(query)
+    with network.database.tenant(system, subject="x", role="ADMIN") as connection:
+        assert not connection.execute("select * from ward.measures").fetchall()  # nobody delegated to it
+    with network.database.tenant(network.payer) as nobody, pytest.raises(psycopg.Error) as error:
+        nobody.execute("select * from ward.measures")
+    assert error.value.sqlstate == "WK001"
+
+
+def test_counts_of_hidden_cells_are_forgotten(network: Network) -> None:
+    with network.database.admin() as admin:
+        (hidden,) = admin.execute(
+            "select count(*) from ward_internal.measure_cells where numerator is null"
+        ).fetchone()
+        (least,) = admin.execute(
+            "select min(least(numerator, complement)) from ward_internal.measure_cells"
+        ).fetchone()
+    assert hidden and least >= 11
+    assert f"none of {hidden} hidden cells" in network.run("access", "measures", "check")
+
+
+def test_a_system_revokes_from_the_next_transaction_on(network: Network) -> None:
+    slug = next(iter(network.systems))
+    query = "select coalesce(system, 'total'), count(*) from ward.measures group by 1"
+    whole = dict(network.as_payer(query))
+    with (
+        network.database.tenant(network.payer, subject="actuary", role="ANALYST") as payer,
+        network.database.tenant(slug, subject="admin", role="ADMIN") as system,
+    ):
+        assert dict(payer.execute(query).fetchall()) == whole
+        system.execute("select ward.revoke_delegation(%s)", [network.payer])
+        left = dict(payer.execute(query).fetchall())
+        assert left == {name: count for name, count in whole.items() if name not in (slug, "total")}
+        assert not system.execute("select * from ward.delegated").fetchall()
+        system.execute("select ward.delegate(%s, '{diabetes}')", [network.payer])
+        assert dict(payer.execute(query).fetchall()) == whole
+    with network.database.admin() as admin:
+        admin.execute("select ward.suspend_tenant(%s)", [slug])
+        try:
+            assert dict(network.as_payer(query)) == left
+        finally:
+            admin.execute("select ward.resume_tenant(%s)", [slug])
+        kinds = admin.execute("select kind from ward.events where slug = %s order by id", [slug]).fetchall()
+    own = [kind for (kind,) in kinds if "deleg" in kind or kind.startswith("measure")]
+    assert [kind for kind in own if kind != "measures read"] == [
+        *("delegated", "measures published", "measures published", "measure released", "measure released"),
+        *("delegation revoked", "delegated"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "sqlstate"),
+    [
+        ("ward.publish_measures('[2025-01-01,2025-04-01)')", "WK266"),  # twice
+        ("ward.publish_measures('[2025-03-31,2025-05-01)')", "WK266"),  # a part of it
+        ("ward.publish_measures(daterange(current_date - 9, current_date + 1))", "WK265"),
+        ("ward.publish_measures('[2025-01-01,)')", "WK265"),
+        ("ward.publish_measures('empty')", "WK265"),
+        ("ward.publish_measures(null)", "WK265"),
+        ("ward.publish_measures('[2024-01-01,2024-04-01)', '{asthma}')", "WK267"),
+        ("ward.publish_measures('[2024-01-01,2024-04-01)', '{}')", "WK267"),
+        ("ward.delegate('acme', '{diabetes}')", "WK267"),
+        ("ward.delegate('nobody', '{diabetes}')", "WK267"),
+        ("ward.delegate(@payer@, '{asthma}')", "WK204"),
+        ("ward.delegate(@payer@, '{}')", "WK204"),
+        ("ward.delegate(@payer@, null)", "WK204"),
+        ("ward.revoke_delegation('acme')", "WK267"),
+    ],
+)
+def test_what_a_system_cannot_do_is_one_clear_error(network: Network, call: str, sqlstate: str) -> None:
+    slug = next(iter(network.systems))
+    with network.database.tenant(slug, subject="admin", role="ADMIN") as system:
+        before = system.execute("select * from ward.delegated").fetchall()
+        with pytest.raises(psycopg.Error) as error:
+            system.execute(f"select {call.replace('@payer@', repr(network.payer))}")
+        assert (error.value.sqlstate, bool(error.value.diag.message_hint)) == (sqlstate, True)
+        assert system.execute("select * from ward.delegated").fetchall() == before
+    with network.database.tenant(slug, subject="v", role="EVALUATOR") as system:
+        with pytest.raises(psycopg.Error) as error:
+            system.execute(f"select {call.replace('@payer@', repr(network.payer))}")
+        assert error.value.sqlstate == "WK212"
+
+
+@pytest.mark.parametrize(
+    ("query", "floor", "sqlstate"),
+    [
+        (DIABETES, None, "WK264"),
+        (DIABETES, 10, "WK264"),
+        ("delete from patients returning city, 1 as numerator, 1 as complement", 11, "WK263"),
+        ("with d as (delete from patients returning 1) select 'a' as g, 1 as numerator, 1 as complement", 11, "WK263"),
+        ("select city, 1 as numerator, 1 as complement from patients for update", 11, "WK263"),
+        ("select city, 1 as numerator, 1 as complement from patients; drop table x", 11, "WK263"),
+        ("select city, 1 as numerator, 1 as complement from patients where random() < 1", 11, "WK263"),
+        ("select city, 1 as numerator, 1 as complement from patients where pg_sleep(0) is null", 11, "WK263"),
+        ("select current_setting('a') as city, 1 as numerator, 1 as complement from patients", 11, "WK263"),
+        ("select query_to_xml(city, true, true, '')::text as city, 1 as numerator, 1 as complement from patients", 11, "WK263"),
+        ("select city, 1 as numerator, 1 as complement from patients where birth_date < current_date", 11, "WK263"),
+        ("select city, 1 as numerator, 1 as complement from patients where ward.role() = 'x'", 11, "WK263"),
+        ("select rolname::text as g, 1 as numerator, 1 as complement from pg_authid", 11, "WK263"),
+        ("select slug as g, 1 as numerator, 1 as complement from ward_internal.tenants", 11, "WK263"),
+        ("select city, 1 as numerator from patients", 11, "WK263"),
+        ("select 1 as numerator, 1 as complement from patients", 11, "WK263"),
+        ("select city, '1' as numerator, 1 as complement from patients", 11, "WK263"),
+        ("select city, 1 as numerator, 1 as complement from nothing", 11, "WK263"),
+        ("select", 11, "WK263"),
+        (None, 11, "WK263"),
+    ],
+)  # fmt: skip
+def test_what_is_no_measure_is_refused(
+    network: Network, query: str | None, floor: int | None, sqlstate: str
+) -> None:
+    with network.database.admin() as admin:
+        with pytest.raises(psycopg.Error) as error:
+            admin.execute("select ward.register_measure('another', %s, %s)", [query, floor])
+        assert (error.value.sqlstate, bool(error.value.diag.message_hint)) == (sqlstate, True)
+        assert admin.execute("select name from ward.measure_definitions").fetchall() == [("diabetes",)]
+        assert admin.execute("select to_regnamespace('ward_probe')").fetchone() == (None,)
+
+
+def test_a_name_means_one_measure_for_good(network: Network) -> None:
+    with network.database.admin(autocommit=False) as admin:
+        for statement, sqlstate in (
+            ("select ward.register_measure('diabetes', 'select 1', 11)", "WK263"),
+            ("select ward.remove_measure('asthma')", "WK204"),
+        ):
+            with pytest.raises(psycopg.Error) as error, admin.transaction():
+                admin.execute(statement)
+            assert error.value.sqlstate == sqlstate
+        admin.execute("select ward.remove_measure('diabetes')")
+        with pytest.raises(psycopg.Error) as error, admin.transaction():
+            admin.execute("select ward.register_measure('diabetes', %s, 11)", [DIABETES])
+        assert error.value.sqlstate == "WK263"
+        admin.rollback()
+
+
+def test_a_period_is_released_once_and_by_all(network: Network) -> None:
+    assert "WK266" in network.run("access", "measures", "release", *QUARTERS[0], code=1)
+    assert "WK204" in network.run("access", "measures", "release", "2023-01-01", "2023-03-31", code=1)
+    first, *others = network.systems
+    with network.database.tenant(first, subject="admin", role="ADMIN") as system:
+        system.execute("select ward.publish_measures('[2024-01-01,2024-04-01)')")
+    refused = network.run("access", "measures", "release", "2024-01-01", "2024-03-31", code=1)
+    assert "WK211" in refused and others[0] in refused
+    network.run("access", "measures", "release", "2024-01-01", "2024-03-31", "--incomplete")
+    with (
+        network.database.tenant(others[0], subject="admin", role="ADMIN") as system,
+        pytest.raises(psycopg.Error) as error,
+    ):
+        system.execute("select ward.publish_measures('[2024-01-01,2024-04-01)')")
+    assert error.value.sqlstate == "WK266"
+    shown = network.as_payer("select system from ward.measures where first_day = '2024-01-01'")
+    assert {system for (system,) in shown} <= {first}  # no total of one
+
+
+def test_a_release_that_would_tell_shows_nothing(network: Network) -> None:
+    """Somebody put a total into the table, of one system: it tells each of its hidden cells."""
+    with network.database.admin(autocommit=False) as admin:
+        admin.execute("""
+            insert into ward_internal.measure_totals
+            select '00000000-0000-0000-0000-000000000001', p.measure, p.period, c.group_values, array[p.system_id], 0, 0
+            from ward_internal.publications as p join ward_internal.measure_cells as c on c.publication_id = p.id
+            where c.numerator is null and p.released_at is not null limit 1""")
+        with pytest.raises(WouldReveal):
+            recheck(admin)
+        admin.rollback()
+
+
+def test_a_measure_that_does_not_count_in_a_ward_publishes_nothing(network: Network) -> None:
+    slug = next(iter(network.systems))
+    with network.database.admin() as admin:
+        admin.execute(
+            "select ward.register_measure('broken', 'select city, 1 as numerator, 1 as complement from patients', 11)"
+        )
+    try:
+        with network.database.tenant(slug, subject="admin", role="ADMIN") as system:
+            system.execute("select ward.delegate(%s, '{broken}')", [network.payer])
+            with pytest.raises(psycopg.Error) as error:  # a group twice
+                system.execute("select ward.publish_measures('[2022-01-01,2022-04-01)')")
+            assert error.value.sqlstate == "WK269"
+            system.execute("select ward.revoke_delegation(%s, '{broken}')", [network.payer])
+        with network.database.admin() as admin:
+            assert not admin.execute(
+                "select * from ward.publications where first_day < '2023-01-01'"
+            ).fetchall()
+    finally:
+        with network.database.admin() as admin:
+            admin.execute("select ward.remove_measure('broken')")
+
+
+def test_commands_list_what_there_is(network: Network) -> None:
+    assert "diabetes" in network.run("access", "measures", "list")
+    listed = network.run("access", "delegation", "list")
+    assert all(slug in listed for slug in (network.payer, *network.systems))
+    assert QUARTERS[0][0] in network.run("access", "measures", "published")
