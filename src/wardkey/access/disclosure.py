@@ -20,7 +20,7 @@ which the two largest have at most 85 % ((n, k) dominance), and not below the fl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..errors import MissingSoftware
@@ -79,24 +79,23 @@ def choose(cells: Sequence[Cell], payers: Mapping[str, Set[str]], floor: int) ->
         groups.setdefault(cell.group, []).append(cell)
     small = {cell.place for cell in cells if cell.least < floor}
     hidden = set(small)
-    totals: list[Total] = []
+    fit: list[Total] = []
     for group, members in sorted(groups.items()):
         for payer, systems in sorted(payers.items()):
             own = [cell for cell in members if cell.system in systems]
             if _is_fit(own, floor) and (more := _complement(own, hidden, floor)) is not None:
                 hidden |= more
-                totals.append(_total(payer, group, own))
-    totals = list(_disjoint(totals, hidden, {}))
+                fit.append(_total(payer, group, own))
+    released: list[tuple[Total, frozenset[Place]]] = []
+    for total in fit:
+        _release(released, total, [place for place in hidden if place[1] == total.group])
     for payer, systems in sorted(payers.items()):
         own = [cell for cell in cells if cell.system in systems]
-        told = {total.group for total in totals if total.payer == payer}
+        told = {total.group for total, _ in released if total.payer == payer}
         rest = [cell for cell in own if cell.place in hidden and cell.group not in told]
         if _is_fit(own, floor) and _is_safe(rest, floor):
-            grand = _total(payer, None, own)
-            blocks = {(total.payer, total.group): _block(total, hidden) for total in totals}
-            blocks[payer, None] = frozenset(cell.place for cell in rest)
-            totals = list(_disjoint([*totals, grand], hidden, blocks))
-    return Choice(hidden, hidden - small, totals)
+            _release(released, _total(payer, None, own), [cell.place for cell in rest])
+    return Choice(hidden, hidden - small, [total for total, _ in released])
 
 
 def revealed(hidden: Set[Place], totals: Iterable[tuple[str | None, Sequence[str]]]) -> list[Place]:
@@ -194,21 +193,8 @@ def _total(payer: str, group: str | None, cells: Sequence[Cell]) -> Total:
     return Total(payer, group, systems, numerator, complement)
 
 
-def _block(total: Total, hidden: Set[Place]) -> frozenset[Place]:
-    return frozenset(
-        place for place in hidden if place[1] == total.group and place[0] in frozenset(total.systems)
-    )
-
-
-def _disjoint(
-    totals: Iterable[Total],
-    hidden: Set[Place],
-    blocks: Mapping[tuple[str, str | None], frozenset[Place]],
-) -> Iterator[Total]:
-    """Yield the totals whose blocks are the same as those before them or apart from them."""
-    kept: list[frozenset[Place]] = []
-    for total in totals:
-        block = blocks.get((total.payer, total.group)) or _block(total, hidden)
-        if all(block == other or not block & other for other in kept):
-            kept.append(block)
-            yield total
+def _release(released: list[tuple[Total, frozenset[Place]]], total: Total, hidden: Iterable[Place]) -> None:
+    """Add ``total`` unless its block, what is ``hidden`` in its systems, is partly that of another."""
+    block = frozenset(place for place in hidden if place[0] in total.systems)
+    if all(block == other or not block & other for _, other in released):
+        released.append((total, block))
