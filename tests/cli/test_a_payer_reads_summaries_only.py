@@ -226,6 +226,16 @@ def test_what_a_system_cannot_do_is_one_clear_error(network: Network, call: str,
         assert error.value.sqlstate == "WK212"
 
 
+def test_a_system_sees_its_own_delegations_only(network: Network) -> None:
+    """Also by the errors of a condition that is looked at before the view's own."""
+    with network.database.tenant(next(iter(network.systems)), subject="admin", role="ADMIN") as system:
+        assert system.execute("select payer, measure from ward.delegated").fetchall() == [
+            (network.payer, "diabetes")
+        ]
+    with network.database.tenant("acme", subject="admin", role="ADMIN") as stranger:
+        assert not stranger.execute("select * from ward.delegated where payer::integer > 0").fetchall()
+
+
 COUNT = "select city, 1 as numerator, 1 as complement from patients"
 
 

@@ -438,7 +438,8 @@ create or replace view ward.measure_definitions as
   select name, query, group_floor, registered_at from ward_internal.measures where removed_at is null;
 comment on view ward.measure_definitions is 'the measures that there are, for everybody: what they count is no secret';
 
-create or replace view ward.delegated as
+-- a barrier: a condition of the client's is not to see others' rows first
+create or replace view ward.delegated with (security_barrier) as
   select t.slug as payer, d.measure, d.delegated_by, d.delegated_at, d.publications
   from ward_internal.delegations as d join ward_internal.tenants as t on t.id = d.payer_id
   where d.system_id = (select ward.tenant_id());

@@ -11,6 +11,7 @@ VIEWS = {
     "baas": "wardkey baa list",
     "issuers": "wardkey issuer list",
     "keys": "wardkey keys status",
+    "measure_definitions": "wardkey access measures list",
     "models": "wardkey table list",
     "rotations": "wardkey keys list",
     "tenants": "wardkey tenant list",
