@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.database import Database
+from tests.support.dumps import empty_database
+from wardkey.embedded import Cluster
+from wardkey.embedded.issuer import embedded_issuer
+from wardkey.install import migrations
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
@@ -38,8 +42,49 @@ def test_the_client_reads_what_it_wrote(database: Database) -> None:
     assert (inserted, reason) == ("inserted ('cough',)", "cough") and refused.startswith("WK002 ")
 
 
+def test_a_measure_counts_in_the_reference_clinic(cluster: Cluster) -> None:
+    with empty_database(cluster) as database:
+        migrations.migrate(database.dsn())
+        with database.admin() as admin:
+            admin.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
+            embedded_issuer(admin, cluster.home)
+            query = (EXAMPLES / "diabetes.sql").read_text()
+            admin.execute("select ward.register_measure('diabetes', %s, 11)", [query])
+        clinic, payer = database.new_tenant(), database.new_tenant()
+        with database.admin() as admin:
+            admin.execute("select ward.register_payer(%s)", [payer])
+        with database.tenant(clinic, subject="admin") as admin:
+            for mrn, born, died in (
+                ("1", "1950-01-01", None),
+                ("2", "1950-01-01", None),
+                ("3", "1950-01-01", "2026-01-01"),
+                ("4", "2026-09-01", None),
+            ):
+                admin.execute(
+                    "insert into patients (mrn, given, family, birth_date, gender, deceased)"
+                    " values (%s, 'A', 'B', %s, 'female', %s)",
+                    [mrn, born, died],
+                )
+            admin.execute(
+                "insert into conditions (patient_id, code, display, onset_date)"
+                " select id, '44054006', 'Diabetes', date '2026-06-30' + (mrn <> '1')::integer from patients"
+            )
+            admin.execute("select ward.delegate(%s, '{diabetes}')", [payer])
+            admin.execute("select ward.publish_measures('[2026-04-01,2026-07-01)')")
+        with database.admin() as admin:
+            counted = admin.execute(
+                "select group_values, numerator, complement from ward_internal.measure_cells"
+            ).fetchall()
+    assert counted == [({"gender": "female", "age_band": "65+"}, 1, 1)]
+
+
 def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.iterdir()} == {"protect.sql", "ward.sql", "client.py"}
+    assert {path.name for path in EXAMPLES.iterdir()} == {
+        "protect.sql",
+        "ward.sql",
+        "client.py",
+        "diabetes.sql",
+    }
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)

@@ -91,13 +91,14 @@ begin
     v_columns := array(
       select attname::text from pg_attribute
       where attrelid = 'ward_probe."the measure"'::regclass and attnum > 0 and case
-        when attname in ('numerator', 'complement') then atttypid = any ('{smallint, integer, bigint, numeric}'::regtype[])
+        when attname in ('numerator', 'complement')
+          then atttypid = any ('{smallint, integer, bigint, numeric}'::regtype[])
         else atttypid = any ('{text, varchar, boolean, smallint, integer, bigint, date}'::regtype[]) end);
     if not v_columns @> '{numerator, complement}' or cardinality(v_columns) < 3
       or cardinality(v_columns) <> (select relnatts from pg_class where oid = 'ward_probe."the measure"'::regclass)
     then
-      v_fault := 'it has to have integers numerator and complement, and one or more columns to group by: texts, integers, '
-        'dates or booleans';
+      v_fault := 'it has to have integers numerator and complement, and one or more columns to group by: texts, '
+        'integers, dates or booleans';
     end if;
     raise triggered_action_exception;
   exception
@@ -109,8 +110,8 @@ begin
   perform set_config('search_path', 'pg_catalog, pg_temp', true);
   if v_fault is not null then
     perform ward_internal.fail('invalid_measure', format('that query is no measure: %s', v_fault),
-      'one SELECT over model tables by their names in the ward: group columns, numerator, complement; relation period has '
-      'begins and ends');
+      'one SELECT over model tables by their names in the ward: group columns, numerator, complement; relation period '
+      'has begins and ends');
   end if;
   return v_query;
 end
