@@ -1,1 +1,1 @@
-"""Who may see what, by contract and by policy: business associate agreements, measures for payers."""
+"""Who may see what, by contract and by policy: agreements, measures for payers, reviews."""

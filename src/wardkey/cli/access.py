@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from . import _access_measures as measures
+from ._access_review import review
 
 __all__ = ["access"]
 
@@ -14,5 +15,5 @@ def access() -> None:
     """Say who may see what of a tenant, and show it to those who answer for it."""
 
 
-for _command in measures.COMMANDS:
+for _command in (*measures.COMMANDS, review):
     access.add_command(_command)

@@ -1,0 +1,188 @@
+"""What a security officer looks at and signs each quarter: who had which access, used it or not.
+
+45 CFR 164.308(a)(4) and 164.312(b). Each section is one question to the audit log or to what stands now; a
+section more is an entry more of ``SECTIONS``. No value of a table and no row's id is in any answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+from wardkey_core.log.exporter import Period
+from wardkey_core.tokens import ROLES
+
+__all__ = ["SECTIONS", "Review", "Section", "gather", "render"]
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """``query`` takes tenant, begin, end and roles; its columns are those of the table."""
+
+    name: str
+    title: str
+    about: str
+    empty: str
+    query: str
+    is_decided: bool = False  # the officer says of each line whether it stays
+
+
+_ENTRIES = """
+with entries as (select * from ward_internal.audit_entries(%(tenant)s, %(begin)s, %(end)s)),
+rows_read as (
+  select e.subject, e.role, e.table_name, r.id
+    from entries as e, ward_internal.rows_of(e.row_id, e.detail) as r (id) where e.operation = 'read'
+)"""
+
+SECTIONS = (
+    Section(
+        "people",
+        "Who had which role",
+        "Subjects of tokens. Roles are given by whoever issues tokens: what goes is to be taken away there.",
+        "Nobody logged in.",
+        """
+        select e.subject as who, e.role, count(distinct e.context) as logins, min(e.at) as first,
+               max(e.at) as last, coalesce(min(r.number), 0) as rows_read,
+               count(*) filter (where e.kind = 'write') as rows_written
+          from entries as e
+          left join (select subject, role, count(distinct (table_name, id)) as number
+                       from rows_read group by 1, 2) as r using (subject, role)
+         where e.subject is not null group by 1, 2 order by 1, 2""",
+        is_decided=True,
+    ),
+    Section(
+        "reads",
+        "What each read",
+        "Different rows of which sealed columns were opened. Transactions that queried a table are counted,"
+        " too: what they saw of columns that are not sealed is not told by row.",
+        "Nothing was read.",
+        """
+        select e.subject as who, e.role, e.table_name as table, coalesce(min(r.number), 0) as rows_read,
+               count(distinct e.id) filter (where e.operation = 'query') as queries,
+               string_agg(distinct c.name, ', ') as columns, max(e.at) as last
+          from entries as e
+          left join unnest(e.columns) as c (name) on true
+          left join (select subject, role, table_name, count(distinct id) as number
+                       from rows_read group by 1, 2, 3) as r using (subject, role, table_name)
+         where e.kind = 'read' group by 1, 2, 3 order by 1, 2, 3""",
+    ),
+    Section(
+        "unused",
+        "Access that nobody used",
+        "Roles that may be given, and the tables that nobody with that role read or wrote in this time.",
+        "Every role read and wrote every table.",
+        """
+        select p.role, string_agg(p.face, ', ' order by p.face) filter (where p.kind = 'read') as never_read,
+               string_agg(p.face, ', ' order by p.face) filter (where p.kind = 'write') as never_written
+          from (select role, face::text, kind from unnest(%(roles)s::text[]) as role, ward_internal.models,
+                       unnest('{read,write}'::text[]) as kind
+                 where kind = 'read' or role <> 'VIEWER'
+                except
+                select role, table_name, kind from entries) as p
+         group by 1 order by 1""",
+    ),
+    Section(
+        "delegations",
+        "Delegations to payers",
+        "Who may read counts of this tenant, and when that was last done. One that nobody reads may go.",
+        "Nothing is delegated.",
+        """
+        select t.slug as payer, string_agg(d.measure, ', ' order by d.measure) as measures,
+               min(d.delegated_at) as since, string_agg(distinct d.delegated_by, ', ') as delegated_by,
+               (select max(e.at) from entries as e
+                 where e.operation = 'measures_read' and e.detail ->> 'payer' = t.slug) as last_read
+          from ward_internal.delegations as d join ward_internal.tenants as t on t.id = d.payer_id
+         where d.system_id = %(tenant)s group by t.slug order by t.slug""",
+        is_decided=True,
+    ),
+    Section(
+        "grants",
+        "Grants in the database",
+        "What somebody granted or revoked of this tenant's, beyond what wardkey does itself.",
+        "None in this time.",
+        """
+        select e.at as when, e.operation as what, coalesce(e.subject, e.database_role) as who,
+               (select string_agg(o ->> 'object', ', ')
+                  from jsonb_array_elements(e.detail -> 'objects') as o) as objects
+          from entries as e where e.operation in ('grant', 'revoke') order by e.at, e.id""",
+        is_decided=True,
+    ),
+    Section(
+        "refusals",
+        "Refusals",
+        "A refusal has no name: the token could not be trusted.",
+        "None in this time.",
+        """
+        select e.database_role, e.detail ->> 'sqlstate' as sqlstate, e.detail ->> 'reason' as reason,
+               sum(coalesce((e.detail ->> 'count')::bigint, 1))::bigint as times, max(e.at) as last
+          from entries as e where e.operation = 'refusal' group by 1, 2, 3 order by 4 desc, 1, 2""",
+    ),
+)
+
+
+@dataclass(slots=True)
+class Review:
+    """``answers``: of each section, by its name. ``verified``: see ``wardkey audit verify``."""
+
+    slug: str
+    tenant: UUID
+    begin: datetime
+    end: datetime
+    made: datetime
+    answers: dict[str, Rows]
+    verified: Mapping[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        head = {"slug": self.slug, "tenant": self.tenant, "from": self.begin, "to": self.end}
+        return {**head, "log_is_good": self.verified["ok"], **self.answers}
+
+
+def gather(connection: psycopg.Connection[Any], tenant: UUID, slug: str, period: Period) -> Review:
+    """Ask the database. ``connection``: in a transaction, repeatable read; ``period`` begins somewhere."""
+    assert period.begin is not None  # noqa: S101
+    made = datetime.now(UTC)
+    asked = {"tenant": tenant, "begin": period.begin, "end": period.end, "roles": list(ROLES)}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        answers = {one.name: cursor.execute(_ENTRIES + one.query, asked).fetchall() for one in SECTIONS}
+    return Review(slug, tenant, period.begin, period.end or made, made, answers)
+
+
+def render(review: Review) -> str:
+    """Return the page, to be printed and signed. It loads nothing and runs nothing; values are escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from .. import audit
+
+    folders = [Path(__file__).parent, Path(audit.__file__).parent]
+    pages = Environment(loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined)
+    style = "".join((folder / name).read_text() for folder, name in zip(folders, _STYLES, strict=True))
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    sections = [(one, *_table(one, review.answers[one.name])) for one in SECTIONS]
+    return pages.get_template("review.html").render(
+        review=review, sections=sections, style=style, policy=policy, time=_text
+    )
+
+
+_STYLES = ("review.css", "page.css")
+
+
+def _table(section: Section, rows: Rows) -> tuple[Sequence[str], list[list[str]]]:
+    heads = [name.replace("_", " ") for name in rows[0]] if rows else []
+    return heads, [[_text(value) for value in row.values()] for row in rows]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
+    return f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
