@@ -107,6 +107,7 @@ def upgrade() -> None:
     op.execute(_TABLES)
     op.execute("select ward.share('clinic.observation_codes')")
     for table, columns in _SEALED.items():
+        # wardkey: ignore WL511 because both are constants of this file
         op.execute(f"select ward.protect('clinic.{table}', seal => '{{{columns}}}')")
 
 

@@ -1,7 +1,7 @@
 """The ``wardkey`` command: one module per noun, imported when its command runs.
 
 Exit codes: 0 done · 1 failed or refused · 2 wrong usage · 3 not running or unreachable ·
-4 doctor found something · 130 interrupted.
+4 doctor or lint found something · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "access": ("access", "Say who may see what, and release measures that systems publish for payers."),
         "baa": ("baa", "Record, list, show and end business associate agreements."),
         "table": ("table", "Protect tables, share reference tables, list them."),
+    },
+    "Code": {
+        "lint": ("lint", "Check SQL, migrations and SQL in Python against the rules of wardkey, offline."),
     },
     "Identity": {
         "issuer": ("issuer", "Add, list and remove the issuers of tokens."),

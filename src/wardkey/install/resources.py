@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_page", "extension_files", "manifest", "migrations", "sql"]
+__all__ = ["check_page", "extension_files", "manifest", "migrations", "rule_page", "sql"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
@@ -26,6 +26,11 @@ def migrations() -> Path:
 def check_page(name: str) -> str:
     """Return the page of a check of the doctor."""
     return (_find("docs/checks", "_checks") / f"{name}.md").read_text("utf-8")
+
+
+def rule_page(name: str) -> str:
+    """Return the page of a rule of lint."""
+    return (_find("docs/rules", "_rules") / f"{name}.md").read_text("utf-8")
 
 
 def extension_files() -> dict[str, bytes]:
