@@ -35,6 +35,7 @@ BENCHES = (
     "big_scan",
     "scribe",
     "publisher",
+    "lint",
 )
 
 

@@ -1,4 +1,4 @@
-"""What ``mkdocs`` adds to docs/: the home page, the references, and the head of each check's page.
+"""What ``mkdocs`` adds to docs/: the home page, the references, the heads of checks' pages, the list of rules.
 
 The references are made of the code when the site is built: functions and views of schema ``ward`` of their
 ``comment on`` texts, commands of their help, errors of their classes, checks of the doctor's own list. So no
@@ -21,6 +21,7 @@ from wardkey_core.errors import BY_SQLSTATE
 from wardkey.cli import cli
 from wardkey.doctor import Check, checks
 from wardkey.install import resources
+from wardkey.lint import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
 _COMMENT = re.compile(
@@ -59,6 +60,10 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
     path = Path(page.file.src_uri)
     if path == Path("formats.md"):
         return markdown + formats()
+    if path == Path("lint.md"):
+        return markdown + list_of_rules()
+    if path.parent == Path("rules"):
+        return re.sub(r"\{\d\}", "…", markdown)
     if path.parent != Path("checks") or path.stem == "index":
         return markdown
     theme, check = all_checks()[path.stem]
@@ -100,6 +105,17 @@ def list_of_checks() -> str:
     for theme, members in checks().items():
         lines += ["", f"## {theme}", "", "| check | severity | invariant |", "|---|---|---|"]
         lines += [f"| [{one.name}]({one.name}.md) | {one.severity} | {one.holds} |" for one in members]
+    return "\n".join(lines)
+
+
+def list_of_rules() -> str:
+    """Return the table of the rules of ``wardkey lint``."""
+    lines = []
+    for family, members in FAMILIES.items():
+        lines += ["", f"### {family}", "", "| rule | | severity | finds |", "|---|---|---|---|"]
+        for one in members:
+            link = f"[{one.id}](rules/{one.id}.md)"
+            lines.append(f"| {link} | {one.name} | {one.severity} | {_cell(one.finds)} |")
     return "\n".join(lines)
 
 

@@ -98,14 +98,14 @@ def lint_texts(
     project.unreadable += [(path, 1, "it is not UTF-8") for path in undecoded]
     for path, text in texts.items():
         (_read_python if path.endswith(".py") else _read_sql)(project, path, text.replace("\r\n", "\n"))
-    project.model.read(project.statements)
+    project.model.read(project)
     for statement in list(project.statements):
         for inner in bodies(statement, project):
             if isinstance(inner, Unreadable):
                 note = f"the body is passed over: {inner}"
                 project.notes.append((statement.path, statement.line_at(None), note))
             else:
-                project.statements.append(inner)
+                project.add((inner,))
     findings = dict.fromkeys((*_unparsable(project), *_look(project)))
     settled = [one for one in apply(findings, texts) if one.rule.id not in set(without)]
     return Report(
@@ -121,7 +121,7 @@ def _read_sql(project: Project, path: str, text: str) -> None:
         if isinstance(one, Unreadable):
             project.unreadable.append((path, plain.count("\n", 0, one.place) + 1, str(one)))
         else:
-            project.statements.append(one)
+            project.add((one,))
 
 
 def _read_python(project: Project, path: str, text: str) -> None:
@@ -129,7 +129,7 @@ def _read_python(project: Project, path: str, text: str) -> None:
         project.notes.append((path, line, why))
 
     try:
-        project.statements += of_python(text, path, pass_over)
+        project.add(of_python(text, path, pass_over))
     except (SyntaxError, ValueError) as error:
         project.unreadable.append((path, getattr(error, "lineno", None) or 1, "it is not Python"))
 

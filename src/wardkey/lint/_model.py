@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from pglast import ast
@@ -54,23 +55,18 @@ class Model:
         for row in json.loads(text):
             self._set(row["table"], row["kind"], row["sealed"])
 
-    def read(self, statements: Iterable[Statement]) -> None:
-        """Take the tables and the calls of ``ward`` in these statements."""
-        for one in statements:
-            for node in one.nodes.get(ast.CreateStmt, ()):
-                table = self._table(_written(node.relation))
-                table.columns = [e.colname for e in node.tableElts or () if isinstance(e, ast.ColumnDef)]
-            for node in one.nodes.get(ast.AlterTableStmt, ()):
-                known = self.tables.get(_written(node.relation))
-                if known is not None:
-                    known.columns += [
-                        command.def_.colname
-                        for command in node.cmds
-                        if command.subtype == AlterTableType.AT_AddColumn
-                    ]
-        for one in statements:
-            for call in one.nodes.get(ast.FuncCall, ()):
-                self._read_call(call)
+    def read(self, project: Project) -> None:
+        """Take the tables and the calls of ``ward`` that the statements have."""
+        for node in project.nodes(ast.CreateStmt):
+            table = self._table(_written(node.relation))
+            table.columns = [one.colname for one in node.tableElts or () if isinstance(one, ast.ColumnDef)]
+        for node in project.nodes(ast.AlterTableStmt):
+            known = self.tables.get(_written(node.relation))
+            if known is not None:
+                added = (one.def_ for one in node.cmds if one.subtype == AlterTableType.AT_AddColumn)
+                known.columns += [column.colname for column in added]
+        for call in project.nodes(ast.FuncCall):
+            self._read_call(call)
         for name, table in self.tables.items():
             for pattern, state in self._patterns:
                 if table.state is None and _fits(pattern, name):
@@ -148,17 +144,27 @@ def _written(relation: Any) -> str:
 
 
 class Project:
-    """All that is linted together."""
+    """All that is linted together, by file and by type of node."""
 
     def __init__(self) -> None:
         self.model = Model()
-        self.statements: list[Statement] = []
         self.unreadable: list[tuple[str, int, str]] = []
         self.notes: list[tuple[str, int, str]] = []
+        self._files: dict[str, list[Statement]] = {}
+        self._nodes: dict[type, list[Any]] = {}
 
-    def nodes(self, kind: type) -> Iterator[Any]:
-        for one in self.statements:
-            yield from one.nodes.get(kind, ())
+    def add(self, statements: Iterable[Statement]) -> None:
+        for one in statements:
+            self._files.setdefault(one.path, []).append(one)
+            for kind, nodes in one.nodes.items():
+                self._nodes.setdefault(kind, []).extend(nodes)
 
-    def of_path(self, path: str) -> Iterator[Statement]:
-        return (one for one in self.statements if one.path == path)
+    @property
+    def statements(self) -> Iterator[Statement]:
+        return chain.from_iterable(self._files.values())
+
+    def of_path(self, path: str) -> list[Statement]:
+        return self._files[path]
+
+    def nodes(self, kind: type) -> list[Any]:
+        return self._nodes.get(kind, [])

@@ -103,6 +103,10 @@ class Rule:
     on: tuple[type, ...]
     look: Look
 
+    @property
+    def finds(self) -> str:
+        return filled(self.message, *"…" * 9)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -158,16 +162,13 @@ def nodes_of(root: Any, stop: type | tuple[type, ...] = ()) -> dict[type, list[A
     todo = [root]
     while todo:
         node = todo.pop()
-        if node.__class__ is tuple:
-            todo.extend(node)
-        elif isinstance(node, ast.Node):
-            kind: Any = type(node)
+        kind: Any = type(node)
+        if kind is tuple:
+            todo += node
+        elif issubclass(kind, ast.Node):
             found.setdefault(kind, []).append(node)
-            if node is root or not isinstance(node, stop):
-                for name in _fields(kind):
-                    child = getattr(node, name)
-                    if child is not None:
-                        todo.append(child)
+            if node is root or not issubclass(kind, stop):
+                todo += [child for name in _fields(kind) if (child := getattr(node, name)) is not None]
     return found
 
 

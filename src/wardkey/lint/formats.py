@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
-from ._rule import filled
-
 if TYPE_CHECKING:
     from . import Report
     from ._rule import Finding
@@ -51,7 +49,7 @@ def _sarif(report: Report) -> str:
         {
             "id": rule.id,
             "name": rule.name,
-            "shortDescription": {"text": filled(rule.message, *"…" * 9)},
+            "shortDescription": {"text": rule.finds},
             "help": {"text": rule.page, "markdown": rule.page},
             "defaultConfiguration": {"level": rule.severity},
         }
