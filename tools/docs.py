@@ -1,4 +1,4 @@
-"""What ``mkdocs`` adds to docs/: the home page, the references, the heads of checks' pages, the list of rules.
+"""What ``mkdocs`` adds to docs/: the home page, the references, heads of checks' pages, the list of rules.
 
 The references are made of the code when the site is built: functions and views of schema ``ward`` of their
 ``comment on`` texts, commands of their help, errors of their classes, checks of the doctor's own list. So no
