@@ -35,6 +35,7 @@ _FUNCTIONS = (
     "keys/regions",
     "keys/keys",
     "access/baa",
+    "access/rules",
     "access/measures",
     "tenancy/tenants",
     "keys/rotation",

@@ -40,6 +40,8 @@ grant usage on schema ward to ward_tenant, ward_owner;
 grant execute on function
   ward.login(text), ward.login_session(text), ward.renew_session(), ward.renew_keys(), ward.logout(),
   ward.tenant_id(), ward.subject(), ward.role(), ward.try_tenant_id(), ward.try_claims(), ward.try_logout(),
+  ward.claim(text), ward.try_claim(text), ward.rule_claim(text, anyelement),
+  ward.tenant_unless(text[]), ward.is_ruled(text[]),
   ward.require_context(uuid), ward.is_context_required(), ward.take_refusal(), ward.raise_refusal(anyelement),
   ward.raise_if_refused(anyelement), ward.raise_no_context(), ward.face_constraints(),
   ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_text(bytea, bytea, bytea),
@@ -57,6 +59,8 @@ grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner
 grant select, update on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.try_tenant_id(), ward.try_claims(), ward.require_context(uuid),
+  ward.claim(text), ward.try_claim(text), ward.rule_claim(text, anyelement),
+  ward.tenant_unless(text[]), ward.is_ruled(text[]),
   ward.take_refusal(), ward.raise_refusal(anyelement), ward.raise_if_refused(anyelement),
   ward.raise_no_context(),
   ward.try_unseal(bytea, bytea, bytea), ward.parse_array(text),

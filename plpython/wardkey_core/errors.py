@@ -3,7 +3,7 @@
 WardError
 ├── ContextError      who is asking: WK001–WK007
 ├── SealError         values and their keys: WK101–WK107
-├── AdministrationError  what a DBA asked for: WK201–WK232, WK402
+├── AdministrationError  what a DBA asked for: WK201–WK269, WK402
 ├── VersionMismatch   WK301
 └── AuditUnavailable  WK401
 
@@ -286,6 +286,36 @@ class RegionFixed(AdministrationError):
     """A tenant stays in its region: keys and KEKs are bound to it."""
 
     sqlstate = "WK242"
+
+
+class RuleNamesSealedColumn(AdministrationError):
+    """A row rule compares a sealed column, which the database cannot read."""
+
+    sqlstate = "WK258"
+
+
+class RuleCallsFunction(AdministrationError):
+    """A row rule calls a function whose answer or errors would not keep rows apart."""
+
+    sqlstate = "WK259"
+
+
+class InvalidRowRule(AdministrationError):
+    """What a row rule says is no condition on one row, or its name is taken."""
+
+    sqlstate = "WK260"
+
+
+class RuleForUnknownRole(AdministrationError):
+    """No token has such a role."""
+
+    sqlstate = "WK261"
+
+
+class ClaimDoesNotFit(AdministrationError):
+    """A claim of the token is not of the type to which a row rule casts it; no row is read or written."""
+
+    sqlstate = "WK262"
 
 
 class InvalidMeasure(AdministrationError):

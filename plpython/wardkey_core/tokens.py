@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, TypeGuard
 
-__all__ = ["MAX_TOKEN_LENGTH", "ROLES", "Claims", "Issuer", "unverified_issuer", "verify"]
+__all__ = ["MAX_TOKEN_LENGTH", "ROLES", "Claims", "Issuer", "string_claims", "unverified_issuer", "verify"]
 
 MAX_TOKEN_LENGTH = 8192
 MAX_TEXT_LENGTH = 255
+MAX_CLAIM_LENGTH = 1024
 MAX_SKEW = 60
 MAX_LIFETIME = 86400
 ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
@@ -102,6 +103,22 @@ def unverified_issuer(token: str) -> str:
     """Return the ``iss`` a token claims, unverified: good only to choose the Issuer to verify against."""
     _, payload, _, _ = _split(token)
     return _issuer_claim(_object(payload, "payload"))
+
+
+def string_claims(token: str) -> dict[str, str]:
+    """Return the claims of a verified token that are printable strings of at most 1,024 characters.
+
+    Not the registered ones, which are about the token itself, save ``sub``. At most 8 KiB, as the token is.
+    """
+    _, payload, _, _ = _split(token)
+    return {
+        name: value
+        for name, value in _object(payload, "payload").items()
+        if name not in _REGISTERED
+        and isinstance(value, str)
+        and 0 < len(value) <= MAX_CLAIM_LENGTH
+        and value.isprintable()
+    }
 
 
 def verify(token: str, issuer: Issuer, now: float) -> Claims:

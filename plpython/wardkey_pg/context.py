@@ -46,7 +46,7 @@ from wardkey_core.errors import (
 from wardkey_core.identity import bytes_of, text_of
 from wardkey_core.plain_json import loads
 from wardkey_core.records import Record
-from wardkey_core.tokens import Claims, Issuer, unverified_issuer, verify
+from wardkey_core.tokens import Claims, Issuer, string_claims, unverified_issuer, verify
 
 from .keeper import KeeperClient
 from .keyring import Keyring, TenantKeys, WrappedKey
@@ -159,6 +159,7 @@ class Session:
     """
 
     __slots__ = (
+        "_claimed",
         "_context",
         "_host",
         "_is_current",
@@ -188,6 +189,7 @@ class Session:
         self._slot_found = float("-inf")
         self._settings: dict[str, str] = {}
         self._context: Context | None = None
+        self._claimed: dict[str, str] | None = None  # of the context's token, once somebody asked
         self._who: tuple[str, str] | None = None
         self._reads: Reads | None = None
         self._stamp = _NEVER  # start of the statement that what is in _reads is of
@@ -222,7 +224,7 @@ class Session:
         self._who = claims.tenant_id, claims.subject
 
     def logout(self) -> None:
-        self._context = None
+        self._context = self._claimed = None
         self._lasting = self._is_current = False
         self._forget_statement()
 
@@ -265,6 +267,23 @@ class Session:
         ):
             raise TokenExpired
         return context
+
+    @property
+    def role_at_last(self) -> str | None:
+        """The role of the context there is or was at last, looked up or not: for estimates."""
+        return None if self._context is None else self._context.claims.role
+
+    def claim(self, name: str) -> str | None:
+        """Return a string claim of the context's token. Raises NoContext, and as ``current`` does.
+
+        The payload is read again for whoever asks first: most logins are for nobody who does.
+        """
+        context = self.current()
+        if context is None:
+            raise NoContext
+        if self._claimed is None:
+            self._claimed = string_claims(context.token)
+        return self._claimed.get(name)
 
     def _look_up_again(self, *, begun: bool) -> None:
         if not self._host.in_parallel_plan():

@@ -39,6 +39,7 @@ select ward_internal.make_audit_partition($1) as made,
          at time zone 'UTC') as until"""
 _LEASE = "select ward_internal.lease_audit_ids($1) as first"
 _LEASED = 500
+_NOBODY = "00000000-0000-0000-0000-000000000000"
 
 _host = PostgresHost()
 _session = Session(_host)
@@ -109,6 +110,21 @@ def _claims() -> list[str]:
     """Return subject and role, nothing without a context."""
     context = _session.current()
     return [] if context is None else [context.claims.subject, context.claims.role]
+
+
+def _tenant_unless(roles: list[str]) -> str:
+    """Return the tenant whose rows a row rule for ``roles`` lets pass: the context's, or nobody's."""
+    context = _session.current()
+    return _NOBODY if context is None or context.claims.role in roles else context.claims.tenant_id
+
+
+def _is_ruled(roles: list[str]) -> bool:
+    role = _session.role_at_last
+    return role is None or role in roles
+
+
+def _claim(name: str) -> str | None:
+    return _session.claim(name)
 
 
 def _begin_write(tenant: str) -> bool:
@@ -273,6 +289,8 @@ _cold: dict[str, Callable[..., Any]] = {
     "logout": _logout,
     "tenant_id": _tenant_id,
     "claims": _claims,
+    "tenant_unless": _tenant_unless,
+    "is_ruled": _is_ruled,
     "begin_write": _begin_write,
     "unseal_text": _unseal_text,
     "report_event": _report_event,
@@ -292,6 +310,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 _FUNCTIONS["take_refusal"] = take_refusal
 _FUNCTIONS["audit_lines"] = _audit_lines
+_FUNCTIONS["claim"] = keep_refusal(_claim, _refused_with_token)
 _FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
 # The hot ones stand before that and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(

@@ -109,3 +109,18 @@ select pg_catalog.pg_extension_config_dump('ward_internal.delegations', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.publications', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.measure_cells', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.measure_totals', '');
+
+create table ward_internal.row_rules (
+  model_id uuid not null,
+  name text not null,
+  roles text[] not null,
+  expression text not null,
+  made_by text not null default session_user,
+  made_at timestamptz not null default pg_catalog.clock_timestamp(),
+  constraint row_rules_pkey primary key (model_id, name)
+);
+comment on table ward_internal.row_rules is
+  'row rules, whose policies are called ward_rule_NAME. Where expression differs from the policy of the shape, '
+  'somebody altered that';
+
+select pg_catalog.pg_extension_config_dump('ward_internal.row_rules', '');

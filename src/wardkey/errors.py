@@ -12,8 +12,9 @@ WardError                  sqlstate, message, hint
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
 │       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · InvalidRegion · RegionFixed ·
-│       InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished · NotDelegated · WouldReveal ·
-│       InvalidCounts · EntryTooLong
+│       RuleNamesSealedColumn · RuleCallsFunction · InvalidRowRule · RuleForUnknownRole ·
+│       ClaimDoesNotFit · InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished ·
+│       NotDelegated · WouldReveal · InvalidCounts · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -37,6 +38,7 @@ from wardkey_core.errors import (
     AlreadyPublished,
     AuditUnavailable,
     ChangeRefused,
+    ClaimDoesNotFit,
     CommitmentMismatch,
     ContextError,
     ContextStale,
@@ -46,6 +48,7 @@ from wardkey_core.errors import (
     InvalidCounts,
     InvalidMeasure,
     InvalidRegion,
+    InvalidRowRule,
     InvalidSlug,
     InvalidToken,
     KeeperBusy,
@@ -72,6 +75,9 @@ from wardkey_core.errors import (
     RoleMayNotWrite,
     RotationPaused,
     RotationRunning,
+    RuleCallsFunction,
+    RuleForUnknownRole,
+    RuleNamesSealedColumn,
     SealedIndex,
     SealError,
     TableInUse,
@@ -95,6 +101,7 @@ __all__ = [
     "AlreadyPublished",
     "AuditUnavailable",
     "ChangeRefused",
+    "ClaimDoesNotFit",
     "CommitmentMismatch",
     "ContextError",
     "ContextStale",
@@ -105,6 +112,7 @@ __all__ = [
     "InvalidCounts",
     "InvalidMeasure",
     "InvalidRegion",
+    "InvalidRowRule",
     "InvalidSlug",
     "InvalidToken",
     "KeeperBusy",
@@ -134,6 +142,9 @@ __all__ = [
     "RoleMayNotWrite",
     "RotationPaused",
     "RotationRunning",
+    "RuleCallsFunction",
+    "RuleForUnknownRole",
+    "RuleNamesSealedColumn",
     "SealError",
     "SealedIndex",
     "ServerError",

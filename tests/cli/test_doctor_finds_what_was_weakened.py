@@ -15,6 +15,7 @@ from wardkey.doctor import Problem, Server, checks, diagnose
 from wardkey.embedded import Cluster
 
 ANY: set[str] = set()  # more than can be said
+RULE = "select ward.add_row_rule('clinic.patients', '{{VIEWER}}', 'id = 1', 'portal'); "
 LEAF = "{ward}.patients_sealed"
 FACE = "{ward}.patients"
 
@@ -39,6 +40,15 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     "wards-unchanged": (f"drop trigger patients_write on {FACE}", {"others-alone"}),
     "shapes-alone": (
         _UNFOLLOWED.format("create rule r as on insert to ward_model.clinic__patients do instead nothing"),
+        set(),
+    ),
+    "row-rules-stand": (
+        RULE + "alter policy ward_rule_portal on ward_model.clinic__patients using (true)",
+        set(),
+    ),
+    "row-rules-cover": (
+        RULE + "create table clinic.visits (id int primary key, patient_id bigint references"
+        " ward_model.clinic__patients); select ward.protect('clinic.visits')",
         set(),
     ),
     "functions-unchanged": ("alter function ward.logout() stable", set()),
@@ -164,6 +174,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
 BY_HAND = {
     "baa-in-force",
     "baa-lasts",
+    "row-rules-cover",
     "tables-protected",
     "own-kek",
     "masters-there",

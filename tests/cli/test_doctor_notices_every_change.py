@@ -17,7 +17,7 @@ from tests.support.database import Database, clone
 from wardkey.doctor import Problem, Server, checks
 from wardkey.embedded import Cluster
 
-THEMES = ("extension", "wards", "models", "roles", "privileges")
+THEMES = ("access", "extension", "wards", "models", "roles", "privileges")
 
 OURS, *_PARTS = re.split(
     r"(?m)^-- (.+):$", (Path(__file__).parents[1] / "support/changes.sql").read_text("utf-8")
@@ -37,6 +37,7 @@ def ill(cluster: Cluster, template: str) -> Iterator[tuple[Database, str]]:
             connection.execute(
                 "select ward.drop_tenant(%s, %s)", [gone, gone]
             )  # its log goes to ward_archive
+            connection.execute("select ward.add_row_rule('clinic.patients', '{VIEWER}', 'id = 1')")
             connection.execute(
                 "create function clinic.wk() returns trigger language plpgsql as 'begin return null; end'"
             )

@@ -78,13 +78,27 @@ def test_a_measure_counts_in_the_reference_clinic(cluster: Cluster) -> None:
     assert counted == [({"gender": "female", "age_band": "65+"}, 1, 1)]
 
 
+def test_a_patient_of_the_portal_sees_the_one_patient(database: Database) -> None:
+    """How it holds against attacks: tests/security/test_row_rules_keep_rows_apart.py."""
+    said = _psql(database.dsn(), "portal.sql").splitlines()
+    assert said[-3] == "portal.people|own|{VIEWER}|(id = (ward.claim('patient_id'::text))::bigint)"
+    with database.tenant("acme", subject="doctor") as staff:
+        staff.execute("insert into people (name) values ('Ann'), ('Bob')")
+        staff.execute(
+            "insert into letters (person_id, released, body)"
+            " select person, released, person::text from (values (1), (2)) as p (person),"
+            " (values (true), (false)) as r (released)"
+        )
+        assert staff.execute("select count(*) from letters").fetchone() == (4,)
+    for patient, seen in ({"patient_id": "1"}, [("1",)]), ({"patient_id": "2"}, [("2",)]), ({}, []):
+        with database.tenant("acme", subject="p", role="VIEWER", **patient) as portal:
+            assert portal.execute("select body from letters where true or id = 3").fetchall() == seen
+            assert len(portal.execute("select * from people").fetchall()) == len(seen)
+
+
 def test_every_example_is_run() -> None:
-    assert {path.name for path in EXAMPLES.iterdir()} == {
-        "protect.sql",
-        "ward.sql",
-        "client.py",
-        "diabetes.sql",
-    }
+    run = {"protect.sql", "ward.sql", "client.py", "diabetes.sql", "portal.sql"}
+    assert {path.name for path in EXAMPLES.iterdir()} == run
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)

@@ -48,6 +48,7 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
         "try_tenant_id", "try_claims", "try_logout", "try_unseal", "try_unseal_text",
         "face_constraints",
         "delegate", "revoke_delegation", "publish_measures", "read_measures",
+        "claim", "try_claim", "rule_claim", "tenant_unless", "is_ruled",
     }  # fmt: skip
 
 

@@ -210,6 +210,8 @@ def test_what_operators_do_are_events(wards: Wards) -> None:
         "create table clinic.notes (id int primary key, body text);"
         " select ward.protect('clinic.notes', '{body}', audit => 'statement')",
         "select ward.add_sealed_column('clinic.notes', 'more', 'text')",
+        "select ward.add_row_rule('clinic.notes', '{VIEWER}', 'id = 1', 'one')",
+        "select ward.drop_row_rule('clinic.notes', 'one')",
         "select ward.unprotect('clinic.notes')",
         f"select ward.drop_tenant('{slug}', '{slug}', true)",
     ):
@@ -220,7 +222,7 @@ def test_what_operators_do_are_events(wards: Wards) -> None:
     kinds = [row[0] for row in rows]
     assert kinds == [
         "suspended", "resumed", "provisioned", "rotated", "repaired", "set", "shared", "unshared",
-        "protected", "column sealed", "unprotected", "dropped",
+        "protected", "column sealed", "row rule added", "row rule dropped", "unprotected", "dropped",
     ]  # fmt: skip
     assert {row[2] for row in rows} == {"postgres"} and rows[-1][1] == slug
 

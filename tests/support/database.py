@@ -65,9 +65,10 @@ class Database:
         role: str = "ADMIN",
         lifetime: float = 900,
         purpose: str | None = None,
+        **further: str,
     ) -> str:
-        """Sign a token of the embedded issuer."""
-        return self.issuer.sign_token(self.tenant_id(slug), subject, role, lifetime, purpose)
+        """Sign a token of the embedded issuer, with further claims."""
+        return self.issuer.sign_token(self.tenant_id(slug), subject, role, lifetime, purpose, further)
 
     @property
     def issuer(self) -> EmbeddedIssuer:

@@ -34,6 +34,9 @@ _UNPINNED = {
     "ward.require_context": "as ward.try_tenant_id",
     "ward.take_refusal": "no SQL",
     "ward.try_claims": "as ward.try_unseal",
+    "ward.try_claim": "as ward.try_unseal",
+    "ward.tenant_unless": "as ward.try_unseal",
+    "ward.is_ruled": "no SQL; hot: while a query is planned",
     "ward.try_logout": "no SQL",
     "ward_internal.audit_lines": "cold; the path is pinned by ward_internal.audit_export, its gate",
 }
@@ -51,6 +54,7 @@ _NOUNS = re.compile(
     r"|face_keys|face_references"
     r"|face_constraints"
     r"|size_functions"
+    r"|claim|rule_claim|rule_condition|tenant_unless"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
     r"|face_sealing|face_trigger_parts|filled|seal_expression|sealed_bytes|shredding_facts"
     r"|key_operator|model_schemas|tenant_path"
@@ -73,7 +77,7 @@ _PUBLIC_PARAMETERS = {
     ("ward.upsert", "ignore"),
 }
 _STABLE_NAMES = re.compile(
-    r"^((try_)?(tenant_id|unseal)|unseal_bytes|try_unseal_text|try_claims|require_context|subject|role|begin_write|audit_lines"
+    r"^((try_)?(tenant_id|unseal)|unseal_bytes|try_unseal_text|try_claims?|tenant_unless|is_ruled|require_context|subject|role|begin_write|audit_lines"
     r"|look_up_now|raise_refusal|raise_if_refused)$"
 )
 

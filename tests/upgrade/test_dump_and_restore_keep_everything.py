@@ -41,6 +41,8 @@ def full(database: Database) -> Database:
     with database.admin() as admin:
         admin.execute(_VISITS)
         admin.execute("select ward.protect('clinic.visits', seal => '{note}')")
+        rule = "patient_id = any (ward.claim('patients')::bigint[])"
+        admin.execute("select ward.add_row_rule('clinic.visits', '{VIEWER}', %s, 'portal')", [rule])
     for slug in ("acme", "globex"):
         with database.tenant(slug, role="ADMIN") as ward:
             ward.execute(
@@ -73,6 +75,8 @@ def test_restored_database_works(
     _repair(elsewhere)
     for slug in ("acme", "globex"):
         assert _rows(elsewhere, slug) == _rows(full, slug) != []
+        with elsewhere.tenant(slug, role="VIEWER", patients="{2,9}") as portal:
+            assert portal.execute("select patient_id from visits").fetchall() == [(2,)]
         with elsewhere.tenant(slug, role="ADMIN") as ward:
             ward.execute("insert into patients (name) values ('Eve')")
             ward.execute("update patients set ssn = '999-2' where name = 'Eve'")
@@ -95,7 +99,7 @@ def test_restored_registry_is_the_same(full: Database, elsewhere: Database, tmp_
         admin.execute(begin, ["globex", "globex"])
     restore(elsewhere, dump(full, tmp_path / "all"))
     tables = ("settings", "tenants", "tenant_keys", "issuers", "models", "sealed_columns", "shares")
-    tables += ("rotation_requests", "events", "shreddings")
+    tables += ("row_rules", "rotation_requests", "events", "shreddings")
     for table in tables:
         query = f"select to_jsonb(t) from ward_internal.{table} as t"
         if table == "events":  # the restore grants what the dump says

@@ -263,6 +263,9 @@ begin
     perform ward_internal.refuse_faults(p_model);  -- faces cannot be made without it
   end if;
   v_changed := ward_internal.follow_columns(v_model, p_renamed);
+  if p_renamed then
+    perform ward_internal.follow_row_rules(p_model);
+  end if;
   perform ward_internal.follow_attributes(v_model);
   perform ward_internal.follow_constraints(v_model);
   perform ward_internal.follow_indexes(v_model);

@@ -150,7 +150,17 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   select 'policy', r.oid::regclass::text, format('has policy %I', p.polname),
     format('drop policy %I on %s;', p.polname, r.oid::regclass), 'policies of model tables are wardkey''s: they keep tenants apart', p.xmin
   from relation as r
-  join pg_policy as p on p.polrelid = r.oid and (p.polname not in ('ward_tenant', 'ward_fence') or r.part in ('shape', 'face'))
+  join pg_policy as p on p.polrelid = r.oid and case
+    when r.part <> 'face' and starts_with(p.polname, 'ward_rule_') then not exists (
+      select from ward_internal.row_rules where model_id = p_model and 'ward_rule_' || name = p.polname)
+    else p.polname not in ('ward_tenant', 'ward_fence') or r.part in ('shape', 'face') end
+  union all
+  select 'row rule', r.oid::regclass::text, format('lost row rule %s', w.name), null,
+    format('drop the rule first: select ward.drop_row_rule(%L, %L)', m.relation, w.name), null
+  from model as m
+  join ward_internal.row_rules as w on w.model_id = m.id
+  join relation as r on r.part <> 'face'
+  where not exists (select from pg_policy where polrelid = r.oid and polname = 'ward_rule_' || w.name)
   union all
   select 'rule', r.oid::regclass::text, format('has rule %I', w.rulename),
     format('drop rule %I on %s;', w.rulename, r.oid::regclass), 'write what is to happen where the rows are written', w.xmin

@@ -8,6 +8,7 @@ declare
   v_has_rows boolean;
   v_other regclass;
   v_schema name;
+  v_policy name;
 begin
   perform ward_internal.require_superuser();
   lock table ward_internal.tenants in share mode;
@@ -33,6 +34,10 @@ begin
     execute format('drop function if exists %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
     execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face, v_schema));
   end loop;
+  for v_policy in select 'ward_rule_' || name from ward_internal.row_rules where model_id = v_model.id loop
+    execute format('drop policy %I on %s', v_policy, v_model.shape);
+  end loop;
+  delete from ward_internal.row_rules where model_id = v_model.id;
   delete from ward_internal.sealed_columns where model_id = v_model.id;
   delete from ward_internal.models where id = v_model.id;
   execute format('drop table %s', p_table);

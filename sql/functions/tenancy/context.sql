@@ -265,3 +265,27 @@ $$;
 revoke execute on function ward.role() from public;
 comment on function ward.role() is
   'role of the token: SUPER_ADMIN, ADMIN, EVALUATOR, ANALYST or VIEWER; NULL without a context. VIEWER cannot write';
+
+create or replace function ward.try_claim(p_name text) returns text
+language plpython3u stable strict parallel restricted security invoker as $$
+try:
+    return SD["call"](*args)
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "claim")
+return SD["call"](*args)
+$$;
+revoke execute on function ward.try_claim(text) from public;
+comment on function ward.try_claim(text) is 'as ward.claim, null also for an error, for ward.raise_if_refused to raise';
+
+create or replace function ward.claim(p_name text) returns text
+language plpgsql stable parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return coalesce(ward.try_claim(p_name), ward.raise_if_refused(null::text));
+end
+$$;
+revoke execute on function ward.claim(text) from public;
+comment on function ward.claim(text) is
+  'a claim of the context''s token; NULL if the token has none of that name, or one that is not a printable string '
+  'of at most 1,024 characters, and for iss, aud, exp, nbf, iat and jti. For row rules: see ward.add_row_rule. '
+  'Error: WK001';

@@ -166,6 +166,7 @@ begin
         'sealed values hold that label as text, which renaming does not reach',
         'alter type … add value, and move the rows to the new label through each face');
     end if;
+    perform ward_internal.follow_row_rules(v_model);
     if ward_internal.writers_are_behind(v_model) then
       perform ward_internal.rebuild_faces(v_model);
     end if;
@@ -198,6 +199,7 @@ begin
         format('drop or unprotect the model table itself: select ward.unprotect(%L)', v_model.relation));
     end if;
     delete from ward_internal.sealed_columns where model_id = v_model.id;
+    delete from ward_internal.row_rules where model_id = v_model.id;
     delete from ward_internal.models where id = v_model.id;
     if exists (select from pg_class where oid = v_model.shape) then
       execute format('drop table %s cascade', v_model.shape);

@@ -160,6 +160,7 @@ begin
     perform ward_internal.create_leaf_foreign_keys(v_model, p_tenant);
   end loop;
   for v_model in select id from ward_internal.models loop
+    perform ward_internal.build_row_rules(v_model, ward_internal.leaf_name(v_model, p_tenant.schema_name)::regclass);
     perform ward_internal.build_face(v_model, p_tenant);
   end loop;
   perform ward_internal.restore_dependents();

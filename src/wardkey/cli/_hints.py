@@ -13,6 +13,7 @@ VIEWS = {
     "keys": "wardkey keys status",
     "measure_definitions": "wardkey access measures list",
     "models": "wardkey table list",
+    "row_rules": "wardkey access rule list",
     "rotations": "wardkey keys list",
     "tenants": "wardkey tenant list",
 }
@@ -20,6 +21,7 @@ VIEWS = {
 
 _FUNCTIONS = {
     "add_sealed_column": "wardkey table add-sealed-column",
+    "drop_row_rule": "wardkey access rule drop",
     "protect": "wardkey table protect",
     "share": "wardkey table share",
 }

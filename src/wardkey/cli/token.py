@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from wardkey_core.tokens import ROLES
 
@@ -15,8 +17,20 @@ from ._output import emit, note
 @click.option("--role", type=click.Choice(ROLES, case_sensitive=False), required=True)
 @click.option("--lifetime", metavar="SECONDS", type=click.IntRange(1, 900), default=900, show_default=True)
 @click.option("--purpose", metavar="WHAT FOR", help="What the audit log is to say it was for.")
+@click.option(
+    "--claim", "claims", metavar="NAME=VALUE", multiple=True, help="What row rules ask for; may be repeated."
+)
 @pass_context
-def token(context: Context, slug: str, subject: str, role: str, lifetime: int, purpose: str | None) -> None:
+def token(
+    context: Context,
+    /,
+    slug: str,
+    subject: str,
+    role: str,
+    lifetime: int,
+    claims: tuple[str, ...],
+    **given: Any,
+) -> None:
     """Sign a token with the embedded issuer.
 
     Prints the token alone. Until it expires it opens the tenant's data: keep it out of logs and files.
@@ -30,7 +44,8 @@ def token(context: Context, slug: str, subject: str, role: str, lifetime: int, p
     if added:
         note(context, f"issuer {signer.name} registered")
     try:
-        signed = signer.sign_token(tenant, subject, role, lifetime, purpose)
+        further = {name: value for name, _, value in (claim.partition("=") for claim in claims)}
+        signed = signer.sign_token(tenant, subject, role, lifetime, further=further, **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     facts = {"token": signed, "tenant": slug, "tenant_id": tenant, "subject": subject, "role": role}

@@ -19,3 +19,25 @@ where t.status in ('active', 'suspended') and b.state = 'in force' and b.days_le
     select from ward.baas as o where o.tenant_id = b.tenant_id and o.id <> b.id and o.begins <= b.ends + 1
       and (o.ends > b.ends or o.ends is null))
 order by b.days_left, 1;
+
+-- row-rules-stand (fail): the shape of a table has its row rules as they were declared
+select m.shape::text, format('%s row rule %s', case when p.oid is null then 'lost' else 'has an altered' end, r.name),
+  format('%s policy %I on %s %s using (%s);', case when p.oid is null then 'create' else 'alter' end,
+    'ward_rule_' || r.name, m.shape, case when p.oid is null then 'as restrictive' else 'to public' end, r.expression)
+from ward_internal.row_rules as r
+join ward_internal.models as m on m.id = r.model_id
+left join pg_policy as p on p.polrelid = m.shape and p.polname = 'ward_rule_' || r.name
+where (pg_get_expr(p.polqual, p.polrelid) = r.expression and p.polroles = '{0}') is not true
+order by 1, 2;
+
+-- row-rules-cover (info): what references a table with row rules has some for the same roles
+select t.relation::text, format('references %s, which row rule %s keeps from %s, and has none for %s', m.relation,
+    r.name, array_to_string(r.roles, ', '), case when cardinality(r.roles) = 1 then 'that role' else 'all of them' end),
+  format('wardkey access rule add %s --role %s …', t.relation, r.roles[1])
+from ward_internal.row_rules as r
+join ward_internal.models as m on m.id = r.model_id
+join pg_constraint as c on c.contype = 'f' and c.confrelid = m.shape
+join ward_internal.models as t on t.shape = c.conrelid and t.id <> m.id
+where not r.roles <@ coalesce((
+  select array_agg(role) from ward_internal.row_rules as o, unnest(o.roles) as role where o.model_id = t.id), '{}')
+order by 1, 2;
