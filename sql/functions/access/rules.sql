@@ -202,15 +202,25 @@ begin
     execute format('drop policy %I on %s', v_policy, p_relation);
   end loop;
   for v_policy, v_condition in
-    select 'ward_rule_' || name, ward_internal.rule_condition(roles, expression)
-    from ward_internal.row_rules where model_id = p_model
+    select 'ward_rule_' || r.name,
+      case when m.shape = p_relation then r.expression else ward_internal.rule_condition(r.roles, r.expression) end
+    from ward_internal.row_rules as r join ward_internal.models as m on m.id = r.model_id where m.id = p_model
   loop
     execute format('create policy %I on %s as restrictive using (%s)', v_policy, p_relation, v_condition);
   end loop;
 end
 $$;
 comment on function ward_internal.build_row_rules(uuid, regclass) is
-  'gives the table or a leaf of the model the policies of its row rules';
+  'gives the shape, the table or a leaf of the model the policies of its row rules';
+
+create or replace function ward_internal.restore_row_rules(p_relation regclass) returns void
+language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+  select ward_internal.build_row_rules(id, p_relation) from ward_internal.models
+  where p_relation in (relation, shape) or exists (
+    select from pg_inherits where inhrelid = p_relation and inhparent = relation)
+$$;
+comment on function ward_internal.restore_row_rules(regclass) is
+  'puts the policies of row rules right on one relation: what the doctor says to do';
 
 create or replace function ward_internal.follow_row_rules(p_model uuid) returns void
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$

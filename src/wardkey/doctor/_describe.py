@@ -65,7 +65,7 @@ def compare(
             removal = there.removal if there is not None and kind not in ("column", "privilege") else None
             lacks_column = there is None and kind == "column"
             creation = fix(wanted.creation) if wanted.creation and not lacks_column else otherwise
-            statement = "; ".join(filter(None, (removal, creation)))
+            statement = "; ".join(dict.fromkeys(filter(None, (removal, creation))))
             yield Problem(
                 label, f"{what} is {'missing' if there is None else 'changed'}", _statement(statement)
             )

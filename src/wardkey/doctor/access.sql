@@ -22,8 +22,7 @@ order by b.days_left, 1;
 
 -- row-rules-stand (fail): the shape of a table has its row rules as they were declared
 select m.shape::text, format('%s row rule %s', case when p.oid is null then 'lost' else 'has an altered' end, r.name),
-  format('%s policy %I on %s %s using (%s);', case when p.oid is null then 'create' else 'alter' end,
-    'ward_rule_' || r.name, m.shape, case when p.oid is null then 'as restrictive' else 'to public' end, r.expression)
+  format('select ward_internal.restore_row_rules(%L);', m.shape)
 from ward_internal.row_rules as r
 join ward_internal.models as m on m.id = r.model_id
 left join pg_policy as p on p.polrelid = m.shape and p.polname = 'ward_rule_' || r.name

@@ -108,14 +108,17 @@ from relation as r join pg_rewrite as w on w.ev_class = r.oid
 
 union all
 select oid, 'policy', quote_ident(polname), tail,
-  format('create policy %I on %s %s', polname, name, tail), format('drop policy %I on %s', polname, name), null
+  coalesce(restored, format('create policy %I on %s %s', polname, name, tail)),
+  coalesce(restored, format('drop policy %I on %s', polname, name)), null
 from (
-  select r.oid, r.name, l.polname,
+  select r.oid, r.name, l.polname, case when starts_with(l.polname, 'ward_rule_')
+      then format('select ward_internal.restore_row_rules(%L)', r.name) end as restored,
     concat_ws(' ', case when l.polpermissive then 'as permissive' else 'as restrictive' end,
       case l.polcmd when 'r' then 'for select' when 'a' then 'for insert' when 'w' then 'for update' when 'd' then 'for delete' else 'for all' end,
       'to ' || (select string_agg(case x when 0 then 'public' else quote_ident(pg_get_userbyid(x)) end, ', ') from unnest(l.polroles) as x),
       'using (' || pg_get_expr(l.polqual, r.oid) || ')', 'with check (' || pg_get_expr(l.polwithcheck, r.oid) || ')') as tail
-  from relation as r join pg_policy as l on l.polrelid = r.oid
+  from relation as r
+  join pg_policy as l on l.polrelid = r.oid
 ) as l
 
 union all
