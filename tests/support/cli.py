@@ -1,4 +1,8 @@
-"""Run the command as a user does: another process, its output and its exit code."""
+"""Run the command as a user does: another process, its output and its exit code.
+
+The process is forked from one that has read the modules, where the environment allows that. Tests of how a
+process behaves, at signals, pipes and terminals, start ``command()`` for real.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked import Starter
+
+_TIMEOUT = 120
+_starter = Starter()
+
 
 @dataclass(frozen=True)
 class Wardkey:
@@ -19,15 +28,20 @@ class Wardkey:
 
     def __call__(self, *arguments: str, code: int = 0, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run it and check its exit code."""
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.environment(**extra),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command, environment = self.command(*arguments), self.environment(**extra)
+        if _starter.is_alike(environment):
+            number, out, err = _starter.run(command[3:], environment, _TIMEOUT)
+            done = subprocess.CompletedProcess(command, number, out.decode(), err.decode())
+        else:
+            done = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=False,
+            )
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr, done.stderr
         return done
