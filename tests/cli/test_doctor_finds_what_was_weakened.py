@@ -25,7 +25,7 @@ _UNFOLLOWED = (
 # check: what weakens its object, and other checks that cannot but see it too
 WEAKENED: dict[str, tuple[str, set[str]]] = {
     "models-there": (
-        "insert into ward_internal.models (relation, shape, face) values (123, 124, 'gone')",
+        "insert into ward_internal.models (relation, shape, face, row_form) values (123, 124, 'gone', 't')",
         {"leaves-there"},
     ),
     "shapes-follow": (
@@ -231,11 +231,17 @@ def ill(cluster: Cluster, template: str) -> Iterator[tuple[Database, str]]:
         yield database, f"tenant_{database.new_tenant()}"
 
 
-@pytest.fixture
-def connection(ill: tuple[Database, str]) -> Iterator[psycopg.Connection]:
+@pytest.fixture(scope="module")
+def backend(ill: tuple[Database, str]) -> Iterator[psycopg.Connection]:
     with ill[0].admin(autocommit=False) as connection:
         yield connection
-        connection.rollback()
+
+
+@pytest.fixture
+def connection(backend: psycopg.Connection) -> Iterator[psycopg.Connection]:
+    """In a transaction of the test's own; in one backend, whose caches are filled once."""
+    yield backend
+    backend.rollback()
 
 
 def findings(connection: psycopg.Connection, cluster: Cluster) -> dict[str, tuple[Problem, ...]]:

@@ -49,12 +49,18 @@ def ill(cluster: Cluster, template: str) -> Iterator[tuple[Database, str]]:
             connection.execute("drop role if exists wk_other")
 
 
-@pytest.fixture
-def connection(ill: tuple[Database, str]) -> Iterator[psycopg.Connection]:
+@pytest.fixture(scope="module")
+def backend(ill: tuple[Database, str]) -> Iterator[psycopg.Connection]:
     with ill[0].admin(autocommit=False) as connection:
-        connection.execute("create role wk_other")
         yield connection
-        connection.rollback()
+
+
+@pytest.fixture
+def connection(backend: psycopg.Connection) -> Iterator[psycopg.Connection]:
+    """In a transaction of the test's own; in one backend, whose caches are filled once."""
+    backend.execute("create role wk_other")
+    yield backend
+    backend.rollback()
 
 
 def look(connection: psycopg.Connection, *themes: str) -> list[Problem]:

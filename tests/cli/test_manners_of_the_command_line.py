@@ -12,6 +12,7 @@ import click
 import psycopg
 import pytest
 
+from tests.support import cli as cli_support
 from tests.support.cli import Wardkey
 from wardkey.cli import cli
 
@@ -40,9 +41,7 @@ def long_slug(wardkey):
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "wardkey", *words], capture_output=True, text=True, check=False
-    )
+    return cli_support.run([sys.executable, "-m", "wardkey", *words], os.environ)
 
 
 @pytest.mark.parametrize("path", groups(), ids=" ".join)

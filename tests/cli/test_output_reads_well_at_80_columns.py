@@ -74,12 +74,6 @@ def on_a_terminal(wardkey: Wardkey, *words: str, **environment: str) -> bytes:
     return shown.replace(b"\r\n", b"\n")
 
 
-def _piped(wardkey: Wardkey, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command, whatever its exit code."""
-    command, environment = wardkey.command(*words), wardkey.environment()
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
 def too_long(shown: bytes) -> list[str]:
     lines = _ESCAPE.sub(b"", shown).decode().splitlines()
     last = [line.rpartition("\r")[2] for line in lines]  # of a display that is drawn again and again
@@ -145,10 +139,10 @@ def test_colour_is_for_terminals_that_want_it(wardkey: Wardkey) -> None:
     for words in (("doctor", "--verbose"), ("audit", "activity", "--tenant", "boston_general")):
         assert colour.search(on_a_terminal(wardkey, *words)), words
         assert not colour.search(on_a_terminal(wardkey, *words, NO_COLOR="1")), words
-        assert "\x1b" not in _piped(wardkey, *words).stdout
+        assert "\x1b" not in wardkey.try_out(*words).stdout
 
 
 @pytest.mark.parametrize("words", [words for words in MAIN if words != "migrate"])
 def test_every_fact_is_there_as_json(wardkey: Wardkey, words: str) -> None:
-    done = _piped(wardkey, "--json", *words.split())
+    done = wardkey.try_out("--json", *words.split())
     assert isinstance(json.loads(done.stdout or done.stderr), dict | list)
