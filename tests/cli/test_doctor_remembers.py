@@ -24,7 +24,8 @@ BY_HAND = {
     " select tenant_id, 2, 'retired', kek, kek_version, wrapped, commitment, reason"
     " from ward_internal.tenant_keys as k join ward_internal.tenants as t on t.id = k.tenant_id"
     " where slug = 'acme'",
-    "model byhand": "insert into ward_internal.models (relation, shape, face, row_form) values (123, 124, 'byhand', 't')",
+    "model byhand": "insert into ward_internal.models (relation, shape, face, row_form)"
+    " values (123, 124, 'byhand', 't')",
     "model patients": "update ward_internal.models set audit = 'off', audit_reason = 'x'",
     "sealed column city of patients": "insert into ward_internal.sealed_columns (model_id, name)"
     " select id, 'city' from ward_internal.models",
