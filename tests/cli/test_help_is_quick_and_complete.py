@@ -13,13 +13,33 @@ from wardkey.cli import COMMANDS, cli
 NAMES = [(name, text) for section in COMMANDS.values() for name, (_, text) in section.items()]
 
 
-def test_help_imports_nothing_heavy():
+_HEAVY = {
+    "alembic", "asyncio", "cryptography", "hashlib", "jinja2", "msgspec", "psutil", "psycopg", "rich",
+    "sqlalchemy", "ssl", "subprocess", "wardkey.embedded",
+}  # fmt: skip
+
+
+def _imported(*arguments: str) -> set[str]:
+    """Return which heavy modules a command has imported when it is done."""
     script = (
-        "import sys; from wardkey.cli import main; main(['--help']);"
-        "print(*{'psycopg', 'rich', 'sqlalchemy', 'alembic', 'cryptography', 'asyncio'} & set(sys.modules))"
+        "import sys; from wardkey.cli import main; main(sys.argv[1:]);"
+        f"print('imported', *{_HEAVY!r} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == ""
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_nothing_heavy(option):
+    assert _imported(option) == set()
+
+
+def test_a_question_to_the_database_imports_what_it_needs(cluster):
+    """Each of these takes a command 5 to 200 ms."""
+    assert _imported("--home", str(cluster.home.path), "tenant", "list") <= {
+        "asyncio", "msgspec", "psutil", "psycopg", "ssl", "subprocess", "wardkey.embedded",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "text"), NAMES)

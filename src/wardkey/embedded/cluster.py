@@ -13,9 +13,7 @@ from typing import Any
 
 from ..daemon.supervision import Supervision
 from ..errors import NotRunning, ServerError
-from ..install import pythonpath
 from ..install.software import Software
-from . import database, kms_choice
 from .home import Config, Home
 from .parts import KeeperProcess, PublisherProcess, ScribeProcess
 from .postgres import Postgres
@@ -88,6 +86,8 @@ class Cluster:
 
     def start(self) -> Status:
         """Make what is missing, repair what a crash left, start what does not run. Raises ServerError."""
+        from . import database, kms_choice  # which most commands do without
+
         with self.home.locked():
             config, software = self._init()
             if self.regions:
@@ -207,6 +207,8 @@ class Cluster:
         return self._init()
 
     def _init(self) -> tuple[Config, Software]:
+        from ..install import pythonpath
+
         os.umask(0o022)
         home, software = self.home, self.software
         home.make_directories()

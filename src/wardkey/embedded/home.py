@@ -20,7 +20,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -265,7 +264,7 @@ def _directory(path: Path, uid: int, gid: int, mode: int) -> None:
 def free_port() -> int:
     """Return a free port of 127.0.0.1, below the range the kernel gives to outgoing connections."""
     for _ in range(200):
-        port = 20000 + secrets.randbelow(10000)
+        port = 20000 + int.from_bytes(os.urandom(4), "big") % 10000
         if port_is_free(port):
             return port
     raise ServerError("no free port between 20000 and 29999 on 127.0.0.1")

@@ -5,7 +5,6 @@ Functions take an open connection of a superuser; the caller commits.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import astuple
@@ -16,19 +15,15 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-from wardkey_core.envelope import MASTER
 
 from ..daemon.files import write_atomically
 from ..errors import UnknownTenant, WardError
-from ..keeper.trust import locked
 
 if TYPE_CHECKING:
     from ..keys.kek import Keks
     from ..kms import KekRef
 
 __all__ = ["bound", "create", "drop", "list_all", "passfile_keeper", "set_password"]
-
-_MASTER = UUID(bytes=MASTER)
 
 Connection = psycopg.Connection[Any]
 Remember = Callable[[str, str | None], None]
@@ -86,9 +81,11 @@ def create(
 def _made(connection: Connection, keks: Keks | None, tenant: UUID, mode: str, region: str) -> KekRef | None:
     """Return the tenant's new KEK, or the first master secret's, if the orchestrator is to make it."""
     if mode == "derived":
-        tenant = _MASTER
+        from wardkey_core.envelope import MASTER
+
+        tenant = UUID(bytes=MASTER)
         there = "select from ward_internal.tenant_keys where tenant_id = %s and state = 'active'"
-        if connection.execute(there, [_MASTER]).fetchone() is not None:
+        if connection.execute(there, [tenant]).fetchone() is not None:
             return None
     return keks.create(tenant, region) if keks and keks.uri(tenant, region) else None
 
@@ -103,6 +100,8 @@ def find(connection: Connection, slug: str) -> dict[str, Any]:
 
 def set_password(connection: Connection, slug: str, remember: Remember) -> str:
     """Give the tenant's login role a new random password; the server sees its SCRAM verifier only."""
+    import secrets  # reads OpenSSL, 10 ms of each command
+
     role, password = str(find(connection, slug)["login_role"]), secrets.token_urlsafe(32)
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
     connection.execute(
@@ -126,6 +125,7 @@ def drop(connection: Connection, slug: str, *, force: bool, remember: Remember) 
 
 def passfile_keeper(path: Path) -> Remember:
     """Return a Remember that keeps a line per login role in a libpq password file (mode 0600)."""
+    from ..keeper.trust import locked
 
     def remember(role: str, password: str | None) -> None:
         with locked(path):
