@@ -152,6 +152,28 @@ def test_psql_opens_inside_the_ward(wardkey, slug):
     assert shown == "me|VIEWER|tenant_clitest\n"
 
 
+def test_row_rules_are_added_listed_and_dropped(wardkey, database, on):
+    wardkey("access", "rule", "list", *on)
+    expression = "id = ward.claim('patient_id')::bigint"
+    add = ["access", "rule", "add", "clinic.patients", expression, "--role", "VIEWER", "--name", "portal"]
+    said = wardkey(*add, *on).stdout
+    assert said == "clinic.patients: VIEWER only (id = (ward.claim('patient_id'::text))::bigint)\n"
+    assert "WK260" in wardkey(*add, *on, code=1).stderr  # its name is taken
+    (row,) = json.loads(wardkey("--json", "access", "rule", "list", "--table", "clinic.patients", *on).stdout)
+    assert (row["table"], row["name"], row["roles"]) == ("clinic.patients", "portal", ["VIEWER"])
+    wardkey("access", "rule", "drop", "clinic.patients", "portal", *on)
+    refused = wardkey("access", "rule", "drop", "clinic.patients", "portal", *on, code=1).stderr
+    assert "WK204" in refused and "wardkey access rule list" in refused
+
+
+def test_claims_are_put_into_tokens(wardkey, slug):
+    psql = ["psql", "--tenant", slug, "--subject", "me", "-Atc", "select ward.claim('team')"]
+    assert wardkey(*psql, "--claim", "team=a=b").stdout == "a=b\n"
+    token = ["token", "--tenant", slug, "--subject", "me", "--role", "VIEWER"]
+    for claim in ("team", "role=ADMIN", "sub=x"):
+        wardkey(*token, "--claim", claim, code=2)
+
+
 def test_psql_shows_the_token_to_nobody(wardkey, slug):
     look = r"\! tr '\0' '\n' < /proc/$PPID/cmdline; env; echo children see this"
     done = wardkey("psql", "--tenant", slug, "--subject", "me", "-c", look, "-c", r"\set")

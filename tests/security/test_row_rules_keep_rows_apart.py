@@ -333,6 +333,19 @@ def test_claims_are_of_the_verified_token_and_never_the_token(ruled: Database) -
             connection.execute("select ward.claim('team')")
 
 
+def test_without_a_token_a_face_is_as_empty_as_it_is_set_to_be(ruled: Database) -> None:
+    with ruled.admin() as admin, ruled.tenant("acme") as nobody:
+        with refused("WK001"):
+            nobody.execute("select * from visits")
+        admin.execute("select ward.set('no_context', 'empty')")
+        try:
+            assert _count(nobody) == 0
+            query = "select count(v.id) from generate_series(1, 9) as n left join visits as v on v.id = n"
+            assert _count(nobody, query) == 0
+        finally:
+            admin.execute("select ward.set('no_context', 'error')")
+
+
 def test_the_attack_works_where_the_rule_is_missing(ruled: Database, portal: Connection) -> None:
     """Against a leaf without the policy the same queries show it all: the rule is what hides it."""
     with ruled.admin() as admin:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import service
+from ._claims import claims_option
 from ._context import Context, pass_context
 from ._output import UNREACHABLE, emit, fail, note
 from .kms import choice_options, make_choice, use_for_cell
@@ -94,10 +95,17 @@ def logs(context: Context, lines: int, follow: bool, only: str | None) -> None:
 @click.option("--tenant", metavar="SLUG", help="Inside this tenant's ward, as its login role.")
 @click.option("--subject", metavar="WHO", help="Who you are, for the context (with --tenant).")
 @click.option("--role", type=click.Choice(ROLES, case_sensitive=False), default="ADMIN", show_default=True)
+@claims_option
 @click.argument("arguments", metavar="[PSQL ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
 @pass_context
 def psql(
-    context: Context, tenant: str | None, subject: str | None, role: str, arguments: tuple[str, ...]
+    context: Context,
+    /,
+    tenant: str | None,
+    subject: str | None,
+    role: str,
+    claims: dict[str, str],
+    arguments: tuple[str, ...],
 ) -> None:
     """Open psql, as superuser or inside a tenant's ward.
 
@@ -111,11 +119,13 @@ def psql(
         run_psql(context.admin_dsn, arguments, bindir=bindir)
     if subject is None:
         raise click.UsageError("--tenant needs --subject: who are you?")
-    dsn, token = _tenant_login(context, tenant, subject, role)
+    dsn, token = _tenant_login(context, tenant, subject, role, claims)
     run_psql(dsn, arguments, bindir=bindir, token=token, prompt=tenant)
 
 
-def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple[str, str]:
+def _tenant_login(
+    context: Context, slug: str, subject: str, role: str, claims: dict[str, str]
+) -> tuple[str, str]:
     from psycopg.conninfo import make_conninfo
 
     from ..daemon import sessions
@@ -124,7 +134,8 @@ def _tenant_login(context: Context, slug: str, subject: str, role: str) -> tuple
 
     with context.connect() as connection:
         tenant = issuers.tenant_id(connection, slug)
-        token = embedded_issuer(connection, context.home)[0].sign_token(tenant, subject, role)
+        issuer, _ = embedded_issuer(connection, context.home)
+        token = issuer.sign_token(tenant, subject, role, further=claims)
     user = f"tenant_{slug}"
     if context.dsn is not None:
         return make_conninfo(context.dsn, user=user, password=None), token

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from wardkey_core.tokens import ROLES
 
+from ._claims import claims_option
 from ._context import Context, pass_context
 from ._output import emit, note
 
@@ -17,9 +18,7 @@ from ._output import emit, note
 @click.option("--role", type=click.Choice(ROLES, case_sensitive=False), required=True)
 @click.option("--lifetime", metavar="SECONDS", type=click.IntRange(1, 900), default=900, show_default=True)
 @click.option("--purpose", metavar="WHAT FOR", help="What the audit log is to say it was for.")
-@click.option(
-    "--claim", "claims", metavar="NAME=VALUE", multiple=True, help="What row rules ask for; may be repeated."
-)
+@claims_option
 @pass_context
 def token(
     context: Context,
@@ -28,7 +27,7 @@ def token(
     subject: str,
     role: str,
     lifetime: int,
-    claims: tuple[str, ...],
+    claims: dict[str, str],
     **given: Any,
 ) -> None:
     """Sign a token with the embedded issuer.
@@ -44,8 +43,7 @@ def token(
     if added:
         note(context, f"issuer {signer.name} registered")
     try:
-        further = {name: value for name, _, value in (claim.partition("=") for claim in claims)}
-        signed = signer.sign_token(tenant, subject, role, lifetime, further=further, **given)
+        signed = signer.sign_token(tenant, subject, role, lifetime, further=claims, **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     facts = {"token": signed, "tenant": slug, "tenant_id": tenant, "subject": subject, "role": role}
