@@ -219,8 +219,8 @@ class Tenant:
     def dsn(self) -> str:
         return self.database.server.cluster.dsn(self.database.name, f"tenant_{self.slug}")
 
-    def token(self) -> str:
-        return self.database.issuer.sign_token(self.id, "bench", "ADMIN")
+    def token(self, role: str = "ADMIN") -> str:
+        return self.database.issuer.sign_token(self.id, "bench", role)
 
     def connect(self) -> Connection:
         return psycopg.connect(self.dsn, autocommit=True)

@@ -16,6 +16,7 @@ from _common import RESULTS, line, shared_home
 BENCHES = (
     "rivals",
     "page",
+    "roles",
     "field",
     "first_login",
     "warm_login",

@@ -17,6 +17,8 @@ alter function ward.renew_session() owner to ward_owner;
 alter function ward.renew_keys() owner to ward_owner;
 alter function ward.is_context_required() owner to ward_owner;
 alter function ward.request_rotation(text) owner to ward_owner;
+alter function ward.narrow_policy(text, text, text, boolean) owner to ward_owner;
+alter function ward.restore_policy(text, text) owner to ward_owner;
 alter function ward.face_constraints() owner to ward_owner;
 alter function ward.nextval(regclass) owner to ward_owner;
 alter function ward.currval(regclass) owner to ward_owner;
@@ -47,6 +49,7 @@ grant execute on function
   ward.try_unseal(bytea, bytea, bytea), ward.try_unseal_text(bytea, bytea, bytea),
   ward.unseal(bytea, bytea, bytea), ward.unseal_bytes(bytea, bytea, bytea), ward.parse_array(text),
   ward.upsert(regclass, jsonb, text[], boolean), ward.request_rotation(text),
+  ward.narrow_policy(text, text, text, boolean), ward.restore_policy(text, text),
   ward.nextval(regclass), ward.currval(regclass), ward.lastval(), ward.setval(regclass, bigint, boolean),
   ward.pg_get_serial_sequence(text, text)
 to ward_tenant;
@@ -56,6 +59,16 @@ grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.
   to ward_owner;
 grant select, insert on ward_internal.rotation_requests to ward_owner;
 grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
+grant select on
+  ward_internal.known_classes, ward_internal.column_classes, ward_internal.platform_policy, ward_internal.tenant_access
+to ward_owner;
+grant select, insert, update, delete on ward_internal.tenant_policy to ward_owner;
+grant update (key_epoch) on ward_internal.tenants to ward_owner;  -- for ward.narrow_policy
+grant select on ward.policy, ward.classes to ward_tenant;
+grant execute on function
+  ward_internal.classes_of(uuid, text), ward_internal.mask_fits(text, oid),
+  ward_internal.check_policy_cell(text, text, text, boolean), ward_internal.check_rewrite(bytea, bytea)
+to ward_owner;
 grant select, update on sequence ward_internal.audit_id to ward_owner;
 grant execute on function
   ward.tenant_id(), ward.role(), ward.subject(), ward.try_tenant_id(), ward.try_claims(), ward.require_context(uuid),
@@ -71,7 +84,7 @@ grant execute on function
   ward_internal.long_columns(text[], bigint[]),
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.report_event(text, text), ward_internal.refuse(text, text),
-  ward_internal.begin_write(text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),
+  ward_internal.begin_write(text, text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),
   ward_internal.seal(bytea[], bytea, bytea),
   ward_internal.canonical(timestamptz), ward_internal.canonical(interval),
   ward_internal.canonical(real), ward_internal.canonical(double precision)

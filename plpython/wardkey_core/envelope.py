@@ -2,14 +2,19 @@
 
 A sealed value, 33 bytes longer than its plaintext::
 
-    0x01 · DEK version (4, big-endian) · nonce (12, random) · ciphertext · tag (16)
+    0x01 · class (1) · DEK version (3, big-endian) · nonce (12, random) · ciphertext · tag (16)
 
 * Cipher: AES-256-GCM (NIST SP 800-38D).
-* Key: HKDF-SHA256 (RFC 5869) of the tenant's DEK, salt = tenant id (16 bytes), info = ``wardkey/1 column`` ·
-  column id (16 bytes): a key of its own per tenant, DEK version and column, so that the bound of 2^32 random
-  nonces is per column.
-* Additional data: ``wardkey/1``, tenant id, DEK version, column id, each behind its length (4 bytes,
-  big-endian), then the row id, which runs to the end. No two different tuples give the same bytes.
+* Class key: HKDF-SHA256 (RFC 5869) of the tenant's DEK, salt = tenant id (16 bytes), info = ``wardkey/1
+  class`` · DEK version (4, big-endian) · name of the class (UTF-8). The number in the header says which of
+  the class keys it is; what it is derived from is the name. DEKs stay in the keeper, class keys go to
+  backends.
+* Key: HKDF-SHA256 of the class key, salt = tenant id, info = ``wardkey/1 column`` · column id (16 bytes): a
+  key of its own per tenant, DEK version, class and column, so that the bound of 2^32 random nonces is per
+  column.
+* Additional data: ``wardkey/1``, tenant id, class and DEK version as in the header (4 bytes), column id, each
+  behind its length (4 bytes, big-endian), then the row id, which runs to the end. No two different tuples
+  give the same bytes.
 * Row id: 8 bytes big-endian for an integer key, 16 bytes for a uuid, UTF-8 for text; of a key of several
   columns each part behind its length (4 bytes).
 
@@ -24,9 +29,13 @@ from .errors import OpenFailed
 
 __all__ = [
     "DEK_LENGTH",
+    "KEY_LENGTH",
     "MASTER",
+    "MAX_VERSION",
     "SALT_LENGTH",
     "ColumnKey",
+    "class_key",
+    "class_of",
     "commitment",
     "derive_dek",
     "header",
@@ -36,7 +45,9 @@ __all__ = [
 
 FORMAT = 1
 DEK_LENGTH = 32
+KEY_LENGTH = 32  # of a class key
 SALT_LENGTH = 32
+MAX_VERSION = 2**24 - 1
 MASTER = bytes(16)  # stands for a tenant where the master secret of mode ``derived`` is wrapped
 HEADER_LENGTH = 5
 NONCE_LENGTH = 12
@@ -44,16 +55,28 @@ TAG_LENGTH = 16
 OVERHEAD = HEADER_LENGTH + NONCE_LENGTH + TAG_LENGTH
 
 
-def header(version: int) -> bytes:
-    """Return the 5 bytes that a value sealed under DEK ``version`` begins with."""
-    return bytes((FORMAT,)) + version.to_bytes(4, "big")
+def header(number: int, version: int) -> bytes:
+    """Return the 5 bytes that a value of class ``number`` sealed under DEK ``version`` begins with."""
+    return bytes((FORMAT, number)) + version.to_bytes(3, "big")
+
+
+def class_of(sealed: bytes) -> int:
+    """Return the number of the class of a sealed value. Raises OpenFailed when it cannot be one."""
+    if len(sealed) < OVERHEAD or sealed[0] != FORMAT:
+        raise OpenFailed
+    return sealed[1]
 
 
 def version_of(sealed: bytes) -> int:
     """Return the DEK version of a sealed value. Raises OpenFailed when it cannot be one."""
     if len(sealed) < OVERHEAD or sealed[0] != FORMAT:
         raise OpenFailed
-    return int.from_bytes(sealed[1:HEADER_LENGTH], "big")
+    return int.from_bytes(sealed[2:HEADER_LENGTH], "big")
+
+
+def class_key(dek: bytes, tenant: bytes, version: int, name: str) -> bytes:
+    """Return the key of the class called ``name``, of a tenant (16 bytes) and DEK version."""
+    return hkdf(dek, tenant, b"wardkey/1 class" + version.to_bytes(4, "big") + name.encode())
 
 
 def commitment(dek: bytes, tenant: bytes, version: int) -> bytes:
@@ -78,21 +101,21 @@ def derive_dek(master: bytes, tenant: bytes, version: int, salt: bytes) -> bytes
 
 
 class ColumnKey:
-    """Seals and opens the values of one column of one tenant under one DEK version.
+    """Seals and opens the values of one column of one tenant under one class key: ``number`` of the class.
 
     The parts are public because the hot paths of ``seal`` and ``unseal`` use them directly.
     """
 
     __slots__ = ("aad_prefix", "decrypt", "encrypt", "header")
 
-    def __init__(self, dek: bytes, tenant: bytes, version: int, column: bytes) -> None:
-        if len(dek) != DEK_LENGTH or len(tenant) != 16 or len(column) != 16:
-            raise ValueError("a DEK has 32 bytes, tenant and column ids have 16")
-        cipher = AESGCM(hkdf(dek, tenant, b"wardkey/1 column" + column))
+    def __init__(self, key: bytes, tenant: bytes, number: int, version: int, column: bytes) -> None:
+        if len(key) != KEY_LENGTH or len(tenant) != 16 or len(column) != 16:
+            raise ValueError("a class key has 32 bytes, tenant and column ids have 16")
+        cipher = AESGCM(hkdf(key, tenant, b"wardkey/1 column" + column))
         self.encrypt = cipher.encrypt
-        self.header = header(version)
+        self.header = header(number, version)
         self.decrypt = cipher.decrypt
-        self.aad_prefix = _prefixed(b"wardkey/1", tenant, version.to_bytes(4, "big"), column)
+        self.aad_prefix = _prefixed(b"wardkey/1", tenant, self.header[1:], column)
 
     def seal(self, plaintext: bytes, row: bytes, nonce: bytes) -> bytes:
         """Seal ``plaintext`` for the row with id ``row``. ``nonce``: 12 bytes, random, never used twice."""

@@ -63,7 +63,7 @@ class TenantNotActive(ContextError):
 class RoleMayNotWrite(ContextError):
     sqlstate = "WK006"
     default_message = "the role of this token may not write"
-    default_hint = "VIEWER reads only; use a token with a writing role"
+    default_hint = "use a token of a role that writes; which do: select * from ward.policy"
 
 
 class ContextStale(ContextError):
@@ -132,6 +132,12 @@ class KeysChanged(SealError):
     sqlstate = "WK107"
     default_message = "the tenant's keys were rotated during this statement"
     default_hint = "retry the transaction"
+
+
+class ClassHidden(SealError):
+    sqlstate = "WK232"
+    default_message = "the role of this token may not see columns of this class"
+    default_hint = "leave the column out; what a role sees: select * from ward.policy"
 
 
 class AdministrationError(WardError):
@@ -358,6 +364,24 @@ class InvalidCounts(AdministrationError):
     """A measure does not count in this ward."""
 
     sqlstate = "WK269"
+
+
+class MaskDoesNotFit(AdministrationError):
+    """The mask of a value of this type would not be one."""
+
+    sqlstate = "WK233"
+
+
+class InvalidPolicy(AdministrationError):
+    """Nobody would see a class in the clear, or somebody would write what he does not see."""
+
+    sqlstate = "WK234"
+
+
+class PolicyWidened(AdministrationError):
+    """A tenant narrows the platform's policy, and does not widen it."""
+
+    sqlstate = "WK235"
 
 
 class EntryTooLong(AdministrationError):

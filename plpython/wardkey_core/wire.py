@@ -5,8 +5,9 @@ may carry several requests, each answered before the next is read. A *key* is ``
 "kek_version": "1", "wrapped": base64``; in mode ``derived`` these are the master's, and ``"master": n``, its
 version, and ``"salt": base64`` come with them; ``"region": text`` unless it is ``default``::
 
-    {"op": "release", "tenant": uuid, "version": 1, key, "token": jwt}
-        → {"ok": true, "dek": base64}
+    {"op": "release", "tenant": uuid, "version": 1, key, "commitment": base64, "token": jwt,
+     "classes": ["clinical", …]}
+        → {"ok": true, "classes": {"clinical": base64 of its key, …}, "masked": ["quasi", …]}
     {"op": "provision", "tenant": uuid, "version": 1, "kek": "local:…", "kek_version": "1"}
         → {"ok": true, "version": 1, key, "commitment": base64}
     {"op": "derive", "tenant": uuid, "version": 1, "master": 1, key of the master}
@@ -15,7 +16,7 @@ version, and ``"salt": base64`` come with them; ``"region": text`` unless it is 
      "to_kek": …, "to_kek_version": …}
         → {"ok": true, key}
     {"op": "reseal", "tenant": uuid, "to": 2, "keys": [{"version": 1, "commitment": base64, key}, …],
-     "length": n} and n bytes
+     "classes": {"clinical": 3, …}, "length": n} and n bytes
         → {"ok": true, "length": m} and m bytes; ``reseal`` says of what
     {"op": "kek", "tenant": uuid, "action": "create" or "rotate"}
         → {"ok": true, "kek": …, "kek_version": …}
@@ -72,6 +73,7 @@ __all__ = [
     "bytes_in",
     "certify",
     "checkpoint",
+    "classes_in",
     "derive",
     "frame",
     "frame_length",
@@ -151,8 +153,8 @@ def key_members(
     )
 
 
-def release(tenant: str, key: Mapping[str, Any], token: str) -> dict[str, Any]:
-    return {"op": "release", "tenant": tenant, **key, "token": token}
+def release(tenant: str, key: Mapping[str, Any], token: str, classes: Iterable[str]) -> dict[str, Any]:
+    return {"op": "release", "tenant": tenant, **key, "token": token, "classes": list(classes)}
 
 
 def provision(
@@ -176,8 +178,12 @@ def rewrap(
     return _given(op="rewrap", tenant=tenant, **key, to_kek=to_kek, to_kek_version=to_kek_version)
 
 
-def reseal(tenant: str, to: int, keys: Iterable[Mapping[str, Any]], length: int) -> dict[str, Any]:
-    return {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys), "length": length}
+def reseal(
+    tenant: str, to: int, keys: Iterable[Mapping[str, Any]], classes: Mapping[str, int], length: int
+) -> dict[str, Any]:
+    """``classes``: numbers by name, of all classes that a value may be of."""
+    request = {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys)}
+    return {**request, "classes": dict(classes), "length": length}
 
 
 def manage_kek(tenant: str, action: str, region: str = DEFAULT_REGION, **members: Any) -> dict[str, Any]:
@@ -238,6 +244,17 @@ def bytes_in(answer: Mapping[str, Any], name: str) -> bytes:
         return a2b_base64(answer[name], strict_mode=True)
     except (KeyError, ValueError, TypeError):
         raise KeeperUnavailable(_NONSENSE) from None
+
+
+def classes_in(answer: Mapping[str, Any]) -> tuple[dict[str, bytes], frozenset[str]]:
+    """Return the class keys of a release by name, and which of them are to show masks only.
+
+    Raises KeeperUnavailable when that is not what is in the answer.
+    """
+    keys, masked = answer.get("classes"), answer.get("masked")
+    if type(keys) is not dict or type(masked) is not list or not all(type(name) is str for name in masked):
+        raise KeeperUnavailable(_NONSENSE)
+    return {name: bytes_in(keys, name) for name in keys}, frozenset(masked)
 
 
 def kek_in(answer: Mapping[str, Any]) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from wardkey_core import journal
 from wardkey_core.ciphers import blake2b, sha256
 from wardkey_core.errors import (
     AuditUnavailable,
+    ClassHidden,
     CommitmentMismatch,
     ContextError,
     ContextStale,
@@ -49,7 +50,7 @@ from wardkey_core.records import Record
 from wardkey_core.tokens import Claims, Issuer, string_claims, unverified_issuer, verify
 
 from .keeper import KeeperClient
-from .keyring import Keyring, TenantKeys, WrappedKey
+from .keyring import CLEAR, MASK, NONE, Class, Keyring, TenantKeys, WrappedKey
 from .reads import Column, Reads
 from .statements import fingerprint
 from .tally import Tally
@@ -58,12 +59,10 @@ __all__ = ["KEYS", "Context", "Session"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any, Protocol
 
-    from wardkey_core.envelope import ColumnKey
-
-    from .keyring import Sealer
+    from .keyring import Key, Sealer
     from .reads import Opener
 
     _Origin = tuple[bytes, bytes, Mapping[str, str | None]]  # tenant, login and texts of an event
@@ -113,8 +112,10 @@ select k.version, k.state, coalesce(m.kek, k.kek) as kek,
    and m.version::text = k.kek_version
  where k.tenant_id = $1 and k.state in ('active', 'decrypt-only')"""
 _COLUMNS = """
-select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level, m.row_form as form
-  from ward_internal.models as m left join ward_internal.sealed_columns as s on s.model_id = m.id"""
+select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level, m.row_form as form, s.number,
+       s.mask, s.kind
+  from ward_internal.models as m left join ward_internal.column_classes as s on s.model_id = m.id"""
+CLASSES = "select number, name, access, writes from ward_internal.classes_of($1, $2)"
 _SETTINGS = "select name, value from ward_internal.settings"
 _SLOT = """
 select 1 from pg_replication_slots
@@ -128,7 +129,7 @@ _SLOT_FOR = 10.0  # seconds for which a slot that was found is taken to be there
 _MOST_SECONDS = 86_400.0
 _LONGEST_ROW = 1_000  # bytes of a row id in a report of tampering: anybody may call unseal with any
 _MOST_TAMPERED = 20  # rows a minute that are named one by one, of a column
-_READ_ONLY_ROLES = frozenset({"VIEWER"})
+_ACCESS = {"none": NONE, "mask": MASK, "clear": CLEAR}
 
 
 class Context(Record):
@@ -146,10 +147,6 @@ class Context(Record):
 
     def __repr__(self) -> str:
         return f"<Context of {self.claims.tenant_id}>"
-
-    @property
-    def may_write(self) -> bool:
-        return self.claims.role not in _READ_ONLY_ROLES
 
 
 class Session:
@@ -311,8 +308,8 @@ class Session:
             return None
         return context.login
 
-    def opening(self, sealed: bytes, column: bytes) -> ColumnKey:
-        """Return the key that opens ``sealed``. Raises NoContext, OpenFailed or a keeper's error."""
+    def opening(self, sealed: bytes, column: bytes) -> Key:
+        """Return what opens ``sealed``. Raises NoContext, OpenFailed, ClassHidden or a keeper's error."""
         context = self._context
         if context is None:
             raise NoContext
@@ -393,7 +390,7 @@ class Session:
 
     def report_refusal(self, error: WardError) -> None:
         """Journal that somebody was refused; errors of other kinds are not."""
-        if isinstance(error, ContextError | KeyRefused | KeyDestroyed | CommitmentMismatch):
+        if isinstance(error, ContextError | KeyRefused | KeyDestroyed | CommitmentMismatch | ClassHidden):
             detail = {"sqlstate": error.sqlstate, "reason": error.message}
             self.report_often("refusal", detail, detail)
 
@@ -453,14 +450,17 @@ class Session:
             rows = self._host.query(KEYS, ["uuid"], [keys.tenant])
             keys.follow(TenantKeys(keys.tenant, 0, [WrappedKey(**row) for row in rows]))
 
-    def release(self, key: WrappedKey) -> bytes:
-        """Have the keeper release a DEK of the current tenant on the current token."""
+    def release(self, key: WrappedKey, classes: Collection[str]) -> tuple[dict[str, bytes], Collection[str]]:
+        """Have the keeper release class keys of the current tenant on the current token.
+
+        Return them by name, and which of them are to be shown masked.
+        """
         context = self._context
         if context is None:
             raise KeeperUnavailable("no token to show to the keeper")
-        dek = self.keeper().release(context.claims.tenant_id, key, context.token)
-        self.report("key_released", {"version": key.version})
-        return dek
+        keys, masked = self.keeper().release(context.claims.tenant_id, key, context.token, sorted(classes))
+        self.report("key_released", {"version": key.version, "classes": sorted(keys)})
+        return keys, masked
 
     def keeper(self) -> KeeperClient:
         path = self._settings.get("keeper_socket")
@@ -549,21 +549,33 @@ class Session:
         return rows[0]
 
     def _keys(self, claims: Claims, state: Mapping[str, Any]) -> TenantKeys:
-        """Return the tenant's keys: those released to tokens of this issuer, as it is in ``state``."""
+        """Return the tenant's keys: those for this role and tokens of this issuer, as it is in ``state``."""
         tenant, issuer, epoch = claims.tenant_id, (claims.issuer, state["generation"]), state["key_epoch"]
-        keys = self._keyring.get(tenant, issuer, epoch, self._number("key_ttl", _KEY_TTL))
+        keys = self._keyring.get(tenant, claims.role, issuer, epoch, self._number("key_ttl", _KEY_TTL))
         if keys is None:
             self._load_settings()
             rows_of_keys = self._host.query_now(KEYS, ["uuid"], [tenant])
             rows = self._host.query_now(_COLUMNS)
             columns = {
-                bytes_of(row["id"]): Column(bytes_of(row["model_id"]), row["name"], row["level"], row["form"])
+                bytes_of(row["id"]): Column(
+                    bytes_of(row["model_id"]),
+                    row["name"],
+                    row["level"],
+                    row["form"],
+                    row["number"],
+                    row["mask"],
+                    row["kind"],
+                )
                 for row in rows
                 if row["id"] is not None
             }
             quiet = {bytes_of(row["model_id"]) for row in rows if row["level"] == "off"}
             wrapped = [WrappedKey(**row) for row in rows_of_keys]
-            keys = TenantKeys(tenant, epoch, wrapped, columns, issuer, quiet)
+            classes = {
+                row["number"]: Class(row["number"], row["name"], _ACCESS[row["access"]], row["writes"])
+                for row in self._host.query_now(CLASSES, ["uuid", "text"], [tenant, claims.role])
+            }
+            keys = TenantKeys(tenant, epoch, wrapped, columns, issuer, quiet, claims.role, classes)
             self._keyring.put(keys)
         return keys
 

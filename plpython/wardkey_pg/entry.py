@@ -16,6 +16,7 @@ from wardkey_core.errors import (
     WardError,
     WrongTenant,
 )
+from wardkey_core.identity import bytes_of
 from wardkey_core.plain_json import dumps, loads
 from wardkey_core.tokens import Issuer
 
@@ -127,10 +128,11 @@ def _claim(name: str) -> str | None:
     return _session.claim(name)
 
 
-def _begin_write(tenant: str) -> bool:
+def _begin_write(tenant: str, deleted: str) -> bool:
     """Let the write to a row of ``tenant`` go ahead, or say why not.
 
-    Return whether the client's statement says ON CONFLICT DO NOTHING.
+    ``deleted``: the model of a row that goes, or empty. Return whether the client's statement says ON
+    CONFLICT DO NOTHING.
     """
     global _statement, _ignoring
     context = _session.current(begun=True)
@@ -138,12 +140,29 @@ def _begin_write(tenant: str) -> bool:
         raise NoContext
     if context.claims.tenant_id != tenant:
         raise WrongTenant
-    if not context.may_write:
+    if not context.keys.may_write:
         raise RoleMayNotWrite
+    if deleted and not context.keys.may_delete(bytes_of(deleted)):
+        raise RoleMayNotWrite("the role of this token may not delete rows with columns of these classes")
     statement = (statement_started(), _host.statement_address())
     if statement != _statement:
         _statement, _ignoring = statement, ignores_conflicts(_host.client_statement())
     return _ignoring
+
+
+def _check_rewrite(columns: bytes, emptied: bytes) -> bool:
+    """Let an update change the key of a row, all of whose ``columns`` are sealed anew, or empty some."""
+    context = _session.current(begun=True)
+    if context is None:
+        raise NoContext
+    if not context.keys.sees(columns):
+        raise RoleMayNotWrite(
+            "the role of this token may not change the key of a row of which it does not see all",
+            "leave the primary key as it is, or use a token of a role that sees these columns in the clear",
+        )
+    if not context.keys.may_empty(emptied):
+        raise RoleMayNotWrite("the role of this token may not write columns of this class")
+    return True
 
 
 def _require_context(model: str) -> bool:
@@ -166,9 +185,12 @@ def _refused_with_token(error: WardError) -> None:
         _refused(error)
 
 
-def _unseal_text(sealed: bytes, column: bytes, row: bytes) -> str:
+def _unseal_text(sealed: bytes, column: bytes, row: bytes) -> str | None:
+    from .masks import NULL
+
     try:
-        return open_slowly(_session, sealed, column, row).decode()
+        plaintext = open_slowly(_session, sealed, column, row)
+        return None if plaintext == NULL else plaintext.decode()
     except UnicodeDecodeError:
         raise OpenFailed from None
 
@@ -292,6 +314,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "tenant_unless": _tenant_unless,
     "is_ruled": _is_ruled,
     "begin_write": _begin_write,
+    "check_rewrite": _check_rewrite,
     "unseal_text": _unseal_text,
     "report_event": _report_event,
     "report_to": _report_to,
@@ -314,7 +337,8 @@ _FUNCTIONS["claim"] = keep_refusal(_claim, _refused_with_token)
 _FUNCTIONS["require_context"] = keep_refusal(_require_context, _refused_with_token)
 # The hot ones stand before that and go through it only when there is something to say.
 _FUNCTIONS["seal"] = make_seal(
-    _session, keep_refusal(lambda columns: sealers_slowly(_session, columns), _refused)
+    _session,
+    keep_refusal(lambda columns, plaintexts: sealers_slowly(_session, columns, plaintexts), _refused),
 )
 _FUNCTIONS["unseal"] = make_unseal(
     _session, keep_refusal(lambda *args: open_slowly(_session, *args), _refused)

@@ -17,7 +17,7 @@ __all__ = ["KeeperClient"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any
 
     from .keyring import WrappedKey
@@ -39,9 +39,14 @@ class KeeperClient:
         self._check_interrupts = check_interrupts
         self._looked = 0.0
 
-    def release(self, tenant: str, key: WrappedKey, token: str) -> bytes:
-        """Return the DEK. Raises KeeperUnavailable, or what the keeper says (KeyRefused, TokenExpired, …)."""
-        return wire.bytes_in(self._ask(wire.release(tenant, _key(key), token)), "dek")
+    def release(
+        self, tenant: str, key: WrappedKey, token: str, classes: Collection[str]
+    ) -> tuple[dict[str, bytes], frozenset[str]]:
+        """Return the keys of those of ``classes`` that the token's role may have, and which it sees masked.
+
+        Raises KeeperUnavailable, or what the keeper says (KeyRefused, TokenExpired, …).
+        """
+        return wire.classes_in(self._ask(wire.release(tenant, _key(key, key.commitment), token, classes)))
 
     def provision(
         self, tenant: str, version: int, kek: str | None, kek_version: str | None, region: str
@@ -70,10 +75,12 @@ class KeeperClient:
         answer = self._ask(wire.rewrap(tenant, _key(key, key.commitment), to_kek, to_kek_version))
         return *wire.kek_in(answer), wire.bytes_in(answer, "wrapped")
 
-    def reseal(self, tenant: str, to: int, keys: Sequence[WrappedKey], fields: bytes) -> bytes:
+    def reseal(
+        self, tenant: str, to: int, keys: Sequence[WrappedKey], classes: Mapping[str, int], fields: bytes
+    ) -> bytes:
         """Have values sealed under version ``to``: bytes in and out as module resealing frames them."""
         described = [_key(key, key.commitment) for key in keys]
-        request = wire.reseal(tenant, to, described, len(fields))
+        request = wire.reseal(tenant, to, described, classes, len(fields))
         _, resealed = self._persist(request, fields, max(self._timeout, _RESEALING))
         return resealed
 

@@ -1,32 +1,61 @@
-"""The data keys a backend holds: a bounded number of tenants, each for a bounded time."""
+"""The class keys a backend holds: of a bounded number of tenants and roles, each for a bounded time.
+
+Which classes a role may read is in the registry (``Class``); the keeper decides once more, by its own policy,
+and says which of the classes are to be shown masked. The stricter of the two holds. A value has the class of
+its column and, until it was resealed, the one it was sealed under: the role needs both.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from _operator import _compare_digest as compare_digest  # hmac's, without hmac
 
-from wardkey_core.envelope import DEK_LENGTH, NONCE_LENGTH, ColumnKey, commitment, version_of
-from wardkey_core.errors import CommitmentMismatch, KeyUnknown
+from wardkey_core.envelope import KEY_LENGTH, NONCE_LENGTH, ColumnKey, class_of, version_of
+from wardkey_core.errors import ClassHidden, KeyRefused, KeyUnknown, OpenFailed, RoleMayNotWrite
 from wardkey_core.identity import bytes_of
 from wardkey_core.records import Record
 from wardkey_core.wire import DEFAULT_REGION
 
-__all__ = ["Keyring", "TenantKeys", "WrappedKey", "nonce"]
+__all__ = ["CLEAR", "MASK", "NONE", "Class", "Keyring", "TenantKeys", "WrappedKey", "nonce"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from typing import Protocol
 
     from .reads import Column, Reads
 
     _Cipher = Callable[[bytes, bytes, bytes], bytes]
     Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to the row id
+    # class keys by name, and which of them are masked, of a version and the classes asked for
+    Release = Callable[["WrappedKey", Collection[str]], tuple[dict[str, bytes], Collection[str]]]
+
+    class Key(Protocol):
+        """What opens values: a ColumnKey, or one whose values are masked."""
+
+        @property
+        def header(self) -> bytes: ...
+        @property
+        def aad_prefix(self) -> bytes: ...
+        @property
+        def decrypt(self) -> _Cipher: ...
+        def open(self, sealed: bytes, row: bytes) -> bytes: ...
+
 
 _BATCH = 100
 _MOST_COLUMNS = 4096
 _MOST_UNKNOWN = 16
 _COLUMN_LENGTH = 16  # of an id
+NONE, MASK, CLEAR = range(3)  # what a role sees of a class
+
+
+class Class(Record):
+    """A class of columns as a role has it: ``access`` is NONE, MASK or CLEAR."""
+
+    number: int
+    name: str
+    access: int
+    writes: bool
 
 
 class WrappedKey(Record):
@@ -48,11 +77,12 @@ class WrappedKey(Record):
 
 
 class TenantKeys:
-    """One tenant's keys, released version by version when first needed, derived column by column.
+    """One tenant's keys for one role, released by version when first needed, derived column by column.
 
     ``sealers`` maps column ids, one after the other, to what the hot path of ``seal`` needs of them;
-    ``columns`` says what the journal calls a column, ``quiet`` of which models nothing is journalled.
-    ``issuer``, by name and generation: whose tokens they are released to.
+    ``columns`` says what the journal calls a column and what class it is of, ``quiet`` of which models
+    nothing is journalled. ``issuer``, by name and generation: whose tokens they are released to. ``classes``:
+    by number.
     """
 
     def __init__(
@@ -63,37 +93,73 @@ class TenantKeys:
         columns: Mapping[bytes, Column] | None = None,
         issuer: tuple[str, int] = ("", 0),
         quiet: Collection[bytes] = frozenset(),
+        role: str = "",
+        classes: Mapping[int, Class] | None = None,
     ) -> None:
         self.tenant = tenant
         self.epoch = epoch
         self.issuer = issuer
+        self.role = role
         self.columns = columns or {}
         self.quiet = quiet
+        self.may_write = any(each.writes for each in (classes or {}).values())
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
         self.sealers: dict[bytes, Sequence[Sealer]] = {}
         self._id = bytes_of(tenant)
+        self._classes = classes or {}
         self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
         self._active = next((key.version for key in keys if key.state == "active"), None)
-        self._deks: dict[int, bytes] = {}
-        self._columns: dict[tuple[bytes, int], ColumnKey] = {}
+        self._released: dict[int, tuple[dict[str, bytes], Collection[str]]] = {}
+        self._columns: dict[tuple[bytes, bytes], Key] = {}
+        self._sealers: dict[tuple[bytes, int], Sealer] = {}
         self._unknown: set[int] = set()
 
     def __repr__(self) -> str:
         return f"<TenantKeys of {self.tenant}>"
 
-    def sealing(self, columns: bytes, release: Callable[[WrappedKey], bytes]) -> Sequence[Sealer]:
-        """Return what seals new values of ``columns``. Raises KeyUnknown when no version is active."""
+    def sealing(
+        self, columns: bytes, plaintexts: Sequence[bytes | None], release: Release
+    ) -> Sequence[Sealer]:
+        """Return what seals new values of ``columns``; it is in ``sealers`` then if the role may write all.
+
+        Raises RoleMayNotWrite, KeyUnknown when no version is active or a column is not registered.
+        """
         if self._active is None:
             raise KeyUnknown("the tenant has no active key")
-        places = range(0, len(columns), _COLUMN_LENGTH)
-        keys = [self._column(columns[at : at + _COLUMN_LENGTH], self._active, release) for at in places]
-        made = self.sealers[columns] = [(key.header, key.encrypt, key.aad_prefix) for key in keys]
+        made: list[Sealer] = []
+        is_whole = True
+        for column, plaintext in zip(_split(columns), plaintexts, strict=True):
+            its = self._class_of(column)
+            if its is None:
+                raise KeyUnknown("the column is not registered", "see ward.models")
+            if its.writes:
+                made.append(self._sealer(column, its, self._active, release))
+            elif plaintext is None:
+                is_whole = False
+                made.append(_NO_SEALER)
+            else:
+                raise RoleMayNotWrite("the role of this token may not write columns of this class")
+        if is_whole:
+            self.sealers[columns] = made
         return made
 
-    def opening(self, sealed: bytes, column: bytes, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
-        """Return the key that opens ``sealed``. Raises OpenFailed, KeyUnknown, CommitmentMismatch."""
-        return self._column(column, version_of(sealed), release)
+    def knows(self, columns: bytes) -> bool:
+        """Whether each of ``columns`` was registered when these keys were read."""
+        return all(column in self.columns for column in _split(columns))
+
+    def opening(self, sealed: bytes, column: bytes, release: Release) -> Key:
+        """Return what opens ``sealed``.
+
+        Raises OpenFailed, KeyUnknown, ClassHidden and what a keeper may say.
+        """
+        place = (column, sealed[:5])
+        key = self._columns.get(place)
+        if key is None:
+            if len(self._columns) >= _MOST_COLUMNS:  # anybody may ask for a column that does not exist
+                self._columns.clear()
+            key = self._columns[place] = self._opener(sealed, column, release)
+        return key
 
     def lacks(self, sealed: bytes) -> bool:
         """Whether the registry may have got the key of ``sealed`` since these were read: not looked up yet.
@@ -106,54 +172,131 @@ class TenantKeys:
         self._unknown.add(version)
         return True
 
+    def may_empty(self, columns: bytes) -> bool:
+        """Whether the role may write each of ``columns``, so that it may set them to null."""
+        return all((its := self._class_of(column)) is not None and its.writes for column in _split(columns))
+
+    def sees(self, columns: bytes) -> bool:
+        """Whether the role has seen each of ``columns`` in the clear: what it gives back is the value."""
+        masked = {name for _, names in self._released.values() for name in names}
+        return all(
+            (its := self._class_of(column)) is not None and its.access == CLEAR and its.name not in masked
+            for column in _split(columns)
+        )
+
+    def may_delete(self, model: bytes) -> bool:
+        """Whether the role may write each sealed column of a model: who deletes a row destroys all."""
+        return all(
+            (its := self._classes.get(column.number)) is not None and its.writes
+            for column in self.columns.values()
+            if column.model == model
+        )
+
     def follow(self, former: TenantKeys) -> None:
         """Go on opening what ``former`` opened, for as long: a snapshot may hold values of a retired key."""
         self.since = min(self.since, former.since)
         for version, key in former._wrapped.items():
             mine = self._wrapped.setdefault(version, key)
-            if mine.commitment == key.commitment and version in former._deks:
-                self._deks[version] = former._deks[version]
+            if mine.commitment == key.commitment and version in former._released:
+                keys, masked = former._released[version]
+                wanted = self._wanted()
+                self._released[version] = {name: keys[name] for name in keys if name in wanted}, masked
         self._unknown |= former._unknown
 
-    def _column(self, column: bytes, version: int, release: Callable[[WrappedKey], bytes]) -> ColumnKey:
-        key = self._columns.get((column, version))
-        if key is None:
-            if len(self._columns) >= _MOST_COLUMNS:  # anybody may ask for a column that does not exist
-                self._columns.clear()
-                self.sealers.clear()
-            key = ColumnKey(self._dek(version, release), self._id, version, column)
-            self._columns[column, version] = key
-        return key
+    def _opener(self, sealed: bytes, column: bytes, release: Release) -> Key:
+        number, version = class_of(sealed), version_of(sealed)
+        if version not in self._wrapped:
+            raise KeyUnknown
+        if self._classes and number not in self._classes:
+            raise OpenFailed
+        known = self.columns.get(column)  # newer than the context, or none: the value's own class says all
+        access = min(self._access(number), self._access(known.number) if known else CLEAR)
+        if access == NONE:
+            raise ClassHidden
+        if access == CLEAR:
+            name = self._classes[number].name
+            key = ColumnKey(self._class_key(version, name, release), self._id, number, version, column)
+            names = {name, self._classes[known.number].name} if known else {name}
+            if names.isdisjoint(self._released[version][1]):
+                return key
+        from . import masks  # most backends show none
 
-    def _dek(self, version: int, release: Callable[[WrappedKey], bytes]) -> bytes:
-        dek = self._deks.get(version)
-        if dek is None:
+        mask, kind = (known.mask, known.kind) if known else ("null", "")
+        if mask in masks.KEYLESS:
+            return masks.Constant(sealed[:5], masks.constant(mask, kind))
+        key_of_class = self._class_key(version, self._classes[number].name, release)
+        return masks.Masked(
+            ColumnKey(key_of_class, self._id, number, version, column), masks.masker(mask, kind)
+        )
+
+    def _sealer(self, column: bytes, its: Class, version: int, release: Release) -> Sealer:
+        place = (column, version)
+        made = self._sealers.get(place)
+        if made is None:
+            key = ColumnKey(
+                self._class_key(version, its.name, release), self._id, its.number, version, column
+            )
+            made = self._sealers[place] = key.header, key.encrypt, key.aad_prefix
+        return made
+
+    def _class_of(self, column: bytes) -> Class | None:
+        known = self.columns.get(column)
+        return self._classes.get(known.number) if known else None
+
+    def _access(self, number: int) -> int:
+        its = self._classes.get(number)
+        return NONE if its is None else its.access
+
+    def _wanted(self) -> set[str]:
+        """Return the classes whose keys this role needs: not of those that it sees as constants only."""
+        keyed = {column.number for column in self.columns.values() if column.mask not in ("redact", "null")}
+        return {
+            each.name
+            for each in self._classes.values()
+            if each.access == CLEAR or each.writes or (each.access == MASK and each.number in keyed)
+        }
+
+    def _class_key(self, version: int, name: str, release: Release) -> bytes:
+        keys, _ = self._released.get(version, ({}, ()))
+        if name not in keys:
             wrapped = self._wrapped.get(version)
             if wrapped is None:
                 raise KeyUnknown
-            dek = release(wrapped)
-            if len(dek) != DEK_LENGTH or not compare_digest(
-                commitment(dek, self._id, version), wrapped.commitment
-            ):
-                raise CommitmentMismatch
-            self._deks[version] = dek
-        return dek
+            keys, _ = self._released[version] = release(wrapped, {*self._wanted(), name})
+        key = keys.get(name)
+        if key is None:
+            raise ClassHidden(
+                "the keeper gives this role no key of the column's class",
+                "policies of database and keeper differ: wardkey access policy diff",
+            )
+        if len(key) != KEY_LENGTH:
+            raise KeyRefused("the keeper gave something that is not a key")
+        return key
+
+
+def _split(columns: bytes) -> Iterator[bytes]:
+    return (columns[at : at + _COLUMN_LENGTH] for at in range(0, len(columns), _COLUMN_LENGTH))
+
+
+_NO_SEALER: Sealer = b"", lambda once, plaintext, aad: b"", b""  # of a column that gets no value
 
 
 class Keyring:
     """The keys this backend holds, least recently used first.
 
-    By tenant and by the issuer, as it is registered, whose tokens the keeper accepted: an issuer that only
-    the database knows finds nothing here.
+    By tenant, by role, and by the issuer, as it is registered, whose tokens the keeper accepted: an issuer
+    that only the database knows finds nothing here, and no role what another has.
     """
 
     def __init__(self, most: int = 16) -> None:
         self._most = most
-        self._keys: dict[tuple[str, str], TenantKeys] = {}
+        self._keys: dict[tuple[str, str, str], TenantKeys] = {}
 
-    def get(self, tenant: str, issuer: tuple[str, int], epoch: int, ttl: float) -> TenantKeys | None:
-        """Return the tenant's keys; forget those of another epoch or generation, or older than ``ttl``."""
-        place = (tenant, issuer[0])
+    def get(
+        self, tenant: str, role: str, issuer: tuple[str, int], epoch: int, ttl: float
+    ) -> TenantKeys | None:
+        """Return the role's keys; forget those of another epoch or generation, or older than ``ttl``."""
+        place = (tenant, role, issuer[0])
         keys = self._keys.pop(place, None)
         if keys is None:
             return None
@@ -163,8 +306,9 @@ class Keyring:
         return keys
 
     def put(self, keys: TenantKeys) -> None:
-        self._keys.pop((keys.tenant, keys.issuer[0]), None)
-        self._keys[keys.tenant, keys.issuer[0]] = keys
+        place = (keys.tenant, keys.role, keys.issuer[0])
+        self._keys.pop(place, None)
+        self._keys[place] = keys
         while len(self._keys) > self._most:
             del self._keys[next(iter(self._keys))]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
-    from wardkey_core.envelope import ColumnKey
+    from .keyring import Key
 
     _Cipher = Callable[[bytes, bytes, bytes], bytes]
     # decrypt, additional data up to the row id, rows that need no message (None: none does), what writes one
@@ -45,12 +45,18 @@ _WATCHED = 1.0  # seconds of reading after which the context is asked about
 
 
 class Column(Record):
-    """A sealed column: id of its model, name as SQL quotes it, level of its model, form of the row id."""
+    """A sealed column: id of its model, name as SQL quotes it, level of its model, form of the row id.
+
+    ``number`` of its class; ``mask`` that shows it to who may not see it in the clear; ``kind``: its type.
+    """
 
     model: bytes
     name: str
     level: str
     form: str
+    number: int = 0
+    mask: str = "null"
+    kind: str = ""
 
 
 class Reads:
@@ -103,7 +109,7 @@ class Reads:
         self.watch = watch
         self._now = journal.journal
         self._ends: dict[tuple[bytes, tuple[str, ...]], tuple[bytes, bytes]] = {}
-        self.keys: dict[tuple[bytes, bytes], ColumnKey] = {}
+        self.keys: dict[tuple[bytes, bytes], Key] = {}
         self._texts: dict[int, _Statement] = {}
         self._begun = _Statement()
         self.openers = self._begun.openers
@@ -136,7 +142,7 @@ class Reads:
         self._begun = begun
         self.openers = begun.openers
 
-    def note(self, column: bytes, key: ColumnKey, row: bytes) -> None:
+    def note(self, column: bytes, key: Key, row: bytes) -> None:
         """Journal that ``column`` of ``row`` was opened, and let the hot path open the next ones."""
         known = self._columns.get(column)
         if known is None:  # newer than the context; what cannot be named is journalled all the same

@@ -1,8 +1,9 @@
 """One batch of resealing: rows out of a leaf, their values through the keeper, and back into the leaf.
 
-To the keeper: per field column id (16 bytes) · row id · sealed value, the last two behind their lengths (4
-bytes, big-endian). From the keeper: per field, in the same order, length (4) · the value sealed under the
-active version; a length of 0: it does not open. Here nothing is opened.
+To the keeper: per field column id (16 bytes) · number of the column's class (1) · row id · sealed value, the
+last two behind their lengths (4 bytes, big-endian). From the keeper: per field, in the same order, length (4)
+· the value sealed under the active version and that class; a length of 0: it does not open. Here nothing is
+opened.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # ruff: noqa: S608 - leaf, columns and expressions come quoted from the registry
 
+_CLASSES = "select number, name from ward_internal.known_classes"
+_NUMBERS = "select id::text, number from ward_internal.column_classes"
 _ROWS = 1000  # at a time
 _LARGE = 16_384  # bytes; larger values go one by one, so that memory is bounded
 _MOST_NAMED = 100
@@ -54,15 +57,19 @@ def reseal(
     active = next((facts.version for facts in keys if facts.state == "active"), None)
     if active is None:
         raise KeyUnknown("the tenant has no active key")
-    identities = [bytes_of(text) for text in ids]
-    batch = _Batch(host, session, tenant, keys, active, leaf, key, columns, identities)
+    classes = {row["name"]: row["number"] for row in host.query(_CLASSES)}
+    numbers = {row["id"]: row["number"] for row in host.query(_NUMBERS)}
+    targets = [(bytes_of(text) + bytes((numbers[text],)), header(numbers[text], active)) for text in ids]
+    batch = _Batch(host, session, tenant, keys, active, classes, leaf, key, columns, targets)
     where = (
         f"from {leaf} as l where l.ctid >= '({start},0)' and l.ctid < '({end},0)'"
-        f" and ({' or '.join(map(batch.moves, columns))})"
+        f" and ({' or '.join(map(batch.moves, range(len(columns))))})"
     )
-    large = " or ".join(f"octet_length(l.{name}) > {_LARGE} and {batch.moves(name)}" for name in columns)
+    large = " or ".join(
+        f"octet_length(l.{name}) > {_LARGE} and {batch.moves(place)}" for place, name in enumerate(columns)
+    )
     values = ", ".join(
-        f"case when {batch.moves(name)} and octet_length(l.{name}) <= {_LARGE} then l.{name} end as c{place}"
+        f"case when {batch.moves(place)} and octet_length(l.{name}) <= {_LARGE} then l.{name} end as c{place}"
         for place, name in enumerate(columns)
     )
     query = f"select l.ctid::text as tid, {row} as row, coalesce({large}, false) as large, {values} {where}"
@@ -78,7 +85,10 @@ def reseal(
 
 
 class _Batch:
-    """What was moved so far. ``failing``: ids of rows with values that do not open; ``named``: the first."""
+    """What was moved so far. ``failing``: ids of rows with values that do not open; ``named``: the first.
+
+    ``targets``: of each column how its fields begin, and how its values shall.
+    """
 
     def __init__(
         self,
@@ -87,21 +97,22 @@ class _Batch:
         tenant: str,
         keys: Sequence[WrappedKey],
         active: int,
+        classes: Mapping[str, int],
         leaf: str,
         key: str,
         columns: Sequence[str],
-        ids: Sequence[bytes],
+        targets: Sequence[tuple[bytes, bytes]],
     ) -> None:
         self._host = host
         self._keeper = session.keeper()
         self._tenant = tenant
         self._keys = keys
         self._active = active
-        self._header = header(active)
+        self._classes = classes
         self._leaf = leaf
         self._key = key
         self._columns = columns
-        self._ids = ids
+        self._targets = targets
         self.rows = self.fields = self.failed = 0
         self.failing: set[bytes] = set()
         self.named: list[dict[str, Any]] = []
@@ -113,34 +124,32 @@ class _Batch:
             " where l.ctid = v.tid"
         )
 
-    def moves(self, column: str) -> str:
-        """Return the SQL condition that a column of row l is not under the active version."""
-        return f"substr(l.{column}, 1, 5) <> '\\x{self._header.hex()}'::bytea"
+    def moves(self, place: int) -> str:
+        """Return the SQL condition that a column of row l is under another version or class than it shall."""
+        return f"substr(l.{self._columns[place]}, 1, 5) <> '\\x{self._targets[place][1].hex()}'::bytea"
 
     def move(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Move values that are at hand."""
         parts: list[bytes] = []
-        sizes: list[int] = []
-        slots = [(f"c{place}", column) for place, column in enumerate(self._ids)]
+        sizes: list[tuple[int, bytes]] = []
+        slots = [(f"c{place}", *target) for place, target in enumerate(self._targets)]
         for facts in rows:
             row = facts["row"]
             head = len(row).to_bytes(4, "big") + row
-            for slot, column in slots:
+            for slot, column, target in slots:
                 value = facts[slot]
                 if value is not None:
                     size = len(value)
-                    sizes.append(size)
+                    sizes.append((size, target))
                     parts += (column, head, size.to_bytes(4, "big"), value)
         if not sizes:
             return
-        answers = self._parse(
-            self._keeper.reseal(self._tenant, self._active, self._keys, b"".join(parts)), sizes
-        )
+        answers = self._parse(self._reseal(b"".join(parts)), sizes)
         tids: list[str] = []
         moved: list[list[bytes | None]] = [[] for _ in slots]
         for facts in rows:
             tid = facts["tid"]
-            given = [None if facts[slot] is None else next(answers) for slot, _ in slots]
+            given = [None if facts[slot] is None else next(answers) for slot, _, _ in slots]
             for place, value in enumerate(given):
                 if value == b"":
                     self._fail(tid, facts["row"], self._columns[place])
@@ -155,9 +164,10 @@ class _Batch:
     def move_large(self, tid: str, row: bytes) -> None:
         """Move a row that has large values, value by value through the keeper."""
         moved: list[list[bytes | None]] = []
-        for column, identity in zip(self._columns, self._ids, strict=True):
+        for place, (identity, target) in enumerate(self._targets):
+            column = self._columns[place]
             query = f"select l.{column} as value from {self._leaf} as l where l.ctid = '{tid}'"
-            (facts,) = next(self._host.fetch(f"{query} and {self.moves(column)}", 1), [{"value": None}])
+            (facts,) = next(self._host.fetch(f"{query} and {self.moves(place)}", 1), [{"value": None}])
             value = facts["value"]
             if value is None:
                 moved.append([None])
@@ -165,14 +175,16 @@ class _Batch:
             field = b"".join(
                 (identity, len(row).to_bytes(4, "big"), row, len(value).to_bytes(4, "big"), value)
             )
-            answer = self._keeper.reseal(self._tenant, self._active, self._keys, field)
-            (sealed,) = self._parse(answer, [len(value)])
+            (sealed,) = self._parse(self._reseal(field), [(len(value), target)])
             if not sealed:
                 self._fail(tid, row, column)
             self.fields += bool(sealed)
             moved.append([sealed or None])
         if any(value for (value,) in moved):
             self._write([tid], moved)
+
+    def _reseal(self, fields: bytes) -> bytes:
+        return self._keeper.reseal(self._tenant, self._active, self._keys, self._classes, fields)
 
     def _fail(self, tid: str, row: bytes, column: str) -> None:
         """Note a value that does not open, before its row gets another tid; the first ones by name."""
@@ -192,11 +204,11 @@ class _Batch:
             raise KeeperUnavailable("rows went away while they were resealed", "try again")
         self.rows += written
 
-    def _parse(self, answer: bytes, sizes: Sequence[int]) -> Iterator[bytes]:
+    def _parse(self, answer: bytes, sizes: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
         """Yield a value for each that was sent: sealed as asked, of the same length, or empty."""
-        place, sealed_so = 0, self._header
+        place = 0
         values: list[bytes] = []
-        for size in sizes:
+        for size, sealed_so in sizes:
             length = int.from_bytes(answer[place : place + 4], "big")
             value = answer[place + 4 : place + 4 + length]
             place += 4 + length

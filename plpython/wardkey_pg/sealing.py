@@ -64,7 +64,7 @@ def open_slowly(session: Session, sealed: bytes, column: bytes, row: bytes) -> b
 
 
 def make_seal(
-    session: Session, slow: Callable[[bytes], Sequence[Sealer] | None]
+    session: Session, slow: Callable[[bytes, Sequence[bytes | None]], Sequence[Sealer] | None]
 ) -> Callable[[Sequence[bytes | None], bytes, bytes], list[bytes | None] | None]:
     """Return ``seal(plaintexts, columns, row)``, under the tenant's active key; None stays None.
 
@@ -74,7 +74,7 @@ def make_seal(
     """
 
     def seal(plaintexts: Sequence[bytes | None], columns: bytes, row: bytes) -> list[bytes | None] | None:
-        sealers = session.sealers.get(columns) or slow(columns)
+        sealers = session.sealers.get(columns) or slow(columns, plaintexts)
         if sealers is None:
             return None
         made: list[bytes | None] = []
@@ -89,9 +89,13 @@ def make_seal(
     return seal
 
 
-def sealers_slowly(session: Session, columns: bytes) -> Sequence[Sealer]:
-    """Return what seals each of ``columns``. Raises NoContext and what a keeper may say."""
+def sealers_slowly(session: Session, columns: bytes, plaintexts: Sequence[bytes | None]) -> Sequence[Sealer]:
+    """Return what seals each of ``columns``.
+
+    Raises NoContext, RoleMayNotWrite of a class with a value in ``plaintexts``, and what a keeper may say.
+    """
     context = session.current(begun=True)
     if context is None:
         raise NoContext
-    return context.keys.sealing(columns, session.release)
+    keys = context.keys if context.keys.knows(columns) else session.look_again()
+    return keys.sealing(columns, plaintexts, session.release)

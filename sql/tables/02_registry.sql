@@ -58,7 +58,7 @@ create table ward_internal.tenant_keys (
   fence text[],
   region text not null default 'default',
   constraint tenant_keys_pkey primary key (tenant_id, version),
-  constraint tenant_keys_version_positive check (version > 0),
+  constraint tenant_keys_version_fits check (version between 1 and 16777215),  -- three bytes of a sealed value
   constraint tenant_keys_state_known check (state in ('active', 'decrypt-only', 'retired', 'destroyed')),
   constraint tenant_keys_commitment_length check (pg_catalog.octet_length(commitment) = 32),
   constraint tenant_keys_wrapped_until_destroyed check ((state = 'destroyed') = (wrapped is null))
@@ -103,8 +103,11 @@ create table ward_internal.sealed_columns (
   model_id uuid not null,
   name name not null,
   labels text[] not null default '{}',
+  class text not null default 'clinical',
+  mask text,
   constraint sealed_columns_name_key unique (model_id, name)
 );
+comment on column ward_internal.sealed_columns.mask is 'null: that of its class, where that fits the type';
 comment on column ward_internal.sealed_columns.labels is
   'the labels of its enum: sealed values hold them as text, which ALTER TYPE … RENAME VALUE does not reach';
 

@@ -6,7 +6,7 @@ WardError                  sqlstate, message, hint
 │       ContextStale
 ├── SealError              values and their keys
 │   └── OpenFailed · KeeperUnavailable · KeeperBusy · KeyRefused · KeyUnknown · CommitmentMismatch ·
-│       KeyDestroyed · KeysChanged · RegionRefused
+│       KeyDestroyed · KeysChanged · RegionRefused · ClassHidden
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
@@ -14,7 +14,8 @@ WardError                  sqlstate, message, hint
 │       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · InvalidRegion · RegionFixed ·
 │       RuleNamesSealedColumn · RuleCallsFunction · InvalidRowRule · RuleForUnknownRole ·
 │       ClaimDoesNotFit · InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished ·
-│       NotDelegated · WouldReveal · InvalidCounts · EntryTooLong
+│       NotDelegated · WouldReveal · InvalidCounts · MaskDoesNotFit · InvalidPolicy ·
+│       PolicyWidened · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -39,6 +40,7 @@ from wardkey_core.errors import (
     AuditUnavailable,
     ChangeRefused,
     ClaimDoesNotFit,
+    ClassHidden,
     CommitmentMismatch,
     ContextError,
     ContextStale,
@@ -47,6 +49,7 @@ from wardkey_core.errors import (
     InvalidBaa,
     InvalidCounts,
     InvalidMeasure,
+    InvalidPolicy,
     InvalidRegion,
     InvalidRowRule,
     InvalidSlug,
@@ -58,6 +61,7 @@ from wardkey_core.errors import (
     KeyRefused,
     KeysChanged,
     KeyUnknown,
+    MaskDoesNotFit,
     NoBaa,
     NoContext,
     NoGroupFloor,
@@ -69,6 +73,7 @@ from wardkey_core.errors import (
     OnHold,
     OpenFailed,
     PeriodNotClosed,
+    PolicyWidened,
     RegionFixed,
     RegionRefused,
     RestoreRefused,
@@ -102,6 +107,7 @@ __all__ = [
     "AuditUnavailable",
     "ChangeRefused",
     "ClaimDoesNotFit",
+    "ClassHidden",
     "CommitmentMismatch",
     "ContextError",
     "ContextStale",
@@ -111,6 +117,7 @@ __all__ = [
     "InvalidBaa",
     "InvalidCounts",
     "InvalidMeasure",
+    "InvalidPolicy",
     "InvalidRegion",
     "InvalidRowRule",
     "InvalidSlug",
@@ -122,6 +129,7 @@ __all__ = [
     "KeyRefused",
     "KeyUnknown",
     "KeysChanged",
+    "MaskDoesNotFit",
     "MissingSoftware",
     "NoBaa",
     "NoContext",
@@ -135,6 +143,7 @@ __all__ = [
     "OnHold",
     "OpenFailed",
     "PeriodNotClosed",
+    "PolicyWidened",
     "PublisherError",
     "RegionFixed",
     "RegionRefused",

@@ -69,7 +69,7 @@ def data_keys(ward: Database, manifest: dict[str, Any]) -> dict[int, bytes]:
     kms = open_kms("local:", ward.cluster.home.keeper)
     tenant, keys = UUID(manifest["tenant"]["id"]).bytes, {}
     for key in manifest["keys"]:
-        additional = decode.key_additional_data(tenant, key["version"])
+        additional = decode.key_additional_data(tenant, key["version"], "default")
         dek = kms.unwrap(KekRef(key["kek"], key["kek_version"]), bytes.fromhex(key["wrapped"]), additional)
         assert decode.commitment(dek, tenant, key["version"]).hex() == key["commitment"]
         keys[key["version"]] = dek
@@ -99,10 +99,11 @@ def _opened(
                 {
                     column["name"]: decode.decode(
                         sealed := bytes.fromhex(row[column["name"]].removeprefix("\\x")),
-                        data_keys[int.from_bytes(sealed[1:5], "big")],
+                        data_keys[int.from_bytes(sealed[2:5], "big")],
                         tenant,
                         UUID(column["sealed"]).bytes,
                         _row_id(table["row_id"], row),
+                        manifest["classes"][str(sealed[1])].encode(),
                     )
                     for column in table["columns"]
                     if column["sealed"] and row[column["name"]]

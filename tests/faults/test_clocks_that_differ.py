@@ -35,13 +35,15 @@ def test_half_a_minute_of_the_issuer_is_forgiven(local_cell: Cell, monkeypatch: 
 def test_five_minutes_of_the_issuer_are_not(local_cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token of two minutes is over by then, or not valid yet: database and keeper say the same."""
     slug = local_cell.new_tenant()
-    key = {name: value for name, value in local_cell.key(slug).items() if name != "commitment"}
+    key = local_cell.key(slug)
     for off, error in ((-300, TokenExpired), (300, InvalidToken)):
         token = _issued(local_cell, slug, off, monkeypatch)
         with refused(error.sqlstate):
             login(local_cell, slug, token)
         with pytest.raises(error):
-            local_cell.keeper.ask(op="release", tenant=str(local_cell.id(slug)), token=token, **key)
+            local_cell.keeper.ask(
+                op="release", classes=["clinical"], tenant=str(local_cell.id(slug)), token=token, **key
+            )
 
 
 def test_half_a_minute_between_database_and_keeper_is_forgiven(local_cell: Cell) -> None:

@@ -34,21 +34,21 @@ def requests(keeper: Keeper, key: dict[str, Any]) -> list[dict[str, Any]]:
     master = keeper.key(MASTER)
     wrapped = {name: master[name] for name in KEY}
     salt = keeper.ask(op="derive", tenant=GLOBEX, version=1, master=1, **wrapped)["salt"]
-    token = keeper.token()
+    asked = {"version": 1, "token": keeper.token(), "classes": ["clinical"], "commitment": key["commitment"]}
     return [
-        {"op": "release", "version": 1, "token": token, **kept},
-        {"op": "release", "version": 1, "token": token, "master": 1, "salt": salt, **wrapped},
+        {"op": "release", **asked, **kept},
+        {"op": "release", **asked, "master": 1, "salt": salt, **wrapped},
         {"op": "provision"},
         {"op": "derive", "version": 1, "master": 1, **wrapped},
         {"op": "rewrap", **key},
-        {"op": "reseal", "to": 1, "keys": [key], "length": 0},
+        {"op": "reseal", "to": 1, "keys": [key], "classes": {"clinical": 3}, "length": 0},
     ]
 
 
 def test_a_shredded_tenant_is_refused_by_name_everywhere(keeper: Keeper) -> None:
     key, others = keeper.key(), keeper.provision(GLOBEX)
     asked = requests(keeper, key)
-    assert keeper.dek(key)
+    assert keeper.class_key(key)
     cached = keeper.status()["cached_keys"]
     done = keeper.ask(op="shred", tenant=ACME, name="acme")
     assert keeper.status()["cached_keys"] == cached - 1
@@ -74,21 +74,22 @@ def test_a_destroyed_version_is_refused_and_no_other(keeper: Keeper) -> None:
             keeper.ask(tenant=ACME, **request)
     with pytest.raises(KeyDestroyed):
         keeper.reseal([one, two], b"")
-    assert keeper.dek(two) and keeper.reseal([two], b"") == []
+    assert keeper.class_key(two) and keeper.reseal([two], b"") == []
     assert keeper.ask(op="kek", tenant=ACME, action="rotate")
 
 
 def test_a_destroyed_master_is_refused_with_all_that_derives_from_it(keeper: Keeper) -> None:
     master = keeper.key(MASTER)
     kept = {name: master[name] for name in KEY}
-    salt = keeper.ask(op="derive", tenant=ACME, version=1, master=1, **kept)["salt"]
+    made = keeper.ask(op="derive", tenant=ACME, version=1, master=1, **kept)
     request = {
         "op": "release",
         "tenant": ACME,
         "version": 1,
         "token": keeper.token(),
+        "classes": ["clinical"],
         "master": 1,
-        "salt": salt,
+        **made,
     }
     assert keeper.ask(**request, **kept)
     keeper.ask(op="tombstone", tenant=MASTER, name="master", version=1)
@@ -104,8 +105,8 @@ def test_a_key_destroyed_while_it_is_asked_for_is_not_released(keeper: Keeper) -
     key = keeper.key()
     keeper.break_kms()
     with keeper.connect() as connection:
-        kept = {name: key[name] for name in ("version", *KEY)}
-        connection.sendall(frame({"op": "release", "tenant": ACME, "token": keeper.token(), **kept}))
+        request = {"op": "release", "tenant": ACME, "token": keeper.token(), "classes": ["clinical"], **key}
+        connection.sendall(frame(request))
         time.sleep(0.05)
         keeper.ask(op="shred", tenant=ACME, name="acme")
         keeper.mend_kms()
@@ -139,7 +140,7 @@ def test_it_outlives_the_keeper_and_a_restored_backup(keeper: Keeper, number: si
     shutil.copytree(keeper.base / "backup", keeper.directory / "kek")
     keeper.start()
     with pytest.raises(KeyDestroyed, match="tenant acme was shredded"):
-        keeper.dek(key)
+        keeper.class_key(key)
 
 
 def test_acknowledged_tombstones_are_there_after_kill_9_at_any_moment(new_keeper: Keeper) -> None:
@@ -259,4 +260,4 @@ def test_only_a_shredded_tenants_kek_is_destroyed_whole(keeper: Keeper) -> None:
     key = keeper.key()
     with pytest.raises(KeyRefused, match="not shredded"):
         keeper.ask(op="kek", tenant=ACME, action="destroy_all")
-    assert keeper.dek(key)
+    assert keeper.class_key(key)

@@ -35,9 +35,9 @@ def test_it_stops_cleanly(keeper: Keeper, number: signal.Signals) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_its_successor_opens_the_same_keys(keeper: Keeper, number: signal.Signals) -> None:
     request = keeper.provision()
-    dek = keeper.ask(**request)["dek"]
+    dek = keeper.ask(**request)["classes"]["clinical"]
     keeper.stop(number)
-    assert keeper.start().ask(**request)["dek"] == dek
+    assert keeper.start().ask(**request)["classes"]["clinical"] == dek
     assert keeper.provision()["kek"] == request["kek"]
 
 
@@ -49,7 +49,7 @@ def test_a_stop_finishes_what_is_being_answered(keeper: Keeper) -> None:
         time.sleep(0.1)  # within the pauses between attempts
         keeper.mend_kms()
         assert keeper.stop() == 0
-        assert asking.result()["dek"]
+        assert asking.result()["classes"]["clinical"]
 
 
 def test_a_living_keeper_is_not_replaced(keeper: Keeper) -> None:

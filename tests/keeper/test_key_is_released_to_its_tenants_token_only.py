@@ -8,12 +8,13 @@ import time
 from uuid import UUID
 
 import pytest
-from wardkey_core.envelope import commitment
-from wardkey_core.errors import InvalidToken, KeyRefused, TokenExpired, Unsupported
+from wardkey_core.envelope import class_key, commitment, key_aad
+from wardkey_core.errors import CommitmentMismatch, InvalidToken, KeyRefused, TokenExpired, Unsupported
 
 from tests.support import tokens
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root, stranger_asks
 from wardkey.embedded.issuer import EmbeddedIssuer
+from wardkey.kms import KekRef, open_kms
 
 
 @pytest.fixture
@@ -24,19 +25,24 @@ def keeper(shared_keeper: Keeper) -> Keeper:
 def test_the_right_token_gets_the_key_the_registry_committed_to(keeper: Keeper) -> None:
     made = keeper.ask(op="provision", tenant=ACME)
     assert made.keys() == {"version", "kek", "kek_version", "wrapped", "commitment"}
-    kept = {name: made[name] for name in ("version", "kek", "kek_version", "wrapped")}
-    released = keeper.ask(op="release", tenant=ACME, token=keeper.token(), **kept)
-    assert released.keys() == {"dek"}
-    dek = base64.b64decode(released["dek"])
-    assert len(dek) == 32
+    names = ["identifier", "clinical", "of_a_dba"]
+    released = keeper.ask(op="release", tenant=ACME, token=keeper.token(), classes=names, **made)
+    assert released.keys() == {"classes", "masked"}
+    keys = {base64.b64decode(released["classes"][name]) for name in names}
+    assert {len(key) for key in keys} == {32} and len(keys) == 3
+    kms = open_kms("local:", keeper.directory)
+    kek = KekRef(made["kek"], made["kek_version"])
+    dek = kms.unwrap(kek, base64.b64decode(made["wrapped"]), key_aad(UUID(ACME).bytes, 1, "default"))
     assert commitment(dek, UUID(ACME).bytes, 1) == base64.b64decode(made["commitment"])
-    assert dek not in base64.b64decode(made["wrapped"])
+    assert keys == {class_key(dek, UUID(ACME).bytes, 1, name) for name in names}
+    with pytest.raises(CommitmentMismatch):
+        keeper.ask(**{**keeper.provision(), "wrapped": made["wrapped"]})
 
 
 def test_each_provision_makes_a_new_key_under_the_same_kek(keeper: Keeper) -> None:
     first, second = keeper.provision(), keeper.provision()
     assert (first["kek"], first["kek_version"]) == (second["kek"], second["kek_version"])
-    assert keeper.ask(**first)["dek"] != keeper.ask(**second)["dek"]
+    assert keeper.ask(**first)["classes"]["clinical"] != keeper.ask(**second)["classes"]["clinical"]
 
 
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "cached"])
@@ -96,7 +102,7 @@ def test_a_wrapped_key_of_another_tenant_is_not_opened(keeper: Keeper, warm: boo
         keeper.ask(**{**acme, "wrapped": globex["wrapped"]})
     with pytest.raises(KeyRefused):
         keeper.ask(**{**acme, "kek": globex["kek"]})
-    assert keeper.ask(**acme)["dek"] != keeper.ask(**globex)["dek"]
+    assert keeper.ask(**acme)["classes"]["clinical"] != keeper.ask(**globex)["classes"]["clinical"]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +166,7 @@ def test_an_allowed_os_user_is_answered(new_keeper: Keeper) -> None:
     keeper = new_keeper.start("--allow-uid", "65534", "--socket-group", "65534")
     keeper.base.chmod(0o711)
     answer = stranger_asks(keeper, keeper.provision())
-    assert answer and answer["ok"] is True and answer["dek"]
+    assert answer and answer["ok"] is True and answer["classes"]["clinical"]
     assert keeper.socket.stat().st_mode & 0o777 == 0o660
     assert keeper.socket.stat().st_gid == 65534
     assert os.geteuid() == 0 and keeper.status()

@@ -15,7 +15,7 @@ def test_many_asking_at_once_cost_one_kms_call(keeper: Keeper) -> None:
     requests = [keeper.provision(tenant) for tenant in (ACME, GLOBEX, *(new_tenant() for _ in range(3)))]
     before = keeper.status()["kms_calls"]
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda n: keeper.ask(**requests[n % 5])["dek"], range(100)))
+        answers = list(pool.map(lambda n: keeper.ask(**requests[n % 5])["classes"]["clinical"], range(100)))
     assert len(set(answers)) == 5
     status = keeper.status()
     assert status["kms_calls"] == before + 5
@@ -26,17 +26,17 @@ def test_many_asking_at_once_cost_one_kms_call(keeper: Keeper) -> None:
 def test_keys_outlive_the_kms_for_the_ttl_only(new_keeper: Keeper) -> None:
     keeper = new_keeper.start("--ttl", "1.5")
     warm, cold = keeper.provision(ACME), keeper.provision(ACME)
-    dek, begin = keeper.ask(**warm)["dek"], time.monotonic()
+    dek, begin = keeper.ask(**warm)["classes"]["clinical"], time.monotonic()
     keeper.break_kms()
     with pytest.raises(KeeperUnavailable):
         keeper.ask(**cold)
-    assert keeper.ask(**warm)["dek"] == dek
+    assert keeper.ask(**warm)["classes"]["clinical"] == dek
     assert time.monotonic() - begin < 1.5, "too slow a machine for this test"
     time.sleep(begin + 1.6 - time.monotonic())
     with pytest.raises(KeeperUnavailable):
         keeper.ask(**warm)
     keeper.mend_kms()
-    assert keeper.ask(**warm)["dek"] == dek
+    assert keeper.ask(**warm)["classes"]["clinical"] == dek
 
 
 def test_keys_nobody_asks_for_leave_memory(new_keeper: Keeper) -> None:

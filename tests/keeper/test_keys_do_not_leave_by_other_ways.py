@@ -27,7 +27,7 @@ def written(keeper: Keeper) -> str:
 
 def test_the_log_says_who_got_what_and_nothing_more(keeper: Keeper) -> None:
     request = keeper.provision()
-    dek = keeper.ask(**request)["dek"]
+    dek = keeper.ask(**request)["classes"]["clinical"]
     payload = json.loads(base64.urlsafe_b64decode(request["token"].split(".")[1] + "=="))
     with pytest.raises(WardError):
         keeper.ask(**{**request, "token": keeper.token(GLOBEX)})
@@ -49,6 +49,7 @@ def test_the_log_says_who_got_what_and_nothing_more(keeper: Keeper) -> None:
         "jti_sha256": hashlib.sha256(payload["jti"].encode()).hexdigest()[:32],
         "uid": os.geteuid(),
         "pid": os.getpid(),
+        "classes": ["clinical"],
     }
     assert (of_other["outcome"], of_other["sqlstate"], of_other["subject"]) == ("refused", "WK103", "dr.grey")
     assert (wrong_version["outcome"], wrong_version["version"]) == ("refused", 2)
@@ -62,7 +63,7 @@ def test_the_log_says_who_got_what_and_nothing_more(keeper: Keeper) -> None:
 
 
 def test_files_hold_no_key_in_the_clear(keeper: Keeper) -> None:
-    dek = base64.b64decode(keeper.ask(**keeper.provision())["dek"])
+    dek = base64.b64decode(keeper.ask(**keeper.provision())["classes"]["clinical"])
     kek_file = keeper.kek_file().read_bytes()
     root = (keeper.directory / "root.key").read_bytes()
     for path in keeper.directory.rglob("*"):
@@ -119,7 +120,7 @@ def test_asyncio_cannot_show_a_key() -> None:
 
 def test_the_command_line_and_environment_tell_nothing(keeper: Keeper) -> None:
     request = keeper.provision()
-    dek = keeper.ask(**request)["dek"]
+    dek = keeper.ask(**request)["classes"]["clinical"]
     shown = Path(f"/proc/{keeper.pid}/cmdline").read_bytes()
     assert dek.encode() not in shown and request["token"].encode() not in shown
 
@@ -134,6 +135,8 @@ def test_nothing_shows_a_key_by_accident() -> None:
         kek="local:x",
         kek_version="1",
         wrapped=key,
+        commitment=key,
+        classes=["clinical"],
         token="header.payload.signature",
     )
     shown = repr(cache) + str(cache) + repr(release) + str(release) + repr(release.key)

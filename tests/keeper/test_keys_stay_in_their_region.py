@@ -26,11 +26,12 @@ MOVED = "update ward_internal.tenants set region = 'us' where slug = %s"
 def made(keeper: Keeper, region: str, **members: Any) -> dict[str, Any]:
     """Return a new key of that region, as it is asked for."""
     key = keeper.ask(op="provision", tenant=ACME, region=region, **members)
-    return {**{name: key[name] for name in ("version", "kek", "kek_version", "wrapped")}, "region": region}
+    return {**key, "region": region}
 
 
 def release(keeper: Keeper, key: dict[str, Any]) -> str:
-    return str(keeper.ask(op="release", tenant=ACME, token=keeper.token(), **key)["dek"])
+    asked = {"token": keeper.token(), "classes": ["clinical"], **key}
+    return str(keeper.ask(op="release", tenant=ACME, **asked)["classes"]["clinical"])
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_no_key_of_another_region_is_made_or_opened(german: Keeper) -> None:
     elsewhere = key | {"region": "us"}
     away = german.ask(op="provision", tenant=ACME, region="eu-de") | {"region": "us"}
     requests: list[dict[str, Any]] = [
-        {"op": "release", "token": german.token(), **elsewhere},
+        {"op": "release", "token": german.token(), "classes": ["clinical"], **elsewhere},
         {"op": "provision", "region": "us"},
         {"op": "provision"},  # whoever names none means the region "default"
         {"op": "rewrap", **away},

@@ -48,6 +48,8 @@ RELEASE = {
     "kek": "local:x",
     "kek_version": "1",
     "wrapped": "AAAA",
+    "commitment": "A" * 43 + "=",
+    "classes": ["clinical"],
     "token": "t",
 }
 

@@ -48,7 +48,7 @@ def test_a_backends_user_is_refused_and_it_is_logged(shared: Keeper) -> None:
         answer = stranger_asks(shared, {"tenant": ACME, **request}, uid=BACKEND)
         assert answer and answer["sqlstate"] == "WK103" and "--admin-uid" in answer["hint"]
         assert (line := shared.log_lines()[-1])["outcome"] == "refused" and line["uid"] == BACKEND
-    assert shared.dek(one) and shared.status()["ledger"] == 0
+    assert shared.class_key(one) and shared.status()["ledger"] == 0
     for action in ("create", "rotate", "versions"):
         request = {"op": "kek", "tenant": ACME, "action": action}
         assert (stranger_asks(shared, request, uid=BACKEND) or {})["ok"] is True
@@ -82,7 +82,7 @@ def test_keks_live_and_end(keeper: Keeper) -> None:
     assert kek("create") == first == {"kek": f"local:{ACME}", "kek_version": "1"}
     key = keeper.key()
     second = kek("rotate")
-    assert states() == ["enabled", "enabled"] and keeper.dek(key)
+    assert states() == ["enabled", "enabled"] and keeper.class_key(key)
     with pytest.raises(KeyRefused, match="refused") as caught:
         kek("destroy", **second)
     assert "orchestrator" in str(caught.value.hint)
@@ -97,7 +97,7 @@ def test_keks_live_and_end(keeper: Keeper) -> None:
     keeper.stop()
     keeper.start()
     with pytest.raises(KeyRefused):
-        keeper.dek(key)
+        keeper.class_key(key)
 
 
 def test_a_certificate_is_signed_for_a_shredded_tenant_only(keeper: Keeper) -> None:

@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wardkey_core.envelope import OVERHEAD, ColumnKey, version_of
+from wardkey_core.envelope import OVERHEAD, ColumnKey, class_key, class_of, version_of
 from wardkey_core.errors import Unsupported
 
 from tests.support.keepers import field, split
@@ -16,11 +16,17 @@ from wardkey.keeper.reseal import reseal
 TENANT = bytes(range(16))
 DEKS = {version: bytes((version,)) * 32 for version in (1, 2, 3)}
 COLUMNS = [bytes((number,)) * 16 for number in range(3)]
-KEYS = {
-    (version, column): ColumnKey(DEKS[version], TENANT, version, column)
-    for version in DEKS
-    for column in COLUMNS
-}
+CLASSES = {1: "identifier", 3: "clinical"}
+
+
+def key_of(
+    version: int, column: bytes, number: int = 3, dek: bytes = b"", tenant: bytes = TENANT
+) -> ColumnKey:
+    of_class = class_key(dek or DEKS[version], tenant, version, CLASSES[number])
+    return ColumnKey(of_class, tenant, number, version, column)
+
+
+KEYS = {(version, column): key_of(version, column) for version in DEKS for column in COLUMNS}
 
 values = st.tuples(
     st.sampled_from(COLUMNS), st.binary(max_size=40), st.binary(max_size=300), st.sampled_from([1, 2, 3])
@@ -33,7 +39,7 @@ def sealed_field(column: bytes, row: bytes, plaintext: bytes, version: int) -> b
 
 def resealed(fields: bytes, to: int = 3) -> list[bytes]:
     data = bytearray(fields)
-    return list(split(bytes(data[: reseal(data, TENANT, DEKS, to)])))
+    return list(split(bytes(data[: reseal(data, TENANT, DEKS, to, CLASSES)])))
 
 
 @given(st.lists(values, max_size=50))
@@ -88,8 +94,8 @@ def test_every_changed_byte_is_noticed() -> None:
 
 def test_a_value_of_elsewhere_does_not_open() -> None:
     value = KEYS[1, COLUMNS[0]].seal(b"plain", b"row", bytes(12))
-    foreign = ColumnKey(DEKS[1], bytes(16), 1, COLUMNS[0]).seal(b"plain", b"row", bytes(12))
-    unknown = ColumnKey(DEKS[1], TENANT, 9, COLUMNS[0]).seal(b"plain", b"row", bytes(12))
+    foreign = key_of(1, COLUMNS[0], tenant=bytes(16)).seal(b"plain", b"row", bytes(12))
+    unknown = key_of(9, COLUMNS[0], dek=DEKS[1]).seal(b"plain", b"row", bytes(12))
     for column, row, moved in (
         (COLUMNS[0], b"other", value),
         (COLUMNS[1], b"row", value),
@@ -116,3 +122,14 @@ def test_empty_and_very_long_values(length: int) -> None:
     [answer] = resealed(sealed_field(COLUMNS[0], b"row", plaintext, 1))
     assert KEYS[3, COLUMNS[0]].open(answer, b"row") == plaintext
     assert resealed(b"") == []
+
+
+def test_a_value_comes_back_in_the_class_of_its_column() -> None:
+    old = key_of(3, COLUMNS[0]).seal(b"plain", b"row", bytes(12))
+    (value,) = resealed(field(COLUMNS[0], b"row", old, 1))
+    assert class_of(value) == 1 and key_of(3, COLUMNS[0], 1).open(value, b"row") == b"plain"
+    assert resealed(field(COLUMNS[0], b"row", value, 1)) == [value]
+    relabelled = old[:1] + b"\x01" + old[2:]
+    assert resealed(field(COLUMNS[0], b"row", relabelled, 3)) == [b""]
+    with pytest.raises(Unsupported):
+        resealed(field(COLUMNS[0], b"row", old, 9))

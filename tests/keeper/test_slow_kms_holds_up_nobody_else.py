@@ -24,6 +24,7 @@ from wardkey.keeper import server
 from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keeper.ledger import Ledger
+from wardkey.keeper.policy import KeeperPolicy
 from wardkey.keeper.providers import Providers
 from wardkey.keeper.requests import Provision, Release
 from wardkey.keeper.service import Service
@@ -65,8 +66,9 @@ class Bench:
         providers = Providers(directory, report, open_=lambda uri, directory: self.kms)
         ledger, signing = Ledger(directory / "ledger.jsonl", report), SigningKey(directory / "signing.key")
         checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, report)
+        policy = KeeperPolicy(directory / "policy.json", report)
         self.service = Service(
-            providers, trust, ledger, signing, log, checkpoints, deadline=deadline, report=report
+            providers, trust, policy, ledger, signing, log, checkpoints, deadline=deadline, report=report
         )
 
     async def provision(self, tenant: str = ACME) -> Release:
@@ -78,6 +80,8 @@ class Bench:
             kek=made["kek"],
             kek_version=made["kek_version"],
             wrapped=wrapped,
+            commitment=base64.b64decode(made["commitment"]),
+            classes=["clinical"],
             token=token,
         )
 
@@ -97,7 +101,7 @@ def test_twenty_concurrent_asks_are_one_call(bench: Bench) -> None:
         request = await bench.provision()
         bench.kms.trouble = lambda: time.sleep(0.2)
         answers = await asyncio.gather(*(bench.ask(request) for _ in range(20)))
-        assert len({answer["dek"] for answer in answers}) == 1
+        assert len({answer["classes"]["clinical"] for answer in answers}) == 1
         assert bench.kms.unwraps == 1
 
     asyncio.run(run())
@@ -174,7 +178,7 @@ def test_garbage_from_the_kms_is_not_a_key(bench: Bench, garbage: bytes) -> None
         with pytest.raises(KeyRefused):
             await bench.ask(request)
         bench.kms.trouble = lambda: None
-        assert len(base64.b64decode((await bench.ask(request))["dek"])) == 32
+        assert len(base64.b64decode((await bench.ask(request))["classes"]["clinical"])) == 32
 
     asyncio.run(run())
 
@@ -217,6 +221,7 @@ def test_a_tenant_whose_kms_hangs_leaves_places_to_others(
     async def ask(request: Release) -> dict[str, Any]:
         key = request.key
         asked = {"op": "release", "tenant": str(key.tenant), "version": 1, "token": request.token}
+        asked |= {"commitment": to_base64(request.commitment), "classes": request.classes}
         asked |= {"kek": key.kek.name, "kek_version": key.kek.version, "wrapped": to_base64(key.wrapped)}
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(frame(asked))

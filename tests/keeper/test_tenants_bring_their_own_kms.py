@@ -70,13 +70,13 @@ def test_each_tenants_keys_are_in_its_own(several: Keeper) -> None:
     keys = {tenant: several.key(tenant) for tenant in (ACME, INITECH, GLOBEX)}
     schemes = [key["kek"].partition(":")[0] for key in keys.values()]
     assert schemes == ["vault", "pkcs11", "local"]
-    assert len({several.dek(key, tenant) for tenant, key in keys.items()}) == 3
+    assert len({several.class_key(key, tenant) for tenant, key in keys.items()}) == 3
     status = several.status()
     assert set(status["providers"]) == {"local", "vault", "pkcs11"} and status["provider"] == "local"
     assert status["kms_calls_by_provider"] == {"local": 3, "vault": 3, "pkcs11": 3}
     assert not several.kek_file(ACME).exists()
     with pytest.raises(KeyRefused):
-        several.dek(keys[ACME], GLOBEX)
+        several.class_key(keys[ACME], GLOBEX)
     with pytest.raises(KeyRefused):  # Globex has no vault to look in
         several.ask(op="provision", tenant=GLOBEX, kek=keys[ACME]["kek"], kek_version="1")
 
@@ -84,28 +84,28 @@ def test_each_tenants_keys_are_in_its_own(several: Keeper) -> None:
 def test_a_tenant_moves_to_its_own_by_rewrap(new_keeper: Keeper, bao: OpenBao, hsm: SoftHsm) -> None:
     keeper = new_keeper.start("--ttl", "0.3")
     key = keeper.key(INITECH)
-    dek = keeper.dek(key, INITECH)
+    dek = keeper.class_key(key, INITECH)
     configure(keeper, bao, hsm)  # while it runs: the file is read again
     time.sleep(1.5)
-    assert keeper.dek(key, INITECH) == dek
+    assert keeper.class_key(key, INITECH) == dek
     moved = {**key, **keeper.ask(op="rewrap", tenant=INITECH, **key)}
     assert moved["kek"].startswith("pkcs11:")
     keeper.kek_file(INITECH).unlink()
     time.sleep(1.5)
-    assert keeper.dek(moved, INITECH) == dek
+    assert keeper.class_key(moved, INITECH) == dek
     with pytest.raises(KeyRefused):
-        keeper.dek(key, INITECH)
+        keeper.class_key(key, INITECH)
 
 
 def test_a_cell_moves_by_rewrap(new_keeper: Keeper, hsm: SoftHsm) -> None:
     keeper = new_keeper.start()
     key, master = keeper.key(), keeper.key(str(UUID(int=0)))
-    dek = keeper.dek(key)
+    dek = keeper.class_key(key)
     keeper.stop()
     write_atomically(keeper.directory / "pkcs11.pin", hsm.pin.encode())
     write(keeper.directory, Configuration((Entry(hsm.uri), Entry("local:", state="left"))))
     keeper.start()
-    assert keeper.dek(key) == dek
+    assert keeper.class_key(key) == dek
     for tenant, old in ((ACME, key), (str(UUID(int=0)), master)):
         assert keeper.ask(op="rewrap", tenant=tenant, **old)["kek"].startswith("pkcs11:")
     keeper.ask(op="shred", tenant=ACME, name="acme")
@@ -115,7 +115,7 @@ def test_a_cell_moves_by_rewrap(new_keeper: Keeper, hsm: SoftHsm) -> None:
     (keeper.directory / "ledger.jsonl").unlink()
     keeper.start()
     with pytest.raises(KeyRefused):  # with the ledger gone, the KMS refuses
-        keeper.dek(key)
+        keeper.class_key(key)
 
 
 def test_one_that_hangs_holds_up_no_other(several: Keeper, bao: OpenBao) -> None:
@@ -128,7 +128,7 @@ def test_one_that_hangs_holds_up_no_other(several: Keeper, bao: OpenBao) -> None
         def ask() -> None:
             begin = time.monotonic()
             with pytest.raises((KeeperUnavailable, KeyRefused)):
-                several.dek(own)
+                several.class_key(own)
             failures.append(time.monotonic() - begin)
 
         def provision() -> None:
@@ -143,7 +143,7 @@ def test_one_that_hangs_holds_up_no_other(several: Keeper, bao: OpenBao) -> None
             begin = time.monotonic()
             assert several.ask(**request)
             assert time.monotonic() - begin < 1
-        assert several.dek(several.key(INITECH), INITECH)
+        assert several.class_key(several.key(INITECH), INITECH)
         assert not failures
         for thread in threads:
             thread.join()
@@ -153,7 +153,7 @@ def test_one_that_hangs_holds_up_no_other(several: Keeper, bao: OpenBao) -> None
     deadline = time.monotonic() + 20
     while True:
         try:
-            assert several.dek(own)
+            assert several.class_key(own)
             break
         except KeeperUnavailable:
             assert time.monotonic() < deadline
@@ -192,7 +192,7 @@ def test_a_configuration_that_breaks_later_changes_nothing(keeper: Keeper) -> No
     write(keeper.directory, configuration({UUID(GLOBEX): "local:"}))
     moved = keeper.key(GLOBEX)
     assert (directory_of(keeper.directory, UUID(GLOBEX)) / "kek" / f"{GLOBEX}.json").exists()
-    assert keeper.dek(moved, GLOBEX)
+    assert keeper.class_key(moved, GLOBEX)
 
 
 def test_the_kms_asks_for_the_orchestrators_credential(new_keeper: Keeper, bao: OpenBao) -> None:

@@ -33,6 +33,7 @@ from wardkey.daemon.privileges import LAST
 from wardkey.keeper import server
 
 COLUMN = bytes(range(16))
+CLASSES = {"clinical": 3}
 RESEAL_THRICE = """
 import json, socket, sys
 from tests.support.keepers import reseal_over
@@ -55,7 +56,7 @@ def keys(keeper: Keeper) -> list[dict[str, Any]]:
 
 
 def column_key(keeper: Keeper, key: dict[str, Any]) -> ColumnKey:
-    return ColumnKey(keeper.dek(key), UUID(ACME).bytes, key["version"], COLUMN)
+    return ColumnKey(keeper.class_key(key), UUID(ACME).bytes, 3, key["version"], COLUMN)
 
 
 def rows(key: ColumnKey, number: int, plaintext: bytes = b"2026-01-01 plain") -> bytes:
@@ -99,7 +100,7 @@ def test_values_of_derived_keys_do_too(keeper: Keeper, keys: list[dict[str, Any]
 def test_what_does_not_open_leaves_the_rest_alone(keeper: Keeper, keys: list[dict[str, Any]]) -> None:
     old, new = (column_key(keeper, key) for key in keys)
     good, row = old.seal(b"", b"row", bytes(12)), b"row"
-    foreign = ColumnKey(bytes(32), UUID(GLOBEX).bytes, 1, COLUMN).seal(b"x", row, bytes(12))
+    foreign = ColumnKey(bytes(32), UUID(GLOBEX).bytes, 3, 1, COLUMN).seal(b"x", row, bytes(12))
     bad = [good[:-1], good[:20], b"", good[:-1] + bytes((good[-1] ^ 1,)), foreign, os.urandom(50)]
     fields = b"".join(field(COLUMN, row, value) + field(COLUMN, row, good) for value in bad)
     answer = keeper.reseal(keys, fields)
@@ -128,10 +129,12 @@ def test_a_key_of_another_tenant_is_refused_and_the_connection_goes_on(
 def test_too_much_is_refused_before_it_is_read(keeper: Keeper, keys: list[dict[str, Any]]) -> None:
     for length in (MAX_FIELDS + 1, -1, True, "1"):
         with pytest.raises(Unsupported, match="length"):
-            keeper.ask(op="reseal", tenant=ACME, to=2, keys=keys, length=length)
+            keeper.ask(op="reseal", tenant=ACME, to=2, keys=keys, classes=CLASSES, length=length)
     for wrong in ([keys[0]], [keys[0], *keys]):
         with pytest.raises(Unsupported, match="each version once"):
-            keeper.ask(op="reseal", tenant=ACME, to=2, keys=wrong, length=0)
+            keeper.ask(op="reseal", tenant=ACME, to=2, keys=wrong, classes=CLASSES, length=0)
+    with pytest.raises(Unsupported, match="number of its own"):
+        keeper.ask(op="reseal", tenant=ACME, to=2, keys=keys, classes={"a": 1, "b": 1}, length=0)
 
 
 def test_it_is_logged_once_for_a_peer_tenant_and_version(keeper: Keeper, keys: list[dict[str, Any]]) -> None:
@@ -147,13 +150,14 @@ def test_it_is_logged_once_for_a_peer_tenant_and_version(keeper: Keeper, keys: l
         keeper.reseal([keys[0], three], fields, to=33)
     assert lines()[before:] == [("resealed", ACME, 33)]
     log = (keeper.directory / "release.log").read_text() + keeper.errors
-    assert "plain" not in log and base64.b64encode(keeper.dek(keys[0])).decode() not in log
+    assert "plain" not in log and base64.b64encode(keeper.class_key(keys[0])).decode() not in log
 
 
 @pytest.mark.parametrize("sent", [0, 10, 500_000])
 def test_who_hangs_up_midway_holds_up_nobody(keeper: Keeper, keys: list[dict[str, Any]], sent: int) -> None:
     fields = rows(column_key(keeper, keys[0]), 10_000)
-    request = {"op": "reseal", "tenant": ACME, "to": 2, "keys": keys, "length": len(fields)}
+    request: dict[str, Any] = {"op": "reseal", "tenant": ACME, "to": 2, "keys": keys, "classes": CLASSES}
+    request["length"] = len(fields)
     for _ in range(5):
         with keeper.connect() as connection:
             connection.sendall(frame(request) + fields[:sent])
@@ -168,7 +172,8 @@ def test_who_hangs_up_midway_holds_up_nobody(keeper: Keeper, keys: list[dict[str
 
 def test_who_sends_nothing_loses_his_turn(keeper: Keeper, keys: list[dict[str, Any]]) -> None:
     fields = rows(column_key(keeper, keys[0]), 100)
-    request = {"op": "reseal", "tenant": ACME, "to": 2, "keys": keys, "length": len(fields)}
+    request: dict[str, Any] = {"op": "reseal", "tenant": ACME, "to": 2, "keys": keys, "classes": CLASSES}
+    request["length"] = len(fields)
     with keeper.connect(30) as silent:
         silent.sendall(frame(request) + fields[:-1])
         time.sleep(0.1)

@@ -50,18 +50,23 @@ def restore(ward: Ward, rows: list[tuple[Any, ...]]) -> None:
 
 def release(ward: Ward, wrapped: dict[str, Any]) -> dict[str, Any]:
     token = ward.database.token(ward.slug)
-    return client.ask(ward.database.cluster.home.keeper_socket, {"op": "release", "token": token, **wrapped})
+    return client.ask(
+        ward.database.cluster.home.keeper_socket,
+        {"op": "release", "token": token, "classes": ["clinical"], **wrapped},
+    )
 
 
 def wrapped_key(ward: Ward, version: int) -> dict[str, Any]:
     """Return what a backup has of a version."""
-    ((tenant, kek, kek_version, wrapped),) = ward.query(
-        "select k.tenant_id::text, k.kek, k.kek_version, translate(encode(k.wrapped, 'base64'), E'\\n', '')"
+    ((tenant, kek, kek_version, wrapped, committed),) = ward.query(
+        "select k.tenant_id::text, k.kek, k.kek_version, translate(encode(k.wrapped, 'base64'), E'\\n', ''),"
+        " encode(k.commitment, 'base64')"
         " from ward_internal.tenant_keys as k join ward_internal.tenants as t on t.id = k.tenant_id"
         " where t.slug = '{slug}' and k.version = %s",
         version,
     )
-    return {"tenant": tenant, "version": version, "kek": kek, "kek_version": kek_version, "wrapped": wrapped}
+    key = {"version": version, "kek": kek, "kek_version": kek_version, "wrapped": wrapped}
+    return {"tenant": tenant, **key, "commitment": committed}
 
 
 def tenant_of(orchestrator: Orchestrator, ward: Ward) -> TenantKeys:
@@ -92,7 +97,7 @@ def test_grace_is_kept_unless_told_otherwise(ward, orchestrator, old_rows):
 
 def test_destroyed_key_is_released_by_nobody_even_from_a_backup(ward, orchestrator, old_rows):
     backup = wrapped_key(ward, 1)
-    assert release(ward, backup)["dek"]
+    assert release(ward, backup)["classes"]["clinical"]
     orchestrator.destroy(tenant_of(orchestrator, ward), 1, now=True)
     with pytest.raises(KeyDestroyed):
         release(ward, backup)
@@ -154,7 +159,7 @@ def test_keeper_that_refuses_leaves_the_key_as_it_was(ward, orchestrator, old_ro
         with pytest.raises(KeyRefused):
             orchestrator.destroy(tenant, 1, now=True)
     assert ward.states()[1] == "retired"
-    assert release(ward, wrapped_key(ward, 1))["dek"]
+    assert release(ward, wrapped_key(ward, 1))["classes"]["clinical"]
 
 
 def test_kek_versions_are_destroyed_after_their_grace_and_backups_open_until_then(

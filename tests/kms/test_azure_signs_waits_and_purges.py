@@ -13,8 +13,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from azure.keyvault.keys._shared import http_challenge_cache
-from wardkey_core.envelope import commitment, key_aad
+from wardkey_core.envelope import class_key, commitment, key_aad
 from wardkey_core.errors import KeyRefused
+from wardkey_core.wire import to_base64
 
 from tests.support.certificates import make_certificate
 from tests.support.keepers import ACME, Keeper
@@ -286,10 +287,12 @@ def forged(azure_bench: AzureBench, kek: KekRef) -> bytes:
     return bytes(public_key.encrypt(DEK + _digest(kek, AAD), OAEP_256))
 
 
-def release(keeper: Keeper, kek: KekRef, wrapped: bytes) -> bytes:
-    text = base64.b64encode(wrapped).decode()
-    about = {"tenant": ACME, "version": 1, "kek": kek.name, "kek_version": kek.version, "wrapped": text}
-    return base64.b64decode(keeper.ask(op="release", token=keeper.token(), **about)["dek"])
+def release(keeper: Keeper, kek: KekRef, wrapped: bytes, committed: bytes) -> bytes:
+    """Return the key of class clinical."""
+    about = {"tenant": ACME, "version": 1, "kek": kek.name, "kek_version": kek.version}
+    texts = {"wrapped": to_base64(wrapped), "commitment": to_base64(committed)}
+    answer = keeper.ask(op="release", classes=["clinical"], token=keeper.token(), **about, **texts)
+    return base64.b64decode(answer["classes"]["clinical"])
 
 
 def provision(keeper: Keeper, kek: KekRef) -> tuple[bytes, bytes]:
@@ -302,22 +305,23 @@ def test_what_an_outsider_wrapped_is_not_released(
     azure_bench: AzureBench, keeper: Keeper, kek: KekRef, forged: bytes
 ) -> None:
     wrapped, committed = provision(keeper, kek)
-    assert commitment(release(keeper, kek, wrapped), UUID(ACME).bytes, 1) == committed
+    assert release(keeper, kek, wrapped, committed)
     asked = azure_bench.server.calls["unwrapKey"]
     for attempt in (forged, os.urandom(64) + forged, wrapped[:64] + forged, wrapped[:63], b"x"):
         with pytest.raises(KeyRefused):
-            release(keeper, kek, attempt)
+            release(keeper, kek, attempt, committed)
     assert azure_bench.server.calls["unwrapKey"] == asked  # the signature is checked before
     keeper.stop()
     keeper.start("--kms", azure_bench.uri, program=("-c", UNCHECKED))
-    assert release(keeper, kek, forged) == DEK
+    of_forged = commitment(DEK, UUID(ACME).bytes, 1)
+    assert release(keeper, kek, forged, of_forged) == class_key(DEK, UUID(ACME).bytes, 1, "clinical")
 
 
 def test_a_signature_is_of_its_tenant_and_kek(azure_bench: AzureBench, keeper: Keeper, kek: KekRef) -> None:
-    wrapped, _ = provision(keeper, kek)
+    wrapped, committed = provision(keeper, kek)
     asked = azure_bench.server.calls["unwrapKey"]
     with pytest.raises(KeyRefused):
-        release(keeper, azure_bench.open_admin().rotate_kek(UUID(ACME)), wrapped)
+        release(keeper, azure_bench.open_admin().rotate_kek(UUID(ACME)), wrapped, committed)
     assert azure_bench.server.calls["unwrapKey"] == asked
 
 
@@ -330,9 +334,9 @@ def test_keys_outlive_the_signing_key_by_its_public_key(
     (keeper.directory / "signing.key").unlink()
     keeper.start("--kms", azure_bench.uri)
     with pytest.raises(KeyRefused):
-        release(keeper, kek, wrapped)
+        release(keeper, kek, wrapped, committed)
     former = keeper.directory / "signing.former"
     former.write_text(f"{public_key}\n")
     former.chmod(0o600)
-    assert commitment(release(keeper, kek, wrapped), UUID(ACME).bytes, 1) == committed
+    assert release(keeper, kek, wrapped, committed)
     assert provision(keeper, kek)[0][:64] != wrapped[:64] and keeper.status()["public_key"] != public_key

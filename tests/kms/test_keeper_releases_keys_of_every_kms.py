@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from wardkey_core.envelope import key_aad
+from wardkey_core.envelope import class_key, commitment, key_aad
 from wardkey_core.errors import KeyRefused
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root
@@ -21,6 +21,7 @@ from wardkey.kms import KekRef
 from .benches import DEK, Bench
 
 NOBODY = 65534
+CLASS_KEY = class_key(DEK, UUID(ACME).bytes, 1, "clinical")
 # Says what is imported, and which file of Python's own is opened, after the keeper became its own user.
 WATCHED = """
 import os, sys
@@ -78,9 +79,11 @@ def test_a_key_is_released_and_nothing_of_it_written(bench: Bench) -> None:
             "kek": kek.name,
             "kek_version": kek.version,
             "wrapped": base64.b64encode(wrapped).decode(),
+            "commitment": base64.b64encode(commitment(DEK, UUID(ACME).bytes, 1)).decode(),
             "token": keeper.token(),
+            "classes": ["clinical"],
         }
-        assert base64.b64decode(keeper.ask(**request)["dek"]) == DEK
+        assert base64.b64decode(keeper.ask(**request)["classes"]["clinical"]) == CLASS_KEY
         assert keeper.status()["provider"] == bench.scheme
         for wrong in (
             {"version": 2},
@@ -91,7 +94,11 @@ def test_a_key_is_released_and_nothing_of_it_written(bench: Bench) -> None:
                 keeper.ask(**{**request, **wrong})
         written = keeper.errors + (keeper.directory / "release.log").read_text()
         assert "IMPORT" not in written and "OPEN" not in written, written
-        for secret in (*bench.secrets(), base64.b64encode(DEK).decode(), repr(DEK)[2:20]):
+        for secret in (
+            *bench.secrets(),
+            *(base64.b64encode(key).decode() for key in (DEK, CLASS_KEY)),
+            repr(DEK)[2:20],
+        ):
             assert secret not in written
         command = Path(f"/proc/{keeper.pid}/cmdline").read_text()
         assert not [secret for secret in bench.secrets() if secret in command]

@@ -18,7 +18,7 @@ from tests.support.sqlstate import refused
 from .conftest import Wards
 
 TIMES = 300
-RUBBISH = "perform ward.unseal('\\x0100000001', uuid_send(gen_random_uuid()), int8send(n))"
+RUBBISH = "perform ward.unseal('\\x0103000001', uuid_send(gen_random_uuid()), int8send(n))"
 FLOODS = {
     "logins": ("perform ward.login('rubbish' || n)", None),
     "no login": ("insert into patients (id, name) values (n, 'x')", None),

@@ -90,7 +90,7 @@ def silent(request: dict[str, object], connection: socket.socket) -> None:
 
 
 def dripping(request: dict[str, object], connection: socket.socket) -> None:
-    for byte in frame(json.dumps({"ok": True, "dek": "x" * 60000}).encode()):
+    for byte in frame(json.dumps({"ok": True, "classes": {"clinical": "x" * 60000}, "masked": []}).encode()):
         connection.sendall(bytes([byte]))
         time.sleep(0.2)
 
@@ -106,9 +106,9 @@ NONSENSE: dict[str, Answer] = {
     "a list": says([]),
     "nothing": says({}),
     "ok, no key": says({"ok": True}),
-    "ok, no base64": says({"ok": True, "dek": "%%%"}),
-    "ok, a number": says({"ok": True, "dek": 7}),
-    "ok is a word": says({"ok": "yes", "dek": "AAAA"}),
+    "ok, no base64": says({"ok": True, "classes": {"clinical": "%%%"}, "masked": []}),
+    "ok, a number": says({"ok": True, "classes": {"clinical": 7}, "masked": []}),
+    "ok is a word": says({"ok": "yes", "classes": {}, "masked": []}),
 }
 
 
@@ -151,9 +151,10 @@ def test_nonsense_is_one_clear_error(wards: Wards, at_socket: Callable[[Answer],
 
 
 def test_wrong_key_is_noticed(wards: Wards, at_socket: Callable[[Answer], None]) -> None:
-    at_socket(says({"ok": True, "dek": "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="}))
+    key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
+    at_socket(says({"ok": True, "classes": {"clinical": key}, "masked": []}))
     with wards.victim() as connection:
-        fails(connection, "WK105")
+        fails(connection, "WK101")
 
 
 @pytest.mark.parametrize("answer", [silent, dripping])

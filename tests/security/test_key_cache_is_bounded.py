@@ -49,7 +49,7 @@ def test_columns_nobody_has_do_not_fill_the_memory(wards: Wards) -> None:
         do $$ begin
           for n in %s..%s loop
             begin
-              perform ward.unseal('\\x0100000001' || sha256(n::text::bytea) || '\\x00',
+              perform ward.unseal('\\x0103000001' || sha256(n::text::bytea) || '\\x00',
                 substr(sha256(n::text::bytea), 1, 16), 'r');
             exception when sqlstate 'WK101' then null;
             end;

@@ -17,21 +17,25 @@ from wardkey.embedded.issuer import EmbeddedIssuer
 from .conftest import SECRET, Wards
 
 SSN = "select ssn from patients where id = 1"
-KEY = "select version, kek, kek_version, wrapped from ward_internal.tenant_keys where tenant_id = %s"
+KEY = """
+    select version, kek, kek_version, wrapped, commitment
+      from ward_internal.tenant_keys where tenant_id = %s"""
 
 
 def ask_as_the_server(wards: Wards, tenant: UUID, key_of: UUID, token: str) -> str:
     """Ask the keeper out of a backend, as a superuser's PL/Python may: "released" or an SQLSTATE."""
-    version, kek, kek_version, wrapped = wards.admin.execute(KEY, [key_of]).fetchone()  # type: ignore[misc]
+    version, kek, kek_version, wrapped, committed = wards.admin.execute(KEY, [key_of]).fetchone()  # type: ignore[misc]
     code = f"""
         from wardkey_pg.keeper import KeeperClient
         from wardkey_pg.keyring import WrappedKey
         from wardkey_core.errors import WardError
         try:
-            dek = KeeperClient({str(wards.database.cluster.home.keeper_socket)!r}, 3.0, lambda: None).release(
+            keeper = KeeperClient({str(wards.database.cluster.home.keeper_socket)!r}, 3.0, lambda: None)
+            keys, masked = keeper.release(
                 {str(tenant)!r},
-                WrappedKey({version}, "", {kek!r}, {kek_version!r}, {wrapped!r}, b""), {token!r})
-            outcome = "released" if len(dek) == 32 else "nonsense"
+                WrappedKey({version}, "", {kek!r}, {kek_version!r}, {wrapped!r}, {committed!r}), {token!r},
+                ["clinical"])
+            outcome = "released" if len(keys["clinical"]) == 32 and not masked else "nonsense"
         except WardError as error:
             outcome = error.sqlstate
         plpy.execute(plpy.prepare("select set_config('test.outcome', $1, false)", ["text"]), [outcome])

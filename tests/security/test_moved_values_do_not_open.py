@@ -49,8 +49,8 @@ def test_every_byte_counts(wards: Wards) -> None:
             put(wards, "ssn", bytes(changed))
             with pytest.raises(psycopg.Error) as caught:
                 connection.execute(READ)
-            # bytes 1 to 4 are the version: there is no such key
-            assert caught.value.sqlstate == ("WK104" if 1 <= place <= 4 else "WK101"), place
+            # bytes 2 to 4 are the version: there is no such key
+            assert caught.value.sqlstate == ("WK104" if 2 <= place <= 4 else "WK101"), place
         put(wards, "ssn", value)
         assert connection.execute(READ).fetchone() == ("Bob Bravo", SECRET)
 

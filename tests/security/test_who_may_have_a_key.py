@@ -43,11 +43,6 @@ def tenant(cell: Cell, slug: str) -> str:
     return str(cell.id(slug))
 
 
-def released(key: dict[str, Any]) -> dict[str, Any]:
-    """Return the members of a key that release takes."""
-    return {name: value for name, value in key.items() if name != "commitment"}
-
-
 def provision(cell: Cell, key: dict[str, Any], tenant: str) -> dict[str, Any]:
     """Have version 2 made, under the KEK of version 1."""
     kek = {"kek": key["kek"], "kek_version": key["kek_version"]}
@@ -70,19 +65,18 @@ def test_an_application_has_its_own_tenants_key_only(cell: Cell, slug: str, tena
     theirs = str(cell.id(other))
     own_token, own_key, their_key = cell.database.token(slug), cell.key(slug), cell.key(other)
     ask = cell.keeper.ask
-    dek = base64.b64decode(ask(op="release", tenant=tenant, token=own_token, **released(own_key))["dek"])
-    assert commitment(dek, UUID(tenant).bytes, 1) == base64.b64decode(own_key["commitment"])
+    assert ask(op="release", classes=["clinical"], tenant=tenant, token=own_token, **own_key)["classes"]
     attempts: list[dict[str, Any]] = [
-        {"tenant": theirs, "token": own_token, **released(their_key)},
-        {"tenant": tenant, "token": own_token, **released(their_key)},
-        {"tenant": tenant, "token": own_token, **released(own_key), "version": 2},
-        {"tenant": NIL, "token": own_token, **released(own_key)},
-        {"tenant": tenant, **released(own_key)},
-        {"tenant": tenant, "token": own_token, **released(own_key), "kek": their_key["kek"]},
+        {"tenant": theirs, "token": own_token, **their_key},
+        {"tenant": tenant, "token": own_token, **their_key},
+        {"tenant": tenant, "token": own_token, **own_key, "version": 2},
+        {"tenant": NIL, "token": own_token, **own_key},
+        {"tenant": tenant, **own_key},
+        {"tenant": tenant, "token": own_token, **own_key, "kek": their_key["kek"]},
     ]
     for attempt in attempts:
         with pytest.raises(KeyRefused):
-            ask(op="release", **attempt)
+            ask(**{"op": "release", "classes": ["clinical"], **attempt})
     with cell.connect(slug) as connection:
         assert read(connection) == SECRET
 
@@ -110,7 +104,13 @@ def test_no_answer_without_a_token_opens_a_value(cell: Cell, slug: str, tenant: 
     )
     assert resealed and SECRET.encode() not in resealed
     with pytest.raises(KeyRefused):
-        ask(op="release", tenant=tenant, token="", **released({name: two[name] for name in names}))
+        ask(
+            op="release",
+            classes=["clinical"],
+            tenant=tenant,
+            token="",
+            **{name: two[name] for name in names},
+        )
 
 
 def test_reseal_to_a_key_of_ones_own_choice_is_refused(cell: Cell, slug: str, tenant: str) -> None:
@@ -149,10 +149,11 @@ def test_a_fields_owner_cannot_be_changed(cell: Cell, slug: str, tenant: str) ->
     with pytest.raises(WardError):
         cell.keeper.reseal([cell.key(slug), keys[1]], field(*sealed_fields(cell, slug)), tenant=own)
     token = cell.database.token(attacker)
-    dek = base64.b64decode(cell.keeper.ask(op="release", tenant=own, token=token, **released(keys[0]))["dek"])
+    answer = cell.keeper.ask(op="release", classes=["clinical"], tenant=own, token=token, **keys[0])
+    key = base64.b64decode(answer["classes"]["clinical"])
     column, row, value = sealed_fields(cell, slug)
     for stranger in (UUID(own), UUID(tenant)):
-        opener = ColumnKey(dek, stranger.bytes, 1, column)
+        opener = ColumnKey(key, stranger.bytes, 3, 1, column)
         with pytest.raises(InvalidTag):
             opener.decrypt(value[5:17], value[17:], opener.aad_prefix + row)
 
@@ -178,7 +179,9 @@ def test_the_master_is_released_to_nobody(cell: Cell) -> None:
             [NIL],
         ).fetchone()
         salted = admin.execute(
-            "select encode(wrapped, 'base64') from ward_internal.tenant_keys where tenant_id = %s", [tenant]
+            "select encode(wrapped, 'base64'), encode(commitment, 'base64') from ward_internal.tenant_keys"
+            " where tenant_id = %s",
+            [tenant],
         ).fetchone()
     assert row and salted
     names = ("version", "kek", "kek_version", "wrapped")
@@ -186,7 +189,8 @@ def test_the_master_is_released_to_nobody(cell: Cell) -> None:
     of_nobody = cell.issuer.sign_token(NIL, "admin", "ADMIN")
     salt = salted[0].replace("\n", "")
     ask, own = cell.keeper.ask, {"master": master["version"], "salt": salt}
-    assert ask(op="release", tenant=tenant, token=token, **master, **own)["dek"]
+    master |= {"commitment": salted[1].replace("\n", ""), "classes": ["clinical"]}
+    assert ask(op="release", tenant=tenant, token=token, **master, **own)["classes"]["clinical"]
     attempts: list[dict[str, Any]] = [
         {"tenant": NIL, "token": of_nobody, **master},
         {"tenant": NIL, "token": token, **master},
@@ -195,7 +199,7 @@ def test_the_master_is_released_to_nobody(cell: Cell) -> None:
     ]
     for attempt in attempts:
         with pytest.raises((KeyRefused, Unsupported)):
-            ask(op="release", **attempt)
+            ask(**{"op": "release", "classes": ["clinical"], **attempt})
     # A derived key for the nil tenant, or for another one: a commitment and a salt, no key.
     another = str(cell.id(cell.new_tenant()))
     for whose in (NIL, another):
@@ -207,7 +211,14 @@ def test_the_master_is_released_to_nobody(cell: Cell) -> None:
         assert set(answer) == {"salt", "commitment"}
         with pytest.raises(KeyRefused):
             more = {"master": master["version"], "salt": answer["salt"]}
-            ask(op="release", tenant=whose, token=token, **{**master, "version": 1}, **more)
+            ask(
+                op="release",
+                classes=["clinical"],
+                tenant=whose,
+                token=token,
+                **{**master, "version": 1},
+                **more,
+            )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become the server's user")
@@ -244,6 +255,6 @@ def test_the_release_log_says_who_had_what_when_on_whose_token(cell: Cell, slug:
     assert (line["uid"], line["pid"]) == (server.uid, pid) and line["time"].endswith("+00:00")
     assert len(line["jti_sha256"]) == hashlib.sha256().digest_size
     with pytest.raises((KeyRefused, KeyDestroyed)):
-        cell.keeper.ask(op="release", tenant=tenant, token="", **released(cell.key(slug)))
+        cell.keeper.ask(op="release", classes=["clinical"], tenant=tenant, token="", **cell.key(slug))
     refusal = json.loads(log.read_text().splitlines()[-1])
     assert (refusal["outcome"], refusal["tenant"], refusal["subject"]) == ("refused", tenant, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from wardkey_core.envelope import commitment
+from wardkey_core.envelope import class_key, commitment
 from wardkey_core.journal_reader import Event, Query, Read, decode
 from wardkey_pg import context as context_module
 from wardkey_pg.context import Session
@@ -22,6 +22,7 @@ from tests.support.tokens import ISSUER, NOW, document, good, jwk
 
 ACME = "6f1c2b9e-3d4a-4c5b-8e7f-0123456789ab"
 GLOBEX = "0b6f0000-0000-4000-8000-00000000000b"
+CLASSES = ("identifier", "quasi", "clinical", "note", "financial")
 
 
 def dek_of(tenant: str, version: int = 1) -> bytes:
@@ -56,7 +57,11 @@ class Backend:
         self.standby = False
         self.purpose: str | None = None
         self.text = b"fetch next from c"  # of the client's statement
-        self.columns: list[dict[str, Any]] = []
+        self.columns: list[dict[str, Any]] = [
+            {"id": str(column), "model_id": str(UUID(int=9)), "name": "c", "level": "row", "form": "t"}
+            for column in (UUID(int=0), UUID(bytes=bytes(range(16))))
+        ]
+        self.policy: Callable[[str, str], dict[str, Any]] | None = None
         self.slots: set[str] = set()
         self.messages: list[bytes] = []
         self.later: list[bytes] = []
@@ -122,7 +127,12 @@ class Backend:
         if sql == context_module.KEYS:
             return list(self.keys[args[0]])
         if sql == context_module._COLUMNS:
-            return list(self.columns)
+            return [{"number": 3, "mask": "null", "kind": "text", **column} for column in self.columns]
+        if sql == context_module.CLASSES:
+            return [
+                {"number": number, "name": name, **(self.policy or allowed)(args[1], name)}
+                for number, name in enumerate(CLASSES, 1)
+            ]
         if sql == context_module._SLOT:
             return [{"found": 1}] if args[0] in self.slots else []
         if sql == context_module._SETTINGS:
@@ -233,5 +243,17 @@ def frame(answer: Any) -> bytes:
 
 
 def release_any(request: dict[str, Any], _: socket.socket) -> bytes:
-    dek = dek_of(request["tenant"], request["version"])
-    return frame({"ok": True, "dek": base64.b64encode(dek).decode()})
+    tenant, version = request["tenant"], request["version"]
+    if base64.b64decode(request["commitment"]) != Backend.wrapped(tenant, version)["commitment"]:
+        return frame({"ok": False, "sqlstate": "WK105", "message": "not the one", "hint": None})
+    keys = {name: base64.b64encode(class_of(tenant, name, version)).decode() for name in request["classes"]}
+    return frame({"ok": True, "classes": keys, "masked": []})
+
+
+def class_of(tenant: str, name: str = "clinical", version: int = 1) -> bytes:
+    """Return a class key."""
+    return class_key(dek_of(tenant, version), UUID(tenant).bytes, version, name)
+
+
+def allowed(role: str, _: str) -> dict[str, Any]:
+    return {"access": "clear", "writes": role != "VIEWER"}

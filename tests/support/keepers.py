@@ -105,17 +105,17 @@ class Keeper:
     def provision(self, tenant: str = ACME) -> dict[str, Any]:
         """Return the request that releases a new DEK of ``tenant``."""
         made = self.ask(op="provision", tenant=tenant)
-        kept = {name: made[name] for name in ("version", "kek", "kek_version", "wrapped")}
-        return {"op": "release", "tenant": tenant, "token": self.token(tenant), **kept}
+        kept = {name: made[name] for name in ("version", "kek", "kek_version", "wrapped", "commitment")}
+        token = self.token(tenant)
+        return {"op": "release", "tenant": tenant, "token": token, "classes": ["clinical"], **kept}
 
     def key(self, tenant: str = ACME, version: int = 1) -> dict[str, Any]:
         """Return a new version of the tenant's key as the registry keeps it, with its commitment."""
         return self.ask(op="provision", tenant=tenant, version=version)
 
-    def dek(self, key: dict[str, Any], tenant: str = ACME) -> bytes:
-        kept = {name: value for name, value in key.items() if name != "commitment"}
-        answer = self.ask(op="release", tenant=tenant, token=self.token(tenant), **kept)
-        return base64.b64decode(answer["dek"])
+    def class_key(self, key: dict[str, Any], tenant: str = ACME, name: str = "clinical") -> bytes:
+        answer = self.ask(op="release", tenant=tenant, token=self.token(tenant), classes=[name], **key)
+        return base64.b64decode(answer["classes"][name])
 
     def reseal(
         self, keys: Sequence[dict[str, Any]], fields: bytes, to: int = 2, tenant: str = ACME
@@ -149,7 +149,9 @@ class Keeper:
 def reseal_over(
     connection: socket.socket, keys: Sequence[dict[str, Any]], fields: bytes, to: int = 2, tenant: str = ACME
 ) -> list[bytes]:
-    request = {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys), "length": len(fields)}
+    classes = {"identifier": 1, "clinical": 3}
+    request = {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys), "classes": classes}
+    request["length"] = len(fields)
     connection.sendall(frame(request) + fields)
     answer = client.receive(connection)
     assert answer is not None
@@ -168,9 +170,10 @@ def receive_exactly(connection: socket.socket, length: int) -> bytes:
     return bytes(data)
 
 
-def field(column: bytes, row: bytes, sealed: bytes) -> bytes:
-    """Return a field as it is sent to be resealed."""
-    return column + len(row).to_bytes(4, "big") + row + len(sealed).to_bytes(4, "big") + sealed
+def field(column: bytes, row: bytes, sealed: bytes, number: int = 3) -> bytes:
+    """Return a field as it is sent to be resealed, for the class of that number."""
+    head = column + bytes((number,)) + len(row).to_bytes(4, "big") + row
+    return head + len(sealed).to_bytes(4, "big") + sealed
 
 
 def split(resealed: bytes) -> Iterator[bytes]:

@@ -65,11 +65,11 @@ def test_the_subject_may_come_with_another_token(backend: Backend) -> None:
     backend.session.login(backend.token())
     backend.session.login(backend.token(role="VIEWER"))
     context = backend.session.current()
-    assert context is not None and (context.may_write, context.claims.tenant_id) == (False, ACME)
+    assert context is not None and (context.keys.may_write, context.claims.tenant_id) == (False, ACME)
 
 
 @pytest.mark.parametrize("role", ["SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER"])
 def test_only_viewers_may_not_write(backend: Backend, role: str) -> None:
     backend.session.login(backend.token(role=role))
     context = backend.session.current()
-    assert context is not None and context.may_write == (role != "VIEWER")
+    assert context is not None and context.keys.may_write == (role != "VIEWER")

@@ -39,7 +39,7 @@ def nothing() -> None:
 
 
 def ask(path: str, interrupts: Callable[[], None] = nothing, timeout: float = TIMEOUT) -> bytes:
-    return KeeperClient(path, timeout, interrupts).release(ACME, KEY, "token")
+    return KeeperClient(path, timeout, interrupts).release(ACME, KEY, "token", ["c"])[0]["c"]
 
 
 def hang(_: dict[str, Any], connection: socket.socket) -> None:
@@ -54,7 +54,7 @@ def trickle(_: dict[str, Any], connection: socket.socket) -> None:
 
 
 def half(_: dict[str, Any], connection: socket.socket) -> None:
-    connection.sendall(frame({"ok": True, "dek": ""})[:9])
+    connection.sendall(frame({"ok": True, "classes": {}})[:9])
 
 
 @pytest.mark.parametrize("answer", [hang, trickle])
@@ -71,7 +71,7 @@ def test_an_answer_is_found_past_the_deadline() -> None:
 
     def late(_: dict[str, Any], connection: socket.socket) -> bytes:
         time.sleep(TIMEOUT / 2)
-        return frame({"ok": True, "dek": "eA=="})
+        return frame({"ok": True, "classes": {"c": "eA=="}, "masked": []})
 
     looks = 0
 
@@ -89,9 +89,12 @@ def test_a_keeper_that_is_busy_or_goes_is_asked_again() -> None:
     busy = {"ok": False, "sqlstate": "WK113", "message": "too many", "hint": None}
 
     def answer(_: dict[str, Any], connection: socket.socket) -> bytes:
-        return [frame(busy), b"", frame(b"half")[:5], frame({"ok": True, "dek": "eA=="})][
-            len(keeper.requests) - 1
-        ]
+        return [
+            frame(busy),
+            b"",
+            frame(b"half")[:5],
+            frame({"ok": True, "classes": {"c": "eA=="}, "masked": []}),
+        ][len(keeper.requests) - 1]
 
     with SocketKeeper(answer) as keeper:
         assert ask(keeper.path, timeout=60) == b"x"
@@ -168,11 +171,13 @@ def test_a_full_queue_is_waited_for_until_the_deadline(tmp_path: Any) -> None:
         frame(b"[]"),
         frame(b"{}"),
         frame({"ok": True}),
-        frame({"ok": True, "dek": None}),
-        frame({"ok": True, "dek": 5}),
-        frame({"ok": True, "dek": ["x"]}),
-        frame({"ok": True, "dek": "not base64!"}),
-        frame({"ok": True, "dek": "ÄÄÄÄ"}),
+        frame({"ok": True, "classes": None, "masked": []}),
+        frame({"ok": True, "classes": {}}),
+        frame({"ok": True, "classes": {}, "masked": [1]}),
+        *(
+            frame({"ok": True, "masked": [], "classes": {"c": key}})
+            for key in (None, 5, ["x"], "not base64!", "ÄÄÄÄ")
+        ),
     ],
     ids=lambda garbage: repr(garbage[:24]),
 )
@@ -252,7 +257,7 @@ def test_a_refusal_keeps_its_class_message_and_hint(cls: type[WardError]) -> Non
     [
         {"ok": False},
         {"ok": 1},
-        {"ok": "true", "dek": base64.b64encode(bytes(32)).decode()},
+        {"ok": "true", "classes": {}, "masked": []},
         {"ok": None},
         {"ok": False, "sqlstate": "00000"},
         {"ok": False, "sqlstate": ["WK101"]},
@@ -276,7 +281,7 @@ def test_answers_come_in_any_pieces() -> None:
     dek = bytes(range(32))
 
     def pieces(_: dict[str, Any], connection: socket.socket) -> None:
-        for byte in frame({"ok": True, "dek": base64.b64encode(dek).decode()}):
+        for byte in frame({"ok": True, "classes": {"c": base64.b64encode(dek).decode()}, "masked": []}):
             connection.sendall(bytes([byte]))
 
     with SocketKeeper(pieces) as keeper:

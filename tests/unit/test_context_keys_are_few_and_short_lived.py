@@ -9,19 +9,26 @@ from uuid import UUID
 
 import pytest
 from wardkey_core.envelope import ColumnKey, header
-from wardkey_core.errors import CommitmentMismatch, KeeperUnavailable, KeyUnknown, NoContext, TenantNotActive
+from wardkey_core.errors import (
+    CommitmentMismatch,
+    KeeperUnavailable,
+    KeyRefused,
+    KeyUnknown,
+    NoContext,
+    TenantNotActive,
+)
 from wardkey_pg import keyring
 from wardkey_pg.keyring import Keyring, TenantKeys
 from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, sealers_slowly
 
-from tests.support.backend import ACME, GLOBEX, Backend, SocketKeeper, dek_of, frame
+from tests.support.backend import ACME, CLASSES, GLOBEX, Backend, SocketKeeper, class_of, frame
 from tests.support.tokens import ISSUER
 
 COLUMN, ROW = bytes(range(16)), (1).to_bytes(8, "big")
 
 
 def sealed_under(version: int = 1, text: str = "Ada") -> bytes:
-    key = ColumnKey(dek_of(ACME, version), UUID(ACME).bytes, version, COLUMN)
+    key = ColumnKey(class_of(ACME, version=version), UUID(ACME).bytes, 3, version, COLUMN)
     return key.seal(text.encode(), ROW, bytes(12))
 
 
@@ -33,7 +40,7 @@ def read(backend: Backend, sealed: bytes | None = None) -> str:
 
 def write(backend: Backend, text: str) -> bytes:
     session = backend.session
-    seal = make_seal(session, lambda columns: sealers_slowly(session, columns))
+    seal = make_seal(session, lambda *args: sealers_slowly(session, *args))
     return seal([text.encode()], COLUMN, ROW)[0]
 
 
@@ -61,7 +68,9 @@ def test_the_keeper_sees_the_token_that_logged_in(backend: Backend, keeper: Sock
         "kek": "local:test",
         "kek_version": "1",
         "wrapped": base64.b64encode(b"wrapped").decode(),
+        "commitment": base64.b64encode(backend.wrapped(ACME)["commitment"]).decode(),
         "token": token,
+        "classes": sorted(CLASSES),
     }
 
 
@@ -162,7 +171,7 @@ def test_a_new_epoch_drops_the_keys(backend: Backend, keeper: SocketKeeper) -> N
     backend.begin()
     login(backend)
     assert read(backend) == "Ada"
-    assert write(backend, "x")[:5] == header(2)
+    assert write(backend, "x")[:5] == header(3, 2)
     assert [request["version"] for request in keeper.requests] == [1, 1, 2]
 
 
@@ -183,21 +192,19 @@ def test_without_an_active_version_nothing_is_sealed(backend: Backend, keeper: S
         write(backend, "x")
 
 
-@pytest.mark.parametrize(
-    "dek", [dek_of(GLOBEX), dek_of(ACME, 2), bytes(32), b"", dek_of(ACME)[:31], dek_of(ACME) + b"\0"], ids=len
-)
-def test_a_key_that_the_registry_did_not_commit_to_is_refused(backend: Backend, dek: bytes) -> None:
+@pytest.mark.parametrize("key", [b"", class_of(ACME)[:31], class_of(ACME) + b"\0"], ids=len)
+def test_what_is_no_key_is_refused(backend: Backend, key: bytes) -> None:
     def answer(request: dict[str, Any], _: socket.socket) -> bytes:
-        return frame({"ok": True, "dek": base64.b64encode(dek).decode()})
+        given = dict.fromkeys(request["classes"], base64.b64encode(key).decode())
+        return frame({"ok": True, "classes": given, "masked": []})
 
     with SocketKeeper(answer) as keeper:
         backend.settings["keeper_socket"] = keeper.path
         login(backend)
-        with pytest.raises(CommitmentMismatch):
+        with pytest.raises(KeyRefused):
             read(backend)
-        with pytest.raises(CommitmentMismatch):
+        with pytest.raises(KeyRefused):
             write(backend, "x")
-        assert len(keeper.requests) == 2  # not kept
         assert not backend.session.openers and not backend.session.sealers
 
 
@@ -235,9 +242,9 @@ def test_tenants_in_a_keyring_are_bounded(backend: Backend) -> None:
     tenants = [str(UUID(int=number)) for number in range(5)]
     for tenant in tenants[:3]:
         ring.put(TenantKeys(tenant, 1, []))
-    assert ring.get(tenants[0], ("", 0), 1, 300) is not None  # used again: the second is now the oldest
+    assert ring.get(tenants[0], "", ("", 0), 1, 300) is not None  # used again: the second is now the oldest
     ring.put(TenantKeys(tenants[3], 1, []))
-    held = [tenant for tenant in tenants if ring.get(tenant, ("", 0), 1, 300)]
+    held = [tenant for tenant in tenants if ring.get(tenant, "", ("", 0), 1, 300)]
     assert held == [tenants[0], tenants[2], tenants[3]]
 
 
@@ -277,4 +284,4 @@ def test_keys_are_not_shown(backend: Backend, keeper: SocketKeeper) -> None:
     context = backend.session.current()
     assert context is not None
     shown = repr(context) + repr(context.keys)
-    assert repr(dek_of(ACME)) not in shown and dek_of(ACME).hex() not in shown
+    assert repr(class_of(ACME)) not in shown and class_of(ACME).hex() not in shown

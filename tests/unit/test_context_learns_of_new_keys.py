@@ -11,7 +11,7 @@ from wardkey_core.errors import KeysChanged, KeyUnknown, OpenFailed, TenantNotAc
 from wardkey_pg import context as context_module
 from wardkey_pg.sealing import make_seal, open_slowly, sealers_slowly
 
-from tests.support.backend import ACME, Backend, SocketKeeper, dek_of
+from tests.support.backend import ACME, Backend, SocketKeeper, class_of
 
 COLUMN, ROW = bytes(16), b"row"
 
@@ -22,7 +22,9 @@ def _keeper(keeper: SocketKeeper) -> Iterator[SocketKeeper]:
 
 
 def _sealed(version: int) -> bytes:
-    return ColumnKey(dek_of(ACME, version), UUID(ACME).bytes, version, COLUMN).seal(b"value", ROW, bytes(12))
+    return ColumnKey(class_of(ACME, version=version), UUID(ACME).bytes, 3, version, COLUMN).seal(
+        b"value", ROW, bytes(12)
+    )
 
 
 def _rotate(backend: Backend, version: int) -> None:
@@ -35,7 +37,7 @@ def _open(backend: Backend, version: int) -> bytes:
 
 
 def _seal(backend: Backend) -> bytes:
-    seal = make_seal(backend.session, lambda columns: sealers_slowly(backend.session, columns))
+    seal = make_seal(backend.session, lambda *args: sealers_slowly(backend.session, *args))
     return seal([b"value"], COLUMN, ROW)[0]
 
 

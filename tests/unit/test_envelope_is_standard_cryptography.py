@@ -46,7 +46,7 @@ def keyed(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[ColumnKey]]:
 
 
 def _key(dek: bytes) -> ColumnKey:
-    return ColumnKey(dek, bytes(16), 1, bytes(16))
+    return ColumnKey(dek, bytes(16), 3, 1, bytes(16))
 
 
 def test_encryption_is_nists(keyed: type[ColumnKey]) -> None:

@@ -15,11 +15,13 @@ from wardkey_pg import reads as reads_module
 from wardkey_pg.reads import Column, Reads
 from wardkey_pg.sealing import make_unseal, open_slowly
 
-from tests.support.backend import ACME, Backend, SocketKeeper, dek_of
+from tests.support.backend import ACME, Backend, SocketKeeper, class_of
 
 TABLE, OTHER = UUID(int=7), UUID(int=8)
 NAME, SSN, NOTE, NEW = (bytes((number,)) * 16 for number in range(1, 5))
-_KEYS = {column: ColumnKey(dek_of(ACME), UUID(ACME).bytes, 1, column) for column in (NAME, SSN, NOTE, NEW)}
+_KEYS = {
+    column: ColumnKey(class_of(ACME), UUID(ACME).bytes, 3, 1, column) for column in (NAME, SSN, NOTE, NEW)
+}
 
 
 def column(identity: bytes, model: UUID, name: str, level: str = "row") -> dict[str, str]:

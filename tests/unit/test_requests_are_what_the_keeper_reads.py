@@ -18,14 +18,14 @@ KEY = wire.key_members(3, "local:x", "1", b"wrapped")
 DERIVED = wire.key_members(3, "local:x", "1", b"wrapped", commitment=b"c" * 32, master=2, salt=b"s" * 32)
 COMMITTED = wire.key_members(3, "local:x", "1", b"wrapped", commitment=b"c" * 32)
 ALL = [
-    wire.release(TENANT, KEY, "token"),
-    wire.release(TENANT, wire.key_members(3, "local:x", "1", b"w", master=2, salt=b"s" * 32), "token"),
+    wire.release(TENANT, COMMITTED, "token", ["clinical"]),
+    wire.release(TENANT, DERIVED, "token", ["clinical", "of_a_dba"]),
     wire.provision(TENANT, 1),
     wire.provision(TENANT, 2, "local:x", "1"),
     wire.derive(TENANT, 4, KEY),
     wire.rewrap(TENANT, COMMITTED),
     wire.rewrap(TENANT, DERIVED, "local:y", "2"),
-    wire.reseal(TENANT, 3, [DERIVED], 100),
+    wire.reseal(TENANT, 3, [DERIVED], {"clinical": 3}, 100),
     *(wire.manage_kek(TENANT, action) for action in ("create", "rotate", "versions", "destroy_all")),
     wire.manage_kek(TENANT, "destroy_all", managed=["own/0", "vault"]),
     *(

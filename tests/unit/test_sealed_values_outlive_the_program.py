@@ -27,17 +27,19 @@ def _bytes(vector: dict[str, Any], *names: str) -> list[bytes]:
 @pytest.mark.parametrize("vector", _DOCUMENT["sealed"], ids=_about)
 def test_decoder_reads_the_vectors(vector: dict[str, Any]) -> None:
     parts = _bytes(vector, "sealed", "dek", "tenant", "column", "row")
-    assert decode.decode(*parts).hex() == vector["plaintext"]
+    assert decode.decode(*parts, vector["class"].encode()).hex() == vector["plaintext"]
 
 
 @pytest.mark.parametrize("vector", _DOCUMENT["sealed"], ids=_about)
 def test_code_makes_and_opens_the_vectors(vector: dict[str, Any]) -> None:
     dek, tenant, column, row = _bytes(vector, "dek", "tenant", "column", "row")
     plaintext, nonce, sealed = _bytes(vector, "plaintext", "nonce", "sealed")
-    key = envelope.ColumnKey(dek, tenant, vector["version"], column)
+    version, number = vector["version"], vector["number"]
+    of_class = envelope.class_key(dek, tenant, version, vector["class"])
+    key = envelope.ColumnKey(of_class, tenant, number, version, column)
     assert key.seal(plaintext, row, nonce).hex() == vector["sealed"]
     assert key.open(sealed, row) == plaintext
-    assert envelope.version_of(sealed) == vector["version"]
+    assert envelope.version_of(sealed) == version and envelope.class_of(sealed) == number
 
 
 @pytest.mark.parametrize("vector", _DOCUMENT["keys"], ids=lambda vector: vector["commitment"][:8])
@@ -50,7 +52,10 @@ def test_commitments_and_key_wrapping_are_the_vectors(vector: dict[str, Any]) ->
 
 
 def test_decoder_refuses_what_was_altered() -> None:
-    parts = _bytes(_DOCUMENT["sealed"][0], "sealed", "dek", "tenant", "column", "row")
+    parts = [
+        *_bytes(_DOCUMENT["sealed"][0], "sealed", "dek", "tenant", "column", "row"),
+        _DOCUMENT["sealed"][0]["class"].encode(),
+    ]
     for place in range(len(parts)):
         altered = list(parts)
         altered[place] = bytes([parts[place][0] ^ 1]) + parts[place][1:]

@@ -43,7 +43,7 @@ _UNPINNED = {
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
     r"^(admin_of_context|measure_fault|audit_(activity|acts_of|anomalies|coverage|entries|export|lines|model|months|of_key|reader|reads_of|refusals|retention|row)"
-    r"|audit_table|audit_tenant"
+    r"|audit_table|audit_tenant|mask_fits|masked_null|classes_of|sealed_column"
     r"|on_change|on_change_begin|on_name_change|missing_labels|model_faults|comments_on|grants_on"
     r"|shape_definition|view_statements|writers_are_behind"
     r"|audit_expressions|audit_leaf|audit_writer|audit_writer_body|base_type|digest|image_expression"
@@ -62,8 +62,8 @@ _NOUNS = re.compile(
     r"|statement_start|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|bound|build|can|check|compare|copy|create|cut|delegate|derive|destroy|drop|end|fail|fence|finish|follow|forget"
-    r"|harden|hold|is|name|register|restore|save"
+    r"^(add|archive|begin|bound|build|can|check|classify|compare|copy|create|cut|delegate|derive|destroy|drop|end|fail|fence|finish|follow|forget"
+    r"|harden|hold|is|name|narrow|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|read|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|revoke|rewrap|rotate|run|seal|set|share|suspend"
     r"|unprotect|unseal|unshare|upsert|take|raise|try|wrap)(_|$)"

@@ -26,13 +26,18 @@ def prefixed(field: bytes) -> bytes:
     return len(field).to_bytes(4, "big") + field
 
 
-def decode(sealed: bytes, dek: bytes, tenant: bytes, column: bytes, row: bytes) -> bytes:
-    """Return the plaintext. ``dek``: the data key of the version in bytes 1 to 4 of ``sealed``."""
-    form, version, nonce, ciphertext = sealed[:1], sealed[1:5], sealed[5:17], sealed[17:]
+def decode(sealed: bytes, dek: bytes, tenant: bytes, column: bytes, row: bytes, name: bytes) -> bytes:
+    """Return the plaintext.
+
+    ``dek``: the data key of the version in bytes 2 to 4 of ``sealed``; ``name``: that of the class whose
+    number is in byte 1.
+    """
+    form, under, nonce, ciphertext = sealed[:1], sealed[1:5], sealed[5:17], sealed[17:]
     if form != b"\x01":
         raise ValueError("not format 1")
-    key = hkdf_sha256(dek, tenant, b"wardkey/1 column" + column)
-    additional = prefixed(b"wardkey/1") + prefixed(tenant) + prefixed(version) + prefixed(column) + row
+    of_class = hkdf_sha256(dek, tenant, b"wardkey/1 class" + b"\0" + under[1:] + name)
+    key = hkdf_sha256(of_class, tenant, b"wardkey/1 column" + column)
+    additional = prefixed(b"wardkey/1") + prefixed(tenant) + prefixed(under) + prefixed(column) + row
     return AESGCM(key).decrypt(nonce, ciphertext, additional)
 
 
@@ -50,4 +55,4 @@ def key_additional_data(tenant: bytes, version: int, region: str) -> bytes:
 if __name__ == "__main__":
     for vector in json.loads(Path(sys.argv[1]).read_text())["sealed"]:
         parts = [bytes.fromhex(vector[name]) for name in ("sealed", "dek", "tenant", "column", "row")]
-        print(f"{vector['about']}: {decode(*parts)!r}")
+        print(f"{vector['about']}: {decode(*parts, vector['class'].encode())!r}")

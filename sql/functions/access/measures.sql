@@ -16,7 +16,7 @@ declare
   v_tenant uuid := ward.tenant_id();
 begin
   if v_tenant is null then
-    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal(true));  -- WK001
+    perform coalesce(ward_internal.begin_write('', ''), ward.raise_refusal(true));  -- WK001
   elsif ward.role() is distinct from 'ADMIN' then
     perform ward_internal.refuse('only an ADMIN may ' || p_to, 'use a token of that role');
   end if;
@@ -395,7 +395,7 @@ declare
   v_payer uuid := ward.tenant_id();
 begin
   if v_payer is null then
-    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal(true));  -- WK001
+    perform coalesce(ward_internal.begin_write('', ''), ward.raise_refusal(true));  -- WK001
   end if;
   perform coalesce(ward_internal.report_to(array(
       select distinct d.system_id from ward_internal.delegations as d

@@ -360,7 +360,7 @@ declare
   v_tenant uuid := ward.tenant_id();
 begin
   if v_tenant is null then
-    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal(true));  -- WK001
+    perform coalesce(ward_internal.begin_write('', ''), ward.raise_refusal(true));  -- WK001
   elsif ward.role() is distinct from 'ADMIN' then
     perform ward_internal.refuse('only an ADMIN may read the audit log', 'use a token of that role');
   end if;

@@ -112,7 +112,7 @@ begin
       'restore the ward, or make what it lacks: select ward.repair_tenant(…)');
   end if;
   return query execute format($sql$
-    select case when whole and get_byte(head, 0) = 1 then ('x' || encode(substr(head, 2), 'hex'))::bit(32)::bigint end,
+    select case when whole and get_byte(head, 0) = 1 then ('x' || encode(substr(head, 3), 'hex'))::bit(24)::bigint end,
       sum(n)::bigint
     from (
       select v.head, v.size >= 33 as whole, count(*) as n
@@ -336,13 +336,8 @@ comment on function ward.resume_rotation(text) is 'undoes ward.pause_rotation';
 create or replace function ward.request_rotation(p_reason text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  v_tenant uuid := ward.tenant_id();
+  v_tenant uuid := ward_internal.admin_of_context('ask for a rotation');
 begin
-  if v_tenant is null then
-    perform coalesce(ward_internal.begin_write(''), ward.raise_refusal(true));  -- WK001
-  elsif ward.role() <> 'ADMIN' then
-    perform ward_internal.refuse('only an ADMIN may ask for a rotation', 'use a token of that role');
-  end if;
   perform ward_internal.check_reason(p_reason);
   insert into ward_internal.rotation_requests (tenant_id, reason, requested_by)
     values (v_tenant, p_reason, ward.subject())

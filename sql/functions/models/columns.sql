@@ -93,6 +93,12 @@ return (select format($sql$coalesce(ward_internal.seal(array[%s], %L::bytea, %s)
   from unnest(p_columns) with ordinality as c (id, place));
 comment on function ward_internal.seal_expression(text[], uuid[], text) is 'the sealed values, an array, of bytes for the row';
 
+create or replace function ward_internal.masked_null() returns bytea
+language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
+return '\xff20776172646b65792073686f7773206e756c6c'::bytea;
+comment on function ward_internal.masked_null() is
+  'what ward.try_unseal returns for NULL that a mask shows, as null is a refusal: NULL in wardkey_pg/masks.py';
+
 create or replace function ward_internal.unseal_expression(
   p_value text, p_type oid, p_type_name text, p_column uuid, p_row text
 ) returns text
@@ -104,8 +110,8 @@ return (select case
     then format('ward.parse_array(%s)::%s', text, p_type_name)
   else format('%s::%s', text, p_type_name)
 end
-from format('coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s))', p_value, uuid_send(p_column), p_row)
-  as opened, format('convert_from(%s, ''UTF8'')', opened) as text);
+from format('nullif(coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s)), %4$L::bytea)',
+  p_value, uuid_send(p_column), p_row, ward_internal.masked_null()) as opened, format('convert_from(%s, ''UTF8'')', opened) as text);
 
 create or replace function ward_internal.quoted_name(p_name name) returns text
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp

@@ -273,7 +273,7 @@ comment on function ward_internal.is_running(xid) is
 create or replace function ward_internal.face_sealing(p_model uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with col as (
-    select row_number() over (order by place) as number, type_id, column_id,
+    select row_number() over (order by place) as number, type_id, column_id, 'new.' || quoted as new_field,
       ward_internal.sealed_bytes('new.' || quoted, type_id) as new_bytes,
       ward_internal.canonical_expression('new.' || quoted, type_id) as new_value,
       ward_internal.canonical_expression('old.' || quoted, type_id) as old_value
@@ -284,10 +284,18 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     if tg_op = 'UPDATE' then
       v_old_row := @old_row@;
       v_kept := array[@kept@];
+      if v_row <> v_old_row or @emptied@ then  -- masks would be sealed as values, or a value be lost
+        perform coalesce(ward_internal.check_rewrite(case when v_row <> v_old_row then @columns@ else '' end,
+          @emptied_columns@), ward.raise_refusal(true));
+      end if;
     end if;
     -- one assignment: PL/pgSQL keeps its expression ready and takes one snapshot
     v_sealed := @sealed@;$body$, jsonb_build_object(
       'old_row', ward_internal.row_expression(p_model, 'old'),
+      'columns', format('%L::bytea', string_agg(uuid_send(column_id), '' order by number)),
+      'emptied', string_agg(format('%s is null and not v_kept[%s]', new_field, number), ' or ' order by number),
+      'emptied_columns', string_agg(format('case when %s is null and not v_kept[%s] then %L::bytea else %L end', new_field,
+        number, uuid_send(column_id), ''), ' || ' order by number),
       'kept', string_agg(format('v_row = v_old_row and %s%s is not distinct from %s', new_value,
         case type_id when 'bytea'::regtype then '' else ' collate "C"' end, old_value),  -- a declared one may say that A and a are equal
         E',\n        ' order by number),
@@ -312,6 +320,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   )
   select jsonb_build_object(
     'tenant', quote_literal(p_tenant.id),
+    'model', quote_literal(p_model),
     'leaf', leaf,
     'leaf_literal', quote_literal(leaf),
     'checks', ward_internal.face_checks(p_model),
@@ -360,7 +369,7 @@ declare
   v_table text;
   v_constraint text;
 begin
-  v_ignores := coalesce(ward_internal.begin_write(@tenant@), ward.raise_refusal(true));
+  v_ignores := coalesce(ward_internal.begin_write(@tenant@, case tg_op when 'DELETE' then @model@ else '' end), ward.raise_refusal(true));
   if tg_op <> 'DELETE' then
     v_row := @row@;@checks@@sealing@
   end if;

@@ -101,10 +101,12 @@ $$;
 comment on function ward_internal.check_foreign_keys(regclass, boolean) is
   'raises unless each foreign key of the table can stand between leaves; p_seals: the table has sealed columns';
 
-create or replace function ward_internal.register_sealed_column(p_model uuid, p_shape regclass, p_column name) returns void
+create or replace function ward_internal.register_sealed_column(
+  p_model uuid, p_shape regclass, p_column name, p_class text
+) returns void
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  insert into ward_internal.sealed_columns (model_id, name, labels)
-    select p_model, attname, array(select enumlabel from pg_enum where enumtypid = atttypid order by enumsortorder)
+  insert into ward_internal.sealed_columns (model_id, name, labels, class)
+    select p_model, attname, array(select enumlabel from pg_enum where enumtypid = atttypid order by enumsortorder), p_class
     from pg_attribute where attrelid = p_shape and attname = p_column
 $$;
 
@@ -258,7 +260,7 @@ end
 $$;
 
 create or replace function ward.protect(
-  p_table regclass, seal text[] default '{}', audit text default 'row', audit_reason text default null
+  p_table regclass, seal jsonb, audit text default 'row', audit_reason text default null
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -268,25 +270,33 @@ declare
   v_parent text;
   v_has_rows boolean;
   v_column text;
+  v_columns text[];
   v_tenant ward_internal.tenants;
 begin
   perform ward_internal.require_superuser();
+  if jsonb_typeof(seal) is distinct from 'object' then
+    perform ward_internal.fail('unknown_object', 'seal is not an object of columns and their classes',
+      'an object {"name": "identifier", "birth_date": "quasi"}, or a list of columns');
+  end if;
+  v_columns := array(select jsonb_object_keys(seal));
+  if exists (select from jsonb_each_text(seal) where value is null or not exists (
+    select from ward_internal.known_classes where name = value))
+  then
+    perform ward_internal.fail('unknown_object', 'no such class', 'list them: select * from ward.classes');
+  end if;
   if exists (select from ward_internal.models where relation = p_table) then
     perform ward_internal.fail('unsupported', format('%s is protected already', p_table),
       'to seal a further column: select ward.add_sealed_column(…)');
   end if;
-  if seal is null or array_position(seal, null) is not null then
-    perform ward_internal.fail('unknown_object', 'a column to seal is NULL', 'name the columns of the table that are to be sealed');
-  end if;
   perform ward_internal.check_audit_level(audit, audit_reason);
   lock table ward_internal.tenants in share row exclusive mode;
   lock table ward_internal.models in share row exclusive mode;
-  perform ward_internal.check_declared_table(p_table, seal);
+  perform ward_internal.check_declared_table(p_table, v_columns);
   -- with the tables it references: their leaves get triggers
   perform ward_internal.lock_together(array(select ward_internal.relations_of(p_table || array(
     select m.relation from pg_constraint as c join ward_internal.models as m on m.shape = c.confrelid or m.relation = c.confrelid
     where c.conrelid = p_table and c.contype = 'f'))));
-  foreach v_column in array seal loop
+  foreach v_column in array v_columns loop
     perform ward_internal.check_sealed_column(p_table, v_column);
   end loop;
   execute format('select exists (select from %s)', p_table) into v_has_rows;
@@ -305,7 +315,7 @@ begin
   execute format('alter table %s owner to ward_owner', p_table);
   insert into ward_internal.models (id, relation, shape, face, row_form, audit, audit_reason)
     values (v_model, p_table, p_table, v_class.relname, ward_internal.row_form(p_table), audit, audit_reason);
-  perform ward_internal.register_sealed_column(v_model, p_table, name) from unnest(seal) as name;
+  perform ward_internal.register_sealed_column(v_model, p_table, key, value) from jsonb_each_text(seal);
 
   execute ward_internal.parent_query(v_model, v_parent);
   perform ward_internal.create_parent_indexes(v_model, v_parent);
@@ -321,16 +331,47 @@ begin
   end loop;
   update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the columns
   perform ward_internal.log_event(ward_internal.master_id(), 'protected', jsonb_build_object('table', v_parent,
-    'model', v_model, 'sealed', seal, 'audit', audit, 'reason', audit_reason));
-exception when unique_violation then
-  perform ward_internal.fail('unsupported', format('%s names a column twice', p_table), 'name each column to seal once');
+    'model', v_model, 'sealed', to_jsonb(v_columns), 'classes', seal, 'audit', audit, 'reason', audit_reason));
 end
 $$;
-comment on function ward.protect(regclass, text[], text, text) is
+comment on function ward.protect(regclass, jsonb, text, text) is
   'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a face. '
   'Needs a primary key. UNIQUE and indexes over sealed columns, triggers, rules and exclusion constraints are refused. '
   'Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with audit_reason: see '
   'ward.set_audit';
+
+create or replace function ward.protect(
+  p_table regclass, seal text[], audit text default 'row', audit_reason text default null
+) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  if seal is null or array_position(seal, null) is not null then
+    perform ward_internal.fail('unknown_object', 'a column to seal is NULL',
+      'name the columns of the table that are to be sealed');
+  elsif (select count(distinct name) from unnest(seal) as name) <> cardinality(seal) then
+    perform ward_internal.fail('unsupported', format('%s names a column twice', p_table), 'name each column to seal once');
+  end if;
+  perform ward.protect(p_table, (select coalesce(jsonb_object_agg(name, 'clinical'), '{}') from unnest(seal) as name),
+    audit, audit_reason);
+end
+$$;
+comment on function ward.protect(regclass, text[], text, text) is
+  'the same for a list of columns, which are of class clinical';
+
+create or replace function ward.protect(
+  p_table regclass, seal text default '{}', audit text default 'row', audit_reason text default null
+) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  if seal ~ '^\s*\{\s*"[^"]*"\s*:' then
+    perform ward.protect(p_table, seal::jsonb, audit, audit_reason);
+  else
+    perform ward.protect(p_table, seal::text[], audit, audit_reason);
+  end if;
+end
+$$;
+comment on function ward.protect(regclass, text, text, text) is
+  'the same for a literal, which is either: {"name": "identifier"} or {name, birth_date}';
 
 create or replace function ward.share(p_table regclass) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -369,7 +410,7 @@ end
 $$;
 
 create or replace function ward.add_sealed_column(
-  p_table regclass, p_column name, p_type text, p_default text default null
+  p_table regclass, p_column name, p_type text, p_default text default null, p_class text default 'clinical'
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -383,20 +424,23 @@ begin
     perform ward_internal.fail('unsupported', format('%s has a column %I already', p_table, p_column),
       'choose another name; a column that is there cannot be sealed later');
   end if;
+  if not exists (select from ward_internal.known_classes where name = p_class) then
+    perform ward_internal.fail('unknown_object', 'no such class', 'list them: select * from ward.classes');
+  end if;
   perform p_type::regtype;  -- raises, before anything is made of the text
   perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
   execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type, coalesce(' default ' || p_default, ''));
   perform ward_internal.check_sealed_column(v_shape, p_column);
-  perform ward_internal.register_sealed_column(v_model, v_shape, p_column);
+  perform ward_internal.register_sealed_column(v_model, v_shape, p_column, p_class);
   perform ward_internal.check_size(v_shape, (select array_agg(name) from ward_internal.sealed_columns where model_id = v_model));
   execute format('alter table %s add column %I bytea', p_table, p_column);
   perform ward_internal.rebuild_faces(v_model);
   update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the column
   perform ward_internal.log_event(ward_internal.master_id(), 'column sealed',
-    jsonb_build_object('table', p_table::text, 'column', p_column));
+    jsonb_build_object('table', p_table::text, 'column', p_column, 'class', p_class));
 end
 $$;
-comment on function ward.add_sealed_column(regclass, name, text, text) is
+comment on function ward.add_sealed_column(regclass, name, text, text, text) is
   'adds a sealed, nullable column to a model table and all its faces. p_default is an SQL expression for new rows';
 
 create or replace view ward.models as
@@ -405,6 +449,8 @@ create or replace view ward.models as
     m.face,
     (select coalesce(array_agg(s.name order by s.name), '{}') from ward_internal.sealed_columns as s where s.model_id = m.id)
       as sealed,
+    (select coalesce(jsonb_object_agg(s.name, s.class), '{}') from ward_internal.sealed_columns as s
+      where s.model_id = m.id) as classes,
     m.shape,
     m.id,
     m.audit,

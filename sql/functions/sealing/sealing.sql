@@ -30,7 +30,7 @@ comment on function ward.try_unseal_text(bytea, bytea, bytea) is
 create or replace function ward.unseal(bytea, bytea, bytea) returns text
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  return coalesce(ward.try_unseal_text($1, $2, $3), ward.raise_refusal(''::text));
+  return coalesce(ward.try_unseal_text($1, $2, $3), ward.raise_if_refused(null::text));
 end
 $$;
 revoke execute on function ward.unseal(bytea, bytea, bytea) from public;
@@ -41,7 +41,8 @@ comment on function ward.unseal(bytea, bytea, bytea) is
 create or replace function ward.unseal_bytes(bytea, bytea, bytea) returns bytea
 language plpgsql stable strict parallel restricted security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  return coalesce(ward.try_unseal($1, $2, $3), ward.raise_refusal(''::bytea));
+  return nullif(coalesce(ward.try_unseal($1, $2, $3), ward.raise_refusal(''::bytea)),
+    '\xff20776172646b65792073686f7773206e756c6c'::bytea);  -- ward_internal.masked_null, not a tenant's to call
 end
 $$;
 revoke execute on function ward.unseal_bytes(bytea, bytea, bytea) from public;
@@ -59,6 +60,16 @@ $$;
 comment on function ward_internal.seal(bytea[], bytea, bytea) is
   'seal(values, column ids one after the other, row id): the values under the active key of the context''s tenant, '
   'null for null; null when refused';
+
+create or replace function ward_internal.check_rewrite(p_columns bytea, p_emptied bytea) returns boolean
+language plpython3u volatile strict parallel unsafe security invoker
+set search_path = pg_catalog, pg_temp as $$
+from wardkey_pg.entry import bind
+return bind("@VERSION@", "check_rewrite")(*args)
+$$;
+comment on function ward_internal.check_rewrite(bytea, bytea) is
+  'null, for ward.raise_refusal, unless the role sees each of p_columns in the clear and may write each of p_emptied: '
+  'ids one after the other';
 
 create or replace function ward.parse_array(p_text text) returns text[]
 language plpgsql immutable strict parallel safe security invoker

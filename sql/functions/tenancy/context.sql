@@ -76,7 +76,7 @@ comment on function ward_internal.look_up_now() is
   'runs the query that wardkey_pg asks for with a snapshot of now: under REPEATABLE READ the transaction''s own does '
   'not show a revocation. STABLE, because other functions query with a snapshot of the transaction''s';
 
-create or replace function ward_internal.begin_write(p_tenant text) returns boolean
+create or replace function ward_internal.begin_write(p_tenant text, p_deleted text) returns boolean
 language plpython3u stable strict parallel restricted security invoker as $$
 try:
     return SD["call"](*args)
@@ -85,9 +85,10 @@ except KeyError:
     SD["call"] = bind("@VERSION@", "begin_write")
 return SD["call"](*args)
 $$;
-comment on function ward_internal.begin_write(text) is
+comment on function ward_internal.begin_write(text, text) is
   'null unless the context is of this tenant and its role may write: see ward.raise_refusal; else whether the '
-  'client''s statement is an INSERT … ON CONFLICT DO NOTHING';
+  'client''s statement is an INSERT … ON CONFLICT DO NOTHING. p_deleted: the model of a row that is to be '
+  'deleted, else empty';
 
 create or replace function ward_internal.report_event(p_operation text, p_detail text) returns boolean
 language plpython3u volatile strict parallel unsafe security invoker as $$
@@ -264,7 +265,7 @@ end
 $$;
 revoke execute on function ward.role() from public;
 comment on function ward.role() is
-  'role of the token: SUPER_ADMIN, ADMIN, EVALUATOR, ANALYST or VIEWER; NULL without a context. VIEWER cannot write';
+  'role of the token: SUPER_ADMIN, ADMIN, EVALUATOR, ANALYST or VIEWER; NULL without a context. See ward.policy';
 
 create or replace function ward.try_claim(p_name text) returns text
 language plpython3u stable strict parallel restricted security invoker as $$

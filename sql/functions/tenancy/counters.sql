@@ -5,7 +5,7 @@
 create or replace function ward_internal.check_counter(p_counter regclass) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
 begin
-  perform coalesce(ward_internal.begin_write(coalesce(ward.try_tenant_id()::text, '')), ward.raise_refusal(true));
+  perform coalesce(ward_internal.begin_write(coalesce(ward.try_tenant_id()::text, ''), ''), ward.raise_refusal(true));
   -- a context is of the ward that is called as the session's user; null: lastval, which is of this session
   if not starts_with(p_counter::text, quote_ident(session_user) || '.') then
     raise insufficient_privilege using message = format('permission denied for sequence %s', p_counter),

@@ -321,6 +321,7 @@ begin
   delete from ward_internal.rotation_requests where tenant_id = v_tenant.id;
   delete from ward_internal.rotations where tenant_id = v_tenant.id;
   delete from ward_internal.tenant_keys where tenant_id = v_tenant.id;
+  delete from ward_internal.tenant_policy where tenant_id = v_tenant.id;
   perform ward_internal.forget_measures(v_tenant.id);
   delete from ward_internal.tenants where id = v_tenant.id;
   execute format('drop owned by %I', v_tenant.login_role);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from . import _access_measures as measures
+from . import _access_policy as policy
 from . import _access_rules as rules
 from ._access_review import review
 
@@ -16,5 +17,5 @@ def access() -> None:
     """Say who may see what of a tenant, and show it to those who answer for it."""
 
 
-for _command in (*measures.COMMANDS, *rules.COMMANDS, review):
+for _command in (*policy.COMMANDS, *measures.COMMANDS, *rules.COMMANDS, review):
     access.add_command(_command)

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ._context import Context, pass_context
 from ._output import emit, fail, note, table
-
-if TYPE_CHECKING:
-    import psycopg
-
-_keeper_directory = click.option(
-    "--keeper-directory",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The keeper's directory, when it is not the embedded server's.",
-)
-
-
-_only = click.option(
-    "--only",
-    type=click.Choice(("database", "keeper")),
-    help="Of an OS user that reaches one of them: run it twice, for the keeper first.",
-)
+from ._places import keeper_directory, only, places
 
 
 @click.group()
@@ -46,8 +28,8 @@ def issuer() -> None:
 @click.option(
     "--max-lifetime", metavar="SECONDS", type=click.IntRange(1, 86400), default=900, show_default=True
 )
-@_keeper_directory
-@_only
+@keeper_directory
+@only
 @pass_context
 def add(
     context: Context, /, jwks: Path | None, jwks_url: str | None, only: str | None, **options: Any
@@ -61,7 +43,7 @@ def add(
     document, notes = _document(jwks, jwks_url, options)
     for line in notes:
         note(context, line)
-    with _places(context, options["keeper_directory"], only) as (connection, keeper):
+    with places(context, options["keeper_directory"], only) as (connection, keeper):
         issuers.register(connection, keeper, document)
     kids = [key["kid"] for key in document["keys"]]
     emit(
@@ -70,14 +52,14 @@ def add(
 
 
 @issuer.command("list")
-@_keeper_directory
-@_only
+@keeper_directory
+@only
 @pass_context
 def list_(context: Context, keeper_directory: Path | None, only: str | None) -> None:
     """List the issuers, and who trusts them."""
     from ..identity import issuers
 
-    with _places(context, keeper_directory, only) as (connection, keeper):
+    with places(context, keeper_directory, only) as (connection, keeper):
         known = issuers.registered(connection, keeper)
     rows = [_row(name, entry) for name, entry in known.items()]
     for row in rows if only else ():
@@ -91,14 +73,14 @@ def list_(context: Context, keeper_directory: Path | None, only: str | None) -> 
 
 @issuer.command("remove")
 @click.argument("name", metavar="ISS")
-@_keeper_directory
-@_only
+@keeper_directory
+@only
 @pass_context
 def remove(context: Context, name: str, keeper_directory: Path | None, only: str | None) -> None:
     """Trust an issuer's tokens no more, from the next login on."""
     from ..identity import issuers
 
-    with _places(context, keeper_directory, only) as (connection, keeper):
+    with places(context, keeper_directory, only) as (connection, keeper):
         issuers.remove(connection, keeper, name)
     emit(context, {"removed": name}, lambda: click.echo(f"{name} removed"))
 
@@ -121,19 +103,6 @@ def _document(
         )
     except jwks.JwksError as error:
         fail(str(error))
-
-
-@contextmanager
-def _places(
-    context: Context, given: Path | None, only: str | None
-) -> Iterator[tuple[psycopg.Connection[Any] | None, Path | None]]:
-    """Yield a connection and the keeper's directory; None for what is not to be touched."""
-    keeper = None if only == "database" else given or context.home.keeper
-    if only == "keeper":
-        yield None, keeper
-        return
-    with context.connect() as connection:
-        yield connection, keeper
 
 
 def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:

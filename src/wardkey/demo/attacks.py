@@ -281,17 +281,17 @@ def dba_reads(scene: Scene) -> Outcome:
 
 
 def dba_asks_the_keeper(scene: Scene) -> Outcome:
-    version, kek, kek_version, wrapped = scene.admin.execute(
-        "select version, kek, kek_version, wrapped from ward_internal.tenant_keys"
+    version, kek, kek_version, wrapped, committed = scene.admin.execute(
+        "select version, kek, kek_version, wrapped, commitment from ward_internal.tenant_keys"
         " where tenant_id = %s and state = 'active'",
         [scene.victim.tenant_id],
-    ).fetchone() or (0, "", "", b"")
+    ).fetchone() or (0, "", "", b"", b"")
     scene.admin.rollback()
-    key = wire.key_members(version, kek, kek_version, wrapped)
-    request = wire.release(str(scene.victim.tenant_id), key, scene.attacker.token())
+    key = wire.key_members(version, kek, kek_version, wrapped, commitment=committed)
+    request = wire.release(str(scene.victim.tenant_id), key, scene.attacker.token(), ["clinical"])
     try:
         answer = keeper_client.ask(scene.attacker.cluster.home.keeper_socket, request)
-        got, held = f"an answer with {', '.join(answer)}", "dek" not in answer
+        got, held = f"an answer with {', '.join(answer)}", "classes" not in answer
     except WardError as error:
         got, held = f"{error.sqlstate} {error.message}", True
     return Outcome(

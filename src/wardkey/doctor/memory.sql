@@ -14,12 +14,24 @@ union all
 select 'models/' || m.id, md5(concat_ws('|', face, audit)), master.id::text, '{protected,audit_level}', 'model ' || face
 from ward_internal.models as m cross join master
 union all
-select 'sealed_columns/' || c.id, md5(c.model_id::text), master.id::text, '{protected,column_sealed}',
+select 'sealed_columns/' || c.id, md5(concat_ws('|', c.model_id, c.class, c.mask)), master.id::text,
+  '{protected,column_sealed,classified,mask_set}',
   format('sealed column %s of %s', c.name, m.face)
 from ward_internal.sealed_columns as c cross join master left join ward_internal.models as m on m.id = c.model_id
 union all
 select 'issuers/' || issuer, md5(document::text), master.id::text, '{issuer_added,issuer_removed}', 'issuer ' || issuer
 from ward_internal.issuers cross join master
+union all
+select 'classes/' || name, md5(concat_ws('|', number, mask)), master.id::text, '{class_added,mask_set}', 'class ' || name
+from ward_internal.classes cross join master
+union all
+select concat_ws('/', 'policy', role, class), md5(concat_ws('|', access, writes)), master.id::text, '{policy_set}',
+  format('policy for %s and class %s', role, class)
+from ward_internal.policy cross join master
+union all
+select concat_ws('/', 'tenant_policy', p.tenant_id, p.role, p.class), md5(concat_ws('|', p.access, p.writes)), p.tenant_id::text,
+  '{policy_narrowed,policy_restored,dropped,shredding,shredded}', format('policy of %s for %s and class %s', t.slug, p.role, p.class)
+from ward_internal.tenant_policy as p join ward_internal.tenants as t on t.id = p.tenant_id
 union all
 select 'settings/' || name, md5(value), master.id::text, '{set}', 'setting ' || name
 from ward_internal.settings cross join master

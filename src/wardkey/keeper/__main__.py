@@ -25,6 +25,7 @@ from wardkey.kms import KmsConfigurationError
 from .checkpoints import CHECKPOINTS_FILE, Checkpoints
 from .journal import ReleaseLog
 from .ledger import LEDGER_FILE, Ledger
+from .policy import POLICY_FILE, KeeperPolicy
 from .providers import Providers, configured, import_all
 from .server import SocketServer, bind
 from .service import Service
@@ -61,6 +62,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
     service = Service(
         providers,
         TrustedIssuers(directory / ISSUERS_FILE, report),
+        KeeperPolicy(directory / POLICY_FILE, report),
         ledger,
         signing,
         ReleaseLog(directory / "release.log"),

@@ -55,6 +55,7 @@ class ReleaseLog:
         tenant: str | None = None,
         version: int | None = None,
         claims: Claims | None = None,
+        classes: list[str] | None = None,
         sqlstate: str | None = None,
         reason: str | None = None,
     ) -> None:
@@ -78,6 +79,8 @@ class ReleaseLog:
             "uid": peer.uid,
             "pid": peer.pid,
         }
+        if classes is not None:
+            line["classes"] = classes
         if sqlstate is not None:
             line |= {"sqlstate": sqlstate, "reason": reason}
         data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
-from wardkey_core.envelope import MASTER, SALT_LENGTH
+from wardkey_core.envelope import MASTER, MAX_VERSION, SALT_LENGTH
 from wardkey_core.errors import Unsupported
 from wardkey_core.wire import DEFAULT_REGION, MAX_FIELDS, REGION_FORM, parse_json
 
@@ -41,7 +41,9 @@ _NAMES = {"kek", "kek_version", "to_kek", "to_kek_version", "name", "log"}
 _OF_VERSIONS = ("disable", "leave", "destroy")
 
 _Region = Annotated[str, Meta(max_length=63, pattern=REGION_FORM)]
-_Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+_Version = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
+_Class = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,47}$")]
+_Number = Annotated[int, Meta(ge=1, le=255)]
 _Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 _Text = Annotated[str, Meta(min_length=1)]
 _Wrapped = Annotated[bytes, Meta(min_length=1)]
@@ -117,8 +119,10 @@ class _KeyRequest(_Key, frozen=True, kw_only=True, tag_field="op", tag=str.lower
 
 
 class Release(_KeyRequest, frozen=True, kw_only=True):
-    """Asks for a DEK. ``token`` is empty when none was sent."""
+    """Asks for class keys. ``token`` is empty when none was sent."""
 
+    commitment: _Commitment
+    classes: Annotated[list[_Class], Meta(min_length=1, max_length=255)]
     token: str = ""
 
 
@@ -164,10 +168,14 @@ class Rewrap(_KeyRequest, frozen=True, kw_only=True):
 
 
 class Reseal(_Request, frozen=True, kw_only=True):
-    """Asks for fields, ``length`` bytes behind the frame, to be sealed under version ``to``."""
+    """Asks for fields, ``length`` bytes behind the frame, to be sealed under version ``to``.
+
+    ``classes``: numbers by name, of all classes that fields may be of.
+    """
 
     to: _Version
     keys: list[_CommittedKey]
+    classes: Annotated[dict[_Class, _Number], Meta(min_length=1, max_length=255)]
     length: Annotated[int, Meta(ge=0, le=MAX_FIELDS)]
 
     def __post_init__(self) -> None:
@@ -175,6 +183,8 @@ class Reseal(_Request, frozen=True, kw_only=True):
         versions = {key.version for key in self.keys}
         if len(versions) != len(self.keys) or self.to not in versions:
             raise ValueError("keys must hold each version once, and the one to seal under")
+        if len(set(self.classes.values())) != len(self.classes):
+            raise ValueError("each class has a number of its own")
 
 
 class Kek(_Request, frozen=True, kw_only=True):

@@ -2,14 +2,14 @@
 
 What comes is a row of fields, each::
 
-    column id (16) · length (4, big-endian) · row id · length (4) · sealed value
+    column id (16) · its class's number (1) · length (4, big-endian) · row id · length (4) · sealed value
 
 and what goes for each, in the same order, is::
 
-    length (4) · the value sealed under the new version
+    length (4) · the value sealed under the new version and that class
 
-A length of 0 says that the value does not open. A value that is under the new version already goes as it
-came.
+A length of 0 says that the value does not open. A value that is under the new version and of the class
+already goes as it came.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from collections.abc import Mapping
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
-from wardkey_core.envelope import HEADER_LENGTH, NONCE_LENGTH, OVERHEAD, ColumnKey, header
+from wardkey_core.envelope import (
+    FORMAT,
+    HEADER_LENGTH,
+    NONCE_LENGTH,
+    OVERHEAD,
+    ColumnKey,
+    class_key,
+    header,
+)
 from wardkey_core.errors import Unsupported
 
 __all__ = ["reseal"]
@@ -29,39 +37,42 @@ _NOT_FIELDS = "the keeper got fields that are not framed as they must be"
 _DRAWN = NONCE_LENGTH * 1024  # random bytes drawn at once
 _NONCE = slice(HEADER_LENGTH, HEADER_LENGTH + NONCE_LENGTH)
 _CIPHERTEXT = slice(HEADER_LENGTH + NONCE_LENGTH, None)
-_HEAD = Struct(">16sI")
+_HEAD = Struct(">16sBI")
 _LENGTH = Struct(">I")
 
 
-def reseal(data: bytearray, tenant: bytes, deks: Mapping[int, bytes], to: int) -> int:
+def reseal(
+    data: bytearray, tenant: bytes, deks: Mapping[int, bytes], to: int, classes: Mapping[int, str]
+) -> int:
     """Put the answer to the fields in ``data`` at its beginning, and return how many bytes it has.
 
     In place, because a batch may have 512 MiB, and an answer is always shorter than its field. ``deks``: by
-    version, those that values may be under and that of ``to``. Raises Unsupported when ``data`` are not
-    fields.
+    version, those that values may be under and that of ``to``. ``classes``: names by number. Raises
+    Unsupported when ``data`` are not fields, or one is to be of an unknown class.
     """
-    columns = _Columns(tenant, deks, to)
-    target = header(to)
+    keys = _Keys(tenant, deks, classes)
+    targets = {number: header(number, to) for number in classes}
     nonces, drawn = b"", 0
     view = memoryview(data)
     position, written, end = 0, 0, len(data)
     while position < end:
         try:
-            column, length = _HEAD.unpack_from(data, position)
+            column, number, length = _HEAD.unpack_from(data, position)
             middle = position + _HEAD.size + length
             (length,) = _LENGTH.unpack_from(data, middle)
         except struct.error:
             raise Unsupported(_NOT_FIELDS) from None
         row = bytes(view[position + _HEAD.size : middle])
         position = middle + _LENGTH.size + length
-        if position > end:
+        target = targets.get(number)
+        if position > end or target is None:
             raise Unsupported(_NOT_FIELDS)
         value: bytes | memoryview = view[position - length : position]
         beginning = bytes(value[:HEADER_LENGTH])
         if beginning != target or length < OVERHEAD:
-            new, old = columns[column]
+            new = keys[column, target]
             try:
-                opened = old[beginning]
+                opened = keys[column, beginning]
                 plaintext = opened.decrypt(value[_NONCE], value[_CIPHERTEXT], opened.aad_prefix + row)
             except _DOES_NOT_OPEN:
                 value = b""
@@ -79,20 +90,28 @@ def reseal(data: bytearray, tenant: bytes, deks: Mapping[int, bytes], to: int) -
     return written
 
 
-# KeyError: no key of that version, or no sealed value. ValueError: too short for a nonce.
+# KeyError: no key of that version or class, or no sealed value. ValueError: too short for a nonce.
 _DOES_NOT_OPEN = (InvalidTag, KeyError, ValueError)
 
 
-class _Columns(dict[bytes, tuple[ColumnKey, dict[bytes, ColumnKey]]]):
-    """By column id: the key to seal with, and those to open with by what their values begin with."""
+class _Keys(dict[tuple[bytes, bytes], ColumnKey]):
+    """By column id and what the values begin with."""
 
-    def __init__(self, tenant: bytes, deks: Mapping[int, bytes], to: int) -> None:
+    def __init__(self, tenant: bytes, deks: Mapping[int, bytes], classes: Mapping[int, str]) -> None:
         super().__init__()
         self._tenant = tenant
         self._deks = deks
-        self._to = to
+        self._classes = classes
+        self._of_class: dict[bytes, bytes] = {}
 
-    def __missing__(self, column: bytes) -> tuple[ColumnKey, dict[bytes, ColumnKey]]:
-        keys = {version: ColumnKey(dek, self._tenant, version, column) for version, dek in self._deks.items()}
-        self[column] = keys[self._to], {key.header: key for key in keys.values()}
-        return self[column]
+    def __missing__(self, place: tuple[bytes, bytes]) -> ColumnKey:
+        column, beginning = place
+        if len(beginning) != HEADER_LENGTH or beginning[0] != FORMAT:
+            raise KeyError
+        number, version = beginning[1], int.from_bytes(beginning[2:], "big")
+        key = self._of_class.get(beginning)
+        if key is None:
+            key = class_key(self._deks[version], self._tenant, version, self._classes[number])
+            self._of_class[beginning] = key
+        self[place] = ColumnKey(key, self._tenant, number, version, column)
+        return self[place]

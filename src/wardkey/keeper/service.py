@@ -1,9 +1,9 @@
 """What the keeper decides: who gets an answer to which request, and that each is logged.
 
 It knows tokens and users, but no sockets; what is done with keys is in ``keys``, with KEKs and tombstones in
-``administration``. A key is released when its token is verified, the token's tenant is the key's, the ledger
-has neither, the KMS (or the cache, for its TTL) opens it for that tenant and version, and the release has
-been logged; otherwise not.
+``administration``. A DEK is released to nobody; of it, keys of classes are, when the token is verified, the
+token's tenant is the key's, the ledger has neither, the KMS (or the cache, for its TTL) opens the DEK for
+that tenant and version, it is the one committed to, and the release has been logged; otherwise not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from wardkey_core.envelope import class_key
 from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
 from wardkey_core.tokens import Claims
 from wardkey_core.wire import to_base64
@@ -28,6 +29,7 @@ from .checkpoints import Checkpoints
 from .journal import Peer, ReleaseLog
 from .keys import Keys
 from .ledger import Ledger
+from .policy import KeeperPolicy
 from .providers import Providers
 from .requests import (
     MASTER_TENANT,
@@ -68,6 +70,7 @@ class _Line:
     tenant: UUID | None
     version: int | None = None
     claims: Claims | None = None
+    classes: list[str] | None = None
 
 
 class Service:
@@ -82,6 +85,7 @@ class Service:
         self,
         providers: Providers,
         trust: TrustedIssuers,
+        policy: KeeperPolicy,
         ledger: Ledger,
         signing: SigningKey,
         log: ReleaseLog,
@@ -95,6 +99,7 @@ class Service:
     ) -> None:
         self._providers = providers
         self._trust = trust
+        self._policy = policy
         self._ledger = ledger
         self._log = log
         self._checkpoints = checkpoints
@@ -141,7 +146,13 @@ class Service:
     async def reseal(self, request: Reseal, deks: dict[int, bytes], fields: bytearray) -> memoryview:
         """Return the answer to ``fields``, in place. Raises Unsupported when they are none."""
         length = await asyncio.get_running_loop().run_in_executor(
-            self._resealing, reseal, fields, request.tenant.bytes, deks, request.to
+            self._resealing,
+            reseal,
+            fields,
+            request.tenant.bytes,
+            deks,
+            request.to,
+            {number: name for name, number in request.classes.items()},
         )
         return memoryview(fields)[:length]
 
@@ -243,8 +254,13 @@ class Service:
             raise KeyRefused("the token belongs to another tenant than the key")
         if request.key.tenant == MASTER_TENANT:
             raise KeyRefused("the master secret is released to nobody")
-        dek = await self._in_time(self._keys.opened(request.key))
-        return {"dek": to_base64(dek)}
+        tenant, version = request.key.tenant.bytes, request.version
+        dek = await self._in_time(self._keys.committed(request.key, request.commitment))
+        allowed = self._policy.of(line.claims.role)
+        access = {name: allowed[name].access for name in request.classes if name in allowed}
+        line.classes = [name for name in access if access[name] != "none"]
+        keys = {name: to_base64(class_key(dek, tenant, version, name)) for name in line.classes}
+        return {"classes": keys, "masked": [name for name in line.classes if access[name] == "mask"]}
 
     async def _committed(self, request: Reseal) -> dict[int, bytes]:
         keys = (self._keys.committed(key.of(request.tenant), key.commitment) for key in request.keys)
@@ -280,6 +296,7 @@ class Service:
                 tenant=str(line.tenant),
                 version=line.version,
                 claims=line.claims,
+                classes=line.classes,
             )
             self._hurry()
             return

@@ -64,6 +64,8 @@ select t.id, t.slug,
        coalesce((select r.paused from ward_internal.rotations as r
                   where r.tenant_id = t.id and r.finished_at is null
                   order by r.started_at desc limit 1), false) as paused,
+       exists (select from ward_internal.rotations as r
+                where r.tenant_id = t.id and r.finished_at is null) as begun,
        (select count(*) from ward_internal.older_transactions(t.id)) as older,
        (select coalesce(jsonb_agg(jsonb_build_array(m.id, m.face,
                  pg_relation_size(c.oid) / current_setting('block_size')::integer) order by m.id), '[]')
@@ -170,7 +172,7 @@ def read_ward(connection: Connection, slug: str) -> Ward:
         raise UnknownTenant("no tenant has that slug", "list them: wardkey tenant list")
     leaves = {model: (face, blocks) for model, face, blocks in row["leaves"]}
     states = {int(version): state for version, state in row["states"].items()}
-    facts = Facts(states, tuple(leaves), row["fenced"], row["paused"], row["older"])
+    facts = Facts(states, tuple(leaves), row["fenced"], row["paused"], row["older"], row["begun"])
     return Ward(row["id"], row["slug"], facts, leaves)
 
 

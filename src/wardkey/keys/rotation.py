@@ -46,7 +46,8 @@ class Facts:
 
     ``states``: version → active, decrypt-only, retired or destroyed. ``tables``: model tables with sealed
     columns. ``fenced``: it is noted which transactions ran when each decrypt-only version ceased to be
-    active; ``older``: how many of these are left.
+    active; ``older``: how many of these are left. ``begun``: a rotation is under way, if not of the key then
+    because a column got another class.
     """
 
     states: Mapping[int, str]
@@ -54,6 +55,7 @@ class Facts:
     fenced: bool = True
     paused: bool = False
     older: int = 0
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Position:
 
 def next_step(facts: Facts, position: Position) -> Step:
     """Return what to do. After a Fence and a refused Retire: ``position.another_pass()``."""
-    if "decrypt-only" not in facts.states.values():
+    if "decrypt-only" not in facts.states.values() and not facts.begun:
         return Finished()
     if facts.paused:
         return Paused()

@@ -68,9 +68,13 @@ begin;
 """
 _ROW_ID = {"smallint": "int8", "integer": "int8", "bigint": "int8", "uuid": "uuid"}
 _RULES = {
-    "sealed value": "0x01 · data key version (4 bytes, big-endian) · nonce (12) · AES-256-GCM · tag (16)",
-    "key": "HKDF-SHA256 of the data key; salt: tenant id (16); info: 'wardkey/1 column' · column id (16)",
-    "additional data": "'wardkey/1' · tenant id · version · column id, each behind its length (4) · row id",
+    "sealed value": "0x01 · class (1) · data key version (3, big-endian) · nonce (12) · AES-256-GCM · "
+    "tag (16)",
+    "class key": "HKDF-SHA256 of the data key; salt: tenant id (16); info: 'wardkey/1 class' · data key "
+    "version (4, big-endian) · name of the class, whose number is in the value",
+    "key": "HKDF-SHA256 of the class key; salt: tenant id (16); info: 'wardkey/1 column' · column id (16)",
+    "additional data": "'wardkey/1' · tenant id · class and version as in the value (4) · column id, each "
+    "behind its length (4) · row id",
     "row id": "of one key column its bytes (int8: 8, big-endian; uuid: 16; text: UTF-8); of several each "
     "behind its length (4), in the order of row_id",
     "plaintext": "the value's text form in UTF-8; of bytea its bytes",
@@ -143,7 +147,8 @@ def export_sealed(source: Source, target: Path) -> list[Facts]:
                 written.append({**facts, "row_id": _row_id(table)})
                 source.done(table.face, facts["rows"])
             keys = _keys(admin, tenant["id"])
-        about = {"sealed": True, "rules": _RULES, "keys": keys, "tables": written}
+            classes = dict(admin.execute("select number, name from ward_internal.known_classes").fetchall())
+        about = {"sealed": True, "rules": _RULES, "classes": classes, "keys": keys, "tables": written}
         _finish(source, tenant, source.operator, directory, about)
     return written
 
@@ -163,6 +168,11 @@ def _log_in(ward: Connection, token: Callable[[], str], tenant: UUID) -> str:
         raise WrongTenant
     if row[1] != "ADMIN":
         raise NotAllowed(f"a token of role {row[1]} may not export a ward", "ask for a token of role ADMIN")
+    if ward.execute("select 1 from ward.policy where role = 'ADMIN' and access <> 'clear'").fetchone():
+        raise NotAllowed(
+            "the tenant's policy hides columns from ADMIN: they would be missing in the export",
+            "select ward.restore_policy('ADMIN'), or wardkey access policy set",
+        )
     return str(row[2])
 
 
