@@ -48,7 +48,8 @@ class TenantKeys:
     """A tenant's keys; those of the master secret have no slug.
 
     ``fields``: about how many are sealed. ``request``: the reason of the tenant's open request, if any.
-    ``held``: its audit log is under legal hold, and has values that only its keys open.
+    ``held``: its audit log is under legal hold, and has values that only its keys open. ``begun``: a rotation,
+    or the move of a column to another class, is not finished.
     """
 
     id: UUID
@@ -60,6 +61,7 @@ class TenantKeys:
     request: str | None = None
     paused: bool = False
     held: bool = False
+    begun: bool = False
     region: str = DEFAULT_REGION
 
     @property
@@ -68,8 +70,8 @@ class TenantKeys:
 
     @property
     def is_rotating(self) -> bool:
-        """Whether rows may be under a former version, which is then not retired yet."""
-        return self.slug is not None and any(key.state == "decrypt-only" for key in self.keys)
+        """Whether rows may be under a former version, which is then not retired yet, or class."""
+        return self.slug is not None and (self.begun or any(key.state == "decrypt-only" for key in self.keys))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ select t.id, t.slug, t.key_mode as mode, t.status, t.region,
          where q.tenant_id = t.id and q.done_at is null limit 1) as request,
        exists (select from ward_internal.rotations as r
                 where r.tenant_id = t.id and r.finished_at is null and r.paused) as paused,
+       exists (select from ward_internal.rotations as r
+                where r.tenant_id = t.id and r.finished_at is null) as begun,
        exists (select from ward_internal.audit_holds as h where h.tenant_id = t.id) as held,
        coalesce(f.fields, 0)::bigint as fields
   from ward_internal.tenants as t
