@@ -80,7 +80,7 @@ def test_derived_keys_are_of_their_masters_region(new_keeper: Keeper) -> None:
     master = keeper.ask(op="provision", tenant=NIL, region="eu-de")
     secret = {name: master[name] for name in ("kek", "kek_version", "wrapped")} | {"master": 1}
     derived = keeper.ask(op="derive", tenant=ACME, version=1, region="eu-de", **secret)
-    key = {**secret, "version": 1, "salt": derived["salt"], "region": "eu-de"}
+    key = {**secret, "version": 1, **derived, "region": "eu-de"}
     assert release(keeper, key)
     with pytest.raises(KeyRefused):
         release(keeper, key | {"region": "us"})
