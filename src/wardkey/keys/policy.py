@@ -48,8 +48,8 @@ class TenantKeys:
     """A tenant's keys; those of the master secret have no slug.
 
     ``fields``: about how many are sealed. ``request``: the reason of the tenant's open request, if any.
-    ``held``: its audit log is under legal hold, and has values that only its keys open. ``begun``: a rotation,
-    or the move of a column to another class, is not finished.
+    ``held``: its audit log is under legal hold, and has values that only its keys open. ``begun``: a
+    rotation, or the move of a column to another class, is not finished.
     """
 
     id: UUID
