@@ -24,14 +24,14 @@ alter function ward.nextval(regclass) owner to ward_owner;
 alter function ward.currval(regclass) owner to ward_owner;
 alter function ward.lastval() owner to ward_owner;
 alter function ward.setval(regclass, bigint, boolean) owner to ward_owner;
-alter function ward.audit_entries(timestamptz, timestamptz) owner to ward_owner;
-alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) owner to ward_owner;
-alter function ward.audit_coverage(text, timestamptz, timestamptz) owner to ward_owner;
-alter function ward.audit_acts_of(text, timestamptz, timestamptz) owner to ward_owner;
-alter function ward.audit_refusals(timestamptz, timestamptz) owner to ward_owner;
-alter function ward.audit_of_key(integer, timestamptz, timestamptz) owner to ward_owner;
-alter function ward.audit_activity(timestamptz, timestamptz) owner to ward_owner;
-alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) owner to ward_owner;
+alter function ward.audit_entries(timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_reads_of(text, text, timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_coverage(text, timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_acts_of(text, timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_refusals(timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_of_key(integer, timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_activity(timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) owner to ward_owner;
 alter function ward.audit_export(timestamptz, timestamptz) owner to ward_owner;
 alter function ward.delegate(text, text[]) owner to ward_owner;
 alter function ward.revoke_delegation(text, text[]) owner to ward_owner;
@@ -80,8 +80,7 @@ grant execute on function
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
   ward_internal.renew_keys(),
   ward_internal.look_up_now(),
-  ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.digest(text),
-  ward_internal.long_columns(text[], bigint[]),
+  ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.long_columns(text[], bigint[]),
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.report_event(text, text), ward_internal.refuse(text, text),
   ward_internal.begin_write(text, text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),
@@ -93,34 +92,25 @@ to ward_owner;
 grant execute on function
   ward_internal.begin_entry(text), ward_internal.lease_audit_ids(bigint),
   ward_internal.audit_leaf(uuid), ward_internal.make_audit_partition(uuid, timestamptz),
-  ward_internal.log_event(uuid, text, jsonb), ward_internal.statement_start()
+  ward_internal.log_event(uuid, text, jsonb)
 to ward_owner;
 
 grant execute on function
-  ward.audit_entries(timestamptz, timestamptz), ward.audit_reads_of(text, text, timestamptz, timestamptz),
-  ward.audit_acts_of(text, timestamptz, timestamptz), ward.audit_refusals(timestamptz, timestamptz),
-  ward.audit_of_key(integer, timestamptz, timestamptz), ward.audit_activity(timestamptz, timestamptz),
-  ward.audit_coverage(text, timestamptz, timestamptz), ward.audit_anomalies(timestamptz, timestamptz, numeric),
-  ward.audit_export(timestamptz, timestamptz)
+  ward.audit_entries(timestamptz, timestamptz, text), ward.audit_reads_of(text, text, timestamptz, timestamptz, text),
+  ward.audit_acts_of(text, timestamptz, timestamptz, text), ward.audit_refusals(timestamptz, timestamptz, text),
+  ward.audit_of_key(integer, timestamptz, timestamptz, text), ward.audit_activity(timestamptz, timestamptz, text),
+  ward.audit_coverage(text, timestamptz, timestamptz, text),
+  ward.audit_anomalies(timestamptz, timestamptz, numeric, text), ward.audit_export(timestamptz, timestamptz)
 to ward_tenant;
-grant select on ward_internal.models to ward_owner;
 grant select on ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_owner;  -- for ward.audit_export
 grant execute on function
-  ward_internal.audit_leaf(uuid), ward_internal.rows_of(text, jsonb), ward_internal.names_row(jsonb, text),
-  ward_internal.audit_reader(text, text, timestamptz, timestamptz), ward_internal.audit_table(text),
+  ward_internal.is_operator(), ward_internal.audit_tenant(text), ward_internal.master_id(),
+  ward_internal.audit_reader(text, text, timestamptz, timestamptz, text), ward_internal.rows_of(text, jsonb),
+  ward_internal.names_row(jsonb, text),
   ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text),
   ward_internal.audit_model(uuid, text), ward_internal.audit_row(uuid, uuid, text), ward_internal.audit_months(uuid),
-  ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz),
-  ward_internal.leaf_name(uuid, name),
-  ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz),
-  ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz),
-  ward_internal.audit_refusals(uuid, timestamptz, timestamptz),
-  ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz),
-  ward_internal.audit_activity(uuid, timestamptz, timestamptz),
-  ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric),
-  ward_internal.audit_export(uuid, timestamptz, timestamptz),
-  ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz),
-  ward_internal.json_text(jsonb)
+  ward_internal.leaf_name(uuid, name), ward_internal.audit_export(uuid, timestamptz, timestamptz),
+  ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz), ward_internal.json_text(jsonb)
 to ward_owner;
 
 -- Delegation: a tenant calls these; what they keep nobody reads or writes but through them.
@@ -140,27 +130,7 @@ to ward_owner;
 -- for ward_internal.is_running, entries
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;
 grant execute on function pg_advisory_xact_lock(bigint) to ward_owner;  -- for ward_internal.lease_audit_ids
--- Each login sets it to 0. What the log answers may be large and has no plaintext of a sealed column: sorts may use
--- files, and the answer, which is still written to when it is read outside of the function, has to fit into work_mem.
-grant set on parameter temp_file_limit to ward_owner;
-alter function ward.audit_entries(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_reads_of(text, text, timestamptz, timestamptz) set temp_file_limit = -1
-  set work_mem = '512MB';
-alter function ward.audit_coverage(text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_acts_of(text, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_refusals(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_of_key(integer, timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_activity(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_anomalies(timestamptz, timestamptz, numeric) set temp_file_limit = -1 set work_mem = '512MB';
-alter function ward.audit_export(timestamptz, timestamptz) set temp_file_limit = -1 set work_mem = '512MB';
--- What it is made of need not: the answer's memory is all that grows.
-alter function ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text)
-  set work_mem = '64MB';
-alter function ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz) set work_mem = '64MB';
-alter function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) set work_mem = '64MB';
-alter function ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz) set work_mem = '64MB';
-alter function ward_internal.audit_activity(uuid, timestamptz, timestamptz) set work_mem = '64MB';
-alter function ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric) set work_mem = '64MB';
+grant set on parameter temp_file_limit to ward_owner;  -- for the questions to the log
 grant select on pg_replication_slots to ward_owner;  -- login looks whether the journal's is there
 grant execute on function pg_get_replication_slots() to ward_owner;
 

@@ -163,8 +163,8 @@ def test_an_accounting_says_how_far_it_reaches(filled, ask, tell):
     assert [part["level"] for part in ask("did", "dr.jones")["levels"]] == ["off", "statement"]
     assert len(ask("who-read", "patients", "17", "--to", "2026-03-05")["levels"]) == 1
     with database.admin() as connection:
-        query = "select * from ward_internal.audit_coverage(%s, null, null, '2026-03-05')"
-        assert [row[0] for row in connection.execute(query, [log.tenant]).fetchall()] == ["log"]
+        query = "select * from ward.audit_coverage(p_to => '2026-03-05', p_tenant => 'acme')"
+        assert [row[0] for row in connection.execute(query).fetchall()] == ["log"]
 
 
 def test_entries_named_in_an_accounting_are_proven(filled, ask, tmp_path):
@@ -187,8 +187,8 @@ def test_a_statement_that_may_have_read_the_row_is_told(filled):
         filler.__dict__ = log.__dict__ | {"connection": connection}
         context = log.contexts["nurse.kim", "VIEWER"]
         filler.put("r", "read", 7, context=context, columns="name", row_id=None)
-        query = "select subject, row_id from ward_internal.audit_reads_of(%s, 'patients', '17', null, %s)"
-        rows = connection.execute(query, [log.tenant, START.replace(hour=9)]).fetchall()
+        query = "select subject, row_id from ward.audit_reads_of('patients', '17', p_to => %s, p_tenant => 'acme')"
+        rows = connection.execute(query, [START.replace(hour=9)]).fetchall()
         assert rows == [("nurse.kim", None)]
         connection.rollback()
 
@@ -318,6 +318,11 @@ def test_nobody_else_is_answered(filled, question):
 def test_a_tenant_has_no_way_to_the_functions_that_name_a_tenant(filled):
     database, log = filled
     with database.tenant("globex", subject="mallory", role="ADMIN") as connection:
+        named = "select * from ward.audit_entries(p_tenant => %s)"
+        for name in ("acme", str(log.tenant), "platform", "globex"):
+            with pytest.raises(psycopg.Error) as refused:
+                connection.execute(named, [name])
+            assert refused.value.sqlstate == "WK212", name
         for query in (
             f"select * from ward_internal.audit_entries('{log.tenant}', null, null)",
             f"select * from ward_internal.audit_log where tenant_id = '{log.tenant}'",
@@ -325,3 +330,9 @@ def test_a_tenant_has_no_way_to_the_functions_that_name_a_tenant(filled):
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(query)
+    with database.admin() as connection:
+        assert len(connection.execute(named, ["acme"]).fetchall()) >= log.tree.end
+        connection.execute("set role tenant_globex")
+        with pytest.raises(psycopg.Error) as refused:
+            connection.execute(named, ["acme"])
+        assert refused.value.sqlstate == "WK001", "the role of the caller counts, not of the session"

@@ -142,6 +142,6 @@ def test_it_holds_no_plaintext_and_no_key(exported: Path, data_keys: dict[int, b
 def test_only_the_owner_may_read_it_and_it_is_recorded(ward: Database, exported: Path) -> None:
     assert exported.stat().st_mode & 0o077 == 0
     with ward.admin() as admin:
-        query = "select detail from ward_internal.events where kind = 'exported' and tenant_id = %s"
+        query = "select detail from ward.events where kind = 'exported' and tenant_id = %s"
         (detail,) = admin.execute(query, [ward.tenant_id("acme")]).fetchone() or ({},)
     assert detail["sealed"] is True and detail["rows"] == {"letters": 1, "patients": 2, "visits": 1}

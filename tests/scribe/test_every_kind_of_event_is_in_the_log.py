@@ -114,6 +114,6 @@ def test_messages_that_were_replayed_out_of_order_are_read_once(scribe: Scribe) 
             [tenant, sealed_ids(admin, tenant)],
         ).fetchall()
         assert [row for (row,) in rows] == ["1", "2", "3", "3", "2", "1"], "in the order of the WAL"
-        activity = "select sum(reads) from ward_internal.audit_activity(%s, null, null)"
-        assert admin.execute(activity, [tenant]).fetchone() == (3,), "a statement reads a row once"
+        activity = "select sum(reads) from ward.audit_activity(p_tenant => %s)"
+        assert admin.execute(activity, [str(tenant)]).fetchone() == (3,), "a statement reads a row once"
     assert verified(scribe.database, tenant).ok

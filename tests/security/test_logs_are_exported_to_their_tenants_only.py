@@ -29,7 +29,7 @@ def test_an_export_holds_the_tenants_own_log(wards: Wards) -> None:
 
     wards.admin.execute(
         "create or replace function ward_internal.audit_reader(p_question text, p_about text,"
-        " p_from timestamptz, p_to timestamptz) returns uuid language sql"
+        " p_from timestamptz, p_to timestamptz, p_tenant text) returns uuid language sql"
         f" set search_path = pg_catalog, pg_temp as $$ select '{victims.tenant}'::uuid $$"
     )
     found = stolen(wards)

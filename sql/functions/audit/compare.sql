@@ -5,40 +5,10 @@
 -- It is one query a leaf, which sorts on disk what does not fit in work_mem. Entries of a row are in the order of their
 -- times: a row that is changed is locked, so no two of them are at once.
 
-create or replace function ward_internal.stored_columns(p_model uuid) returns text
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select string_agg(format('(%L, %s, case when %s <= 50000 then coalesce(to_jsonb(%s), ''null'') end, '
-      'case when %3$s > 1000 then ward_internal.digest(%5$s) end, %6$s)',
-    column_name, case when column_id is null then 'false' else 'true' end,
-    coalesce(ward_internal.length_expression(value, stored_type), '0'),
-    ward_internal.image_expression(value, stored_type),
-    case when ward_internal.base_type(stored_type) = 'bytea'::regtype then value else value || '::text' end,
-    case when column_id is null then 'null' else format('substr(%s, 2, 4)', value) end), E',\n        ' order by place)
-  from ward_internal.model_columns(p_model) as c,
-    lateral (select 'l.' || ward_internal.quoted_name(c.column_name) as value,
-      case when c.column_id is null then c.type_id else 'bytea'::regtype end as stored_type) as v
-$$;
-comment on function ward_internal.stored_columns(uuid) is
-  'of a leaf''s row l, a row of values for each column: name, whether it is sealed, its image, its digest where an '
-  'entry may have that, and the key version of a sealed value';
-
-create or replace function ward_internal.moved_row(p_model uuid) returns text
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select case count(*)
-    when 1 then format('rtrim(e.new ->> %L, %L)', min(column_name),
-      min(case type_id when 'bpchar'::regtype then ' ' else '' end))
-    else format('jsonb_build_array(%s)::text', string_agg(format('coalesce(%s, e.row_id::jsonb -> %s)',
-      case type_id when 'bpchar'::regtype then format('to_jsonb(rtrim(e.new ->> %L, '' ''))', column_name)
-        else format('e.new -> %L', column_name) end, key_place), ', ' order by key_place)) end
-  from ward_internal.model_columns(p_model) where key_place is not null
-$$;
-comment on function ward_internal.moved_row(uuid) is 'the id that the row of an entry e has after an update of its key';
-
 create or replace function ward_internal.compare_rows(p_tenant uuid, p_model uuid)
 returns table (
   row_id text, problem text, columns text[], entry bigint, at timestamptz, row_count bigint, value_count bigint,
-  resealed bigint,
-  unknown bigint
+  resealed bigint, unknown bigint
 )
 language plpgsql volatile security invoker
 set search_path = pg_catalog, pg_temp set bytea_output = hex set extra_float_digits = 1 set intervalstyle = postgres
@@ -46,7 +16,22 @@ set timezone = 'UTC' set lc_monetary = 'C' set datestyle = 'ISO, YMD' set quote_
 declare
   v_leaf text := ward_internal.leaf_name(p_model, (select schema_name from ward_internal.tenants where id = p_tenant));
   v_key text[] := array(
-    select column_name from ward_internal.model_columns(p_model) where key_place is not null order by key_place);
+    select name from ward_internal.entry_columns(p_model, 'l') where key_place is not null order by key_place);
+  -- of each column: name, whether it is sealed, image, the digest that an entry may have instead, version of its key
+  v_columns text := (
+    select string_agg(format('(%L, %s, case when %s <= 50000 then coalesce(to_jsonb(%s), ''null'') end, '
+        'case when %3$s > 1000 then %5$s end, %6$s)', name, is_sealed::text, coalesce(length, '0'), image, digest,
+      case when is_sealed then format('substr(%s, 2, 4)', value) else 'null' end), E',\n        ' order by number)
+    from ward_internal.entry_columns(p_model, 'l'));
+  -- the id that the row of an entry has after an update of its key
+  v_moved text := (
+    select case count(*)
+      when 1 then format('rtrim(e.new ->> %L, %L)', min(name),
+        min(case type_id when 'bpchar'::regtype then ' ' else '' end))
+      else format('jsonb_build_array(%s)::text', string_agg(format('coalesce(%s, e.row_id::jsonb -> %s)',
+        case type_id when 'bpchar'::regtype then format('to_jsonb(rtrim(e.new ->> %L, '' ''))', name)
+          else format('e.new -> %L', name) end, key_place), ', ' order by key_place)) end
+    from ward_internal.entry_columns(p_model, 'l') where key_place is not null);
 begin
   return query execute format($sql$
     with truncated as (
@@ -115,9 +100,7 @@ begin
     union all
     select null, null, null, null, null, count(*) filter (where is_stored), coalesce(sum(good), 0)::bigint,
       coalesce(sum(resealed), 0)::bigint, coalesce(sum(unknown), 0)::bigint from verdicts
-    $sql$, ward_internal.audit_leaf(p_tenant), v_leaf, ward_internal.stored_columns(p_model),
-      ward_internal.moved_row(p_model),
-    (select e.row_id from ward_internal.audit_expressions(p_model, 'l') as e))
+    $sql$, ward_internal.audit_leaf(p_tenant), v_leaf, v_columns, v_moved, ward_internal.entry_row(p_model, 'l'))
   using p_model, p_tenant, v_key;
 end
 $$;

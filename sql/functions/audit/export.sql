@@ -1,5 +1,4 @@
--- A tenant's log as the file that anyone can verify, made in SQL by the code of the command
--- (wardkey_core.log.exporter).
+-- A tenant's log as the file that anyone can verify, made by the command's own code (wardkey_core.log.exporter).
 
 create or replace function ward_internal.json_text(p_value jsonb) returns text
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -30,8 +29,8 @@ create or replace function ward_internal.audit_export(p_tenant uuid, p_from time
   returns setof text
 language sql volatile security invoker set search_path = pg_catalog, pg_temp
 set enable_nestloop = off set datestyle = 'ISO, YMD' set timezone = 'UTC' as $$
-  select coalesce(line, ward.raise_refusal(''::text)) from ward_internal.audit_lines(p_tenant,
-    (select slug from ward_internal.tenants where id = p_tenant),
+  select coalesce(line, ward.raise_refusal(''::text))
+  from ward_internal.audit_lines(p_tenant, (select slug from ward_internal.tenants where id = p_tenant),
     ward_internal.audit_leaf(p_tenant), p_from, p_to) as line
 $$;
 comment on function ward_internal.audit_export(uuid, timestamptz, timestamptz) is
@@ -41,9 +40,10 @@ comment on function ward_internal.audit_export(uuid, timestamptz, timestamptz) i
 -- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
 create or replace function ward.audit_export(p_from timestamptz default null, p_to timestamptz default null)
   returns setof text
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '512MB' as $$
 declare
-  v_tenant uuid := ward_internal.audit_reader('export', null, p_from, p_to);
+  v_tenant uuid := ward_internal.audit_reader('export', null, p_from, p_to, null);
 begin
   if (p_from < p_to) is false or (p_from between '0001-01-01' and '9999-12-31') is false
     or (p_to between '0001-01-01' and '9999-12-31') is false

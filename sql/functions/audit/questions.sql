@@ -1,8 +1,46 @@
--- What a compliance officer asks of the audit log. Each question is two functions: ward.audit_… is for a tenant's ADMIN
--- and tells of its own log only; ward_internal.audit_… takes the tenant first and is for operators (wardkey audit).
+-- What a compliance officer asks of the audit log. A tenant's ADMIN is told of its own log; a superuser names the log
+-- by p_tenant: a slug, platform, or the id of a tenant that is gone. Nothing is opened here: sealed values in old and
+-- new images are ciphertext. p_from is inclusive, p_to is not, null is no bound. Days are UTC's.
 --
--- Nothing is opened here: sealed values in old and new images are ciphertext. Times without a bound: p_from is
--- inclusive, p_to is not, null is no bound. Days are UTC's.
+-- The questions are definers because no tenant may read the log's tables. The policy of the log shows their owner the
+-- part of the context's tenant (ward_internal.create_audit_leaf).
+--
+-- Each login sets temp_file_limit to 0. What the log answers has no plaintext of a sealed column: sorting may use
+-- files. The answer has to fit into work_mem, because it is still written to when it is read outside of the function;
+-- so a question takes 512 MB at most, for the answer and for sorting it.
+
+create or replace function ward_internal.is_operator() returns boolean
+language sql stable security invoker set search_path = pg_catalog, pg_temp
+return (select rolsuper from pg_roles
+  where rolname = coalesce(nullif(current_setting('role'), 'none'), session_user));
+comment on function ward_internal.is_operator() is 'whether a superuser called the outermost function, also a definer';
+
+create or replace function ward_internal.audit_reader(
+  p_question text, p_about text, p_from timestamptz, p_to timestamptz, p_tenant text
+) returns uuid
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant uuid := ward.tenant_id();
+begin
+  if p_tenant is not null and ward_internal.is_operator() then
+    return ward_internal.audit_tenant(p_tenant);
+  elsif v_tenant is null then
+    perform coalesce(ward_internal.begin_write('', ''), ward.raise_refusal(true));  -- WK001
+  elsif p_tenant is not null then
+    perform ward_internal.refuse('only a superuser names a log', 'leave p_tenant out: the log is that of the token');
+  elsif ward.role() is distinct from 'ADMIN' then
+    perform ward_internal.refuse('only an ADMIN may read the audit log', 'use a token of that role');
+  end if;
+  -- journalled, so that it stays when the transaction is rolled back
+  if p_question <> 'export' then  -- which has an entry of its own
+    perform coalesce(ward_internal.report_event('log_read', jsonb_build_object('question', p_question,
+      'about', left(p_about, 200), 'from', p_from, 'to', p_to)::text), ward.raise_refusal(true));
+  end if;
+  return v_tenant;
+end
+$$;
+comment on function ward_internal.audit_reader(text, text, timestamptz, timestamptz, text) is
+  'the tenant whose log may be read. That a context reads it, and a refusal, are entries. Errors: WK001, WK203, WK212';
 
 create or replace function ward_internal.audit_entries(
   p_tenant uuid, p_from timestamptz, p_to timestamptz, p_operations text[] default null, p_model uuid default null,
@@ -13,7 +51,7 @@ returns table (
   address text, application text, table_name text, row_id text, columns text[], old jsonb, new jsonb, detail jsonb,
   context bytea, statement timestamptz, transaction xid8
 )
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp set work_mem = '64MB'
 set enable_nestloop = off as $$  -- of a log that was never analyzed few rows are expected
 declare
   v_leaf text := ward_internal.audit_leaf(p_tenant);
@@ -25,8 +63,7 @@ begin
     select e.id, e.at, case e.kind when 'w' then 'write' when 'r' then 'read' else 'event' end, e.operation,
       coalesce(e.subject, l.subject), coalesce(e.role, l.role), coalesce(e.purpose, l.purpose),
       coalesce(e.database_role, l.database_role), coalesce(e.address, l.address),
-      coalesce(e.application, l.application),
-      coalesce(m.face::text, e.model_id::text), e.row_id,
+      coalesce(e.application, l.application), coalesce(m.face::text, e.model_id::text), e.row_id,
       case when strpos(e.columns, '"') = 0 then string_to_array(e.columns, ',') else (
         select array_agg(coalesce(replace(c[1], '""', '"'), c[2]))
         from regexp_matches(e.columns, '"((?:[^"]|"")*)"|([^",]+)', 'g') as c) end,
@@ -49,6 +86,27 @@ comment on function ward_internal.audit_entries(uuid, timestamptz, timestamptz, 
   'table_name is the face''s, or the model''s id when that is gone. The last arguments leave out others than they '
   'name, null leaves out none; of entries p_row leaves those that name no row alone, or many in their detail';
 
+-- definer because of what stands above
+create or replace function ward.audit_entries(
+  p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
+)
+returns table (
+  id bigint, at timestamptz, kind text, operation text, subject text, role text, purpose text, database_role text,
+  address text, application text, table_name text, row_id text, columns text[], old jsonb, new jsonb, detail jsonb,
+  context bytea, statement timestamptz, transaction xid8
+)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '512MB' as $$
+begin
+  return query select * from ward_internal.audit_entries(
+    ward_internal.audit_reader('entries', null, p_from, p_to, p_tenant), p_from, p_to);
+end
+$$;
+revoke execute on function ward.audit_entries(timestamptz, timestamptz, text) from public;
+comment on function ward.audit_entries(timestamptz, timestamptz, text) is
+  'the entries of a log from p_from to before p_to, in no order; either may be left out. Sealed values are ciphertext: '
+  'ward.unseal opens one, given the column''s id and the row''s. Errors, of all questions: WK001, WK203, WK212';
+
 create or replace function ward_internal.rows_of(p_row text, p_detail jsonb) returns setof text
 language sql stable rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
   select p_row where p_detail -> 'rows' is null
@@ -69,42 +127,36 @@ return p_detail -> 'rows' ? p_row or p_row ~ '^(0|-?[1-9][0-9]{0,18})$' and exis
   where case jsonb_typeof(part) when 'array' then p_row::numeric between (part ->> 0)::numeric and (part ->> 1)::numeric
     else part = to_jsonb(p_row::numeric) end);
 comment on function ward_internal.names_row(jsonb, text) is
-  'whether the detail of a read names the row: the same as p_row = any of ward_internal.rows_of, without making all of '
-  'them';
-
-create or replace function ward_internal.audit_table(p_table text) returns text
-language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
-  select coalesce((select face::text from ward_internal.models where p_table in (face::text, relation::text, id::text)),
-    p_table)
-$$;
-comment on function ward_internal.audit_table(text) is 'what entries call a table: patients for clinic.patients';
+  'whether rows of the detail of a read have the row: as ward_internal.rows_of, without making all of them';
 
 create or replace function ward_internal.audit_model(p_tenant uuid, p_table text) returns uuid
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_leaf text := ward_internal.audit_leaf(p_tenant);
-  v_model uuid := (select id from ward_internal.models where face::text = ward_internal.audit_table(p_table));
+  v_model uuid := (
+    select id from ward_internal.models where p_table in (face::text, relation::text, id::text)
+    order by p_table = face::text desc limit 1);
 begin
   if v_model is null and to_regclass(v_leaf) is not null then  -- a model that is gone is called by its id
     execute format('select model_id from %s where model_id::text = $1 limit 1', v_leaf) into v_model using p_table;
   end if;
   if v_model is null then
-    perform ward_internal.fail('not_in_the_log',
-      'neither is there a model table of that name, nor does the log know one', format(
-      'model tables: %s', coalesce((select string_agg(face, ', ' order by face) from ward_internal.models), 'none')));
+    perform ward_internal.fail('not_in_the_log', 'no model table has that name, and the log knows none',
+      format('model tables: %s', (select coalesce(string_agg(face, ', ' order by face), 'none')
+        from ward_internal.models)));
   end if;
   return v_model;
 end
 $$;
 comment on function ward_internal.audit_model(uuid, text) is
-  'the model that entries of a table name. Errors: WK228 there is none';
+  'the model that entries of a table name: patients, clinic.patients. Errors: WK228 there is none';
 
+-- definer because a superuser asks without a context, in which the policy of the leaf shows its owner no row
 create or replace function ward_internal.audit_row(p_tenant uuid, p_model uuid, p_row text) returns text
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_log text := ward_internal.audit_leaf(p_tenant);
-  v_leaf text := (
-    select ward_internal.leaf_name(p_model, schema_name) from ward_internal.tenants where id = p_tenant);
+  v_leaf text := (select ward_internal.leaf_name(p_model, schema_name) from ward_internal.tenants where id = p_tenant);
   v_row text;
   v_expression text;
   v_key text;
@@ -126,17 +178,14 @@ begin
       join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.number
       where m.id = p_model) as k;
     begin
-      execute format('select %s, exists (select from %s where %s)', v_expression, v_leaf, v_key) into v_row,
-        v_there using p_row;
+      execute format('select %s, exists (select from %s where %s)', v_expression, v_leaf, v_key)
+        into v_row, v_there using p_row;
     exception when data_exception then
       v_row := null;
     end;
-    if v_there then
-      return v_row;
-    end if;
   end if;
   v_row := coalesce(v_row, p_row);
-  if to_regclass(v_log) is not null then
+  if v_there is not true and to_regclass(v_log) is not null then
     execute format('select exists (select from %s where model_id = $1 and (row_id = $2
       or kind = ''r'' and ward_internal.names_row(detail, $2)))', v_log) into v_there using p_model, v_row;
   end if;
@@ -147,73 +196,85 @@ begin
   return v_row;
 end
 $$;
+revoke execute on function ward_internal.audit_row(uuid, uuid, text) from public;
 comment on function ward_internal.audit_row(uuid, uuid, text) is
-  'a row''s id as entries have it: 17 for 017, a uuid in lower case. Errors: WK228 neither table nor log have such a '
-  'row';
+  'a row''s id as entries have it: 17 for 017, a uuid in lower case. Errors: WK228 neither table nor log have the row';
 
-create or replace function ward_internal.audit_coverage(p_tenant uuid, p_model uuid, p_from timestamptz,
-  p_to timestamptz)
+-- definer because of what stands above
+create or replace function ward.audit_coverage(
+  p_table text default null, p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
+)
 returns table (kind text, begins timestamptz, ends timestamptz, table_name text, detail text)
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  with asked as (
-    select greatest(coalesce(p_from, '-infinity'),
-    (select min(m.begins) from ward_internal.audit_months(p_tenant) as m)) as begins,
-      coalesce(p_to, statement_timestamp()) as ends
-  ), told as materialized (
-    select at, id, operation, detail from ward_internal.audit_entries(p_tenant, null, null,
-    '{audit_level, journal_gap}')
-    where kind = 'event'
-  ), changes as (
-    select m.face::text as face, t.at, t.id, t.detail ->> 'from' as before, t.detail ->> 'to' as level
-    from ward_internal.models as m join told as t on t.detail ->> 'model' = m.id::text
-    where p_model is null or m.id = p_model
-  ), levels as (
-    select face, '-infinity'::timestamptz as begins, min(at) as ends, (array_agg(before order by at, id))[1] as level
-      from changes group by face
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '256MB' as $$
+declare
+  v_tenant uuid := ward_internal.audit_reader('coverage', p_table, p_from, p_to, p_tenant);
+  v_model uuid := case when p_table is not null then ward_internal.audit_model(v_tenant, p_table) end;
+begin
+  return query
+    with asked as (
+      select greatest(coalesce(p_from, '-infinity'),
+          (select min(m.begins) from ward_internal.audit_months(v_tenant) as m)) as begins,
+        coalesce(p_to, statement_timestamp()) as ends
+    ), told as materialized (
+      select e.at, e.id, e.operation, e.detail
+      from ward_internal.audit_entries(v_tenant, null, null, '{audit_level, journal_gap}') as e where e.kind = 'event'
+    ), changes as (
+      select m.face::text as face, t.at, t.id, t.detail ->> 'from' as before, t.detail ->> 'to' as level
+      from ward_internal.models as m join told as t on t.detail ->> 'model' = m.id::text
+      where v_model is null or m.id = v_model
+    ), levels as (
+      select face, '-infinity'::timestamptz as begins, min(at) as ends, (array_agg(before order by at, id))[1] as level
+        from changes group by face
+      union all
+      select face, at, lead(at) over (partition by face order by at, id), level from changes
+      union all
+      select m.face::text, '-infinity', null, m.audit from ward_internal.models as m
+        where (v_model is null or m.id = v_model) and not exists (select from changes as c where c.face = m.face::text)
+    )
+    select 'log', a.begins, a.ends, null, null from asked as a
     union all
-    select face, at, lead(at) over (partition by face order by at, id), level from changes
+    (select 'level', greatest(l.begins, a.begins), least(l.ends, a.ends), l.face, l.level
+      from levels as l, asked as a
+      where l.begins < a.ends and coalesce(l.ends, 'infinity') > a.begins and (v_model is not null or l.level <> 'row')
+      order by l.face, l.begins)
     union all
-    select m.face::text, '-infinity', null, m.audit from ward_internal.models as m
-      where (p_model is null or m.id = p_model) and not exists (select from changes as c where c.face = m.face::text)
-  )
-  select 'log', begins, ends, null, null from asked
-  union all
-  (select 'level', greatest(l.begins, a.begins), least(l.ends, a.ends), l.face, l.level
-    from levels as l, asked as a
-    where l.begins < a.ends and coalesce(l.ends, 'infinity') > a.begins and (p_model is not null or l.level <> 'row')
-    order by l.face, l.begins)
-  union all
-  (select 'gap', (t.detail ->> 'since')::timestamptz, t.at, null, t.detail ->> 'why'
-    from told as t, asked as a
-    where operation = 'journal_gap' and (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
-    order by t.at)
-  union all
-  (select 'queries', min(e.at), max(e.at), e.table_name, count(*)::text
-    from ward_internal.audit_entries(p_tenant, p_from, p_to, '{query}', p_model) as e
-    where p_model is not null and e.kind = 'read' group by e.table_name)
+    (select 'gap', (t.detail ->> 'since')::timestamptz, t.at, null, t.detail ->> 'why'
+      from told as t, asked as a
+      where operation = 'journal_gap' and (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
+      order by t.at)
+    union all
+    (select 'queries', min(e.at), max(e.at), e.table_name, count(*)::text
+      from ward_internal.audit_entries(v_tenant, p_from, p_to, '{query}', v_model) as e
+      where v_model is not null and e.kind = 'read' group by e.table_name);
+end
 $$;
-comment on function ward_internal.audit_coverage(uuid, uuid, timestamptz, timestamptz) is
+revoke execute on function ward.audit_coverage(text, timestamptz, timestamptz, text) from public;
+comment on function ward.audit_coverage(text, timestamptz, timestamptz, text) is
   'how far an answer of the log reaches. log: from when to when it was looked at; level: how reads of the table were '
   'journalled, and when (without a table: of those not journalled row by row); gap: reads of that time may be lost, '
   'and why; queries: of the table, how many transactions queried it: what they saw of columns that are NULL or not '
-  'sealed is not told by row';
+  'sealed is not told by row. Errors: WK228 no such table';
 
-create or replace function ward_internal.audit_reads_of(
-  p_tenant uuid, p_table text, p_row text, p_from timestamptz, p_to timestamptz
+-- definer because of what stands above
+create or replace function ward.audit_reads_of(
+  p_table text, p_row text, p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
 )
 returns table (
   at timestamptz, subject text, role text, purpose text, columns text[], row_id text, database_role text, address text,
   application text, ids bigint[]
 )
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '256MB' as $$
 declare
-  v_model uuid := ward_internal.audit_model(p_tenant, p_table);
-  v_row text := ward_internal.audit_row(p_tenant, v_model, p_row);
+  v_tenant uuid := ward_internal.audit_reader('reads_of', p_table || ' ' || p_row, p_from, p_to, p_tenant);
+  v_model uuid := ward_internal.audit_model(v_tenant, p_table);
+  v_row text := ward_internal.audit_row(v_tenant, v_model, p_row);
 begin
   return query
     select min(e.at), e.subject, e.role, e.purpose, array_agg(distinct c.name order by c.name), r.id, e.database_role,
       e.address, e.application, array_agg(distinct e.id order by e.id)
-    from ward_internal.audit_entries(p_tenant, p_from, p_to, '{read}', v_model, v_row) as e
+    from ward_internal.audit_entries(v_tenant, p_from, p_to, '{read}', v_model, v_row) as e
     left join unnest(e.columns) as c (name) on true
     cross join lateral (select case when e.detail -> 'rows' is null then e.row_id else v_row end as id) as r
     where e.kind = 'read' and (e.detail -> 'rows' is null or ward_internal.names_row(e.detail, v_row))
@@ -221,293 +282,175 @@ begin
     order by 1, min(e.id);
 end
 $$;
-comment on function ward_internal.audit_reads_of(uuid, text, text, timestamptz, timestamptz) is
-  'who read a row, when, which columns and what for: a line a statement. row_id is null where the table''s level is '
-  'statement: rows were read, and this one may be among them. ids: of its entries. Errors: WK228 no such table, no '
-  'such row';
+revoke execute on function ward.audit_reads_of(text, text, timestamptz, timestamptz, text) from public;
+comment on function ward.audit_reads_of(text, text, timestamptz, timestamptz, text) is
+  'who read a row, when, which columns, what for (an accounting of disclosures, 45 CFR 164.528): a line a statement, '
+  'with the ids of its entries. row_id is null where only statements are journalled: rows were read, and this one may '
+  'be among them. p_row: 17, a uuid, a JSON array. ward.audit_coverage says how far the answer reaches. Errors: WK228 '
+  'no such table, no such row';
 
-create or replace function ward_internal.audit_acts_of(p_tenant uuid, p_subject text, p_from timestamptz,
-  p_to timestamptz)
+-- definer because of what stands above
+create or replace function ward.audit_acts_of(
+  p_subject text, p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
+)
 returns table (
   at timestamptz, kind text, operation text, table_name text, rows bigint, row_ids text[], columns text[], role text,
   purpose text, address text, application text, detail jsonb, ids bigint[]
 )
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '256MB' as $$
+declare
+  v_tenant uuid := ward_internal.audit_reader('acts_of', p_subject, p_from, p_to, p_tenant);
 begin
   return query
     select min(e.at), e.kind, e.operation, e.table_name, count(distinct r.id),
       (array_agg(distinct r.id) filter (where r.id is not null))[1:20], array_agg(distinct c.name order by c.name)
         filter (where c.name is not null), e.role, e.purpose, e.address, e.application, d.detail,
       (array_agg(distinct e.id order by e.id))[1:20]
-    from ward_internal.audit_entries(p_tenant, p_from, p_to, p_subject => p_subject) as e
+    from ward_internal.audit_entries(v_tenant, p_from, p_to, p_subject => p_subject) as e
     left join unnest(e.columns) as c (name) on true
     cross join lateral (select case when e.kind <> 'read' then e.detail end as detail) as d
     left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
     group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application,
       d.detail
     order by 1, min(e.id);
-  if not found and not exists (select from ward_internal.audit_entries(p_tenant, null, null,
-    p_subject => p_subject)) then
+  if not found
+    and not exists (select from ward_internal.audit_entries(v_tenant, null, null, p_subject => p_subject))
+  then
     perform ward_internal.fail('not_in_the_log', 'nobody of that name is in the log',
       'a subject is spelled as in its tokens; what the log had of one before it was pruned is gone');
   end if;
 end
 $$;
-comment on function ward_internal.audit_acts_of(uuid, text, timestamptz, timestamptz) is
+revoke execute on function ward.audit_acts_of(text, timestamptz, timestamptz, text) from public;
+comment on function ward.audit_acts_of(text, timestamptz, timestamptz, text) is
   'what a subject did: a line a statement and table, with how many rows, and the ids of the first 20 rows and entries. '
   'Errors: WK228 no such subject';
 
-create or replace function ward_internal.audit_refusals(p_tenant uuid, p_from timestamptz, p_to timestamptz)
+-- definer because of what stands above
+create or replace function ward.audit_refusals(
+  p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
+)
 returns table (
   at timestamptz, operation text, subject text, role text, database_role text, address text, application text,
   detail jsonb
 )
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  select at, operation, subject, role, database_role, address, application, detail
-  from ward_internal.audit_entries(p_tenant, p_from, p_to) where operation ~ '^(refus|tamper)' order by at, id
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '256MB' as $$
+begin
+  return query
+    select e.at, e.operation, e.subject, e.role, e.database_role, e.address, e.application, e.detail
+    from ward_internal.audit_entries(
+      ward_internal.audit_reader('refusals', null, p_from, p_to, p_tenant), p_from, p_to) as e
+    where e.operation ~ '^(refus|tamper)' order by e.at, e.id;
+end
 $$;
-comment on function ward_internal.audit_refusals(uuid, timestamptz, timestamptz) is
+revoke execute on function ward.audit_refusals(timestamptz, timestamptz, text) from public;
+comment on function ward.audit_refusals(timestamptz, timestamptz, text) is
   'who was refused and why (detail: the SQLSTATE), and values that failed their authentication tag. Of a refused login '
   'there is no subject: its token was not to be believed';
 
-create or replace function ward_internal.audit_of_key(p_tenant uuid, p_version integer, p_from timestamptz,
-  p_to timestamptz)
+-- definer because of what stands above
+create or replace function ward.audit_of_key(
+  p_version integer default null, p_from timestamptz default null, p_to timestamptz default null,
+  p_tenant text default null
+)
 returns table (at timestamptz, until timestamptz, operation text, version text, who text, times bigint, detail jsonb)
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '256MB' as $$
+declare
+  v_tenant uuid := ward_internal.audit_reader('of_key', p_version::text, p_from, p_to, p_tenant);
+  v_steps text[] := '{provisioned, requested, rotated, rewrapped, unopened, paused, suspended, resumed, retired,
+    destroyed, readmitted, shredding, shredded, key_released}';
 begin
   return query
     select min(e.at), max(e.at), e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role), count(*),
       (array_agg(e.detail order by e.id))[1]
-    from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-    where e.operation in ('provisioned', 'requested', 'rotated', 'rewrapped', 'unopened', 'paused', 'suspended',
-        'resumed', 'retired', 'destroyed', 'readmitted', 'shredding', 'shredded', 'key_released')
-      and (p_version is null or p_version::text in (e.detail ->> 'version', e.detail ->> 'from', e.detail ->> 'to'))
+    from ward_internal.audit_entries(v_tenant, p_from, p_to, v_steps) as e
+    where p_version is null or p_version::text in (e.detail ->> 'version', e.detail ->> 'from', e.detail ->> 'to')
     group by e.operation, e.detail ->> 'version', coalesce(e.subject, e.database_role),
       case e.operation when 'key_released' then date_trunc('day', e.at, 'UTC')::text else e.id::text end
     order by 1;
-  if not found and p_version is not null and (p_from, p_to) is distinct from (null, null) then
-    perform from ward_internal.audit_of_key(p_tenant, p_version, null, null);
-  elsif not found and p_version is not null then
+  if not found and p_version is not null and not exists (
+    select from ward_internal.audit_entries(v_tenant, null, null, v_steps) as e
+    where p_version::text in (e.detail ->> 'version', e.detail ->> 'from', e.detail ->> 'to'))
+  then
     perform ward_internal.fail('not_in_the_log', 'the log knows no such version of the key',
       'list them: wardkey keys status');
   end if;
 end
 $$;
-comment on function ward_internal.audit_of_key(uuid, integer, timestamptz, timestamptz) is
+revoke execute on function ward.audit_of_key(int4, timestamptz, timestamptz, text) from public;
+comment on function ward.audit_of_key(integer, timestamptz, timestamptz, text) is
   'what happened to the tenant''s key, or one version: its life step by step, releases a line a day and subject. While '
-  'a tenant is suspended its key is released to nobody';
+  'a tenant is suspended its key is released to nobody. Errors: WK228 no such version';
 
-create or replace function ward_internal.audit_activity(p_tenant uuid, p_from timestamptz, p_to timestamptz)
+-- definer because of what stands above
+create or replace function ward.audit_activity(
+  p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
+)
 returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  select date_trunc('hour', at, 'UTC'), coalesce(subject, database_role), role,
-    count(distinct (table_name, r.id, statement)) filter (where operation = 'read'),
-    count(*) filter (where kind = 'write'),
-    count(*) filter (where kind = 'event')
-  from ward_internal.audit_entries(p_tenant, p_from, p_to) as e
-  left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true group by 1,
-    2, 3 order by 1, 2
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '256MB' as $$
+begin
+  return query
+    select date_trunc('hour', e.at, 'UTC'), coalesce(e.subject, e.database_role), e.role,
+      count(distinct (e.table_name, r.id, e.statement)) filter (where e.operation = 'read'),
+      count(*) filter (where e.kind = 'write'), count(*) filter (where e.kind = 'event')
+    from ward_internal.audit_entries(
+      ward_internal.audit_reader('activity', null, p_from, p_to, p_tenant), p_from, p_to) as e
+    left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
+    group by 1, 2, 3 order by 1, 2;
+end
 $$;
-comment on function ward_internal.audit_activity(uuid, timestamptz, timestamptz) is
+revoke execute on function ward.audit_activity(timestamptz, timestamptz, text) from public;
+comment on function ward.audit_activity(timestamptz, timestamptz, text) is
   'rows read and written and events, by hour and subject (or database role, where nobody was logged in)';
 
-create or replace function ward_internal.audit_anomalies(
-  p_tenant uuid, p_from timestamptz, p_to timestamptz, p_score numeric default 5
+-- definer because of what stands above
+create or replace function ward.audit_anomalies(
+  p_from timestamptz default null, p_to timestamptz default null, p_score numeric default 5, p_tenant text default null
 )
-returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric,
-  explanation text)
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  with per_day as materialized (
-    select subject, (at at time zone 'UTC')::date as day, count(distinct (table_name, r.id)) as rows
-    from ward_internal.audit_entries(p_tenant, p_from - interval '90 days', p_to) as e
-    left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
-    where operation = 'read' and subject is not null group by 1, 2
-  ), compared as (
-    select d.*, m.days, m.median, (
-        select percentile_cont(0.5) within group (order by abs(o.rows - m.median)) from per_day as o
-        where o.subject = d.subject and o.day <> d.day and o.day between d.day - 90 and d.day + 90) as deviation
-    from per_day as d, lateral (
-      select count(*) as days, percentile_cont(0.5) within group (order by o.rows) as median from per_day as o
-      where o.subject = d.subject and o.day <> d.day and o.day between d.day - 90 and d.day + 90) as m
-    where p_from is null or d.day >= (p_from at time zone 'UTC')::date
-  ), scored as (
-    -- 1.4826: a median absolute deviation as a standard deviation; who reads the same each day may read a few more
-    select *, greatest(1.4826 * deviation, 0.1 * median, 1) as spread from compared where days >= 5
-  )
-  select subject, day, rows, round(median::numeric, 1), round(spread::numeric, 1), days,
-    round(((rows - median) / spread)::numeric, 1),
-    format('read %s rows on %s; on its %s other days around it the median is %s, and days differ from that by %s: '
-      'this day is '
-      '%s times that above', rows, day, days, round(median::numeric, 1), round(spread::numeric, 1),
-      round(((rows - median) / spread)::numeric, 1))
-  from scored
-  where (rows - median) / spread >= p_score and rows >= 2 * median
-  order by (rows - median) / spread desc, subject, day
+returns table (
+  subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric, explanation text
+)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set temp_file_limit = -1 set work_mem = '256MB' as $$
+declare
+  v_tenant uuid := ward_internal.audit_reader('anomalies', null, p_from, p_to, p_tenant);
+begin
+  return query
+    with per_day as materialized (
+      select e.subject, (e.at at time zone 'UTC')::date as day, count(distinct (e.table_name, r.id)) as rows
+      from ward_internal.audit_entries(v_tenant, p_from - interval '90 days', p_to, '{read}') as e
+      left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
+      where e.subject is not null group by 1, 2
+    ), pairs as (
+      select d.*, o.rows as others from per_day as d join per_day as o
+        on o.subject = d.subject and o.day <> d.day and o.day between d.day - 90 and d.day + 90
+      where p_from is null or d.day >= (p_from at time zone 'UTC')::date
+    ), medians as (
+      select p.subject, p.day, p.rows, count(*) as days, percentile_cont(0.5) within group (order by others) as median
+      from pairs as p group by 1, 2, 3 having count(*) >= 5
+    ), scored as (
+      -- 1.4826: a median absolute deviation as a standard deviation; who reads the same each day may read a few more
+      select m.*, greatest(1.4826 * percentile_cont(0.5) within group (order by abs(p.others - m.median)),
+        0.1 * m.median, 1) as spread
+      from medians as m join pairs as p using (subject, day) group by m.subject, m.day, m.rows, m.days, m.median
+    ), rounded as (
+      select s.*, round(median::numeric, 1) as usual, round(s.spread::numeric, 1) as differ,
+        round(((s.rows - median) / s.spread)::numeric, 1) as score
+      from scored as s where (s.rows - median) / s.spread >= p_score and s.rows >= 2 * median
+    )
+    select r.subject, r.day, r.rows, r.usual, r.differ, r.days, r.score,
+      format('read %s rows on %s; on its %s other days around it the median is %s, and days differ from that by %s: '
+        'this day is %s times that above', r.rows, r.day, r.days, r.usual, r.differ, r.score)
+    from rounded as r order by (r.rows - median) / r.spread desc, r.subject, r.day;
+end
 $$;
-comment on function ward_internal.audit_anomalies(uuid, timestamptz, timestamptz, numeric) is
+revoke execute on function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) from public;
+comment on function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) is
   'days on which a subject read far more different rows than is usual for it: above the median of its other days '
   '(within 90 days, at least 5 of them) by p_score times their median absolute deviation, scaled to a standard '
   'deviation. Median and deviation hold though some of those days were unusual too. Nothing is said of who has too few '
   'days, nor of slow growth';
-
--- The same for a tenant's ADMIN.
-
-create or replace function ward_internal.audit_reader(p_question text, p_about text, p_from timestamptz,
-  p_to timestamptz)
-returns uuid
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-declare
-  v_tenant uuid := ward.tenant_id();
-begin
-  if v_tenant is null then
-    perform coalesce(ward_internal.begin_write('', ''), ward.raise_refusal(true));  -- WK001
-  elsif ward.role() is distinct from 'ADMIN' then
-    perform ward_internal.refuse('only an ADMIN may read the audit log', 'use a token of that role');
-  end if;
-  -- journalled, so that it stays when the transaction is rolled back
-  if p_question <> 'export' then  -- which has an entry of its own
-    perform coalesce(ward_internal.report_event('log_read', jsonb_build_object('question', p_question, 'about',
-      left(p_about, 200), 'from', p_from, 'to', p_to)::text), ward.raise_refusal(true));
-  end if;
-  return v_tenant;
-end
-$$;
-comment on function ward_internal.audit_reader(text, text, timestamptz, timestamptz) is
-  'the tenant whose log the context may read. That it is read, and a refusal, are entries. Errors: WK001, WK212';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_entries(p_from timestamptz default null, p_to timestamptz default null)
-returns table (
-  id bigint, at timestamptz, kind text, operation text, subject text, role text, purpose text, database_role text,
-  address text, application text, table_name text, row_id text, columns text[], old jsonb, new jsonb, detail jsonb,
-  context bytea, statement timestamptz, transaction xid8
-)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return query select * from ward_internal.audit_entries(
-    ward_internal.audit_reader('entries', null, p_from, p_to), p_from, p_to);
-end
-$$;
-revoke execute on function ward.audit_entries(timestamptz, timestamptz) from public;
-comment on function ward.audit_entries(timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: the entries of its own log from p_from to before p_to, in no order; p_to, or both, may be '
-  'left out. Sealed values are ciphertext: ward.unseal opens one, given the column''s id and the row''s. Errors: '
-  'WK001, WK212';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_reads_of(
-  p_table text, p_row text, p_from timestamptz default null, p_to timestamptz default null
-)
-returns table (
-  at timestamptz, subject text, role text, purpose text, columns text[], row_id text, database_role text, address text,
-  application text, ids bigint[]
-)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return query select * from ward_internal.audit_reads_of(
-    ward_internal.audit_reader('reads_of', p_table || ' ' || p_row, p_from, p_to), p_table, p_row, p_from, p_to);
-end
-$$;
-revoke execute on function ward.audit_reads_of(text, text, timestamptz, timestamptz) from public;
-comment on function ward.audit_reads_of(text, text, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: who read a row, when, which columns, what for (an accounting of disclosures, 45 CFR '
-  '164.528), a line a statement; row_id is null where only statements are journalled. p_row: 17, a uuid, a JSON array. '
-  'ward.audit_coverage says how far the answer reaches. Errors: WK001, WK212, WK228 no such table, no such row';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_coverage(
-  p_table text default null, p_from timestamptz default null, p_to timestamptz default null
-)
-returns table (kind text, begins timestamptz, ends timestamptz, table_name text, detail text)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare
-  v_tenant uuid := ward_internal.audit_reader('coverage', p_table, p_from, p_to);
-begin
-  return query select * from ward_internal.audit_coverage(
-    v_tenant, case when p_table is not null then ward_internal.audit_model(v_tenant, p_table) end, p_from, p_to);
-end
-$$;
-revoke execute on function ward.audit_coverage(text, timestamptz, timestamptz) from public;
-comment on function ward.audit_coverage(text, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: how far an answer of its log reaches: from when to when (log), how reads of the table, or of '
-  'those not journalled row by row, were journalled (level), when reads may be lost (gap). Errors: WK001, WK212, WK228';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_acts_of(
-  p_subject text, p_from timestamptz default null, p_to timestamptz default null
-)
-returns table (
-  at timestamptz, kind text, operation text, table_name text, rows bigint, row_ids text[], columns text[], role text,
-  purpose text, address text, application text, detail jsonb, ids bigint[]
-)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return query select * from ward_internal.audit_acts_of(
-    ward_internal.audit_reader('acts_of', p_subject, p_from, p_to), p_subject, p_from, p_to);
-end
-$$;
-revoke execute on function ward.audit_acts_of(text, timestamptz, timestamptz) from public;
-comment on function ward.audit_acts_of(text, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: what a subject did, a line a statement and table, with the ids of its first 20 rows and '
-  'entries. Errors: WK001, WK212, WK228 no such subject';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_refusals(p_from timestamptz default null, p_to timestamptz default null)
-returns table (
-  at timestamptz, operation text, subject text, role text, database_role text, address text, application text,
-  detail jsonb
-)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return query select * from ward_internal.audit_refusals(
-    ward_internal.audit_reader('refusals', null, p_from, p_to), p_from, p_to);
-end
-$$;
-revoke execute on function ward.audit_refusals(timestamptz, timestamptz) from public;
-comment on function ward.audit_refusals(timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: who was refused and why, and values that were tampered with. Errors: WK001, WK212';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_of_key(
-  p_version integer default null, p_from timestamptz default null, p_to timestamptz default null
-)
-returns table (at timestamptz, until timestamptz, operation text, version text, who text, times bigint, detail jsonb)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return query select * from ward_internal.audit_of_key(
-    ward_internal.audit_reader('of_key', p_version::text, p_from, p_to), p_version, p_from, p_to);
-end
-$$;
-revoke execute on function ward.audit_of_key(int4, timestamptz, timestamptz) from public;
-comment on function ward.audit_of_key(integer, timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: what happened to its key, or to one version of it. Errors: WK001, WK212';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_activity(p_from timestamptz default null, p_to timestamptz default null)
-returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return query select * from ward_internal.audit_activity(
-    ward_internal.audit_reader('activity', null, p_from, p_to), p_from, p_to);
-end
-$$;
-revoke execute on function ward.audit_activity(timestamptz, timestamptz) from public;
-comment on function ward.audit_activity(timestamptz, timestamptz) is
-  'for a tenant''s ADMIN: rows read and written and events, by hour and subject. Errors: WK001, WK212';
-
--- definer because no tenant may read the log's tables; the policy of the log shows the owner this tenant's part
-create or replace function ward.audit_anomalies(
-  p_from timestamptz default null, p_to timestamptz default null, p_score numeric default 5
-)
-returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric,
-  explanation text)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  return query select * from ward_internal.audit_anomalies(
-    ward_internal.audit_reader('anomalies', null, p_from, p_to), p_from, p_to, p_score);
-end
-$$;
-revoke execute on function ward.audit_anomalies(timestamptz, timestamptz, numeric) from public;
-comment on function ward.audit_anomalies(timestamptz, timestamptz, numeric) is
-  'for a tenant''s ADMIN: days on which a subject read far more rows than is usual for it, each explained; see '
-  'ward_internal.audit_anomalies. Errors: WK001, WK212';

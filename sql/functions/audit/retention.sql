@@ -8,16 +8,14 @@
 create or replace function ward_internal.audit_tenant(p_tenant text) returns uuid
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_id uuid := (select id from ward_internal.tenants where slug = p_tenant);
+  v_id uuid := coalesce((select id from ward_internal.tenants where slug = p_tenant),
+    case p_tenant when 'platform' then ward_internal.master_id() end);
 begin
-  if v_id is null and p_tenant = 'platform' then
-    v_id := ward_internal.master_id();
-  elsif v_id is null and p_tenant ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+  if v_id is null and p_tenant ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
     and to_regclass(ward_internal.audit_leaf(p_tenant::uuid)) is not null
   then
-    v_id := p_tenant::uuid;
-  end if;
-  if v_id is null then
+    return p_tenant;
+  elsif v_id is null then
     perform ward_internal.fail('unknown_tenant', 'no tenant has that slug, and no audit log that id',
       'list them: select slug from ward.tenants; of one that was dropped, give the id');
   end if;
@@ -106,51 +104,43 @@ $$;
 comment on function ward_internal.audit_months(uuid) is 'the partitions of a tenant''s log, oldest first';
 
 create or replace function ward_internal.plan_audit_pruning(p_tenant uuid) returns jsonb
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
+language sql volatile security invoker set search_path = pg_catalog, pg_temp
 -- nothing is known of how many ids an array holds: a nested loop would look at every entry for each of them
 set enable_nestloop = off as $$
-declare
-  v_until timestamptz := clock_timestamp() - ward_internal.audit_retention();
-  v_bound bigint := (
-    select max(size) from ward_internal.audit_checkpoints
-    where tenant_id = p_tenant and (checkpoint::jsonb ->> 'at')::timestamptz <= v_until);
-  v_month record;
-  v_there record;
-  v_months text[] := '{}';
-  v_entries bigint := 0;
-  v_last bigint;
-  v_ends timestamptz;
-  v_why text;
-  v_base jsonb;
-begin
-  for v_month in select * from ward_internal.audit_months(p_tenant) where ends <= v_until loop
-    execute format($sql$
-      select count(position) as sealed, count(*) - count(position) as others, max(position) as last
-      from %s as e
-      left join (
-        select id, first_position + place - 1 as position
-        from ward_internal.audit_batches cross join unnest(ids) with ordinality as u (id, place)
-        where tenant_id = $1 and first_position < $2) as b using (id)$sql$, v_month.part)
-      into v_there using p_tenant, coalesce(v_bound, 0);
-    if v_there.others > 0 then
-      v_why := format('%s entries of %s are below no checkpoint that is old enough', v_there.others,
-        to_char(v_month.begins at time zone 'UTC', 'YYYY-MM'));
-      exit;
-    end if;
-    v_months := v_months || to_char(v_month.begins at time zone 'UTC', 'YYYY-MM');
-    v_entries := v_entries + v_there.sealed;
-    v_last := greatest(v_last, v_there.last);
-    v_ends := v_month.ends;
-  end loop;
-  select checkpoint::jsonb into v_base from ward_internal.audit_checkpoints
-    where tenant_id = p_tenant and size > v_last order by size limit 1;
-  return jsonb_build_object('tenant', p_tenant, 'older_than', v_until, 'months', v_months, 'ends', v_ends, 'entries',
-    v_entries,
-    'size', v_base -> 'size', 'number', v_base -> 'number', 'root', v_base -> 'root', 'at', v_base -> 'at', 'why',
-    v_why,
-    'held', (select coalesce(jsonb_agg(matter order by matter), '[]') from ward_internal.audit_holds
-    where tenant_id = p_tenant));
-end
+  with asked as materialized (
+    select clock_timestamp() - ward_internal.audit_retention() as until
+  ), sealed as (
+    select id, first_position + place - 1 as position
+    from ward_internal.audit_batches cross join unnest(ids) with ordinality as u (id, place)
+    where tenant_id = p_tenant and first_position < (
+      select max(c.size) from ward_internal.audit_checkpoints as c, asked
+      where c.tenant_id = p_tenant and (c.checkpoint::jsonb ->> 'at')::timestamptz <= until)
+  ), months as (
+    select to_char(m.begins at time zone 'UTC', 'YYYY-MM') as month, m.ends, count(s.id) as sealed,
+      count(e.id) - count(s.id) as others, max(s.position) as last
+    from ward_internal.audit_months(p_tenant) as m
+    left join (
+      select tableoid, id from ward_internal.audit_log
+      where tenant_id = p_tenant and at < (select until from asked)) as e on e.tableoid = m.part::oid
+    left join sealed as s on s.id = e.id
+    where m.ends <= (select until from asked)
+    group by m.begins, m.ends
+  ), judged as (
+    select *, bool_and(others = 0) over (order by ends) as goes from months
+  ), going as (
+    select coalesce(array_agg(month order by ends), '{}') as months, max(ends) as ends, max(last) as last,
+      coalesce(sum(sealed), 0) as entries
+    from judged where goes
+  )
+  select jsonb_build_object('tenant', p_tenant, 'older_than', until, 'months', months, 'ends', ends, 'entries', entries,
+    'size', base -> 'size', 'number', base -> 'number', 'root', base -> 'root', 'at', base -> 'at',
+    'why', (select format('%s entries of %s are below no checkpoint that is old enough', others, month)
+      from judged where not goes order by ends limit 1),
+    'held', (select coalesce(jsonb_agg(matter order by matter), '[]')
+      from ward_internal.audit_holds where tenant_id = p_tenant))
+  from asked, going left join lateral (
+    select c.checkpoint::jsonb as base from ward_internal.audit_checkpoints as c
+    where c.tenant_id = p_tenant and c.size > last order by c.size limit 1) as b on true
 $$;
 comment on function ward_internal.plan_audit_pruning(uuid) is
   'what of a log is older than its retention: months that may go whole, how many entries they have, and the checkpoint '
@@ -165,16 +155,14 @@ declare
   v_plan jsonb;
   v_size bigint;
   v_ends timestamptz;
-  v_rest bigint[];
-  v_month record;
+  v_part regclass;
 begin
   perform ward_internal.require_superuser();
   perform ward_internal.require_no_hold(v_tenant);
-  if to_regclass(v_leaf) is null then
-    return ward_internal.plan_audit_pruning(v_tenant);
+  if to_regclass(v_leaf) is not null then
+    -- one at a time; nobody else is kept waiting
+    execute format('lock table only %s in share update exclusive mode', v_leaf);
   end if;
-  -- one at a time; nobody else is kept waiting
-  execute format('lock table only %s in share update exclusive mode', v_leaf);
   v_plan := ward_internal.plan_audit_pruning(v_tenant);
   v_size := v_plan ->> 'size';
   v_ends := v_plan ->> 'ends';
@@ -182,14 +170,11 @@ begin
     return v_plan;
   end if;
   -- entries below the checkpoint of months that stay: written in the seconds before it was made
-  execute format($sql$
-    select array_agg(b.id)
-    from (select unnest(ids) as id from ward_internal.audit_batches where tenant_id = $1 and first_position < $2) as b
-    where not exists (select from %s as e where e.at < $3 and e.id = b.id)$sql$, v_leaf)
-    into v_rest using v_tenant, v_size, v_ends;
-  execute format('delete from %s where id = any ($1)', v_leaf) using v_rest;
-  for v_month in select * from ward_internal.audit_months(v_tenant) where ends <= v_ends loop
-    execute format('drop table %s', v_month.part);
+  execute format('delete from %s where at >= $3 and id in (
+    select unnest(ids) from ward_internal.audit_batches where tenant_id = $1 and first_position < $2)', v_leaf)
+  using v_tenant, v_size, v_ends;
+  for v_part in select part from ward_internal.audit_months(v_tenant) where ends <= v_ends loop
+    execute format('drop table %s', v_part);
   end loop;
   delete from ward_internal.audit_batches where tenant_id = v_tenant and first_position < v_size;
   delete from ward_internal.audit_checkpoints where tenant_id = v_tenant and size < v_size;

@@ -39,51 +39,6 @@ end
 $$;
 comment on function ward_internal.base_type(oid) is 'the type below all domains';
 
-create or replace function ward_internal.is_short(p_type oid) returns boolean
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return p_type = any ('{
-    bool, int2, int4, int8, float4, float8, money, uuid, oid, name, date, time, timetz, timestamp, timestamptz,
-      interval,
-    inet, cidr, macaddr, macaddr8
-  }'::regtype[]::oid[])
-  or exists (select from pg_type where oid = p_type and typtype = 'e');
-comment on function ward_internal.is_short(oid) is 'whether each value of the type has a short text';
-
-create or replace function ward_internal.image_expression(p_value text, p_type oid) returns text
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return (
-  select case
-    -- where its highest bit is set, the text is no character
-    when type_id = '"char"'::regtype then format('%s::"char"::int4', p_value)
-    when ward_internal.is_short(type_id)
-      or type_id = any ('{text, varchar, bpchar, bytea, numeric, jsonb}'::regtype[]::oid[])
-      or exists (
-        select from pg_type as t where t.oid = type_id and t.typcategory = 'A'
-          and (ward_internal.is_short(t.typelem)
-            or t.typelem = any ('{text, varchar, bpchar, bytea, numeric}'::regtype[]::oid[])))
-      then p_value
-    else format('%s::text', p_value)
-  end
-  from ward_internal.base_type(p_type) as type_id);
-comment on function ward_internal.image_expression(text, oid) is
-  'what stands for a value in old and new: itself where jsonb can hold all of the type''s values, else its text. A '
-  'json text may hold what jsonb cannot';
-
-create or replace function ward_internal.length_expression(p_value text, p_type oid) returns text
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return (
-  select case
-    when ward_internal.is_short(type_id) or type_id = '"char"'::regtype then null
-    when type_id = any ('{text, varchar, bpchar, bytea}'::regtype[]::oid[])
-      then format('coalesce(octet_length(%s), 0)', p_value)  -- without reading what is stored out of line
-    else format('case when pg_column_size(%1$s) < 2000 and pg_column_compression(%1$s) is null '
-      'then coalesce(octet_length(%1$s::text), 0) else coalesce(ward_internal.text_length(%1$s), 0) end', p_value)
-  end
-  from ward_internal.base_type(p_type) as type_id);
-comment on function ward_internal.length_expression(text, oid) is
-  'how many bytes the text of a value has; null where it is always few. Few bytes that are stored may be a long text: '
-  '1e131071';
-
 create or replace function ward_internal.text_length(p_value anyelement) returns bigint
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
 begin
@@ -100,33 +55,64 @@ create or replace function ward_internal.digest(p_value bytea) returns jsonb
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return jsonb_build_object('bytes', octet_length(p_value), 'sha256', encode(sha256(p_value), 'hex'));
 comment on function ward_internal.digest(bytea) is
-  'what stands for a long value in old and new: its length and SHA-256';
+  'what stands for a long value in old and new: length and SHA-256, of a text those of its UTF-8';
 
-create or replace function ward_internal.digest(p_value text) returns jsonb
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return ward_internal.digest(convert_to(p_value, 'UTF8'));
-comment on function ward_internal.digest(text) is 'the same of a text, in UTF-8';
+create or replace function ward_internal.entry_form(p_type oid)
+returns table (image text, length text, digest text, settings text[])
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select
+    case
+      when base = '"char"'::regtype then '%1$s::"char"::int4'  -- where its highest bit is set, the text is no character
+      when is_short or element = any ('{text, varchar, bpchar, bytea, numeric, jsonb}'::regtype[]::oid[]) then '%1$s'
+      else '%1$s::text'
+    end,
+    case
+      when base = element and is_short or base = '"char"'::regtype then null
+      when base = any ('{text, varchar, bpchar, bytea}'::regtype[]::oid[])
+        then 'coalesce(octet_length(%1$s), 0)'  -- without reading what is stored out of line
+      else 'case when pg_column_size(%1$s) < 2000 and pg_column_compression(%1$s) is null '
+        'then coalesce(octet_length(%1$s::text), 0) else coalesce(ward_internal.text_length(%1$s), 0) end'
+    end,
+    format('ward_internal.digest(%s)',
+      case base when 'bytea'::regtype then '%1$s' else 'convert_to(%1$s::text, ''UTF8'')' end),
+    case
+      when element = 'bytea'::regtype then '{bytea_output = hex}'::text[]
+      when element = any ('{float4, float8}'::regtype[]::oid[]) then '{extra_float_digits = 1}'
+      when element = 'interval'::regtype then '{intervalstyle = postgres}'
+      when element = 'timestamptz'::regtype then array['timezone = ''UTC''']
+      when element = 'money'::regtype then array['lc_monetary = ''C''']
+      when is_short or element = any ('{text, varchar, bpchar, numeric, json, jsonb}'::regtype[]::oid[]) then '{}'
+      else array['bytea_output = hex', 'extra_float_digits = 1', 'intervalstyle = postgres', 'timezone = ''UTC''',
+        'lc_monetary = ''C''', 'datestyle = ''ISO, YMD''', 'quote_all_identifiers = off']
+    end
+  from ward_internal.base_type(p_type) as base
+  join pg_type as b on b.oid = base,
+    ward_internal.base_type(case when b.typcategory = 'A' and b.typelem <> 0 then b.typelem else base end) as element
+  join pg_type as e on e.oid = element,
+    lateral (select e.typtype = 'e' or element = any ('{
+      bool, int2, int4, int8, float4, float8, money, uuid, oid, name, date, time, timetz, timestamp, timestamptz,
+      interval, inet, cidr, macaddr, macaddr8}'::regtype[]::oid[]) as is_short) as s
+$$;
+comment on function ward_internal.entry_form(oid) is
+  'how entries hold a type, for format: image stands in old and new, the value itself where jsonb can hold all of the '
+  'type''s (a json text may hold what jsonb cannot), else its text; length: bytes of its text, null where they are '
+  'always few (few stored bytes may be a long text: 1e131071); digest: for a long one; settings: on which the text '
+  'depends, as they have to be';
 
-create or replace function ward_internal.needed_settings(p_type oid) returns text[]
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return (
-  select case
-    when type_id = 'bytea'::regtype then '{bytea_output = hex}'::text[]
-    when type_id = any ('{float4, float8}'::regtype[]::oid[]) then '{extra_float_digits = 1}'
-    when type_id = 'interval'::regtype then '{intervalstyle = postgres}'
-    when type_id = 'timestamptz'::regtype then array['timezone = ''UTC''']
-    when type_id = 'money'::regtype then array['lc_monetary = ''C''']
-    when ward_internal.is_short(type_id)
-      or type_id = any ('{text, varchar, bpchar, numeric, json, jsonb}'::regtype[]::oid[])
-      then '{}'
-    else array['bytea_output = hex', 'extra_float_digits = 1', 'intervalstyle = postgres', 'timezone = ''UTC''',
-      'lc_monetary = ''C''', 'datestyle = ''ISO, YMD''', 'quote_all_identifiers = off']
-  end
-  from (
-    select ward_internal.base_type(case when typcategory = 'A' and typelem <> 0 then typelem else oid end) as type_id
-    from pg_type where oid = ward_internal.base_type(p_type)) as element);
-comment on function ward_internal.needed_settings(oid) is
-  'the settings on which texts of the type''s values depend, as they have to be';
+create or replace function ward_internal.entry_columns(p_model uuid, p_record text)
+returns table (
+  number bigint, name text, key_place integer, type_id oid, is_sealed boolean, value text, image text, length text,
+  digest text, settings text[]
+)
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select row_number() over (order by c.place), c.column_name::text, c.key_place, c.type_id, c.column_id is not null,
+    v.value, format(f.image, v.value), format(f.length, v.value), format(f.digest, v.value), f.settings
+  from ward_internal.model_columns(p_model) as c,
+    lateral (select p_record || '.' || ward_internal.quoted_name(c.column_name) as value) as v,
+    ward_internal.entry_form(case when c.column_id is null then c.type_id else 'bytea'::regtype end) as f
+$$;
+comment on function ward_internal.entry_columns(uuid, text) is
+  'a leaf''s columns as they are stored, with expressions for the values of the record of that name';
 
 create or replace function ward_internal.audit_writer(p_face name, p_schema name) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -146,47 +132,45 @@ language sql immutable strict security invoker set search_path = pg_catalog, pg_
 $$;
 comment on function ward_internal.object_expression(text[], text[]) is 'an expression that makes a jsonb object';
 
-create or replace function ward_internal.audit_expressions(p_model uuid, p_record text)
-returns table (row_id text, length text, lengths text, image text, digests text)
+create or replace function ward_internal.entry_row(p_model uuid, p_record text) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  with col as (
-    select c.place, c.key_place, c.column_name::text as name, c.type_id, value, stored_type,
-      row_number() over (order by c.place) as number,
-      ward_internal.image_expression(value, stored_type) as image, ward_internal.length_expression(value,
-      stored_type) as length
-    from ward_internal.model_columns(p_model) as c,
-      lateral (select p_record || '.' || ward_internal.quoted_name(c.column_name) as value,
-        case when c.column_id is null then c.type_id else 'bytea'::regtype end as stored_type) as v
-  )
-  select
-    case count(key_place)
-      when 1 then min(case
-        when type_id = any ('{int2, int4, int8, bpchar}'::regtype[]::oid[]) then value || '::text'
-        else format('jsonb_build_array(%s) ->> 0', image) end) filter (where key_place is not null)
-      else format('jsonb_build_array(%s)::text', string_agg(
-        -- blanks at its end are no part of the key
-        case when type_id = 'bpchar'::regtype then value || '::text' else image end,
-        ', ' order by key_place) filter (where key_place is not null))
-    end,
-    coalesce(string_agg(length, ' + ' order by place), '0'),
-    format('array[%s]', string_agg(
-      case when length is null then '0' else format('case when v_changed[%s] is false then 0 else %s end', number,
-      length) end,
-      ', ' order by place)),
-    ward_internal.object_expression(array_agg(name order by place), array_agg(image order by place)),
-    ward_internal.object_expression(array_agg(name order by place), array_agg(case
-        when length is null then image
-        else format('case when v_changed[%1$s] is false then null '
-          'when v_lengths[%1$s] > 1000 then ward_internal.digest(%2$s) '
-          'else to_jsonb(%3$s) end', number,
-          case when ward_internal.base_type(stored_type) = 'bytea'::regtype then value else value || '::text' end,
-          image)
-      end order by place))
-  from col
+  select case count(*)
+    when 1 then min(case
+      when type_id = any ('{int2, int4, int8, bpchar}'::regtype[]::oid[]) then value || '::text'
+      else format('jsonb_build_array(%s) ->> 0', image) end)
+    else format('jsonb_build_array(%s)::text', string_agg(
+      -- blanks at its end are no part of the key
+      case when type_id = 'bpchar'::regtype then value || '::text' else image end, ', ' order by key_place)) end
+  from ward_internal.entry_columns(p_model, p_record) where key_place is not null
 $$;
-comment on function ward_internal.audit_expressions(uuid, text) is
-  'of the record old or new of a leaf: the row id as the log has it; how many bytes its values have, in all and of '
-  'each column that changed; its image, whole and with digests in place of long values';
+comment on function ward_internal.entry_row(uuid, text) is 'expression for the row id that entries have of a record';
+
+create or replace function ward_internal.entry_image(p_model uuid, p_record text) returns text
+language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+  select ward_internal.filled($body$
+    v_row := @row@;
+    if @length@ <= 50000 then
+      v_@record@ := @image@;
+    else
+      v_lengths := array[@lengths@];
+      v_@record@ := @digests@;
+      v_long := v_long || ward_internal.long_columns(@names@, v_lengths);
+    end if;$body$, jsonb_build_object(
+      'record', p_record, 'row', ward_internal.entry_row(p_model, p_record),
+      'names', quote_literal(array_agg(name order by number)),
+      'length', coalesce(string_agg(length, ' + ' order by number), '0'),
+      'lengths', string_agg(case when length is null then '0'
+        else format('case when v_changed[%s] is false then 0 else %s end', number, length) end, ', ' order by number),
+      'image', ward_internal.object_expression(array_agg(name order by number), array_agg(image order by number)),
+      'digests', ward_internal.object_expression(array_agg(name order by number), array_agg(case
+        when length is null then image
+        else format('case when v_changed[%1$s] is false then null when v_lengths[%1$s] > 1000 then %2$s '
+          'else to_jsonb(%3$s) end', number, digest, image) end order by number))))
+  from ward_internal.entry_columns(p_model, p_record)
+$$;
+comment on function ward_internal.entry_image(uuid, text) is
+  'statements of an audit writer that set v_row, v_old or v_new, the image of the record old or new, and v_long, the '
+  'columns whose values are digests in it; of a long record only what changed is looked at';
 
 create or replace function ward_internal.audit_writer_body(p_model uuid, p_tenant ward_internal.tenants) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
@@ -198,7 +182,6 @@ declare
   v_same text[];
   v_columns text;
   v_lengths bigint[];
-  v_length bigint;
   v_long text[];
   v_old jsonb;
   v_new jsonb;
@@ -225,27 +208,9 @@ begin
     v_same := array[@same@];
     v_columns := array_to_string(array[@columns@]::text[], ',');
   end if;
-  if tg_op in ('INSERT', 'UPDATE') then
-    v_row := @new_row@;
-    v_length := @new_length@;
-    if v_length <= 50000 then
-      v_new := @new_image@;
-    else
-      v_lengths := @new_lengths@;
-      v_new := @new_digests@;
-      v_long := v_long || ward_internal.long_columns(@names@, v_lengths);
-    end if;
+  if tg_op in ('INSERT', 'UPDATE') then@new@
   end if;
-  if tg_op in ('UPDATE', 'DELETE') then
-    v_row := @old_row@;
-    v_length := @old_length@;
-    if v_length <= 50000 then
-      v_old := @old_image@;
-    else
-      v_lengths := @old_lengths@;
-      v_old := @old_digests@;
-      v_long := v_long || ward_internal.long_columns(@names@, v_lengths);
-    end if;
+  if tg_op in ('UPDATE', 'DELETE') then@old@
   end if;
   if tg_op = 'UPDATE' then
     v_old := v_old - v_same;
@@ -266,22 +231,16 @@ begin
   return null;
 end
 $body$, jsonb_build_object(
-    'tenant', quote_literal(p_tenant.id), 'log', format('%I.audit_log', p_tenant.schema_name), 'model',
-    quote_literal(p_model),
-    'names', quote_literal(c.names), 'changed', c.changed, 'same', c.same, 'columns', c.columns,
-    'new_row', n.row_id, 'new_length', n.length, 'new_lengths', n.lengths, 'new_image', n.image, 'new_digests',
-    n.digests,
-    'old_row', o.row_id, 'old_length', o.length, 'old_lengths', o.lengths, 'old_image', o.image, 'old_digests',
-    o.digests))
-  from ward_internal.audit_expressions(p_model, 'new') as n, ward_internal.audit_expressions(p_model, 'old') as o, (
-    select array_agg(column_name::text order by place) as names,
-      string_agg(format('record_image_ne(row(old.%1$s), row(new.%1$s))', ward_internal.quoted_name(column_name)),
-      ', ' order by place) as changed,
-      string_agg(format('case when not v_changed[%s] then %L end', number, column_name), ', ' order by place) as same,
-      string_agg(format('case when v_changed[%s] then %L end', number, format('%I', column_name)),
-      ', ' order by place) as columns
-    from (select row_number() over (order by place) as number,
-      * from ward_internal.model_columns(p_model)) as numbered) as c
+    'tenant', quote_literal(p_tenant.id), 'log', format('%I.audit_log', p_tenant.schema_name),
+    'model', quote_literal(p_model), 'changed', c.changed, 'same', c.same, 'columns', c.columns,
+    'new', ward_internal.entry_image(p_model, 'new'), 'old', ward_internal.entry_image(p_model, 'old')))
+  from (
+    select string_agg(format('record_image_ne(row(%s), row(new.%s))', value, ward_internal.quoted_name(name::name)),
+        ', ' order by number) as changed,
+      string_agg(format('case when not v_changed[%s] then %L end', number, name), ', ' order by number) as same,
+      string_agg(format('case when v_changed[%s] then %L end', number, format('%I', name)), ', ' order by number)
+        as columns
+    from ward_internal.entry_columns(p_model, 'old')) as c
 $$;
 comment on function ward_internal.audit_writer_body(uuid, ward_internal.tenants) is
   'body of the trigger function of a leaf that writes an entry per row';
@@ -300,9 +259,7 @@ declare
   v_body text := ward_internal.audit_writer_body(p_model, p_tenant);
   v_settings text := (
     select string_agg(distinct ' set ' || setting, '')
-    from ward_internal.model_columns(p_model),
-      unnest(ward_internal.needed_settings(case when column_id is null then type_id
-      else 'bytea'::regtype end)) as setting);
+    from ward_internal.entry_columns(p_model, ''), unnest(settings) as setting);
 begin
   -- made by its owner, whose default privileges are not PUBLIC's; replacing it leaves owner and privileges
   if not exists (select from pg_proc where proname = v_name and proargtypes = ''::oidvector

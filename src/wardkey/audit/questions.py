@@ -84,14 +84,14 @@ def gather(
     assert period.begin is not None  # noqa: S101
     made = datetime.now(UTC)
     end = period.end or made
-    bounds = {"tenant": tenant, "begin": period.begin, "end": period.end}
+    bounds = {"tenant": tenant, "log": str(tenant), "begin": period.begin, "end": period.end}
 
     def ask(query: str, **more: Any) -> Rows:
         with connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query, bounds | more).fetchall()
 
     def call(name: str, first: str = "") -> Rows:
-        return ask(f"select * from ward_internal.{name}(%(tenant)s, {first}%(begin)s, %(end)s)")  # noqa: S608
+        return ask(f"select * from ward.{name}({first}%(begin)s, %(end)s, p_tenant => %(log)s)")  # noqa: S608
 
     activity, anomalies = call("audit_activity"), call("audit_anomalies")
     series: dict[str, dict[date, int]] = {row["subject"]: {} for row in anomalies}

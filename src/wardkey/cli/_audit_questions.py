@@ -62,31 +62,20 @@ def record(connection: psycopg.Connection[Any], tenant: UUID, kind: str, asked: 
 
 
 def _ask(context: Context, slug: str, asked: Period, name: str, *values: object) -> list[dict[str, Any]]:
-    return _answer(context, slug, asked, name, *values)[0]
+    from psycopg.rows import dict_row
+
+    marks = ", ".join(["%s"] * (len(values) + 2))
+    with context.connect(autocommit=True) as connection, connection.cursor(row_factory=dict_row) as cursor:
+        query = f"select * from ward.{name}({marks}, p_tenant => %s)"  # noqa: S608
+        return cursor.execute(query, [*values, asked.begin, asked.end, slug]).fetchall()
 
 
 def _answer(
     context: Context, slug: str, asked: Period, name: str, *values: object, table_name: str | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what the log answers, and how far that reaches."""
-    from psycopg.rows import dict_row
-
-    marks = ", ".join(["%s"] * (len(values) + 3))
-    with context.connect(autocommit=True) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        tenant = log_id(connection, slug)
-        arguments = [tenant, *values, asked.begin, asked.end]
-        rows = cursor.execute(
-            f"select * from ward_internal.{name}({marks})",  # noqa: S608
-            arguments,
-        ).fetchall()
-        model = (
-            "case when %(table)s::text is not null then ward_internal.audit_model(%(tenant)s, %(table)s) end"
-        )
-        coverage = cursor.execute(
-            f"select * from ward_internal.audit_coverage(%(tenant)s, {model}, %(begin)s, %(end)s)",  # noqa: S608
-            {"tenant": tenant, "table": table_name, "begin": asked.begin, "end": asked.end},
-        ).fetchall()
-    return rows, coverage
+    rows = _ask(context, slug, asked, name, *values)
+    return rows, _ask(context, slug, asked, "audit_coverage", table_name)
 
 
 def _account(
