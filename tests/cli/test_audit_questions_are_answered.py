@@ -148,7 +148,7 @@ def test_rows_of_keys_of_several_columns_are_known(database):
 
 
 def test_an_accounting_says_how_far_it_reaches(filled, ask, tell):
-    database, log = filled
+    database, _ = filled
     with database.admin() as connection:
         for level, reason in (("off", "a load"), ("statement", None), ("row", None)):
             connection.execute("select ward.set_audit('clinic.patients', %s, %s)", [level, reason])
@@ -187,8 +187,10 @@ def test_a_statement_that_may_have_read_the_row_is_told(filled):
         filler.__dict__ = log.__dict__ | {"connection": connection}
         context = log.contexts["nurse.kim", "VIEWER"]
         filler.put("r", "read", 7, context=context, columns="name", row_id=None)
-        query = "select subject, row_id from ward.audit_reads_of('patients', '17', p_to => %s, p_tenant => 'acme')"
-        rows = connection.execute(query, [START.replace(hour=9)]).fetchall()
+        rows = connection.execute(
+            "select subject, row_id from ward.audit_reads_of('patients', '17', p_to => %s, p_tenant => 'acme')",
+            [START.replace(hour=9)],
+        ).fetchall()
         assert rows == [("nurse.kim", None)]
         connection.rollback()
 

@@ -195,8 +195,7 @@ def test_it_is_recorded_by_whom_and_how_much(ward: Database, exported: Path) -> 
     digest = hashlib.sha256((exported / "manifest.json").read_bytes()).hexdigest()
     with ward.admin() as admin:
         events = admin.execute(
-            "select kind, detail from ward.events where kind like 'export%%' and tenant_id = %s"
-            " order by id",
+            "select kind, detail from ward.events where kind like 'export%%' and tenant_id = %s order by id",
             [ward.tenant_id("acme")],
         ).fetchall()
     manifest = json.loads((exported / "manifest.json").read_text())

@@ -98,9 +98,7 @@ def test_what_fails_again_and_again_is_told_until_it_goes_on(log: Log, publisher
 
 def passed_over(log: Log) -> list[dict[str, Any]]:
     """Return what the log says of entries that its topic has no content of."""
-    query = (
-        "select detail from ward.events where tenant_id = %s and kind = 'not published' order by id"
-    )
+    query = "select detail from ward.events where tenant_id = %s and kind = 'not published' order by id"
     return [detail for (detail,) in log.connection.execute(query, [log.tenant])]
 
 

@@ -149,7 +149,7 @@ create or replace function ward_internal.entry_image(p_model uuid, p_record text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   select ward_internal.filled($body$
     v_row := @row@;
-    if @length@ <= 50000 then
+    if (@length@) <= 50000 then
       v_@record@ := @image@;
     else
       v_lengths := array[@lengths@];

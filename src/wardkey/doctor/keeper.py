@@ -113,7 +113,7 @@ def _credentials(server: Server) -> Iterator[Problem]:
         own, other = (entry.directory(side.directory) / name for side in (keeper, orchestrator))
         slug = tenant and server.value("select slug from ward.tenants where id = %s", tenant)
         fix = f"wardkey kms use '{uri}'{f' --tenant {slug}' if slug else ''} --admin-credential FILE"
-        if managed.uri_of(entry.key) == kms_choice.THROUGH_KEEPER:
+        if managed.uri_of(entry.key) == configured.THROUGH_KEEPER:
             yield Problem(str(own.parent), "the orchestrator has no credential: the keeper manages KEKs", fix)
         elif own.exists() and other.exists() and own.read_bytes() == other.read_bytes():
             yield Problem(str(own), "is the orchestrator's credential too", fix)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -32,7 +32,14 @@ from ..kms import (
     provider_of,
     scheme_of,
 )
-from ..kms.configured import CONFIGURATION_FILE, DEFAULT_KMS, TENANTS, Configuration, Entry
+from ..kms.configured import (
+    CONFIGURATION_FILE,
+    DEFAULT_KMS,
+    TENANTS,
+    THROUGH_KEEPER,
+    Configuration,
+    Entry,
+)
 from .home import Home
 
 __all__ = [
@@ -47,9 +54,6 @@ __all__ = [
     "use",
     "use_cells",
 ]
-
-THROUGH_KEEPER = DEFAULT_KMS
-"""What the orchestrator's kms.json says where the orchestrator has no credential of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +195,7 @@ def forget(home: Home, tenant: UUID) -> None:
 def check_move(home: Home, uri: str, tenant: UUID | None = None) -> None:
     """Raise ServerError where a tenant's KEK would have the same name in two KMSes.
 
-    A Vault's KEKs are named by their mount, and nothing in a name tells two Vaults apart: of the tenant's own
-    ones, one at the same mount is the same one, maybe at another address.
+    Of the tenant's own ones, one at the same place is the same one, maybe at another address.
     """
     hint = "mount the transit engine of the tenant's own Vault at another path"
     if tenant:
@@ -201,9 +204,10 @@ def check_move(home: Home, uri: str, tenant: UUID | None = None) -> None:
 
 
 def _check_names(configuration: Configuration, uri: str, hint: str) -> None:
-    if scheme_of(uri) == "vault" and any(is_same(uri, cells.uri) for cells in configuration.owned(None)):
-        mount = provider_of(uri).place(uri)
-        raise ServerError(f"the cell's Vault has a mount {mount} too: two KEKs would have one name", hint)
+    provider = provider_of(uri)
+    if not provider.names_tell and any(is_same(uri, cells.uri) for cells in configuration.owned(None)):
+        place = provider.place(uri)
+        raise ServerError(f"the cell's Vault has a mount {place} too: two KEKs would have one name", hint)
 
 
 def _entry(before: Configuration, uri: str, tenant: UUID | None, regions: Mapping[str, str]) -> Entry:
@@ -288,23 +292,15 @@ def _try(
         draft = Path(name)
         for file, data in files.items():
             write_atomically(draft / file, data)
-        try:
-            with _as_the_keeper_is_started(environment):
-                open_kms(uri, draft)
+        shell = dict(os.environ)
+        try:  # what the operator's shell has (VAULT_TOKEN, AWS_PROFILE …) the keeper will not have
+            os.environ.clear()
+            os.environ.update(clean_environment(**environment))
+            open_kms(uri, draft)
         except KmsError as error:
             text = str(error).replace(str(draft), str(place))
             where = "give the files with --credential, --admin-credential and --ca"
             raise ServerError(text, where if str(place) in text else None) from None
-
-
-@contextmanager
-def _as_the_keeper_is_started(environment: Mapping[str, str]) -> Iterator[None]:
-    """What the operator's shell has (VAULT_TOKEN, AWS_PROFILE …) the keeper will not have."""
-    before = dict(os.environ)
-    try:
-        os.environ.clear()
-        os.environ.update(clean_environment(**environment))
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        finally:
+            os.environ.clear()
+            os.environ.update(shell)

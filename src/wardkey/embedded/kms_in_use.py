@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from ..kms.configured import THROUGH_KEEPER
 from .home import Home
-from .kms_choice import THROUGH_KEEPER, credential_files, sides
+from .kms_choice import credential_files, sides
 
 __all__ = ["in_use"]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from wardkey.kms import (
     KmsError,
     may_hold,
     open_kms,
+    pauses,
     provider_of,
     scheme_of,
 )
@@ -35,8 +35,7 @@ from .trust import identity_of
 
 __all__ = ["Provider", "Providers", "configured", "import_all"]
 
-ATTEMPTS = 4
-FIRST_PAUSE = 0.05  # seconds; doubled for each further attempt, of which a random part is waited
+FIRST_PAUSE = 0.1  # seconds
 CELL_THREADS = 16
 TENANT_THREADS = 4
 
@@ -64,9 +63,9 @@ def configured(directory: Path, override: str | None = None, regions: Sequence[s
         configuration = replace(configuration, regions=tuple(regions))
     if override is None:
         return configuration
-    others = [each for each in configuration.owned(None) if each.is_left]
     present = Entry(override)
-    return configuration.with_owned(None, [present, *(each for each in others if each.name != present.name)])
+    left = (each for each in configuration.owned(None) if each.is_left and each.name != present.name)
+    return configuration.with_owned(None, [present, *left])
 
 
 class Provider:
@@ -91,12 +90,10 @@ class Provider:
             if self._kms is None:
                 try:
                     self._kms = self._open(self.uri, self._directory)
-                except ImportError:
-                    self._kms = None  # its files may be out of reach since the keeper is its own user
+                except ImportError:  # its files may be out of reach since the keeper is its own user
+                    raise KmsConfigurationError("cannot be imported any more; restart the keeper") from None
                 except OSError as error:
                     raise KmsConfigurationError(f"cannot be opened: {error.strerror}") from None
-            if self._kms is None:
-                raise KmsConfigurationError("cannot be imported any more; restart the keeper")
             return self._kms
 
     async def ask(self, call: Callable[[Kms], _T]) -> _T:
@@ -105,10 +102,8 @@ class Provider:
         Raises KmsDenied, KmsConfigurationError, KeeperUnavailable, KeyRefused.
         """
         wait = 0.0
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                pause = random.uniform(0.5, 1) * FIRST_PAUSE * 2**attempt  # noqa: S311
-                await asyncio.sleep(max(pause, wait))
+        for pause in pauses(FIRST_PAUSE):
+            await asyncio.sleep(max(pause, wait))
             self.calls += 1
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(self.open()))
@@ -116,7 +111,7 @@ class Provider:
                 self._report(f"KMS {self.scheme}: {type(error).__name__}: {error}")
                 if not error.transient:
                     raise
-                wait = getattr(error, "retry_after", 0.0)
+                wait = error.retry_after
             except WardError:
                 raise
             except Exception as error:

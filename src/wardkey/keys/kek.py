@@ -8,7 +8,6 @@ credential there, and the keeper is asked instead.
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,16 +28,14 @@ from ..kms import (
     KmsDenied,
     KmsError,
     configured,
-    may_hold,
     open_kms,
+    pauses,
 )
-from ..kms.configured import Entry
+from ..kms.configured import THROUGH_KEEPER, Entry
 
 __all__ = ["Keks"]
 
-_ATTEMPTS = 4
-_FIRST_PAUSE = 0.1  # seconds; doubled for each further attempt, of which a random part is waited
-_THROUGH_KEEPER = "local:"
+_FIRST_PAUSE = 0.2  # seconds
 
 _T = TypeVar("_T")
 
@@ -61,7 +58,7 @@ class Keks:
     def uri(self, tenant: UUID, region: str = DEFAULT_REGION) -> str | None:
         """Return the KMS that is asked directly for this tenant, None when the keeper is asked."""
         uri = self._present(tenant, region).uri
-        return None if uri == _THROUGH_KEEPER else uri
+        return None if uri == THROUGH_KEEPER else uri
 
     def create(self, tenant: UUID, region: str = DEFAULT_REGION) -> KekRef:
         """Return the tenant's current KEK; make it first when there is none."""
@@ -94,7 +91,7 @@ class Keks:
         entries = self._configuration.of(tenant)
         if any(entry.tenant is not None and entry.is_left for entry in entries):
             return True
-        return sum(may_hold(entry.uri, kek.name) for entry in entries) > 1
+        return len(self._configuration.holding(tenant, kek.name)) > 1
 
     def destroy(self, tenant: UUID, kek: KekRef) -> None:
         """Destroy this version. Refused for the current one."""
@@ -114,7 +111,7 @@ class Keks:
                     _patiently(lambda: kms.destroy_all(tenant))
             except WardError as error:
                 refused.append(error)
-        managed = [entry.label for entry in entries if entry.uri != _THROUGH_KEEPER]
+        managed = [entry.label for entry in entries if entry.uri != THROUGH_KEEPER]
         if len(managed) < len(entries):
             try:  # the keeper's credential may not do in the others what was just done there
                 self._ask(tenant, "destroy_all", managed=managed)
@@ -142,13 +139,9 @@ class Keks:
     def _holding(self, tenant: UUID, kek: KekRef) -> Kms | None:
         """Return whom the KEK is of. Where a name fits several, they are asked which has the version."""
         ambiguous = self.is_ambiguous(tenant, kek)
-        for entry in self._configuration.of(tenant):
-            if not may_hold(entry.uri, kek.name) or (kms := self._open(entry)) is None:
-                continue
-            if not ambiguous:
-                return kms
-            known = _patiently(lambda: kms.kek_versions(tenant))
-            if kek.version in (version.version for version in known):
+        for entry in self._configuration.holding(tenant, kek.name):
+            kms = self._open(entry)
+            if kms is not None and (not ambiguous or _has(kms, tenant, kek)):
                 return kms
         return None
 
@@ -159,7 +152,7 @@ class Keks:
         return entries[0]
 
     def _open(self, entry: Entry) -> Kms | None:
-        if entry.uri == _THROUGH_KEEPER:
+        if entry.uri == THROUGH_KEEPER:
             return None
         identity = (*entry.key, entry.uri)
         if identity not in self._opened:
@@ -178,15 +171,18 @@ class Keks:
         return self._keeper.ask(wire.manage_kek(str(tenant), action, **members))
 
 
+def _has(kms: Kms, tenant: UUID, kek: KekRef) -> bool:
+    return kek.version in (known.version for known in _patiently(lambda: kms.kek_versions(tenant)))
+
+
 def _patiently(call: Callable[[], _T]) -> _T:
-    wait = 0.0
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(max(random.uniform(0.5, 1) * _FIRST_PAUSE * 2**attempt, wait))  # noqa: S311
+    failure = KmsError()
+    for pause in pauses(_FIRST_PAUSE):
+        time.sleep(max(pause, failure.retry_after))
         try:
             return call()
         except KmsError as error:
-            failure, wait = error, getattr(error, "retry_after", 0.0)
+            failure = error
             if not error.transient:
                 break
     raise _explained(failure)

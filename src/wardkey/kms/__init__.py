@@ -12,7 +12,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from . import providers
-from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable
+from .base import KekRef, KekVersion, Kms, KmsConfigurationError, KmsDenied, KmsError, KmsUnavailable, pauses
 
 __all__ = [
     "KekRef",
@@ -25,6 +25,7 @@ __all__ = [
     "is_same",
     "may_hold",
     "open_kms",
+    "pauses",
     "provider_of",
     "scheme_of",
     "schemes",

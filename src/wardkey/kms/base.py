@@ -6,7 +6,9 @@ under it. A provider is one module with one class; ``open_kms`` chooses it by th
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +23,7 @@ __all__ = [
     "KmsError",
     "KmsUnavailable",
     "address_of",
+    "pauses",
 ]
 
 
@@ -31,6 +34,7 @@ class KmsError(Exception):
     """
 
     transient: ClassVar[bool] = False
+    retry_after: float = 0.0  # seconds
 
 
 class KmsDenied(KmsError):
@@ -77,6 +81,16 @@ class KekVersion:
     destroyed_at: float | None = None
 
 
+def pauses(first: float) -> Iterator[float]:
+    """Yield the seconds to wait before each attempt: none, then ``first`` and twice as long each time.
+
+    A random part of it, so that not all that failed at once come again at once.
+    """
+    yield 0.0
+    for attempt in range(3):
+        yield random.uniform(0.5, 1) * first * 2**attempt  # noqa: S311
+
+
 def address_of(uri: str) -> str:
     """Return what stands between scheme and options."""
     return uri.partition(":")[2].removeprefix("//").partition("?")[0]
@@ -97,6 +111,8 @@ class Kms(ABC):
     """Names of the files in its directory: with the credential, and with certificates to trust, if any."""
     copies: ClassVar[str | None] = None
     """Where copies of a destroyed KEK may remain."""
+    names_tell: ClassVar[bool] = True
+    """Whether the name of a KEK tells which KMS of this scheme it is in."""
     is_asymmetric: ClassVar[bool] = False
     """Who has no right to wrap can: under a public key. The keeper then signs what it wraps."""
 

@@ -39,12 +39,14 @@ from wardkey_core.wire import DEFAULT_REGION, REGION_FORM, parse_json
 
 from wardkey.daemon.files import read_guarded, write_atomically
 
+from . import may_hold
 from .base import KmsConfigurationError
 
 __all__ = [
     "CONFIGURATION_FILE",
     "DEFAULT_KMS",
     "TENANTS",
+    "THROUGH_KEEPER",
     "Configuration",
     "Entry",
     "directory_of",
@@ -54,6 +56,8 @@ __all__ = [
 
 CONFIGURATION_FILE = "kms.json"
 DEFAULT_KMS = "local:"
+THROUGH_KEEPER = DEFAULT_KMS
+"""The URI in the orchestrator's file of a KMS that it has no credential for: the keeper is asked instead."""
 TENANTS = "tenants"  # the directory of what tenants bring
 _Region = Annotated[str, Meta(max_length=63, pattern=REGION_FORM)]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
@@ -149,6 +153,10 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     def everywhere(self) -> list[Entry]:
         """Return every KMS there is, in each of its regions."""
         return [each for entry in self.kms for each in entry.everywhere()]
+
+    def holding(self, tenant: UUID, kek: str) -> list[Entry]:
+        """Return where this KEK of the tenant may be, as far as its name tells."""
+        return [entry for entry in self.of(tenant) if may_hold(entry.uri, kek)]
 
     def uri_of(self, key: tuple[UUID | None, str], default: str = DEFAULT_KMS) -> str:
         """Return the URI of the entry with this key."""

@@ -64,6 +64,7 @@ class VaultKms(Kms):
     scheme = "vault"
     files = ("vault.json", "vault-ca.pem")
     copies = "the Vault's storage"
+    names_tell = False  # a KEK is named by its mount, not by its server
 
     def __init__(self, uri: str, directory: Path) -> None:
         address, options = parse_uri(uri, _OPTIONS)
