@@ -188,7 +188,8 @@ def test_a_statement_that_may_have_read_the_row_is_told(filled):
         context = log.contexts["nurse.kim", "VIEWER"]
         filler.put("r", "read", 7, context=context, columns="name", row_id=None)
         rows = connection.execute(
-            "select subject, row_id from ward.audit_reads_of('patients', '17', p_to => %s, p_tenant => 'acme')",
+            "select subject, row_id from ward.audit_reads_of("
+            "'patients', '17', p_to => %s, p_tenant => 'acme')",
             [START.replace(hour=9)],
         ).fetchall()
         assert rows == [("nurse.kim", None)]
