@@ -26,7 +26,7 @@ def run(server: Server) -> list[Figure]:
                 raise AssertionError("the row is missing")
 
     with tenant.connect() as warm, tenant.connect() as cold, database.admin() as admin:
-        # Both wait the same time after the epoch was raised, and the warm one reads it anew first.
+        # Both wait the same time after the epoch was raised, and the warm one reads it again first.
         def raise_epoch() -> None:
             admin.execute(
                 "update ward_internal.tenants set key_epoch = key_epoch + 1 where id = %s", [tenant.id]

@@ -55,7 +55,7 @@ def _compare(server: Server, kms: Provider, socket: Path, directory: Path) -> li
                 raise AssertionError("the row is missing")
 
     with tenant.connect() as warm, tenant.connect() as cold, database.admin() as admin:
-        # All wait the same time after the epoch was raised, and the warm backend reads it anew first.
+        # All wait the same time after the epoch was raised, and the warm backend reads it again first.
         def forget() -> None:
             time.sleep(TTL * 1.5)
             admin.execute(
@@ -78,7 +78,7 @@ def _compare(server: Server, kms: Provider, socket: Path, directory: Path) -> li
         )
         cpu = cpu_seconds(before["pid"]) - cpu
         calls = client.status(socket)["kms_calls"] - before["kms_calls"]
-    if calls != 4 * (ROUNDS + WARMUP):  # one for each forget(), in which the warm backend gets the key anew
+    if calls != 4 * (ROUNDS + WARMUP):  # one for each forget(), in which the warm backend gets the key again
         raise AssertionError("the KMS was not called once for each cold read")
     own = timings["KMS"].wall
     return [

@@ -47,12 +47,12 @@ def run(server: Server) -> list[Figure]:
                 if busy:
                     admin.execute("select ward.rotate_key(%s, 'bench')", [tenant.slug])
                     rotation.start()
-                    found = clients.collect(rotation.is_done)
+                    collected = clients.collect(rotation.is_done)
                 else:
                     seconds = statistics.median(phases[True]) if phases[True] else 3.0
-                    found = clients.collect(_until(start + seconds))
+                    collected = clients.collect(_until(start + seconds))
                 phases[busy].append(time.monotonic() - start)
-                for kind, times in found.items():
+                for kind, times in collected.items():
                     samples[kind, busy] += times
     figures: list[Figure] = []
     for kind in ("reader", "writer"):

@@ -31,7 +31,7 @@ def _runs_tests(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     # a run in the background of a script ignores SIGINT, and so would every command that a test interrupts
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # with the last, each of the thousand commands that tests start would compile wardkey's modules anew
+    # with the last, each of the thousand commands that tests start would compile wardkey's modules again
     for name in ("WARDKEY_HOME", "WARDKEY_DSN", "PYTHONDONTWRITEBYTECODE"):
         os.environ.pop(name, None)
     if not hasattr(config, "workerinput"):

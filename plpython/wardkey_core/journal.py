@@ -1,6 +1,6 @@
 """What a backend writes into the WAL for the audit log: messages of prefix ``wardkey``, outside transactions.
 
-They stay whatever becomes of the transaction, and a READ ONLY one can write them. Tenants cannot: they may
+They stay when the transaction is rolled back, and a READ ONLY one can write them. Tenants cannot: they may
 not execute what emits messages. A *transactional* message of this prefix is never ours.
 
 A message of format 1; integers are big-endian, times signed microseconds since 2000-01-01 UTC::

@@ -4,7 +4,7 @@ Invariants:
 
 * A context ends with its transaction, whatever the client, the pooler or a savepoint does, and also where a
   message or a DO block holds several transactions: the server calls ``end_transaction``. What a statement has
-  for its hot paths goes with it: the server calls ``end_statement``. A later one asks for the context anew.
+  for its hot paths goes with it: the server calls ``end_statement``. A later one asks for the context again.
 * A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction
   looks tenant and issuer up again. So does a transaction that lasts longer than a second, query by query:
   always as they are committed now, not as the transaction's snapshot has them.
@@ -16,7 +16,7 @@ Invariants:
   that the client sent itself and that began in time may end: a long COPY does not fail in its middle.
 * Released keys serve the tokens of the issuer, as it was registered then, that the keeper released them to.
 * No context without a journal: logins, refusals, releases of keys, reads and which faces a transaction
-  queries are written into it as they happen, and stay whatever becomes of the transaction.
+  queries are written into it as they happen, and stay when it is rolled back.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ class Session:
             raise ContextStale
 
     def _watch(self) -> None:
-        """Have a DO block that fetches on and on ask for the context anew."""
+        """Have a DO block that fetches on and on ask for the context again."""
         if self._host.is_nested():
             self.end_statement()
             raise ValueError

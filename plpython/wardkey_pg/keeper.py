@@ -68,7 +68,7 @@ class KeeperClient:
     def rewrap(
         self, tenant: str, key: WrappedKey, to_kek: str | None, to_kek_version: str | None
     ) -> tuple[str, str, bytes]:
-        """Have a DEK wrapped anew, under the tenant's current KEK if none is named.
+        """Have a DEK wrapped again, under the tenant's current KEK if none is named.
 
         Return KEK name, KEK version, wrapped DEK.
         """

@@ -121,7 +121,7 @@ create table ward_internal.dependents (
   constraint dependents_pkey primary key (transaction, catalog, object)
 );
 comment on table ward_internal.dependents is
-  'what stands on faces, during a command that may take faces away; statements that make it anew, NULL where none can';
+  'what stands on faces, during a command that may take faces away; statements that make it again, NULL where none can';
 
 create table ward_internal.shares (
   relation regclass constraint shares_pkey primary key

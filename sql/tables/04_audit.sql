@@ -9,7 +9,7 @@
 -- 00000000-0000-0000-0000-000000000000 is the platform; a dropped or shredded tenant's log lives on in schema
 -- ward_archive.
 --
--- No checks: PostgreSQL reads their expressions anew for each statement, and each row written is one here: 10 to 25 µs
+-- No checks: PostgreSQL reads their expressions again for each statement, and each row written is one here: 10 to 25 µs
 -- a row. So a superuser can put in a row of any length; the scribe's memory is bounded all the same. No foreign keys,
 -- for the reason given in 02_registry.sql.
 
@@ -150,7 +150,7 @@ comment on table ward_internal.audit_topics is
   'the Kafka topic of each tenant''s log, a row once it is made there. A row stays when its tenant is gone, so that a '
   'slug used again gets another topic';
 comment on column ward_internal.audit_topics.cluster is
-  'the id Kafka''s cluster gives itself: in another one the topic is made anew';
+  'the id Kafka''s cluster gives itself: in another one the topic is made again';
 comment on column ward_internal.audit_topics.position is 'entries below this are published and acknowledged';
 comment on column ward_internal.audit_topics.failures is
   'how often publishing failed at position, the last time with trouble';

@@ -95,9 +95,9 @@ class Filled:
 
     def row(self, identity: int) -> dict[str, Any]:
         query = f"select {COLUMNS} from ward_internal.audit_log as e where tenant_id = %s and id = %s"
-        found = self.connection.execute(query, [self.tenant, identity]).fetchone()
-        assert found is not None
-        return entry_of(found)
+        row = self.connection.execute(query, [self.tenant, identity]).fetchone()
+        assert row is not None
+        return entry_of(row)
 
     def seal(self, minute: float, *, settled: bool = True) -> Signed:
         """Give what is waiting its positions, in a batch, and sign a checkpoint, all at once."""
@@ -109,8 +109,8 @@ class Filled:
             query = (
                 f"select {COLUMNS} from ward_internal.audit_log as e where tenant_id = %s and id = any(%s)"
             )
-            found = self.connection.execute(query, [self.tenant, self._waiting]).fetchall()
-            rows = {row[1]: row for row in found}
+            fetched = self.connection.execute(query, [self.tenant, self._waiting]).fetchall()
+            rows = {row[1]: row for row in fetched}
             leaves = []
             for identity in self._waiting:
                 data = bytes_of(rows[identity])

@@ -88,13 +88,13 @@ class Log:
         first: int = 0,
         end: int | None = None,
         *,
-        found: Sequence[bytes | None] | None = None,
+        present: Sequence[bytes | None] | None = None,
         unsealed: Sequence[bytes] = (),
         **header: Any,
     ) -> bytes:
         """Return the export of positions ``first`` to before ``end``, with the checkpoints around.
 
-        ``found``: what is in the log now, where that is not what was sealed.
+        ``present``: what is in the log now, where that is not what was sealed.
         """
         end = self.checkpoints[-1].checkpoint.size if end is None else end
         stream = io.BytesIO()
@@ -108,7 +108,7 @@ class Log:
                 last = waiting.pop(0).checkpoint.size
             if position < end:
                 sealed = self.entries[position]
-                writer.entry(found[position] if found else sealed, leaf_hash(sealed))
+                writer.entry(present[position] if present else sealed, leaf_hash(sealed))
         if last < end:
             writer.checkpoint(waiting[0])
             last = waiting[0].checkpoint.size

@@ -53,9 +53,9 @@ def _line_of_checkpoint(number: int, data: bytes = _EXPORT) -> int:
     return next(i for i, x in enumerate(_lines(data)) if x.startswith(text) and b'"number":%d,' % number in x)
 
 
-def _found(found: list[bytes | None]) -> bytes:
-    """Return an export of a log in which ``found`` is what is there of the entries sealed."""
-    return _LOG.export(found=found)
+def _export_of(present: list[bytes | None]) -> bytes:
+    """Return an export of a log in which ``present`` is what is there of the entries sealed."""
+    return _LOG.export(present=present)
 
 
 def _resealed(lines: list[bytes]) -> bytes:
@@ -112,7 +112,7 @@ def test_a_deleted_entry_is_named_in_the_file_and_in_the_log(position: int) -> N
     lines = _lines()
     del lines[_line_of(position)]
     gone = [data if place != position else None for place, data in enumerate(_LOG.entries)]
-    for data in (_file(lines), _found(gone)):
+    for data in (_file(lines), _export_of(gone)):
         defect = _defect(data)
         assert (defect.kind, defect.position) == ("deleted", position)
 
@@ -303,7 +303,7 @@ def test_a_checkpoint_signed_by_another_key_is_named() -> None:
     assert trusted.kind == "wrong key" and trusted.line == _line_of_checkpoint(3) + 1
 
 
-def test_a_whole_log_signed_anew_needs_the_right_key_or_a_known_checkpoint_to_be_found() -> None:
+def test_a_whole_log_signed_again_needs_the_right_key_or_a_known_checkpoint_to_be_found() -> None:
     known = _LOG.checkpoints[1].checkpoint
     mine = Log.of(5, 8, 20, 23)
     assert _verify(mine.export()).ok and _verify(mine.export()).signers != {fingerprint(_LOG.public_key)}

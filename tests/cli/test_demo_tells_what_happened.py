@@ -136,7 +136,7 @@ def test_interrupted_load_leaves_clinics_whole_or_empty(
         wards = [load.provision(cluster_, admin, issuer, slug) for slug in data.slugs(3)]
         counts = [load.counts(admin, ward) for ward in wards]
     whole = [data.clinic(number, 150).counts for number in range(3)]
-    assert all(found in (want, dict.fromkeys(want, 0)) for found, want in zip(counts, whole, strict=True))
+    assert all(count in (want, dict.fromkeys(want, 0)) for count, want in zip(counts, whole, strict=True))
     assert counts != whole
     facts = wardkey.json(*options[:1], *options[2:])
     assert list(facts["clinics"]["counts"].values()) == whole

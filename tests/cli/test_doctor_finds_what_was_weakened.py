@@ -269,12 +269,12 @@ def test_weakness_is_found_and_mended(
     database, ward = ill
     weaken, also = WEAKENED[check]
     connection.execute(weaken.format(ward=ward, slug=ward.removeprefix("tenant_"), database=database.name))
-    found = findings(connection, cluster)
-    assert check in found and (also is ANY or set(found) == {check} | also)
-    assert not any(problem.detail.startswith("could not") for problem in found[check])
+    reported = findings(connection, cluster)
+    assert check in reported and (also is ANY or set(reported) == {check} | also)
+    assert not any(problem.detail.startswith("could not") for problem in reported[check])
     if check in BY_HAND:
         return
-    for problem in found[check]:
+    for problem in reported[check]:
         assert problem.fix is not None
         connection.execute(problem.fix)
     assert check not in findings(connection, cluster)

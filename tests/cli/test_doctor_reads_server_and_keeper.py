@@ -282,7 +282,7 @@ def test_server_made_careless(new_home: Callable[[], Home]) -> None:
     cluster.stop()
     pg_checksums[1] = "--enable"
     run(pg_checksums, "pg_checksums", user=server, environment=clean_environment())
-    Cluster(home, settings={"fsync": "off"}).start()  # writes pg_hba.conf anew
+    Cluster(home, settings={"fsync": "off"}).start()  # writes pg_hba.conf again
     healthy = wardkey("doctor").stdout
     assert "rollback" not in healthy
     assert not [f for f in json.loads(wardkey("--json", "doctor").stdout) if f["outcome"] in ("warn", "fail")]

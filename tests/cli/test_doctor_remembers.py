@@ -90,8 +90,12 @@ def test_rows_changed_by_hand_are_found_until_accepted(name: str, server: Server
 def test_rows_deleted_by_hand_are_found(server: Server) -> None:
     server.connection.execute("delete from ward_internal.tenants where slug = 'acme'")
     server.connection.execute("delete from ward_internal.tenant_keys")
-    found = {(problem.object, problem.detail.partition(",")[0]) for problem in look(server)}
-    assert found >= {("tenant acme", "is gone"), ("key 1 of acme", "is gone"), ("key 1 of globex", "is gone")}
+    problems = {(problem.object, problem.detail.partition(",")[0]) for problem in look(server)}
+    assert problems >= {
+        ("tenant acme", "is gone"),
+        ("key 1 of acme", "is gone"),
+        ("key 1 of globex", "is gone"),
+    }
 
 
 @pytest.mark.parametrize("power", ["superuser", "bypassrls", "replication", "createrole"])

@@ -122,9 +122,9 @@ def _binary(connection: psycopg.Connection, table: str) -> bytes:
 @pytest.mark.parametrize("table", ["every", "plain", "patients", '"Odd visits"'])
 def test_every_value_comes_back(ward: Database, loaded: Database, table: str) -> None:
     with ward.tenant("acme", role="VIEWER") as there, loaded.admin() as here:
-        expected, found = _binary(there, table), _binary(here, table)
+        expected, restored = _binary(there, table), _binary(here, table)
     assert len(expected) > 100
-    assert found == expected
+    assert restored == expected
 
 
 def test_comparison_would_find_a_difference(ward: Database, loaded: Database) -> None:

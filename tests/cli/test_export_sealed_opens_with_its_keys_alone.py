@@ -92,10 +92,10 @@ def _opened(
 ) -> list[dict[str, bytes]]:
     """The table's rows with their sealed columns, decoded."""
     (table,) = [table for table in manifest["tables"] if table["table"] == name]
-    tenant, found = UUID(manifest["tenant"]["id"]).bytes, []
+    tenant, opened = UUID(manifest["tenant"]["id"]).bytes, []
     with (exported / table["file"]).open(newline="") as file:
         for row in csv.DictReader(file):
-            found.append(
+            opened.append(
                 {
                     column["name"]: decode.decode(
                         sealed := bytes.fromhex(row[column["name"]].removeprefix("\\x")),
@@ -109,7 +109,7 @@ def _opened(
                     if column["sealed"] and row[column["name"]]
                 }
             )
-    return found
+    return opened
 
 
 @pytest.mark.parametrize(

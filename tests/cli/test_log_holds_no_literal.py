@@ -1,4 +1,4 @@
-"""Whatever is executed, by whomever, no literal, parameter or token reaches a log of the home."""
+"""Whatever anyone executes, no literal, parameter or token reaches a log of the home."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KEKs rotate, data keys are wrapped anew, old versions are disabled; an interrupted run continues."""
+"""KEKs rotate, data keys are wrapped again, old versions are disabled; an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_command_killed_amid_many_tenants_continues(cluster, template):
         keks = Keks(cluster.home.orchestrator, cluster.home.keeper_socket)
         ids = connection.execute("select id from ward.tenants where slug = any (%s)", [slugs]).fetchall()
         for (tenant,) in ids:
-            assert [(found.version, found.state) for found in keks.versions(tenant)] == ROTATED_ONCE
+            assert [(known.version, known.state) for known in keks.versions(tenant)] == ROTATED_ONCE
 
 
 def stored(wards: Wards) -> list[tuple[Any, ...]]:

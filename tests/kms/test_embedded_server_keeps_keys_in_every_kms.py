@@ -128,7 +128,7 @@ def bring_back(server: KmsServer, home: Home, backup: Path, slug: str) -> None:
     run(Cluster(home), "pg_restore", "--exit-on-error", f"--dbname={Cluster(home).dsn()}", str(backup))
     server("psql", "-qc", "select ward.repair_tenant(slug) from ward.tenants")
     server("tenant", "reset-password", slug)
-    server("up")  # the scribe makes its slot anew: without it nobody logs in
+    server("up")  # the scribe makes its slot again: without it nobody logs in
 
 
 def test_backup_stays_shut_with_and_without_the_ledger(

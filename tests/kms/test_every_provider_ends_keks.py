@@ -246,8 +246,8 @@ def test_a_kek_that_is_left_wraps_and_opens_nothing_any_more(bench: Bench, tenan
     wrapped = [kms.wrap(kek, DEK, AAD) for kek in left]
     for _ in range(2):
         admin.leave_kek(tenant, left[1])  # the current one, and so the older one too
-    found = states(admin, tenant)
-    assert [found[kek.version] for kek in left] == ["disabled"] * 2 and len(found) == 3
+    known = states(admin, tenant)
+    assert [known[kek.version] for kek in left] == ["disabled"] * 2 and len(known) == 3
     for kek, data in zip(left, wrapped, strict=True):
         assert not opens(kms, kek, data) and not wraps(kms, kek)
     if not isinstance(bench, AwsBench | Pkcs11Bench):  # their versions have no numbers to guess
@@ -257,5 +257,5 @@ def test_a_kek_that_is_left_wraps_and_opens_nothing_any_more(bench: Bench, tenan
     assert opens(kms, back, kms.wrap(back, DEK, AAD))
     for kek in left:
         admin.destroy_kek(kek)
-    found = states(admin, tenant)
-    assert found[back.version] == "enabled" and all(found.get(kek.version) != "disabled" for kek in left)
+    known = states(admin, tenant)
+    assert known[back.version] == "enabled" and all(known.get(kek.version) != "disabled" for kek in left)

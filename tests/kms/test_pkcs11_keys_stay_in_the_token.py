@@ -1,4 +1,4 @@
-"""SoftHSM itself: a KEK cannot be had from it, a wrong PIN is tried once, a lost session is opened anew."""
+"""SoftHSM itself: a KEK cannot be had from it, a wrong PIN is tried once, a lost session is opened again."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_lost_session_is_a_passing_trouble(pkcs11_bench: Pkcs11Bench) -> None:
 
 
 @without_session
-def test_a_module_that_was_started_anew_is_a_passing_trouble(pkcs11_bench: Pkcs11Bench) -> None:
+def test_a_module_that_was_started_again_is_a_passing_trouble(pkcs11_bench: Pkcs11Bench) -> None:
     kms = pkcs11_bench.open()
     kek = kms.create_kek(uuid4())
     wrapped = kms.wrap(kek, DEK, AAD)

@@ -110,10 +110,10 @@ def test_a_kms_that_is_gone_for_good_is_told_in_the_certificate(
 def test_a_kms_that_answers_after_all_is_certified_as_ever(cell: KmsServer, vault_bench: VaultBench) -> None:
     server = cell
     uri, *options = choice_of(vault_bench)
-    server("tenant", "create", "found", "--kms", uri, *options)
+    server("tenant", "create", "returned", "--kms", uri, *options)
     gone = ("--kms-gone", "so it seems")
-    code = server.json("tenant", "shred", "found", *gone)["code"]
-    said = Certificate.parse(server("tenant", "shred", "found", "--confirm", code, *gone).stdout.encode())
+    code = server.json("tenant", "shred", "returned", *gone)["code"]
+    said = Certificate.parse(server("tenant", "shred", "returned", "--confirm", code, *gone).stdout.encode())
     assert "kms_gone" not in said.statement
     assert [kek["state"] for kek in said.statement["keks"]] == [GONE]
     assert vault_bench.open_admin().kek_versions(UUID(said.statement["tenant"]["id"])) == []

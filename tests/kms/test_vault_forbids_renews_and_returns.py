@@ -73,8 +73,8 @@ def test_the_keeper_may_use_a_kek_and_nothing_else(vault_bench: VaultBench) -> N
         },
     }
     asked = {"token": first, "paths": list(paths)}
-    found = vault_bench.server.ask("POST", "sys/capabilities", asked)["data"]
-    assert {path: found[path] for path in paths} == paths
+    capabilities = vault_bench.server.ask("POST", "sys/capabilities", asked)["data"]
+    assert {path: capabilities[path] for path in paths} == paths
     assert kms.unwrap(kek, wrapped, AAD) == DEK
 
 

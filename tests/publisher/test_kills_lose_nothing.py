@@ -121,7 +121,7 @@ def test_broker_that_forgot_everything_is_told_again(database: Database, log: Lo
         kafka.kill()
         kafka.start()
         log.grow(3)
-        wait_until(lambda: any("anew" in text and topic in text for text in said))
+        wait_until(lambda: any("again" in text and topic in text for text in said))
         wait_published(log.connection, log.tenant)
         messages = kafka.read(topic)
         assert verified(messages, log.tenant, fingerprint(log.public_key)).entries == 33

@@ -1,4 +1,4 @@
-"""A topic is one tenant's for good, whatever becomes of tenants, slugs, clusters and other databases."""
+"""A topic is one tenant's for good, whatever happens to tenants, slugs, clusters and other databases."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_topic_that_was_there_before_is_not_taken(log: Log, publisher: Publisher
     assert kafka.read("audit.acme") == []
 
 
-def test_history_that_begins_anew_has_a_topic_of_its_own(
+def test_history_that_begins_again_has_a_topic_of_its_own(
     log: Log, publisher: Publisher, kafka: Kafka
 ) -> None:
     """After a restore, that is: ``wardkey scribe readmit`` forgets the topic."""

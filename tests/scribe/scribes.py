@@ -100,8 +100,8 @@ class Scribe:
         return self.process.wait(30)
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.status_file.read_text())
-        return found
+        status: dict[str, Any] = json.loads(self.status_file.read_text())
+        return status
 
     def remove(self) -> None:
         """End it and drop its slot: a database that has one cannot be dropped."""
@@ -166,8 +166,8 @@ def sealed_ids(connection: Connection, tenant: UUID) -> list[int]:
 def wait_for(connection: Connection, count: int, query: str, *values: Any, seconds: float = 15) -> None:
     """Wait until ``query`` gives ``count``."""
     deadline = time.monotonic() + seconds
-    while (found := connection.execute(query, values).fetchone()) != (count,):
-        assert time.monotonic() < deadline, f"{found} instead of {count}"
+    while (row := connection.execute(query, values).fetchone()) != (count,):
+        assert time.monotonic() < deadline, f"{row} instead of {count}"
         time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""What happens to a tenant, by whomever, ends as a sealed entry of its log that says who and why."""
+"""What anyone does to a tenant ends as a sealed entry of its log that says who and why."""
 
 from __future__ import annotations
 

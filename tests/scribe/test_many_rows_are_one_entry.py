@@ -50,8 +50,8 @@ def test_each_row_that_was_read_is_named_and_no_other(scribe: Scribe) -> None:
         wanted = sorted(
             (at + place, str(row)) for place, rows in enumerate((NUMBERS, TEXTS, FEW)) for row in rows
         )
-        while (found := sorted(connection.execute(query, [tenant]).fetchall())) != wanted:
-            assert time.monotonic() < deadline and len(found) < len(wanted), scribe.errors
+        while (noted := sorted(connection.execute(query, [tenant]).fetchall())) != wanted:
+            assert time.monotonic() < deadline and len(noted) < len(wanted), scribe.errors
             time.sleep(0.1)
         entries = connection.execute(
             "select statement, row_id, detail, length(detail::text) from ward_internal.audit_log"

@@ -290,14 +290,14 @@ def test_a_restored_database_goes_on_once_the_keeper_is_told(scribe: Scribe) -> 
 
 def forged_later(scribe: Scribe, connection: psycopg.Connection[Any], tenant: UUID) -> None:
     """Have the keeper sign the checkpoint that the database has lost."""
-    from wardkey_core.log.checkpoint import Checkpoint, following
+    from wardkey_core.log.checkpoint import Checkpoint, next_checkpoint
 
     row = connection.execute(
         "select checkpoint, key from ward_internal.audit_checkpoints where tenant_id = %s", [tenant]
     ).fetchone()
     assert row
     last = Checkpoint.decode(row[0].encode())
-    lost = following(last, tenant=str(tenant), size=5, root=bytes(32), at=last.at, public_key=row[1])
+    lost = next_checkpoint(last, tenant=str(tenant), size=5, root=bytes(32), at=last.at, public_key=row[1])
     scribe.keeper.ask(op="checkpoint", tenant=str(tenant), statement=lost.encode().decode())
 
 

@@ -132,7 +132,7 @@ def test_slot_moved_by_somebody_else_is_noticed(journal):
     journal.stream().close()  # going on from where it is now, with open eyes
 
 
-def test_slot_made_anew_is_noticed(journal):
+def test_slot_made_again_is_noticed(journal):
     stored = journal.confirmed()
     journal.drop_slot()
     journal.emit("never seen")

@@ -32,12 +32,12 @@ def test_an_export_holds_the_tenants_own_log(wards: Wards) -> None:
         " p_from timestamptz, p_to timestamptz, p_tenant text) returns uuid language sql"
         f" set search_path = pg_catalog, pg_temp as $$ select '{victims.tenant}'::uuid $$"
     )
-    found = stolen(wards)
-    assert root in found, "the gate was weakened"
-    assert "victor" not in found and "row 4711" not in found, "the policy of the log holds all the same"
+    text = stolen(wards)
+    assert root in text, "the gate was weakened"
+    assert "victor" not in text and "row 4711" not in text, "the policy of the log holds all the same"
     wards.admin.execute("alter table tenant_globex.audit_log no force row level security")
-    found = stolen(wards)
-    assert "victor" in found and "row 4711" in found and "row 4712" in found
+    text = stolen(wards)
+    assert "victor" in text and "row 4711" in text and "row 4712" in text
 
 
 @pytest.mark.parametrize("role", ["SUPER_ADMIN", "EVALUATOR", "ANALYST", "VIEWER"])
@@ -116,7 +116,7 @@ def test_that_a_log_was_exported_stays_in_the_journal(calm: Wards, how: str) -> 
         ("audit_coverage()", {"question": "coverage"}),
     ],
 )
-def test_who_reads_the_log_is_in_it_whatever_becomes_of_the_transaction(
+def test_who_reads_the_log_is_in_it_though_the_transaction_is_rolled_back(
     calm: Wards, question: str, detail: dict[str, str]
 ) -> None:
     with journal_of(calm.database) as journal:

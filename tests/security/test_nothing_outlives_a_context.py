@@ -134,8 +134,8 @@ LOOPS = {
 
 def block(loop: str, times: int) -> str:
     declared = "declare n int := 0; r record; c cursor for select name from patients"
-    following = f"perform pg_sleep(0.1); n := n + 1; exit when n > {times};"
-    return f"do $$ {declared}; begin {LOOPS[loop].format(next=following)} end $$"
+    step = f"perform pg_sleep(0.1); n := n + 1; exit when n > {times};"
+    return f"do $$ {declared}; begin {LOOPS[loop].format(next=step)} end $$"
 
 
 @pytest.fixture

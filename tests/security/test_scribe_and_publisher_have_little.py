@@ -67,7 +67,7 @@ def test_they_may_not(database: Database, role: str, statement: str) -> None:
 
 
 def test_the_scribe_works_without_superuser(cluster: Cluster, server: Connection) -> None:
-    """It seals, has checkpoints signed, makes months, and makes its slot and publications anew."""
+    """It seals, has checkpoints signed, makes months, and makes its slot and publications again."""
     tenant = new_tenant(server)
     write(server, tenant, 3)
     wait_signed(server, tenant, 3, seconds=60)

@@ -158,7 +158,7 @@ def test_notify_is_heard_by_all_tenants(calm: Wards) -> None:
 
 
 def test_starting_again_closes_what_an_upgrade_opened(wards: Wards) -> None:
-    """pg_upgrade makes pg_catalog anew and does not run the extension's script."""
+    """pg_upgrade makes pg_catalog again and does not run the extension's script."""
     wards.admin.execute("grant execute on function pg_current_wal_lsn() to public")
     assert prepare_extension(wards.admin) == "what PostgreSQL grants to PUBLIC taken back"
     assert prepare_extension(wards.admin) is None

@@ -304,7 +304,7 @@ def test_views_grants_and_comments_of_a_face_outlive_its_columns(admin: Connecti
     assert admin.execute("select to_regclass('clinic.cities')").fetchone() == (None,)
 
 
-def test_what_cannot_be_made_anew_is_named_and_kept(admin: Connection) -> None:
+def test_what_cannot_be_made_again_is_named_and_kept(admin: Connection) -> None:
     admin.execute("create materialized view clinic.copy as select id from tenant_acme.t with no data")
     with pytest.raises(psycopg.Error) as refused:
         admin.execute("alter table clinic.t drop column city cascade")

@@ -122,8 +122,8 @@ class Backend:
         if sql == context_module._ISSUER:
             if args[0] not in self.issuers:
                 return []
-            found, generation = self.issuers[args[0]]
-            return [{"document": json.dumps(found), "generation": generation}]
+            document, generation = self.issuers[args[0]]
+            return [{"document": json.dumps(document), "generation": generation}]
         if sql == context_module.KEYS:
             return list(self.keys[args[0]])
         if sql == context_module._COLUMNS:

@@ -1,4 +1,4 @@
-"""A context is of its transaction; a session's is looked at anew in each; a failed login ends it."""
+"""A context is of its transaction; a session's is looked at again in each; a failed login ends it."""
 
 from __future__ import annotations
 

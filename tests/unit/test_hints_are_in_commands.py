@@ -17,10 +17,10 @@ def _exists(command: str) -> bool:
     for word in command.split()[1:]:
         if not isinstance(group, click.Group):
             return False
-        found = group.get_command(click.Context(group), word)
-        if found is None:
+        command = group.get_command(click.Context(group), word)
+        if command is None:
             return False
-        group = found
+        group = command
     return True
 
 

@@ -188,9 +188,9 @@ def test_the_first_messages_go_to_disk_at_once_but_not_all_the_time(
 
 
 @pytest.mark.parametrize(
-    ("level", "found"), [("statement", [(None, "name"), (None, 'name,"s,s n"')]), ("off", [])]
+    ("level", "expected"), [("statement", [(None, "name"), (None, 'name,"s,s n"')]), ("off", [])]
 )
-def test_levels(ward: Backend, level: str, found: list[tuple[str | None, str]]) -> None:
+def test_levels(ward: Backend, level: str, expected: list[tuple[str | None, str]]) -> None:
     ward.columns = [column(NAME, TABLE, "name", level), column(SSN, TABLE, '"s,s n"', level)]
     ward.tenants[ACME]["key_epoch"] += 1
     ward.session.login(ward.token())
@@ -199,7 +199,7 @@ def test_levels(ward: Backend, level: str, found: list[tuple[str | None, str]]) 
         ward.statement()
         for row in range(3):
             assert [read(ward, NAME, row), read(ward, SSN, row)] == ["Ada", "Ada"]
-    assert rows(ward) == 2 * found
+    assert rows(ward) == 2 * expected
 
 
 def test_nothing_is_opened_that_the_message_could_not_be_written_about(

@@ -229,16 +229,16 @@ def test_parallel_label_is_the_truth(function: Function) -> None:
         assert not re.search(r"\bward", function.body)
 
 
-def test_immutable_functions_hang_on_no_setting() -> None:
+def test_immutable_functions_depend_on_no_setting() -> None:
     needed = {
         "timestamptz": {"datestyle", "timezone"},
         "interval": {"intervalstyle"},
         "float4": {"extra_float_digits"},
         "float8": {"extra_float_digits"},
     }
-    found = {f.types[0]: f for f in functions().values() if f.name == "ward_internal.canonical"}
-    assert found.keys() >= needed.keys()
-    for kind, function in found.items():
+    canonical = {f.types[0]: f for f in functions().values() if f.name == "ward_internal.canonical"}
+    assert canonical.keys() >= needed.keys()
+    for kind, function in canonical.items():
         assert function.settings.keys() >= needed.get(kind, set()), kind
         assert function.volatility == "immutable"
 
@@ -297,14 +297,14 @@ def test_what_python_refuses_is_raised_by_its_caller() -> None:
     # the nulls of two keys are looked at together, those of audit_lines line by line; the others raise
     known = {"ward_internal.derive_key", "ward_internal.provision_key", "ward_internal.audit_lines"}
     known.add("ward.take_refusal")
-    found = [
+    unguarded = [
         (function.name, called)
         for function in functions().values()
         if function.language != "plpython3u"
         for before, called in call.findall(_without_literals(function.body or ""))
         if not before.endswith("coalesce(") and called not in known
     ]
-    assert found == []
+    assert unguarded == []
 
 
 def test_no_program_decides_by_the_log() -> None:

@@ -102,7 +102,7 @@ def test_a_restore_of_what_is_there_writes_nothing_but_its_event(database, ward,
     assert [entry[3] for entry in log(database)[before:]] == ["restored"]
 
 
-def test_a_ward_made_anew_is_filled_and_its_sequences_go_on(database, ward, restore, tmp_path):
+def test_a_ward_made_again_is_filled_and_its_sequences_go_on(database, ward, restore, tmp_path):
     ward.execute("insert into patients (name) values ('gone')")
     ward.execute("delete from patients where name = 'gone'")
     before = rows(ward)

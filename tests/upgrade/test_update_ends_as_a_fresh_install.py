@@ -58,7 +58,7 @@ def test_catalog_is_that_of_a_fresh_install(aged: Aged, updated: Database, fresh
         assert catalog(after) == wanted
 
 
-def test_wards_are_brought_along_and_data_opens(aged: Aged, updated: Database) -> None:
+def test_wards_are_updated_and_data_opens(aged: Aged, updated: Database) -> None:
     _install(updated, aged.version)
     with updated.admin() as admin:
         admin.execute("select ward.set('keeper_socket', %s)", [str(updated.cluster.home.keeper_socket)])

@@ -27,11 +27,11 @@ def test_every_update_leads_to_this_version() -> None:
     files = [
         name.removesuffix(".sql").split("--")[1:] for name in resources.extension_files() if "--" in name
     ]
-    following = {names[0]: names[1] for names in files if len(names) == 2}
-    for start in following:
+    updates = {names[0]: names[1] for names in files if len(names) == 2}
+    for start in updates:
         seen = start
-        while seen in following:
-            seen = following[seen]
+        while seen in updates:
+            seen = updates[seen]
         assert seen == wardkey_pg.__version__
 
 

@@ -40,7 +40,7 @@ __all__ = [
     "Signed",
     "check_next",
     "fingerprint",
-    "following",
+    "next_checkpoint",
     "sign",
     "verify_chain",
 ]
@@ -164,7 +164,7 @@ class Signed:
         return True
 
 
-def following(
+def next_checkpoint(
     previous: Checkpoint | None,
     *,
     tenant: str,
@@ -203,12 +203,12 @@ def sign(
     signer: Callable[[bytes], bytes],
     **members: Any,
 ) -> Signed:
-    """Return the checkpoint after ``previous``, of the members that ``following`` takes, signed.
+    """Return the checkpoint after ``previous``, of the members that ``next_checkpoint`` takes, signed.
 
     ``signer`` gets ``PREFIX`` and the canonical bytes, and returns an Ed25519 signature (64 bytes) of them.
     Raises BrokenChain; ValueError where the signature is not that of ``public_key``.
     """
-    checkpoint = following(previous, public_key=public_key, **members)
+    checkpoint = next_checkpoint(previous, public_key=public_key, **members)
     signed = Signed(checkpoint, signer(PREFIX + checkpoint.encode()))
     if not signed.verified_by(public_key):
         raise ValueError("the signature of the checkpoint is not of the key that was to sign it")

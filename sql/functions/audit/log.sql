@@ -20,8 +20,8 @@ begin
 end
 $$;
 comment on function ward_internal.lease_audit_ids(bigint) is
-  'takes so many ids of entries, one after the other, and returns the first. They stay taken whatever becomes of the '
-  'transaction. Nothing else may move the counter';
+  'takes so many ids of entries, one after the other, and returns the first. They stay taken after a rollback. Nothing '
+  'else may move the counter';
 alter table only ward_internal.audit_log alter column id set default ward_internal.lease_audit_ids(1);
 
 create or replace function ward_internal.audit_leaf(p_tenant uuid) returns text

@@ -16,7 +16,7 @@ end
 $$;
 revoke execute on function ward_internal.make_publications() from public;
 comment on function ward_internal.make_publications() is
-  'makes the publications that the scribe reads, anew: whole rows, and their ids alone. The slot has to be younger';
+  'remakes the publications that the scribe reads: whole rows, and their ids alone. The slot has to be younger';
 
 -- definer because settings are a superuser's
 create or replace function ward_internal.set_audit_slot(p_slot name) returns void

@@ -235,8 +235,8 @@ begin
 end
 $$;
 comment on function ward_internal.rewrap_key(uuid, integer, text, text) is
-  'has a data key wrapped anew under that KEK, or the tenant''s current one; touches no row of data. False: nothing to '
-  'do, because it is destroyed, derived, or under that KEK already';
+  'has a data key wrapped again under that KEK, or the tenant''s current one; touches no row of data. False: nothing '
+  'to do, because it is destroyed, derived, or under that KEK already';
 
 create or replace view ward.keys as
   select

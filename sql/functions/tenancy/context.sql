@@ -96,8 +96,8 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "report_event")(p_operation, p_detail)
 $$;
 comment on function ward_internal.report_event(text, text) is
-  'journals an event of the context, or of the session''s user: it stays whatever becomes of the transaction. The '
-  'detail, a JSON object, may hold what that of ward_internal.log_event may';
+  'journals an event of the context, or of the session''s user: it stays after a rollback. The detail, a JSON '
+  'object, may hold what that of ward_internal.log_event may';
 
 create or replace function ward_internal.refuse(p_message text, p_hint text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

@@ -175,7 +175,7 @@ end
 $$;
 revoke execute on function ward_internal.on_name_change() from public;
 comment on function ward_internal.on_name_change() is
-  'makes faces anew that name what has another name now; refuses to rename a label that sealed values hold, or a '
+  'remakes faces that name what has another name now; refuses to rename a label that sealed values hold, or a '
   'ward''s schema';
 
 -- definer because any role that drops something in the database runs it, and may not read the registry

@@ -76,7 +76,7 @@ end
 $$;
 
 -- What changes tables that transactions use gives way to them: it takes all of its locks at once or none, waits less
--- than deadlock_timeout for each, and begins anew. So it is in no deadlock for longer than a client would notice.
+-- than deadlock_timeout for each, and begins again. So it is in no deadlock for longer than a client would notice.
 
 create or replace function ward_internal.lock_holders(p_relation regclass) returns text
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -216,7 +216,7 @@ $$;
 comment on function ward.create_tenant(text, text, text, uuid, text, text, text) is
   'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All '
   'or nothing; suspended while require_baa is on: ward.resume_tenant lets it in. p_mode: envelope or derived. p_id, '
-  'p_kek, p_kek_version: for a KEK that was made beforehand. p_region: for good; that of the setting if null. Errors: '
+  'p_kek, p_kek_version: for a KEK that was made before. p_region: for good; that of the setting if null. Errors: '
   'WK201 slug, WK202 there already, WK216 shredded, WK102 keeper down, WK240 the keeper does not serve the region, '
   'WK241 not a region';
 

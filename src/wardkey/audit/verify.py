@@ -387,7 +387,7 @@ class _Reader:
             self._fork = Defect(
                 "fork",
                 f"the first {self._known.size} entries are not those of checkpoint {self._known.number},"
-                " which is known: the log was written anew",
+                " which is known: the log was written again",
                 self.line,
             )
 

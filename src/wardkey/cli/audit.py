@@ -95,7 +95,7 @@ def verify(
     """Verify an export, a proof, or the log in the database.
 
     The first thing that is bad is named; exit code 4. For a FILE no database is needed. Without --key any
-    key may have signed, and the key is named. Without --known a log that was written anew from its
+    key may have signed, and the key is named. Without --known a log that was written again from its
     beginning and signed by the same key looks whole. That a log was cut off at its end, checkpoints too,
     tells the keeper, which remembers the last one it signed.
     """

@@ -57,8 +57,8 @@ def use(
     cluster.publisher.configure(configuration)
     started = cluster.restart_publisher()
     facts = _shown(configuration) | {"started": started}
-    following = "publisher started" if started else "start the publisher: wardkey up"
-    emit(context, facts, lambda: click.echo(f"the audit log is published to {servers}\n{following}"))
+    then = "publisher started" if started else "start the publisher: wardkey up"
+    emit(context, facts, lambda: click.echo(f"the audit log is published to {servers}\n{then}"))
 
 
 @kafka.command("show")

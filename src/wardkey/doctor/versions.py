@@ -24,7 +24,7 @@ _HOLES: tuple[tuple[str, str, dict[int, int]], ...] = (
     ),
     (
         "CVE-2026-16239",
-        "any user runs code as the server through a cursor made anew with other types",
+        "any user runs code as the server through a cursor made again with other types",
         {15: 19, 16: 15, 17: 11, 18: 6},
     ),
     (

@@ -122,7 +122,7 @@ class Cluster:
         return ran
 
     def restart_keeper(self) -> bool:
-        """Start the keeper anew if it runs; True when it did."""
+        """Start the keeper again if it runs; True when it did."""
         with self.home.locked():
             if self.keeper.process is None:
                 return False

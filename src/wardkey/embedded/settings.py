@@ -1,6 +1,6 @@
 """The configuration files of the embedded PostgreSQL.
 
-They are written anew at each start. Own settings go into ``local.conf`` beside them, which comes last and
+They are written again at each start. Own settings go into ``local.conf`` beside them, which comes last and
 begins with what initdb found out about the machine.
 
 What may reach the server log: no literal, no parameter, no key. In the order of severity for the log, ERROR

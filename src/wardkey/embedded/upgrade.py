@@ -132,7 +132,7 @@ def _go_on(
     from psycopg.types.json import Jsonb
 
     from ..daemon.sessions import connect
-    from ..scribe.slot import State, made_anew
+    from ..scribe.slot import State, remade_slot
 
     with cluster.home.locked():
         config, software = cluster.make()
@@ -141,7 +141,7 @@ def _go_on(
         with connect(cluster.dsn(), "wardkey upgrade") as connection:
             if state := State.read(connection):
                 system = str(_value(connection, "select system_identifier::text from pg_control_system()"))
-                with made_anew(cluster.dsn(), state.slot) as (lsn, _):
+                with remade_slot(cluster.dsn(), state.slot) as (lsn, _):
                     state.replace(connection, State(system, state.slot, lsn))
             connection.commit()
             if event:

@@ -46,7 +46,7 @@ def prepare_extension(connection: Connection[Any]) -> str | None:
         )
         return f"extension wardkey updated from {installed} to {available}"
     if connection.execute("select 1 from ward_internal.open_to_public()").fetchone():
-        # pg_upgrade makes pg_catalog anew, with PostgreSQL's own privileges
+        # pg_upgrade makes pg_catalog again, with PostgreSQL's own privileges
         connection.execute("select ward_internal.harden()")
         for kind, name, role, privilege in resources.manifest()["grants"]:
             if name.startswith("pg_"):

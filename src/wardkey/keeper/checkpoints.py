@@ -30,7 +30,7 @@ from .signing import SigningKey
 __all__ = ["CHECKPOINTS_FILE", "Checkpoints"]
 
 CHECKPOINTS_FILE = "checkpoints.jsonl"
-_SPARE = 10_000  # lines that no longer count before the file is written anew
+_SPARE = 10_000  # lines that no longer count before the file is written again
 _FORK = (
     "if the database was restored from a backup, let the log go on from there: wardkey scribe readmit; "
     "otherwise somebody took entries away or keeps a second log"
@@ -87,7 +87,7 @@ class Checkpoints:
         if checkpoint.key != fingerprint(self.public_key()):
             raise KeyRefused(
                 "the checkpoint names another key than the one this keeper signs with",
-                "ask for the key again, and make the checkpoint anew",
+                "ask for the key again, and make the checkpoint again",
             )
         with self._writing:
             last = self._last.get((checkpoint.tenant, log))

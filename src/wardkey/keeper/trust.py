@@ -60,7 +60,7 @@ class TrustedIssuers:
             )
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         since, known = self._verified.get(digest, (0.0, None))
-        if known is not None and since <= now < known.expires_at:  # a clock set back asks anew
+        if known is not None and since <= now < known.expires_at:  # a clock set back asks again
             return known
         issuer = issuers.get(unverified_issuer(token))
         if issuer is None:

@@ -1,4 +1,4 @@
-"""Making, rotating and destroying KEKs, which the keeper's credential had better not be able to do.
+"""Making, rotating and destroying KEKs, which the keeper's credential should not be able to do.
 
 The orchestrator's directory has a ``kms.json`` and credentials of its own, of the same form as the keeper's
 (``wardkey.kms.configured``). Where it says ``local:``, for the cell or for a tenant, the orchestrator has no

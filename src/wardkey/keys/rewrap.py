@@ -1,4 +1,4 @@
-"""KEK rotation: a new KEK version at the KMS, data keys wrapped anew under it, the old version disabled.
+"""KEK rotation: a new KEK version at the KMS, data keys wrapped again under it, the old version disabled.
 
 No row of data is touched. Per tenant::
 
@@ -90,7 +90,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one tenant. ``keys``: how many were wrapped anew; ``trouble``: why it was not done.
+    """What became of one tenant. ``keys``: how many were wrapped again; ``trouble``: why it was not done.
 
     ``left_enabled``: versions in KMSes that the tenant has left, and why they could not be disabled there.
     """
@@ -121,7 +121,7 @@ def begin(connection: Connection, scope: str, tenants: int) -> Iterator[Run]:
 
 
 def finish(connection: Connection, run: Run) -> None:
-    """Say that the run is over, so that the next one begins anew."""
+    """Say that the run is over, so that the next one begins again."""
     connection.execute(_FINISHED, [run.id])
 
 

@@ -8,7 +8,7 @@ the old ones::
                    └────────────────────────────────────────┴────────────────────────────┘ refer to it
 
 The registry holds all that must not be lost. A ``Position`` is only the worker's memory: one that starts
-anew, after a crash say, passes over all tables again, and rows that were resealed cost it a look each.
+again, after a crash say, passes over all tables again, and rows that were resealed cost it a look each.
 
 A transaction that ran when the new version came (an *older* one) may still write under an old version, behind
 the worker's back. The fence notes which these are. A version is retired only when none of them is left, and
@@ -42,7 +42,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the database says of one tenant, read anew before each step.
+    """What the database says of one tenant, read again before each step.
 
     ``states``: version → active, decrypt-only, retired or destroyed. ``tables``: model tables with sealed
     columns. ``fenced``: it is noted which transactions ran when each decrypt-only version ceased to be
@@ -167,7 +167,7 @@ def next_step(facts: Facts, position: Position) -> Step:
     if facts.older:
         return wait("transactions from before the rotation are still running", position)
     if position.failed:
-        # A row of which other values were moved went to another place, where it failed again: count anew.
+        # A row of which other values were moved went to another place, where it failed again: count again.
         return Fence() if position.moved else Failed(position.failed)
     return Retire()
 

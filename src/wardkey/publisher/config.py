@@ -97,7 +97,7 @@ def read(path: Path) -> Configuration | None:
         wrong = str(error)
     except ValueError:
         wrong = "it is not JSON, or has a member twice"
-    raise PublisherError(f"{path} is damaged: {wrong}", "write it anew: wardkey kafka use HOST:PORT")
+    raise PublisherError(f"{path} is damaged: {wrong}", "write it again: wardkey kafka use HOST:PORT")
 
 
 def write(path: Path, configuration: Configuration, owner: tuple[int, int] | None = None) -> None:

@@ -241,7 +241,7 @@ class Publisher:
         # each entry below has an offset of its own
         if 0 <= flight.delivery.offset < mark.position - 1 - flight.begins:
             topics.save(connection, topic, Mark())
-            self._report(f"warning: {topic.name} has lost what was in it; it is filled anew")
+            self._report(f"warning: {topic.name} has lost what was in it; it is filled again")
             return True
         missing = [position for position in flight.missing if position < mark.position]
         if mark != topic.mark:
@@ -254,7 +254,7 @@ class Publisher:
         for position in missing:
             self._report(f"warning: {topic.name} has no content of the entry at position {position}")
         if trouble in _UNKNOWN and topics.renew(connection, replace(topic, mark=mark), broker.make):
-            self._report(f"warning: topic {topic.name} was gone; it is made anew and filled")
+            self._report(f"warning: topic {topic.name} was gone; it is made again and filled")
             broker.broken = True  # its numbers are those of the topic that was
         elif trouble == "MSG_SIZE_TOO_LARGE":
             if flight.alone or flight.delivery.failed is None:

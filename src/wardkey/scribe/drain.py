@@ -1,7 +1,7 @@
 """Out of the stream into the log, a transaction at a time.
 
 Entries, their places, trees, checkpoints and the position in the stream are stored together. Whatever goes
-wrong is raised, what is in memory goes with it, and everything begins anew from what is stored.
+wrong is raised, what is in memory goes with it, and everything begins again from what is stored.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Drain:
         """Learn what is settled, and whether a clock was set back.
 
         A transaction that is under way may still bring entries of its time. One that began just now may not
-        be seen yet, hence the seconds taken off.
+        be seen yet: so some seconds are taken off.
         """
         row = self._observer.execute(
             "select date_part('epoch', clock_timestamp()), to_char((least(clock_timestamp(), oldest)"

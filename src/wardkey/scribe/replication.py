@@ -167,18 +167,18 @@ class Stream:
         if not published:
             raise StreamError(
                 f"there is no publication {publication} in database {here}",
-                "make it, then make the slot anew: a slot sees only publications older than itself",
+                "make it, then make the slot again: a slot sees only publications older than itself",
             )
         if wal_status == "lost":
             raise SlotMoved(
                 f"the server has thrown away WAL that replication slot {slot} had not sent yet",
-                "the journal has a gap; drop the slot and make it anew, and see max_slot_wal_keep_size",
+                "the journal has a gap; drop the slot and make it again, and see max_slot_wal_keep_size",
             )
         if after is not None and not confirmed <= after <= flushed:
             raise SlotMoved(
                 f"replication slot {slot} is at {lsn_text(confirmed)} and the server's WAL ends at "
                 f"{lsn_text(flushed)}, but the slot's reader left off at {lsn_text(after)}",
-                "the slot was moved or made anew, or this is another server: the journal may have a gap; "
+                "the slot was moved or made again, or this is another server: the journal may have a gap; "
                 "to go on, start from the slot's own position",
             )
         return int(confirmed)

@@ -19,7 +19,7 @@ from uuid import UUID
 import psycopg
 from wardkey_core import keeper_client as client
 from wardkey_core import wire
-from wardkey_core.log.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, following
+from wardkey_core.log.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, next_checkpoint
 from wardkey_core.log.merkle import Range
 
 from ..errors import KeeperUnavailable, KeyRefused, WardError
@@ -187,7 +187,7 @@ class Sealer:
         for tenant in tenants:
             tree = self._trees[tenant]
             try:
-                tree.waiting = following(
+                tree.waiting = next_checkpoint(
                     tree.last,
                     tenant=tenant,
                     size=tree.range.end,

@@ -1,6 +1,6 @@
 """The slot, its publication, and how far the log has come: made when missing, and watched.
 
-A slot that is made anew sees nothing of what was before. Writes are in the table all the same: those that
+A slot that is made again sees nothing of what was before. Writes are in the table all the same: those that
 committed before the slot's own snapshot and have no place in a tree are found and sealed, the others come
 through it. What was journalled in between, reads and refusals, is gone, and an event says from where to
 where.
@@ -33,8 +33,8 @@ __all__ = [
     "facts",
     "failing",
     "is_published",
-    "made_anew",
     "publish",
+    "remade_slot",
     "tell_failing",
     "unsealed",
 ]
@@ -187,13 +187,13 @@ def is_published(connection: Connection) -> bool:
 
 
 def publish(connection: Connection) -> None:
-    """Make the publications, anew if need be. The slot has to be younger."""
+    """Make the publications, again if need be. The slot has to be younger."""
     if not is_published(connection):
         connection.execute("select ward_internal.make_publications()")
 
 
 @contextmanager
-def made_anew(dsn: str, slot: str) -> Iterator[tuple[int, str]]:
+def remade_slot(dsn: str, slot: str) -> Iterator[tuple[int, str]]:
     """Drop the slot, if it is there, and make it; yield where it begins and a snapshot of just then.
 
     Raises SlotInUse, StreamError (it is another database's), DatabaseError.

@@ -1,4 +1,4 @@
-"""The scribe as a whole: starts, begins anew what was lost, goes on after any trouble, and says how it is."""
+"""The scribe as a whole: starts, begins what was lost again, goes on after any trouble, says how it is."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Scribe:
         self._dsn = dsn
         self._keeper, self._slot, self._report, self._stop = keeper, slot, report, stop
         self._status, self._disk, self._patience = StatusFile(status, report), disk, patience
-        self._lost: str | None = None  # why the slot has to be made anew
+        self._lost: str | None = None  # why the slot has to be made again
         self._sealer: Sealer | None = None
         self._entries = 0
         self._warned: list[str] = []
@@ -126,7 +126,7 @@ class Scribe:
             _bound_memory(self._memory if self._failures < 2 * _MANY else None)
         with self._connect() as connection, self._connect(autocommit=True) as observer:
             state, system = State.read(observer), _system(observer)
-            if lost := self._lost or _why_anew(observer, state, system, self._slot):
+            if lost := self._lost or _reason_to_remake(observer, state, system, self._slot):
                 state = self._begin(connection, observer, state, system, lost)
                 self._lost = None
             if state is None:
@@ -164,13 +164,13 @@ class Scribe:
     def _begin(
         self, connection: Connection, observer: Connection, state: State | None, system: str, why: str
     ) -> State:
-        """Make the slot anew, seal what came before it, and say in the log that something may be missing."""
+        """Make the slot again, seal what came before it, and say in the log that something may be missing."""
         if state != State.read(observer):
             raise Superseded("another scribe was at work meanwhile")
         self._say(state="beginning", trouble=why)
         since = State.stored_at(observer)
         slots.publish(observer)
-        with slots.made_anew(self._dsn, self._slot) as (lsn, snapshot):
+        with slots.remade_slot(self._dsn, self._slot) as (lsn, snapshot):
             connection.execute("set transaction isolation level repeatable read")
             connection.execute(f"set transaction snapshot '{snapshot}'")
             moved = State(system, self._slot, lsn)
@@ -278,8 +278,8 @@ def _tell_gap(
         turn.event("journal_gap", {"why": why, "since": since}, tenant)
 
 
-def _why_anew(connection: Connection, state: State | None, system: str, slot: str) -> str | None:
-    """Return why the slot has to be made anew, as far as that is known before it is read."""
+def _reason_to_remake(connection: Connection, state: State | None, system: str, slot: str) -> str | None:
+    """Return why the slot has to be made again, as far as that is known before it is read."""
     if state is None:
         return "the log begins"
     if state.system != system:

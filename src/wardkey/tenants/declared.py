@@ -1,4 +1,4 @@
-"""The tables of a ward as they were declared: as facts, and as SQL that makes them anew elsewhere."""
+"""The tables of a ward as they were declared: as facts, and as SQL that makes them again elsewhere."""
 
 from __future__ import annotations
 

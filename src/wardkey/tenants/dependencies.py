@@ -1,6 +1,6 @@
 """What declared tables are made of that is not PostgreSQL's own: schemas, extensions, collations, types.
 
-They are made anew elsewhere. Code is not: functions, operators and types of a library that belong to no
+They are made again elsewhere. Code is not: functions, operators and types of a library that belong to no
 extension. A default, CHECK or index that calls one is left out by name.
 """
 

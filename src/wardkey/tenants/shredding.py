@@ -216,7 +216,7 @@ def _end_connections(connection: Connection, role: str) -> None:
 
 
 def _count(connection: Connection, facts: Facts) -> list[Facts]:
-    """Count anew: until its connections ended, the tenant may have written."""
+    """Count again: until its connections ended, the tenant may have written."""
     counted = []
     for table in facts["tables"]:
         leaf = sql.Identifier(facts["schema"], f"{table['table']}_sealed")

@@ -212,7 +212,7 @@ class Pkcs11Kms(Kms):
             ) from None
         except _REFUSED:
             raise KmsDenied("the PKCS#11 token refused the key or its additional data") from None
-        except errors.PKCS11Error:  # the session, the token or the way to it is gone: begin anew next time
+        except errors.PKCS11Error:  # the session, the token or the way to it is gone: begin again next time
             self._session = None
             raise KmsUnavailable("the PKCS#11 token is not there or has failed") from None
         finally:
@@ -223,7 +223,7 @@ class Pkcs11Kms(Kms):
             raise errors.PinIncorrect
         try:
             token = self._library.get_token(**self._wanted)
-        except errors.PKCS11Error:  # many modules find a token that was away only when they are started anew
+        except errors.PKCS11Error:  # many modules find a token that was away only when they are started again
             self._library.reinitialize()
             token = self._library.get_token(**self._wanted)
         try:

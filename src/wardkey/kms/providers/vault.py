@@ -22,7 +22,7 @@ Credential, in the keeper's directory: ``vault.json``, mode 0600::
     {"token": "…"}
 
 or the environment variable VAULT_TOKEN. The token is renewed when two thirds of its time have passed, and
-got anew from the AppRole when it cannot be. ``vault-ca.pem`` there replaces the system's certificates.
+got again from the AppRole when it cannot be. ``vault-ca.pem`` there replaces the system's certificates.
 """
 
 from __future__ import annotations
