@@ -107,7 +107,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         kms.create_kek(TENANT)
     monkeypatch.undo()
     assert list((kms_directory / "kek").iterdir()) == []
-    assert [found.name for found in tmp_path.iterdir() if found.is_file()] == ["file"]
+    assert [present.name for present in tmp_path.iterdir() if present.is_file()] == ["file"]
 
 
 def test_an_exclusive_write_replaces_nothing(tmp_path: Path) -> None:
