@@ -47,7 +47,7 @@ def test_no_key_of_another_region_is_made_or_opened(german: Keeper) -> None:
     requests: list[dict[str, Any]] = [
         {"op": "release", "token": german.token(), "classes": ["clinical"], **elsewhere},
         {"op": "provision", "region": "us"},
-        {"op": "provision"},  # whoever names none means the region "default"
+        {"op": "provision"},  # anyone who names none means the region "default"
         {"op": "rewrap", **away},
         {"op": "kek", "action": "create", "region": "us"},
         {"op": "kek", "action": "rotate", "region": "us"},
