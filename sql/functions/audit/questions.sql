@@ -411,9 +411,7 @@ comment on function ward.audit_activity(timestamptz, timestamptz, text) is
 create or replace function ward.audit_anomalies(
   p_from timestamptz default null, p_to timestamptz default null, p_score numeric default 5, p_tenant text default null
 )
-returns table (
-  subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric, explanation text
-)
+returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 set temp_file_limit = -1 set work_mem = '256MB' as $$
 declare
@@ -437,15 +435,11 @@ begin
       select m.*, greatest(1.4826 * percentile_cont(0.5) within group (order by abs(p.others - m.median)),
         0.1 * m.median, 1) as spread
       from medians as m join pairs as p using (subject, day) group by m.subject, m.day, m.rows, m.days, m.median
-    ), rounded as (
-      select s.*, round(median::numeric, 1) as usual, round(s.spread::numeric, 1) as differ,
-        round(((s.rows - median) / s.spread)::numeric, 1) as score
-      from scored as s where (s.rows - median) / s.spread >= p_score and s.rows >= 2 * median
     )
-    select r.subject, r.day, r.rows, r.usual, r.differ, r.days, r.score,
-      format('read %s rows on %s; on its %s other days around it the median is %s, and days differ from that by %s: '
-        'this day is %s times that above', r.rows, r.day, r.days, r.usual, r.differ, r.score)
-    from rounded as r order by (r.rows - median) / r.spread desc, r.subject, r.day;
+    select s.subject, s.day, s.rows, round(median::numeric, 1), round(s.spread::numeric, 1), s.days,
+      round(((s.rows - median) / s.spread)::numeric, 1)
+    from scored as s where (s.rows - median) / s.spread >= p_score and s.rows >= 2 * median
+    order by (s.rows - median) / s.spread desc, s.subject, s.day;
 end
 $$;
 revoke execute on function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) from public;

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from .plots import COLOURS, days_plot, hours_plot, series_plot
-from .questions import Facts
+from .questions import Facts, explain
 
 __all__ = ["render"]
 
@@ -85,7 +85,7 @@ def _anomalies(facts: Facts) -> Iterator[tuple[str, list[str], Markup]]:
     days = [date.fromordinal(number) for number in range(first, last + 1)]
     for subject in dict.fromkeys(row["subject"] for row in facts.anomalies):
         own = [row for row in facts.anomalies if row["subject"] == subject]
-        texts = [row["explanation"][:1].upper() + row["explanation"][1:] for row in own]
+        texts = [explain(row) for row in own]
         plot = series_plot(days, facts.series[subject], float(own[0]["usual"]), {row["day"] for row in own})
         yield subject, texts, Markup(plot)  # noqa: S704
 

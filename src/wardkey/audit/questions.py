@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 from wardkey_core.log.exporter import Period
 
-__all__ = ["Facts", "Person", "by_hour_of_day", "gather"]
+__all__ = ["Facts", "Person", "by_hour_of_day", "explain", "gather"]
 
 _COUNTS = ("reads", "writes", "events")
 _TABLES = """
@@ -114,6 +114,14 @@ def gather(
         anomalies=anomalies,
         series=series,
     )
+
+
+def explain(anomaly: Mapping[str, Any]) -> str:
+    """Return what a row of ``ward.audit_anomalies`` says."""
+    return (
+        "Read {rows} rows on {day}; on its {days} other days around it the median is {usual}, "
+        "and days differ from that by {spread}: this day is {score} times that above"
+    ).format(**anomaly)
 
 
 def by_hour_of_day(activity: Iterable[Mapping[str, Any]], zone: tzinfo) -> dict[str, list[int]]:

@@ -283,9 +283,11 @@ def anomalies(context: Context, /, slug: str, score: float, **bounds: str | None
     How many rows is compared with the median of its other days (within 90 days, at least 5), in units of
     their median absolute deviation. Who has too few days is not judged.
     """
+    from ..audit.questions import explain
+
     asked = parse_period(bounds["begin"], bounds["end"])
     rows = _ask(context, slug, asked, "audit_anomalies")
-    rows = [row for row in rows if row["score"] >= score]
+    rows = [row | {"explanation": explain(row)} for row in rows if row["score"] >= score]
     _show(context, rows, ("subject", "day", "rows", "usual", "score", "explanation"), "nothing unusual")
 
 

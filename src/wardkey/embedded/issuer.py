@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from wardkey_core.jwk import b64url_encode
+from wardkey_core.log import canonical
 from wardkey_core.tokens import ROLES
 
 from ..daemon.files import read_guarded, write_atomically
@@ -65,8 +66,7 @@ class EmbeddedIssuer:
     @property
     def kid(self) -> str:
         """The thumbprint of the public key (RFC 7638)."""
-        canonical = json.dumps(self._jwk(), sort_keys=True, separators=(",", ":")).encode("utf-8")
-        return b64url_encode(hashlib.sha256(canonical).digest())
+        return b64url_encode(hashlib.sha256(canonical.encode(self._jwk())).digest())
 
     def document(self) -> dict[str, Any]:
         """Return the issuer document that trusts this key."""

@@ -23,6 +23,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from wardkey_core.log import canonical
 
 from ..keeper.signing import CERTIFICATE
 
@@ -94,7 +95,7 @@ class Certificate:
 
 def statement_text(statement: dict[str, Any]) -> str:
     """Return the text that is signed."""
-    return json.dumps(statement, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return canonical.encode(statement).decode()
 
 
 def fingerprint(public_key: bytes) -> str:
