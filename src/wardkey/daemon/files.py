@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -10,13 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UnsafeFileError", "new_file", "read_guarded", "sync_directory", "write_atomically"]
+__all__ = ["UnsafeFileError", "locked", "new_file", "read_guarded", "sync_directory", "write_atomically"]
 
 MAX_LENGTH = 4 * 1024 * 1024
 
 
 class UnsafeFileError(OSError):
     """A file that others may read or change, or that is no regular file."""
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other writers of the files in ``directory`` waiting. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(

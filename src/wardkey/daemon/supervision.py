@@ -13,20 +13,18 @@ nothing else: ending a process is left to the command that no longer wants it. W
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ServerError
-from .files import write_atomically
+from .files import locked, write_atomically
 from .processes import Process, end
 from .programs import clean_environment, run
 
@@ -128,15 +126,9 @@ class Supervision:
         for remains in (self.pid_file(_SUPERVISOR), self.directory / "status.json"):
             remains.unlink(missing_ok=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Let nobody else change what is wanted, or obey it."""
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return locked(self.directory)
 
     def _write(self, every: dict[str, Wanted]) -> None:
         content = json.dumps({name: asdict(each) for name, each in every.items()}, indent=1)

@@ -18,10 +18,9 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from ..daemon.files import UnsafeFileError, read_guarded, write_atomically
+from ..daemon.files import UnsafeFileError, locked, read_guarded, write_atomically
 from ..daemon.programs import OsUser, clean_environment
 from ..errors import ServerError
-from ..keeper.trust import locked
 from ..kms import (
     KmsConfigurationError,
     KmsError,
@@ -33,7 +32,6 @@ from ..kms import (
     scheme_of,
 )
 from ..kms.configured import (
-    CONFIGURATION_FILE,
     DEFAULT_KMS,
     TENANTS,
     THROUGH_KEEPER,
@@ -144,7 +142,7 @@ def use(
     if len(names) < 2 and (choice.ca or (choice.credential and not names)):
         raise ServerError(f"{scheme_of(choice.uri)}: takes no such file", "leave out --ca, or --credential")
     keeper, orchestrator = sides(home)
-    with locked(home.keeper / CONFIGURATION_FILE):
+    with locked(home.keeper):
         before, managed = keeper.read(), orchestrator.read()
         environment = {**before.environment, **choice.environment}
         entry = _entry(before, choice.uri, tenant, choice.regions)
@@ -167,14 +165,14 @@ def use(
 def serve(home: Home, regions: Sequence[str]) -> None:
     """Have the keeper make and open keys of these regions only; one that runs does so at once."""
     keeper = sides(home)[0]
-    with locked(home.keeper / CONFIGURATION_FILE):
+    with locked(home.keeper):
         before = keeper.read()
         keeper.write(replace(before, regions=tuple(dict.fromkeys(regions))))
 
 
 def use_cells(home: Home, tenant: UUID, *, needed: Collection[str] | None = None) -> None:
     """Let a tenant go back to the cell's KMS. ``needed``: as for ``use``. Raises ServerError."""
-    with locked(home.keeper / CONFIGURATION_FILE):
+    with locked(home.keeper):
         before = sides(home)[0].read()
         for own in before.owned(tenant):
             if not own.is_left:
@@ -185,7 +183,7 @@ def use_cells(home: Home, tenant: UUID, *, needed: Collection[str] | None = None
 
 def forget(home: Home, tenant: UUID) -> None:
     """Remove what is there of a tenant's own KMSes, credentials too: the tenant was not made, or is gone."""
-    with locked(home.keeper / CONFIGURATION_FILE):
+    with locked(home.keeper):
         if any(side.read().owned(tenant) for side in sides(home)):
             _write(home, sides(home)[0].read().with_owned(tenant, ()))
         for side in sides(home):

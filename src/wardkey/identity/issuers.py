@@ -16,8 +16,9 @@ from uuid import UUID
 from wardkey_core.errors import UnknownObject, UnknownTenant, Unsupported
 from wardkey_core.tokens import Issuer
 
+from ..daemon.files import locked
 from ..errors import ServerError
-from ..keeper.trust import ISSUERS_FILE, locked, read_documents, write_documents
+from ..keeper.trust import ISSUERS_FILE, read_documents, write_documents
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -101,7 +102,7 @@ def _change(
         return
     path = keeper / ISSUERS_FILE
     _read(keeper)
-    with locked(path):
+    with locked(keeper):
         before = _read(keeper)
         if connection is not None and statement is not None:
             connection.execute(*statement)

@@ -7,13 +7,10 @@ believed.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from wardkey_core.wire import parse_json
 
 from wardkey.daemon.files import read_guarded, write_atomically
 
-__all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "locked", "read_documents", "write_documents"]
+__all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "read_documents", "write_documents"]
 
 ISSUERS_FILE = "issuers.json"
 MOST_VERIFIED = 4096  # tokens known to be good
@@ -113,17 +110,6 @@ def write_documents(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
     directory = path.parent.stat()
     content = json.dumps({"issuers": list(documents)}, indent=1).encode("utf-8")
     write_atomically(path, content + b"\n", owner=(directory.st_uid, directory.st_gid))
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other writers of ``path`` waiting."""
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def identity_of(path: Path) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from ..daemon.files import write_atomically
+from ..daemon.files import locked, write_atomically
 from ..errors import UnknownTenant, WardError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def passfile_keeper(path: Path) -> Remember:
     from ..keeper.trust import locked
 
     def remember(role: str, password: str | None) -> None:
-        with locked(path):
+        with locked(path.parent):
             lines: list[str] = []
             with suppress(FileNotFoundError):
                 lines = path.read_text().splitlines()
