@@ -59,8 +59,9 @@ comment on function ward_internal.digest(bytea) is
 
 create or replace function ward_internal.entry_form(p_type oid)
 returns table (image text, length text, digest text, settings text[])
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select
+language plpgsql stable strict rows 1 security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return query select  -- plpgsql keeps the plan: a tenant that is made asks this of each column
     case
       when base = '"char"'::regtype then '%1$s::"char"::int4'  -- where its highest bit is set, the text is no character
       when is_short or element = any ('{text, varchar, bpchar, bytea, numeric, jsonb}'::regtype[]::oid[]) then '%1$s'
@@ -91,7 +92,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   join pg_type as e on e.oid = element,
     lateral (select e.typtype = 'e' or element = any ('{
       bool, int2, int4, int8, float4, float8, money, uuid, oid, name, date, time, timetz, timestamp, timestamptz,
-      interval, inet, cidr, macaddr, macaddr8}'::regtype[]::oid[]) as is_short) as s
+      interval, inet, cidr, macaddr, macaddr8}'::regtype[]::oid[]) as is_short) as s;
+end
 $$;
 comment on function ward_internal.entry_form(oid) is
   'how entries hold a type, for format: image stands in old and new, the value itself where jsonb can hold all of the '
@@ -104,12 +106,15 @@ returns table (
   number bigint, name text, key_place integer, type_id oid, is_sealed boolean, value text, image text, length text,
   digest text, settings text[]
 )
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable strict rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  return query
   select row_number() over (order by c.place), c.column_name::text, c.key_place, c.type_id, c.column_id is not null,
     v.value, format(f.image, v.value), format(f.length, v.value), format(f.digest, v.value), f.settings
   from ward_internal.model_columns(p_model) as c,
     lateral (select p_record || '.' || ward_internal.quoted_name(c.column_name) as value) as v,
-    ward_internal.entry_form(case when c.column_id is null then c.type_id else 'bytea'::regtype end) as f
+    ward_internal.entry_form(case when c.column_id is null then c.type_id else 'bytea'::regtype end) as f;
+end
 $$;
 comment on function ward_internal.entry_columns(uuid, text) is
   'a leaf''s columns as they are stored, with expressions for the values of the record of that name';
