@@ -351,7 +351,7 @@ def test_commands_list_what_there_is(network: Network) -> None:
 
 
 def test_ten_thousand_queries_tell_no_cell_below_the_floor(network: Network) -> None:
-    """Each answer is an equation about what the systems counted; one system's counts are known beforehand."""
+    """Each answer is an equation about what the systems counted; one system's counts are known before."""
     rng = random.Random(17)
     names = [*network.systems, None]
     quarters = [first for first, _ in QUARTERS]
@@ -391,8 +391,8 @@ def test_ten_thousand_queries_tell_no_cell_below_the_floor(network: Network) -> 
     )
     _, sizes, basis = np.linalg.svd(np.vstack([matrix, own]), full_matrices=False)
     length = np.square(basis[sizes > 1e-7]).sum(axis=0)
-    found = [place for place in unknown if length[column[place]] > 1 - 1e-9 and place[0] != known]
-    assert found and all(min(truth[column[place]]) >= 11 for place in found)
+    determined = [place for place in unknown if length[column[place]] > 1 - 1e-9 and place[0] != known]
+    assert determined and all(min(truth[column[place]]) >= 11 for place in determined)
     assert any(min(truth[column[place]]) < 11 for place in unknown if place[0] != known)
 
 

@@ -1,4 +1,4 @@
-"""What a release shows of 20 systems leaves every hidden count what it may be, to whoever solves for it.
+"""What a release shows of 20 systems leaves every hidden count what it may be, to anyone who solves for it.
 
 The adversary has all that was ever released, knows what one of the systems counted, how many members each
 cell has, and why each hidden cell is hidden. It is given what is shown, not how that was chosen, and solves:

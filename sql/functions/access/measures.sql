@@ -33,7 +33,7 @@ return bind("@VERSION@", "report_to")(p_tenants, p_operation, p_detail)
 $$;
 comment on function ward_internal.report_to(uuid[], text, text) is
   'journals an event into the logs of other tenants, once a transaction and tenant: what the context did with what is '
-  'theirs. It stays whatever becomes of the transaction';
+  'theirs. It stays after a rollback';
 
 -- What the DBA does.
 
@@ -41,8 +41,8 @@ create or replace function ward_internal.measure_fault(p_tree text) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with called as (
     select p.* from regexp_matches(p_tree,
-      ':(?:funcid|opfuncid|hashfuncid|negfuncid|aggfnoid|winfnoid|tsmhandler) (\d+)', 'g') as found
-    join pg_proc as p on p.oid = found[1]::oid
+      ':(?:funcid|opfuncid|hashfuncid|negfuncid|aggfnoid|winfnoid|tsmhandler) (\d+)', 'g') as part
+    join pg_proc as p on p.oid = part[1]::oid
   ), faults as (
     select format('it calls %s, which is no function of PostgreSQL''s own', oid::regprocedure) as fault from called
       where pronamespace <> 'pg_catalog'::regnamespace
@@ -52,7 +52,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
         and not proargtypes::oid[] && '{date, timestamp, timestamptz, interval}'::regtype[]::oid[]
     union all
     select format('it reads %s, which is neither a model table nor shared', c.oid::regclass)
-      from regexp_matches(p_tree, ':relid (\d+)', 'g') as found join pg_class as c on c.oid = found[1]::oid
+      from regexp_matches(p_tree, ':relid (\d+)', 'g') as part join pg_class as c on c.oid = part[1]::oid
       where c.relnamespace <> to_regnamespace('ward_probe') and c.oid not in (select relation from ward_internal.shares)
     union all
     select 'it asks for the time or the user of the session' where p_tree ~ '\{SQLVALUEFUNCTION '

@@ -100,7 +100,7 @@ def release(
     ``incomplete``: also where a system that delegated one has not published it, and never can afterwards.
     Raises UnknownObject, AlreadyPublished, NotConfirmed, WouldReveal, MissingSoftware.
     """
-    # whoever publishes meanwhile waits, and is told that the period is released
+    # who publishes meanwhile waits, and is told that the period is released
     connection.execute("lock table ward_internal.publications in share row exclusive mode")
     held = _rows(connection, _HELD, first, last, measures, measures)
     missing = set(measures or ()) - {row["measure"] for row in held}
