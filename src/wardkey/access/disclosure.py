@@ -118,14 +118,14 @@ def revealed(hidden: Set[Place], totals: Iterable[tuple[str | None, Sequence[str
     if not rows or not places:
         return []
     released = np.unique(np.array(rows), axis=0)
-    determined: set[Place] = set()
+    certain: set[Place] = set()
     for known in (None, *sorted({system for system, _ in places})):
         left = [number for number, (system, _) in enumerate(places) if system != known]
         if not left:
             continue
         _, sizes, basis = np.linalg.svd(released[:, left], full_matrices=False)
         lengths = np.square(basis[sizes > 1e-9]).sum(axis=0)
-        determined |= {
+        certain |= {
             places[number] for number, length in zip(left, lengths, strict=True) if length > 1 - 1e-9
         }
     return sorted(determined)
