@@ -125,10 +125,8 @@ def revealed(hidden: Set[Place], totals: Iterable[tuple[str | None, Sequence[str
             continue
         _, sizes, basis = np.linalg.svd(released[:, left], full_matrices=False)
         lengths = np.square(basis[sizes > 1e-9]).sum(axis=0)
-        certain |= {
-            places[number] for number, length in zip(left, lengths, strict=True) if length > 1 - 1e-9
-        }
-    return sorted(determined)
+        certain |= {places[number] for number, length in zip(left, lengths, strict=True) if length > 1 - 1e-9}
+    return sorted(certain)
 
 
 def _is_fit(cells: Sequence[Cell], floor: int) -> bool:
