@@ -120,7 +120,7 @@ _GRANT = re.compile(
     r"grant (.+?) on\s+(?:(function|sequence|schema|table|parameter)\s+)?(.+)\s+to\s+([\w, ]+)", re.DOTALL
 )
 _EVENT_TRIGGER = re.compile(
-    r"create event trigger (\w+) on (\w+)(?: when tag in \((.*?)\))?\s+execute function ([\w.]+)\(\)",
+    r"create event trigger (\w+) on (\w+)(?:\s+when tag in \((.*?)\))?\s+execute function ([\w.]+)\(\)",
     re.DOTALL,
 )
 _OWNER = re.compile(r"alter function (.+) owner to (\w+)\s*", re.DOTALL)
