@@ -273,7 +273,7 @@ class Session:
     def claim(self, name: str) -> str | None:
         """Return a string claim of the context's token. Raises NoContext, and as ``current`` does.
 
-        The payload is read again for whoever asks first: most logins are for nobody who does.
+        The payload is read again when it is first asked for: most logins are for nobody who does.
         """
         context = self.current()
         if context is None:

@@ -62,21 +62,21 @@ def findings(wards: Wards) -> list[tuple[str, str]]:
     return [(one["rule_id"], one["location"]) for one in json.loads(done.stdout)["violations"]]
 
 
-def unexplained(found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def unexplained(reported: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [
         (rule, place)
-        for rule, place in found
+        for rule, place in reported
         if not any(rule == known and re.fullmatch(pattern, place) for known, pattern in ACCEPTED)
     ]
 
 
 def test_each_finding_of_pgrls_has_its_reason_and_each_reason_a_finding(wards: Wards) -> None:
-    found = findings(wards)
-    assert unexplained(found) == []
+    reported = findings(wards)
+    assert unexplained(reported) == []
     assert [
         (known, pattern)
         for known, pattern in ACCEPTED
-        if not any(rule == known and re.fullmatch(pattern, place) for rule, place in found)
+        if not any(rule == known and re.fullmatch(pattern, place) for rule, place in reported)
     ] == []
     wards.admin.execute("create table clinic.loose (id int primary key, tenant_id uuid)")
     wards.admin.execute("grant select on clinic.loose to ward_tenant")

@@ -13,7 +13,7 @@ PAGES = Path(__file__).parents[2] / "docs/rules"
 _EXAMPLE = re.compile(r"^## (Bad|Good)\n\n```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def found(language: str, text: str) -> set[str]:
+def rules_found(language: str, text: str) -> set[str]:
     report = lint_texts({"example.py" if language == "python" else "example.sql": text})
     assert report.notes == ()
     return {finding.rule.id for finding in report.findings}
@@ -23,8 +23,8 @@ def found(language: str, text: str) -> set[str]:
 def test_the_examples_of_the_page_are_true(rule: Rule) -> None:
     (bad, good) = _EXAMPLE.findall(rule.page)
     assert (bad[0], good[0]) == ("Bad", "Good")
-    assert found(*bad[1:]) == {rule.id}
-    assert found(*good[1:]) == set()
+    assert rules_found(*bad[1:]) == {rule.id}
+    assert rules_found(*good[1:]) == set()
 
 
 def test_every_rule_has_a_page_and_every_page_a_rule() -> None:

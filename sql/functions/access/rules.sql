@@ -230,7 +230,7 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     and r.expression is distinct from pg_get_expr(p.polqual, p.polrelid)
 $$;
 comment on function ward_internal.follow_row_rules(uuid) is
-  'writes down the expressions of row rules anew: a column or a type has another name';
+  'rewrites the expressions of row rules: a column or a type has another name';
 
 create or replace function ward_internal.lock_row_rules(p_table regclass) returns uuid
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

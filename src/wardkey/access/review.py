@@ -48,7 +48,7 @@ SECTIONS = (
     Section(
         "people",
         "Who had which role",
-        "Subjects of tokens. Roles are given by whoever issues tokens: what goes is to be taken away there.",
+        "Subjects of tokens. Roles are given by the issuers of tokens: what goes is to be taken away there.",
         "Nobody logged in.",
         """
         select e.subject as who, e.role, count(distinct e.context) as logins, min(e.at) as first,

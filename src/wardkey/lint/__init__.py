@@ -53,15 +53,15 @@ class Report:
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
     """Return the files named, and those of SQL and Python below the directories named."""
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
-            found[path] = None
+            files[path] = None
             continue
         for directory, below, names in os.walk(path):
             below[:] = sorted(name for name in below if name not in _PASSED and name[0] != ".")
-            found |= {Path(directory, name): None for name in sorted(names) if name.endswith((".sql", ".py"))}
-    return list(found)
+            files |= {Path(directory, name): None for name in sorted(names) if name.endswith((".sql", ".py"))}
+    return list(files)
 
 
 def lint(

@@ -52,7 +52,7 @@ def scope(
     from_clause: Any, model: Model, outer: Mapping[str, Relation], ctes: Mapping[str, Relation]
 ) -> Scope:
     """Return the relations of FROM by their names or aliases, with those around them."""
-    found: Scope = dict(outer)
+    visible: Scope = dict(outer)
     for item in _flat(from_clause):
         alias = item.alias.aliasname if getattr(item, "alias", None) else None
         if isinstance(item, ast.RangeVar):
@@ -62,10 +62,10 @@ def scope(
             else:
                 table = model.find(item)
                 relation = table.sources if table is not None and table.is_protected else {}
-            found[alias or item.relname] = relation
+            visible[alias or item.relname] = relation
         elif isinstance(item, ast.RangeSubselect) and alias:
-            found[alias] = _merged(outputs(item.subquery, model, found, ctes))
-    return found
+            visible[alias] = _merged(outputs(item.subquery, model, visible, ctes))
+    return visible
 
 
 def _flat(items: Any) -> Iterator[Any]:
@@ -99,41 +99,41 @@ def outputs(
         sides = (outputs(side, model, outer, known) for side in (query.larg, query.rarg))
         pairs = zip_longest(*sides, fillvalue=("", _NOTHING))
         return [(left[0] or right[0], left[1] | right[1]) for left, right in pairs]
-    found = scope(query.fromClause, model, outer, known)
+    visible = scope(query.fromClause, model, outer, known)
     if query.valuesLists:
         width = range(max(map(len, query.valuesLists)))
         return [
-            (f"column{n + 1}", _NOTHING.union(*(reads(row[n], found, model) for row in query.valuesLists)))
+            (f"column{n + 1}", _NOTHING.union(*(reads(row[n], visible, model) for row in query.valuesLists)))
             for n in width
         ]
     columns: list[tuple[str, frozenset[str]]] = []
     for target in query.targetList or ():
         fields = target.val.fields if isinstance(target.val, ast.ColumnRef) else ()
         if fields and isinstance(fields[-1], ast.A_Star):
-            own = [relation for name, relation in found.items() if outer.get(name) is not relation]
-            relations = [found.get(fields[-2].sval, {})] if len(fields) > 1 else own
+            own = [relation for name, relation in visible.items() if outer.get(name) is not relation]
+            relations = [visible.get(fields[-2].sval, {})] if len(fields) > 1 else own
             columns += [column for relation in relations for column in relation.items()]
         else:
             name = target.name or (fields[-1].sval if fields else "")
-            columns.append((name, reads(target.val, found, model)))
+            columns.append((name, reads(target.val, visible, model)))
     return columns
 
 
-def reads(expression: Any, found: Mapping[str, Relation], model: Model) -> frozenset[str]:
+def reads(expression: Any, visible: Mapping[str, Relation], model: Model) -> frozenset[str]:
     """Return the sealed columns whose values an expression tells."""
     match expression:
         case None:
             return _NOTHING
         case tuple():
-            return _NOTHING.union(*(reads(part, found, model) for part in expression))
+            return _NOTHING.union(*(reads(part, visible, model) for part in expression))
         case ast.ColumnRef():
-            return _resolve(_parts(expression.fields), found)
+            return _resolve(_parts(expression.fields), visible)
         case ast.NullTest() | ast.BooleanTest():
             return _NOTHING
         case ast.SubLink():
             if expression.subLinkType == SubLinkType.EXISTS_SUBLINK:
                 return _NOTHING
-            return _NOTHING.union(*(part for _, part in outputs(expression.subselect, model, found)))
+            return _NOTHING.union(*(part for _, part in outputs(expression.subselect, model, visible)))
         case ast.A_Expr() if expression.kind in _TESTS or name_of(expression.name) in _COMPARING:
             return _NOTHING
         case ast.FuncCall() if expression.funcname[-1].sval in _COUNTING:
@@ -141,18 +141,18 @@ def reads(expression: Any, found: Mapping[str, Relation], model: Model) -> froze
         case ast.Node():
             parts = [getattr(expression, slot) for slot in expression.__slots__]
             return _NOTHING.union(
-                *(reads(part, found, model) for part in parts if isinstance(part, ast.Node | tuple))
+                *(reads(part, visible, model) for part in parts if isinstance(part, ast.Node | tuple))
             )
         case _:
             return _NOTHING
 
 
-def _resolve(names: list[str], found: Mapping[str, Relation]) -> frozenset[str]:
+def _resolve(names: list[str], visible: Mapping[str, Relation]) -> frozenset[str]:
     if len(names) == 1:
-        named = [relation[names[0]] for relation in found.values() if names[0] in relation]
-        whole = found.get(names[0])  # a whole row, or a variable
+        named = [relation[names[0]] for relation in visible.values() if names[0] in relation]
+        whole = visible.get(names[0])  # a whole row, or a variable
         return _NOTHING.union(*(named or (whole.values() if whole else ())))
-    return found.get(names[-2], {}).get(names[-1], _NOTHING) if names else _NOTHING
+    return visible.get(names[-2], {}).get(names[-1], _NOTHING) if names else _NOTHING
 
 
 def calls(query: Any) -> list[Any]:
@@ -162,9 +162,9 @@ def calls(query: Any) -> list[Any]:
 
 def indexed(index: Any, model: Model) -> frozenset[str]:
     """Return the sealed columns that an index is made of or chooses rows by."""
-    found = scope((index.relation,), model, {}, {})
+    visible = scope((index.relation,), model, {}, {})
     names = [[element.name] for element in index.indexParams or () if element.name]
     expressions = [element.expr for element in index.indexParams or ()]
     for column in nodes_of((*expressions, index.whereClause)).get(ast.ColumnRef, ()):
         names.append(_parts(column.fields))
-    return _NOTHING.union(*(_resolve(name, found) for name in names))
+    return _NOTHING.union(*(_resolve(name, visible) for name in names))

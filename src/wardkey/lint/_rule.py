@@ -158,7 +158,7 @@ def _fields(kind: Any) -> tuple[str, ...]:
 
 def nodes_of(root: Any, stop: type | tuple[type, ...] = ()) -> dict[type, list[Any]]:
     """Return the nodes at and below ``root`` by type, without looking below nodes of ``stop``."""
-    found: dict[type, list[Any]] = {}
+    by_kind: dict[type, list[Any]] = {}
     todo = [root]
     while todo:
         node = todo.pop()
@@ -166,10 +166,10 @@ def nodes_of(root: Any, stop: type | tuple[type, ...] = ()) -> dict[type, list[A
         if kind is tuple:
             todo += node
         elif issubclass(kind, ast.Node):
-            found.setdefault(kind, []).append(node)
+            by_kind.setdefault(kind, []).append(node)
             if node is root or not issubclass(kind, stop):
                 todo += [child for name in _fields(kind) if (child := getattr(node, name)) is not None]
-    return found
+    return by_kind
 
 
 def value(node: Any) -> Any:

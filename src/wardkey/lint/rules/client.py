@@ -106,12 +106,12 @@ def value_put_into_sql(node: Any, at: Statement, project: Project) -> Iterator[H
     if at.origin != "executed":
         return
     if isinstance(node, ast.ColumnRef):
-        found = name_of(node.fields) == HOLE and any(
+        is_hole = name_of(node.fields) == HOLE and any(
             node in (one.lexpr, one.rexpr) for one in at.nodes.get(ast.A_Expr, ())
         )
     else:
-        found = HOLE in str(value(node) or "")
-    if found:
+        is_hole = HOLE in str(value(node) or "")
+    if is_hole:
         yield hit(at=node)
 
 

@@ -234,8 +234,8 @@ def not_protectable(node: ast.CreateStmt, at: Statement, project: Project) -> It
         yield hit(table.name, "it has no primary key", "declare a primary key")
     if ConstrType.CONSTR_EXCLUSION in kinds:
         yield hit(table.name, "it has an exclusion constraint", "leave the constraint out")
-    for one, following in zip_longest(constraints, constraints[1:]):
-        deferrable = following is not None and following.contype == ConstrType.CONSTR_ATTR_DEFERRABLE
+    for one, after in zip_longest(constraints, constraints[1:]):
+        deferrable = after is not None and after.contype == ConstrType.CONSTR_ATTR_DEFERRABLE
         if one.contype == ConstrType.CONSTR_PRIMARY and (one.deferrable or deferrable):
             yield hit(table.name, "its primary key is deferrable", "declare it NOT DEFERRABLE", at=one)
 
