@@ -151,7 +151,7 @@ def _begin_write(tenant: str, deleted: str) -> bool:
 
 
 def _check_rewrite(columns: bytes, emptied: bytes) -> bool:
-    """Let an update change the key of a row, all of whose ``columns`` are sealed anew, or empty some."""
+    """Let an update change the key of a row, all of whose ``columns`` are sealed again, or empty some."""
     context = _session.current(begun=True)
     if context is None:
         raise NoContext

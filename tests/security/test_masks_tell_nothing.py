@@ -133,12 +133,12 @@ def admin(chart: Database) -> Iterator[Connection]:
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_that_works_in_the_clear_finds_nothing(chart: Database, attack: Attack) -> None:
-    found = {}
+    seen = {}
     for role in ("ADMIN", "ANALYST"):
         with chart.tenant("acme", role=role) as attacker, attacker.transaction(force_rollback=True):
-            found[role] = str(attack(attacker))
-    assert found["ADMIN"] in (str(BIRTH), ZIP)
-    assert found["ANALYST"] not in (str(BIRTH), ZIP)
+            seen[role] = str(attack(attacker))
+    assert seen["ADMIN"] in (str(BIRTH), ZIP)
+    assert seen["ANALYST"] not in (str(BIRTH), ZIP)
 
 
 def test_masks_keep_the_type_and_show_what_they_say(analyst: Connection) -> None:

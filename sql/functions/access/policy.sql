@@ -132,7 +132,7 @@ create or replace function ward_internal.forget_keys() returns void
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   update ward_internal.tenants set key_epoch = key_epoch + 1
 $$;
-comment on function ward_internal.forget_keys() is 'has every backend read columns, classes and policy anew';
+comment on function ward_internal.forget_keys() is 'has every backend read columns, classes and policy again';
 
 create or replace function ward_internal.check_mask(p_mask text) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$

@@ -17,9 +17,9 @@ from psycopg.rows import dict_row
 from wardkey_core.errors import InvalidPolicy
 from wardkey_core.policy import Cell, Policy, changed
 
+from ..daemon.files import locked
 from ..errors import ServerError, UnknownTenant
 from ..keeper.policy import POLICY_FILE, read_policy, write_policy
-from ..keeper.trust import locked
 
 __all__ = ["classes", "classify", "differences", "matrix", "platform", "set_cell", "to_json"]
 
@@ -67,7 +67,7 @@ def set_cell(
         return Cell(access, bool(write))
     path = keeper / POLICY_FILE
     _read(keeper)
-    with locked(path):
+    with locked(path.parent):
         existed, before = path.exists(), _read(keeper)
         known = before.get(role, {}).get(name, Cell())
         cell = Cell(access, access != "none" and known.write if write is None else write)

@@ -125,7 +125,6 @@ def drop(connection: Connection, slug: str, *, force: bool, remember: Remember) 
 
 def passfile_keeper(path: Path) -> Remember:
     """Return a Remember that keeps a line per login role in a libpq password file (mode 0600)."""
-    from ..keeper.trust import locked
 
     def remember(role: str, password: str | None) -> None:
         with locked(path.parent):
