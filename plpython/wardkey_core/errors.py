@@ -288,12 +288,6 @@ class InvalidRegion(AdministrationError):
     sqlstate = "WK241"
 
 
-class RegionFixed(AdministrationError):
-    """A tenant stays in its region: keys and KEKs are bound to it."""
-
-    sqlstate = "WK242"
-
-
 class RuleNamesSealedColumn(AdministrationError):
     """A row rule compares a sealed column, which the database cannot read."""
 

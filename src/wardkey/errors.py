@@ -11,7 +11,7 @@ WardError                  sqlstate, message, hint
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
 │       RotationRunning · KeyInUse · RotationPaused · TenantShredded · OnHold · ChangeRefused ·
-│       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · InvalidRegion · RegionFixed ·
+│       NotInTheLog · RestoreRefused · NoBaa · InvalidBaa · InvalidRegion ·
 │       RuleNamesSealedColumn · RuleCallsFunction · InvalidRowRule · RuleForUnknownRole ·
 │       ClaimDoesNotFit · InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished ·
 │       NotDelegated · WouldReveal · InvalidCounts · MaskDoesNotFit · InvalidPolicy ·
@@ -74,7 +74,6 @@ from wardkey_core.errors import (
     OpenFailed,
     PeriodNotClosed,
     PolicyWidened,
-    RegionFixed,
     RegionRefused,
     RestoreRefused,
     RoleMayNotWrite,
@@ -145,7 +144,6 @@ __all__ = [
     "PeriodNotClosed",
     "PolicyWidened",
     "PublisherError",
-    "RegionFixed",
     "RegionRefused",
     "RestoreRefused",
     "RoleMayNotWrite",

@@ -31,7 +31,6 @@ return case p_condition
   when 'invalid_policy' then 'WK234'
   when 'policy_widened' then 'WK235'
   when 'invalid_region' then 'WK241'
-  when 'region_fixed' then 'WK242'
   when 'rule_names_sealed_column' then 'WK258'
   when 'rule_calls_function' then 'WK259'
   when 'invalid_row_rule' then 'WK260'
