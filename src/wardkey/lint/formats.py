@@ -11,32 +11,27 @@ from xml.sax.saxutils import escape, quoteattr
 
 if TYPE_CHECKING:
     from . import Report
-    from ._rule import Finding
+    from ._rule import Finding, Rule
 
 __all__ = ["FORMATS"]
 
+_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+
+def _written(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
 
 def _json(report: Report) -> str:
-    return json.dumps(
-        {
-            "files": len(report.files),
-            "findings": [
-                {
-                    "rule": one.rule.id,
-                    "name": one.rule.name,
-                    "severity": one.rule.severity,
-                    "path": one.path,
-                    "line": one.line,
-                    "message": one.message,
-                    "fix": one.fix,
-                }
-                for one in report.findings
-            ],
-            "notes": [{"path": path, "line": line, "note": text} for path, line, text in report.notes],
-        },
-        indent=2,
-        ensure_ascii=False,
-    )
+    findings = [
+        dict(
+            rule=one.rule.id, name=one.rule.name, severity=one.rule.severity,
+            path=one.path, line=one.line, message=one.message, fix=one.fix,
+        )
+        for one in report.findings
+    ]  # fmt: skip
+    notes = [{"path": path, "line": line, "note": text} for path, line, text in report.notes]
+    return _written({"files": len(report.files), "findings": findings, "notes": notes})
 
 
 def _sarif(report: Report) -> str:
@@ -44,47 +39,37 @@ def _sarif(report: Report) -> str:
 
     from .rules import RULES
 
-    places = {rule.id: place for place, rule in enumerate(RULES.values())}
-    rules = [
-        {
-            "id": rule.id,
-            "name": rule.name,
-            "shortDescription": {"text": rule.finds},
-            "help": {"text": rule.page, "markdown": rule.page},
-            "defaultConfiguration": {"level": rule.severity},
-        }
-        for rule in RULES.values()
-    ]
-    results = [
-        {
-            "ruleId": one.rule.id,
-            "ruleIndex": places[one.rule.id],
-            "level": one.rule.severity,
-            "message": {"text": f"{one.message}. Fix: {one.fix}"},
-            "locations": [
-                {
-                    "physicalLocation": {
-                        "artifactLocation": {"uri": _uri(one.path)},
-                        "region": {"startLine": one.line},
-                    }
-                }
-            ],
-            "partialFingerprints": {"wardkeyMark/v1": one.mark},
-        }
-        for one in report.findings
-    ]
+    rules = list(map(_sarif_rule, RULES.values()))
     driver = {"name": "wardkey lint", "version": __version__, "rules": rules}
-    run: dict[str, Any] = {
+    run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": results,
+        "results": [_sarif_result(one, list(RULES).index(one.rule.id)) for one in report.findings],
     }
-    schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False)
+    return _written({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _uri(path: str) -> str:
-    return quote(path) if not path.startswith("/") else f"file://{quote(path)}"
+def _sarif_rule(rule: Rule) -> dict[str, Any]:
+    return {
+        "id": rule.id,
+        "name": rule.name,
+        "shortDescription": {"text": rule.finds},
+        "help": {"text": rule.page, "markdown": rule.page},
+        "defaultConfiguration": {"level": rule.severity},
+    }
+
+
+def _sarif_result(one: Finding, index: int) -> dict[str, Any]:
+    uri = f"file://{quote(one.path)}" if one.path.startswith("/") else quote(one.path)
+    place = {"artifactLocation": {"uri": uri}, "region": {"startLine": one.line}}
+    return {
+        "ruleId": one.rule.id,
+        "ruleIndex": index,
+        "level": one.rule.severity,
+        "message": {"text": f"{one.message}. Fix: {one.fix}"},
+        "locations": [{"physicalLocation": place}],
+        "partialFingerprints": {"wardkeyMark/v1": one.mark},
+    }
 
 
 def _github(report: Report) -> str:
@@ -95,31 +80,27 @@ def _annotation(one: Finding) -> str:
     def data(text: str) -> str:
         return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
-    def property_(text: str) -> str:
-        return data(text).replace(":", "%3A").replace(",", "%2C")
-
-    title = property_(f"{one.rule.id} {one.rule.name}")
-    where = f"file={property_(one.path)},line={one.line},title={title}"
+    path = data(one.path).replace(":", "%3A").replace(",", "%2C")
+    where = f"file={path},line={one.line},title={one.rule.id} {one.rule.name}"
     said = data(f"{one.message}\nfix: {one.fix}")
     return f"::{one.rule.severity} {where}::{said}"
 
 
 def _junit(report: Report) -> str:
-    """A file is a test case; each finding in it is a failure."""
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>']
+    """A file is a test case; its findings are one failure."""
     failed = {one.path for one in report.findings}
     counts = f'tests="{len(report.files)}" failures="{len(failed)}" errors="0"'
-    lines.append(f'<testsuites {counts}><testsuite name="wardkey lint" {counts}>')
+    lines = [f'<testsuites {counts}><testsuite name="wardkey lint" {counts}>']
     for path in report.files:
         lines.append(f'<testcase classname="wardkey.lint" name={quoteattr(path)}>')
-        own = [one for one in report.findings if one.path == path]
-        if own:
-            said = [f"{one.path}:{one.line}: {one.rule.id} {one.message}\n  fix: {one.fix}" for one in own]
-            first = f"type={quoteattr(own[0].rule.id)} message={quoteattr(own[0].message)}"
-            lines.append(f"<failure {first}>{escape(chr(10).join(said))}</failure>")
+        found = [one for one in report.findings if one.path == path]
+        if found:
+            said = "\n".join(f"{one.line}: {one.rule.id} {one.message}\n  fix: {one.fix}" for one in found)
+            first = f"type={quoteattr(found[0].rule.id)} message={quoteattr(found[0].message)}"
+            lines.append(f"<failure {first}>{escape(said)}</failure>")
         lines.append("</testcase>")
-    text = "\n".join([*lines, "</testsuite></testsuites>"])
-    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "?", text)  # which XML cannot say
+    lines.append("</testsuite></testsuites>")
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "?", "\n".join(lines))  # which XML cannot say
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {

@@ -130,18 +130,3 @@ def copy_of_face(node: ast.CopyStmt, at: Statement, project: Project) -> Iterato
         table = project.model.find(node.relation)
         if table is not None and table.is_protected:
             yield hit(node.relation.relname, at=node.relation)
-
-
-@RULES.rule("WL514", ast.FuncCall)
-def login_without_transaction(node: ast.FuncCall, at: Statement, project: Project) -> Iterator[Hit]:
-    if name_of(node.funcname) != "ward.login" or at.origin != "sql":
-        return
-    is_open, seen = False, False
-    for one in project.of_path(at.path):
-        if one is at:
-            seen = True
-        elif isinstance(one.node, ast.TransactionStmt) and not seen:
-            is_open = one.node.kind.name in ("TRANS_STMT_BEGIN", "TRANS_STMT_START")
-        elif seen and not is_open and not isinstance(one.node, ast.TransactionStmt):
-            yield hit(at=node)
-            return

@@ -53,8 +53,8 @@ def sealed_into_plain(node: Any, at: Statement, project: Project) -> Iterator[Hi
     if table is not None and table.is_protected and table.sealed is None:
         return
     if isinstance(node, ast.UpdateStmt):
-        visible = scope((node.relation, *(node.fromClause or ())), model, at.variables, {})
-        values = [(target.name, reads(target.val, visible, model)) for target in node.targetList]
+        found = scope((node.relation, *(node.fromClause or ())), model, at.variables, {})
+        values = [(target.name, reads(target.val, found, model)) for target in node.targetList]
     else:
         names = [column.name for column in node.cols or ()] or (table.columns if table is not None else [])
         columns = outputs(node.selectStmt, model, at.variables)
@@ -145,24 +145,6 @@ def copy_to_file(node: ast.CopyStmt, at: Statement, project: Project) -> Iterato
         yield hit(sources)
 
 
-@RULES.rule("WL215", ast.SelectStmt, ast.UpdateStmt, ast.DeleteStmt)
-def filter_by_sealed(node: Any, at: Statement, project: Project) -> Iterator[Hit]:
-    if isinstance(node, ast.SelectStmt):
-        visible = scope(node.fromClause, project.model, at.variables, {})
-    else:
-        visible = scope((node.relation,), project.model, at.variables, {})
-    names: set[str] = set()
-    plain = False
-    for condition in _conditions(node.whereClause):
-        said = condition.testexpr if isinstance(condition, ast.SubLink) else condition
-        columns = nodes_of(said, ast.SubLink).get(ast.ColumnRef, ())
-        here = frozenset().union(*(reads(column, visible, project.model) for column in columns))
-        names |= set() if isinstance(condition, ast.NullTest) else here
-        plain |= not here and bool(columns) and _is_equality(condition)
-    if names and not plain:
-        yield hit(", ".join(sorted(names)))
-
-
 def _conditions(node: Any) -> list[Any]:
     """Return what AND joins."""
     if isinstance(node, ast.BoolExpr) and node.boolop == 0:
@@ -195,8 +177,8 @@ def _add(rule: str, functions: set[str]) -> None:
     def sealed_as_argument(node: ast.SelectStmt, at: Statement, project: Project) -> Iterator[Hit]:
         for call in calls(node):
             if call.funcname[-1].sval in functions:
-                visible = scope(node.fromClause, project.model, at.variables, {})
-                if sources := reads(call.args, visible, project.model):
+                found = scope(node.fromClause, project.model, at.variables, {})
+                if sources := reads(call.args, found, project.model):
                     yield hit(", ".join(sorted(sources)), at=call)
 
 

@@ -72,24 +72,6 @@ def policy_trusts_setting(node: ast.CreatePolicyStmt, at: Statement, project: Pr
             return
 
 
-@RULES.rule("WL105", ast.CreatePolicyStmt)
-def policy_of_all_rows(node: ast.CreatePolicyStmt, at: Statement, project: Project) -> Iterator[Hit]:
-    condition = node.qual if node.qual is not None else node.with_check
-    if node.permissive and value(condition) is True:
-        yield hit(node.policy_name, _name(node.table))
-
-
-@RULES.rule("WL106", ast.AlterTableStmt)
-def security_not_forced(node: ast.AlterTableStmt, at: Statement, project: Project) -> Iterator[Hit]:
-    name = _name(node.relation)
-    if _has(node, AlterTableType.AT_EnableRowSecurity) and not any(
-        _has(other, AlterTableType.AT_ForceRowSecurity)
-        for other in project.nodes(ast.AlterTableStmt)
-        if _name(other.relation) == name
-    ):
-        yield hit(name)
-
-
 @RULES.rule("WL107", ast.AlterTableStmt, ast.VariableSetStmt)
 def security_off(node: Any, at: Statement, project: Project) -> Iterator[Hit]:
     if isinstance(node, ast.AlterTableStmt):
