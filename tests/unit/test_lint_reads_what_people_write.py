@@ -86,6 +86,12 @@ def test_raise_is_followed_through_variables(body: str) -> None:
     assert told(lint_texts({"a.sql": PATIENTS + harmless})) == []
 
 
+def test_a_variable_is_what_it_was_at_the_time() -> None:
+    body = "raise notice '%', v_text; select ssn into v_text from patients; v_text := 'none';"
+    function = f"do $$ declare v_text text; begin {body} raise notice '%', v_text; end $$;"
+    assert told(lint_texts({"a.sql": PATIENTS + function})) == []
+
+
 def test_a_body_that_cannot_be_read_is_a_note() -> None:
     script = "create function f() returns int language plpgsql as $$ begin retrun 1; end $$;"
     report = lint_texts({"a.sql": script})
@@ -101,6 +107,7 @@ def test_a_body_that_cannot_be_read_is_a_note() -> None:
         "insert into x (y) select s from (select upper(ssn) as s from tenant_acme.patients) as q",
         "insert into x (y) with w as (select * from patients) select w.ssn from w",
         "insert into x (y) select mark from patients union all select ssn from patients",
+        "with w as (select ssn as s from patients) insert into x (y) select s from w",
         "insert into x (y) select to_jsonb(p) from patients as p",
         "insert into x (y) values ((select max(ssn) from patients))",
     ],

@@ -1,4 +1,4 @@
-"""Operations of Alembic put as SQL, as far as rules look at it: a type is as good as another but for boolean."""
+"""Operations of Alembic put as SQL, as far as rules look at it: all types but boolean are text."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def as_sql(name: str, call: ast.Call) -> str | None:
         case "create_table":
             return _create_table(one)
         case "add_column":
-            column = one.node(1, "column")
-            if not isinstance(column, ast.Call):
+            made = one.node(1, "column")
+            if not isinstance(made, ast.Call):
                 raise NotSaid
-            if _is_sealed(column):
-                return _add_sealed(one.table(), _said(column.args[0]))
-            return f"alter table {one.table()} add column {_column(column)}"
+            if _is_sealed(made):
+                return _add_sealed(one.table(), _said(made.args[0]))
+            return f"alter table {one.table()} add column {_column(made)}"
         case "alter_column":
             column, kind, nullable = one.text(1, "column_name"), one.named.get("type_"), one.flag("nullable")
             actions = [f"type {_type(kind)}"] if kind is not None else []

@@ -19,7 +19,7 @@ from ._rule import nodes_of
 if TYPE_CHECKING:
     from ._model import Model
 
-__all__ = ["Relation", "Scope", "calls", "indexed", "name_of", "outputs", "reads", "scope"]
+__all__ = ["Relation", "Scope", "calls", "indexed", "name_of", "outputs", "reads", "scope", "with_queries"]
 
 Relation = Mapping[str, frozenset[str]]
 """The sources of each column that has any."""
@@ -68,6 +68,16 @@ def scope(
     return visible
 
 
+def with_queries(
+    query: Any, model: Model, outer: Mapping[str, Relation], ctes: Mapping[str, Relation] | None = None
+) -> Scope:
+    """Return the relations that WITH makes for a statement, with those around it."""
+    known: Scope = dict(ctes or {})
+    for cte in query.withClause.ctes if query.withClause else ():
+        known[cte.ctename] = _merged(outputs(cte.ctequery, model, outer, known))
+    return known
+
+
 def _flat(items: Any) -> Iterator[Any]:
     for item in items or ():
         if isinstance(item, ast.JoinExpr):
@@ -90,11 +100,10 @@ def outputs(
     ctes: Mapping[str, Relation] | None = None,
 ) -> list[tuple[str, frozenset[str]]]:
     """Return name and sources of each column of a query's result. Of ``*`` only columns that have sources."""
-    outer, known = outer or {}, dict(ctes or {})
+    outer = outer or {}
     if not isinstance(query, ast.SelectStmt):
         return []
-    for cte in query.withClause.ctes if query.withClause else ():
-        known[cte.ctename] = _merged(outputs(cte.ctequery, model, outer, known))
+    known = with_queries(query, model, outer, ctes)
     if query.op != SetOperation.SETOP_NONE:
         sides = (outputs(side, model, outer, known) for side in (query.larg, query.rarg))
         pairs = zip_longest(*sides, fillvalue=("", _NOTHING))

@@ -126,6 +126,11 @@ class Model:
             return self._faces.get(name.removesuffix("_sealed"))
         return self.tables.get(_written(relation)) or (None if schema else self._faces.get(name))
 
+    def protected(self, relation: Any) -> Table | None:
+        """Return the model table that a relation is, is the face of, or is the shape of."""
+        table = self.find(relation)
+        return table if table is not None and table.is_protected else None
+
 
 def protects(call: Any, table: Table) -> bool:
     """Return whether this call of a function protects the table."""

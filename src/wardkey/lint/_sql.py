@@ -171,7 +171,7 @@ class _Body:
     def _parsed(self, query: str, line: int) -> Statement | None:
         for one in statements(query, self.path, self.line + line, "body"):
             if isinstance(one, Statement):
-                one.variables = self.variables
+                one.variables = dict(self.variables)  # as they are here
                 return one
         return None
 

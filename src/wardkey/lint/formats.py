@@ -23,13 +23,12 @@ def _written(content: Any) -> str:
 
 
 def _json(report: Report) -> str:
+    facts = ("path", "line", "message", "fix")
     findings = [
-        dict(
-            rule=one.rule.id, name=one.rule.name, severity=one.rule.severity,
-            path=one.path, line=one.line, message=one.message, fix=one.fix,
-        )
+        {"rule": one.rule.id, "name": one.rule.name, "severity": one.rule.severity}
+        | {fact: getattr(one, fact) for fact in facts}
         for one in report.findings
-    ]  # fmt: skip
+    ]
     notes = [{"path": path, "line": line, "note": text} for path, line, text in report.notes]
     return _written({"files": len(report.files), "findings": findings, "notes": notes})
 

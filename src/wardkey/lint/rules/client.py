@@ -93,12 +93,11 @@ def login_for_session(node: ast.FuncCall, at: Statement, project: Project) -> It
 
 @RULES.rule("WL510", Call)
 def login_with_autocommit(node: Call, at: Statement, project: Project) -> Iterator[Hit]:
-    for keyword in node.node.keywords:
-        said = keyword.value.value if isinstance(keyword.value, python.Constant) else None
-        if (keyword.arg, said) in (("autocommit", True), ("isolation_level", "AUTOCOMMIT")):
-            logins = (one for one in project.of_path(at.path) for one in one.nodes.get(ast.FuncCall, ()))
-            if any(name_of(call.funcname) == "ward.login" for call in logins):
-                yield hit()
+    said = {one.arg: one.value.value for one in node.node.keywords if isinstance(one.value, python.Constant)}
+    if said.get("autocommit") is True or said.get("isolation_level") == "AUTOCOMMIT":
+        calls = [call for one in project.of_path(at.path) for call in one.nodes.get(ast.FuncCall, ())]
+        if any(name_of(call.funcname) == "ward.login" for call in calls):
+            yield hit()
 
 
 @RULES.rule("WL511", ast.A_Const, ast.ColumnRef)
@@ -117,8 +116,8 @@ def value_put_into_sql(node: Any, at: Statement, project: Project) -> Iterator[H
 
 @RULES.rule("WL512", ast.InsertStmt)
 def conflict_on_face(node: ast.InsertStmt, at: Statement, project: Project) -> Iterator[Hit]:
-    table, clause = project.model.find(node.relation), node.onConflictClause
-    if table is None or not table.is_protected or clause is None:
+    clause = node.onConflictClause
+    if clause is None or project.model.protected(node.relation) is None:
         return
     if clause.infer is not None or clause.action == OnConflictAction.ONCONFLICT_UPDATE:
         yield hit(node.relation.relname, node.relation.relname, at=clause)
@@ -126,7 +125,5 @@ def conflict_on_face(node: ast.InsertStmt, at: Statement, project: Project) -> I
 
 @RULES.rule("WL513", ast.CopyStmt)
 def copy_of_face(node: ast.CopyStmt, at: Statement, project: Project) -> Iterator[Hit]:
-    if node.relation is not None and not node.is_from:
-        table = project.model.find(node.relation)
-        if table is not None and table.is_protected:
-            yield hit(node.relation.relname, at=node.relation)
+    if node.relation is not None and not node.is_from and project.model.protected(node.relation):
+        yield hit(node.relation.relname, at=node.relation)

@@ -9,7 +9,7 @@ from typing import Any
 from pglast import ast
 from pglast.enums import ConstrType, ObjectType
 
-from .._flow import calls, indexed, name_of, outputs, reads, scope
+from .._flow import calls, indexed, name_of, outputs, reads, scope, with_queries
 from .._model import Project
 from .._rule import Hit, Rules, Statement, hit, nodes_of, value
 from .._sql import Raise
@@ -52,12 +52,13 @@ def sealed_into_plain(node: Any, at: Statement, project: Project) -> Iterator[Hi
     model, table = project.model, project.model.find(node.relation)
     if table is not None and table.is_protected and table.sealed is None:
         return
+    known = with_queries(node, model, at.variables)
     if isinstance(node, ast.UpdateStmt):
-        found = scope((node.relation, *(node.fromClause or ())), model, at.variables, {})
+        found = scope((node.relation, *(node.fromClause or ())), model, at.variables, known)
         values = [(target.name, reads(target.val, found, model)) for target in node.targetList]
     else:
         names = [column.name for column in node.cols or ()] or (table.columns if table is not None else [])
-        columns = outputs(node.selectStmt, model, at.variables)
+        columns = outputs(node.selectStmt, model, at.variables, known)
         pairs = zip_longest(columns, names[: len(columns)], fillvalue=None)
         values = [(name or column[0], column[1]) for column, name in pairs if column is not None]
     for name, sources in values:
@@ -96,8 +97,8 @@ def sealed_in_index(node: ast.IndexStmt, at: Statement, project: Project) -> Ite
 
 @RULES.rule("WL207", ast.CreateStmt, ast.AlterTableStmt)
 def sealed_in_key(node: Any, at: Statement, project: Project) -> Iterator[Hit]:
-    table = project.model.find(node.relation)
-    sealed = (table.sealed or set()) if table is not None and table.is_protected else set()
+    table = project.model.protected(node.relation)
+    sealed = table.sealed if table is not None else None
     if not sealed:
         return
     elements = node.tableElts if isinstance(node, ast.CreateStmt) else [command.def_ for command in node.cmds]
@@ -167,8 +168,7 @@ def publication_of_model(node: ast.CreatePublicationStmt, at: Statement, project
     if node.for_all_tables:
         yield hit(node.pubname, "all tables")
     for relation in nodes_of(node.pubobjects).get(ast.RangeVar, ()):
-        table = project.model.find(relation)
-        if table is not None and table.is_protected:
+        if table := project.model.protected(relation):
             yield hit(node.pubname, table.name, at=relation)
 
 
@@ -177,7 +177,8 @@ def _add(rule: str, functions: set[str]) -> None:
     def sealed_as_argument(node: ast.SelectStmt, at: Statement, project: Project) -> Iterator[Hit]:
         for call in calls(node):
             if call.funcname[-1].sval in functions:
-                found = scope(node.fromClause, project.model, at.variables, {})
+                known = with_queries(node, project.model, at.variables)
+                found = scope(node.fromClause, project.model, at.variables, known)
                 if sources := reads(call.args, found, project.model):
                     yield hit(", ".join(sorted(sources)), at=call)
 

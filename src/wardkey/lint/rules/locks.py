@@ -15,23 +15,14 @@ from .._rule import Hit, Rules, Statement, hit, nodes_of
 __all__ = ["RULES"]
 
 RULES = Rules()
-_VOLATILE = {
-    "clock_timestamp",
-    "gen_random_uuid",
-    "nextval",
-    "random",
-    "timeofday",
-    "uuid_generate_v4",
-    "uuidv7",
-}
+_VOLATILE = {"clock_timestamp", "gen_random_uuid", "nextval", "random", "timeofday", "uuidv7"}
 
 
 def _model(relation: Any, project: Project) -> Table | None:
     """Return the model table that a relation is, not the face of one."""
-    table = project.model.find(relation)
-    schema = relation.schemaname or ""
+    table, schema = project.model.protected(relation), relation.schemaname or ""
     is_face = schema.startswith("tenant_") or (not schema and table is not None and "." in table.name)
-    return table if table is not None and table.is_protected and not is_face else None
+    return None if is_face else table
 
 
 def _commands(
@@ -115,8 +106,7 @@ def concurrent_index_on_model(node: ast.IndexStmt, at: Statement, project: Proje
 @RULES.rule("WL407", ast.TruncateStmt)
 def truncate_of_all(node: ast.TruncateStmt, at: Statement, project: Project) -> Iterator[Hit]:
     for relation in node.relations:
-        table = _model(relation, project)
-        if table is not None:
+        if table := _model(relation, project):
             yield hit(table.name, at=relation)
 
 

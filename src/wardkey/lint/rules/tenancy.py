@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import zip_longest
 from typing import Any
 
 from pglast import ast
@@ -24,6 +23,7 @@ CONTEXT = re.compile(
     r"(?!pgaudit\.)\w+\.\w*(tenant|clinic|org|customer|account|user|subject|role)\w*\Z", re.IGNORECASE
 )
 """Settings of an application's own that look like a context."""
+_PRIMARY = ConstrType.CONSTR_PRIMARY
 _INNER = {"ward_internal", "ward_archive"}
 _CLOSED = {*_INNER, "ward", "ward_model"}
 
@@ -58,8 +58,7 @@ def tenant_by_column(node: ast.CreateStmt, at: Statement, project: Project) -> I
 @RULES.rule("WL103", ast.CreatePolicyStmt, ast.CreateTrigStmt, ast.RuleStmt)
 def object_on_model(node: Any, at: Statement, project: Project) -> Iterator[Hit]:
     relation = node.table if isinstance(node, ast.CreatePolicyStmt) else node.relation
-    table = project.model.find(relation)
-    if table is not None and table.is_protected:
+    if table := project.model.protected(relation):
         kind = {ast.CreatePolicyStmt: "a policy", ast.CreateTrigStmt: "a trigger"}.get(type(node), "a rule")
         yield hit(kind, table.name)
 
@@ -151,9 +150,8 @@ def grant_on_model(node: ast.GrantStmt, at: Statement, project: Project) -> Iter
         return
     for one in node.objects or ():
         if isinstance(one, ast.RangeVar):
-            table = project.model.find(one)
             inner = one.schemaname in _CLOSED or re.match("tenant_", one.schemaname or "")
-            if inner or (table is not None and table.is_protected):
+            if inner or project.model.protected(one):
                 yield hit(_name(one), at=one)
         elif isinstance(one, ast.String) and one.sval in _CLOSED and at.origin != "body":
             yield hit(f"schema {one.sval}")
@@ -164,8 +162,7 @@ def view_with_owners_rights(node: ast.ViewStmt, at: Statement, project: Project)
     if any(option.defname == "security_invoker" and _is_on(option.arg) for option in node.options or ()):
         return
     for relation in nodes_of(node.query).get(ast.RangeVar, ()):
-        table = project.model.find(relation)
-        if table is not None and table.is_protected:
+        if table := project.model.protected(relation):
             yield hit(_name(node.view), table.name, at=relation)
             return
 
@@ -198,35 +195,25 @@ def defence_taken_away(node: ast.FuncCall, at: Statement, project: Project) -> I
 
 @RULES.rule("WL121", ast.CreateStmt)
 def not_protectable(node: ast.CreateStmt, at: Statement, project: Project) -> Iterator[Hit]:
-    table = project.model.find(node.relation)
-    if table is None or not table.is_protected or node.relation.relpersistence == "t":
+    table = project.model.protected(node.relation)
+    if table is None or node.relation.relpersistence == "t":
         return
-    elements = node.tableElts or ()
-    constraints = [one for one in elements if isinstance(one, ast.Constraint)]
-    for element in elements:
-        if isinstance(element, ast.ColumnDef):
-            constraints += element.constraints or ()
-            if element.colname == "tenant_id":
-                yield hit(table.name, "it has a column tenant_id", "leave the column out", at=element)
-    kinds = {one.contype for one in constraints}
-    likes = any(isinstance(one, ast.TableLikeClause) for one in elements)
     if node.partspec or node.inhRelations or node.relation.relpersistence == "u":
         yield hit(table.name, "it is not an ordinary table", "declare a plain table")
-    if ConstrType.CONSTR_PRIMARY not in kinds and not likes and not _added_key(node, project):
+    if "tenant_id" in table.columns:
+        yield hit(table.name, "it has a column tenant_id", "leave the column out")
+    here = [node, *(one for one in project.nodes(ast.AlterTableStmt) if _name(one.relation) == table.name)]
+    keys = [one for one in nodes_of(tuple(here)).get(ast.Constraint, ()) if one.contype == _PRIMARY]
+    if not keys and ast.TableLikeClause not in at.nodes:
         yield hit(table.name, "it has no primary key", "declare a primary key")
-    if ConstrType.CONSTR_EXCLUSION in kinds:
-        yield hit(table.name, "it has an exclusion constraint", "leave the constraint out")
-    for one, after in zip_longest(constraints, constraints[1:]):
-        deferrable = after is not None and after.contype == ConstrType.CONSTR_ATTR_DEFERRABLE
-        if one.contype == ConstrType.CONSTR_PRIMARY and (one.deferrable or deferrable):
-            yield hit(table.name, "its primary key is deferrable", "declare it NOT DEFERRABLE", at=one)
 
 
 @RULES.rule("WL122", ast.Constraint)
 def reference_to_model(node: ast.Constraint, at: Statement, project: Project) -> Iterator[Hit]:
-    target = node.pktable if node.contype == ConstrType.CONSTR_FOREIGN else None
-    table = project.model.find(target) if target is not None else None
-    if target is None or table is None or not table.is_protected or target.schemaname == "ward_model":
+    if node.contype != ConstrType.CONSTR_FOREIGN or node.pktable.schemaname == "ward_model":
+        return
+    table = project.model.protected(node.pktable)
+    if table is None:
         return
     for earlier in project.of_path(at.path):
         if earlier is at:
@@ -235,15 +222,6 @@ def reference_to_model(node: ast.Constraint, at: Statement, project: Project) ->
             if protects(call, table):
                 yield hit(table.name, table.name.replace(".", "__"), at=node)
                 return
-
-
-def _added_key(node: ast.CreateStmt, project: Project) -> bool:
-    return any(
-        getattr(command.def_, "contype", None) == ConstrType.CONSTR_PRIMARY
-        for other in project.nodes(ast.AlterTableStmt)
-        if _name(other.relation) == _name(node.relation)
-        for command in other.cmds
-    )
 
 
 def _name(relation: Any) -> str:
