@@ -9,13 +9,16 @@ from ._model import HOLE, SLOT
 
 __all__ = ["LIKE_SQL", "fold", "with_parameters"]
 
-_OBJECTS = r"(?:or|unique|temp\w*|unlogged|materialized|table|index|view|function|policy|role|user|schema|trigger|rule"
+_OBJECTS = (
+    r"(?:or|unique|temp\w*|unlogged|materialized|table|index|view|function|policy|role|user|schema|trigger|rule"
+    r"|publication|server|type|system|database|default)"
+)
 LIKE_SQL = re.compile(
     r"\s*(?:--[^\n]*\n\s*)*(?:select\s|insert\s+into\s|update\s+[\w.\"]+\s+set\s|delete\s+from\s"
     r"|with\s+\w+\s+as\s|merge\s+into\s|copy\s.*\s(?:to|from)\s|do\s+\$|notify\s|listen\s|truncate\s"
     r"|declare\s+\w+\s.*cursor|lock\s+table\s|set\s+(?:local\s|session\s)?[\w.]+\s*(?:=|to\s)"
     r"|(?:grant|revoke)\s.*\s(?:to|from)\s|prepare\s+\w+\s+as\s"
-    rf"|(?:create|alter|drop)\s+{_OBJECTS}|publication|server|type|system|database|default)\s)",
+    rf"|(?:create|alter|drop)\s+{_OBJECTS}\s)",
     re.IGNORECASE | re.DOTALL,
 )
 _PARAMETER = re.compile(

@@ -92,10 +92,10 @@ def _junit(report: Report) -> str:
     lines = [f'<testsuites {counts}><testsuite name="wardkey lint" {counts}>']
     for path in report.files:
         lines.append(f'<testcase classname="wardkey.lint" name={quoteattr(path)}>')
-        found = [one for one in report.findings if one.path == path]
-        if found:
-            said = "\n".join(f"{one.line}: {one.rule.id} {one.message}\n  fix: {one.fix}" for one in found)
-            first = f"type={quoteattr(found[0].rule.id)} message={quoteattr(found[0].message)}"
+        own = [one for one in report.findings if one.path == path]
+        if own:
+            said = "\n".join(f"{one.line}: {one.rule.id} {one.message}\n  fix: {one.fix}" for one in own)
+            first = f"type={quoteattr(own[0].rule.id)} message={quoteattr(own[0].message)}"
             lines.append(f"<failure {first}>{escape(said)}</failure>")
         lines.append("</testcase>")
     lines.append("</testsuite></testsuites>")

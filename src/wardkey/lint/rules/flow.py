@@ -54,8 +54,8 @@ def sealed_into_plain(node: Any, at: Statement, project: Project) -> Iterator[Hi
         return
     known = with_queries(node, model, at.variables)
     if isinstance(node, ast.UpdateStmt):
-        found = scope((node.relation, *(node.fromClause or ())), model, at.variables, known)
-        values = [(target.name, reads(target.val, found, model)) for target in node.targetList]
+        visible = scope((node.relation, *(node.fromClause or ())), model, at.variables, known)
+        values = [(target.name, reads(target.val, visible, model)) for target in node.targetList]
     else:
         names = [column.name for column in node.cols or ()] or (table.columns if table is not None else [])
         columns = outputs(node.selectStmt, model, at.variables, known)
@@ -178,8 +178,8 @@ def _add(rule: str, functions: set[str]) -> None:
         for call in calls(node):
             if call.funcname[-1].sval in functions:
                 known = with_queries(node, project.model, at.variables)
-                found = scope(node.fromClause, project.model, at.variables, known)
-                if sources := reads(call.args, found, project.model):
+                visible = scope(node.fromClause, project.model, at.variables, known)
+                if sources := reads(call.args, visible, project.model):
                     yield hit(", ".join(sorted(sources)), at=call)
 
 
