@@ -16,6 +16,7 @@ from wardkey.access.review import SECTIONS
 from wardkey.embedded import Cluster
 
 MARCH = ("--from", "2026-03-01", "--to", "2026-04-01")
+READ = ("table", "rows_read", "classes", "columns")
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +57,18 @@ def test_it_says_who_had_which_role_and_what_each_read(asked: dict[str, Any]) ->
         *(422, 20),
     )
     assert jones["last"].startswith("2026-03-21")
-    reads = {row["who"]: (row["table"], row["rows_read"], row["columns"]) for row in asked["reads"]}
-    assert reads["dr.jones"] == ("patients", 422, "name, ssn")
-    assert reads["nurse.kim"] == ("patients", 32, "name")
+    reads = {row["who"]: [row[name] for name in READ] for row in asked["reads"]}
+    assert reads["dr.jones"] == ["patients", 422, "clinical", "name, ssn"]
+    assert reads["nurse.kim"] == ["patients", 32, "clinical", "name"]
 
 
 def test_it_says_what_nobody_used(asked: dict[str, Any]) -> None:
     unused = {row["role"]: (row["never_read"], row["never_written"]) for row in asked["unused"]}
-    assert unused == {
-        "SUPER_ADMIN": ("patients", "patients"),
-        "ADMIN": (None, "patients"),
-        "ANALYST": ("patients", "patients"),
-    }  # EVALUATOR reads and writes, VIEWER reads and never may write
+    # EVALUATOR reads and writes, VIEWER reads and may not write; all columns are of one class
+    assert unused == {"ADMIN": (None, "clinical"), "ANALYST": ("clinical", None)}
 
 
-def test_it_names_delegations_grants_and_refusals(asked: dict[str, Any]) -> None:
+def test_it_names_delegations_changes_and_refusals(asked: dict[str, Any]) -> None:
     (delegation,) = asked["delegations"]
     assert (delegation["payer"], delegation["measures"], delegation["delegated_by"]) == (
         "globex",
@@ -78,7 +76,8 @@ def test_it_names_delegations_grants_and_refusals(asked: dict[str, Any]) -> None
         "admin",
     )
     assert delegation["last_read"].startswith("2026-03-02")
-    assert [(row["who"], row["objects"]) for row in asked["grants"]] == [("dba", "audit_log")]
+    (change,) = asked["changes"]
+    assert (change["what"], change["who"]) == ("grant", "dba") and "audit_log" in change["detail"]
     assert [(row["sqlstate"], row["times"]) for row in asked["refusals"]] == [("WK003", 1)]
 
 

@@ -18,7 +18,6 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 from wardkey_core.log.exporter import Period
-from wardkey_core.tokens import ROLES
 
 __all__ = ["SECTIONS", "Review", "Section", "gather", "render"]
 
@@ -27,7 +26,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """``query`` takes tenant, begin, end and roles; its columns are those of the table."""
+    """``query`` takes tenant, begin and end; its columns are those of the table."""
 
     name: str
     title: str
@@ -69,9 +68,12 @@ SECTIONS = (
         """
         select e.subject as who, e.role, e.table_name as table, coalesce(min(r.number), 0) as rows_read,
                count(distinct e.id) filter (where e.operation = 'query') as queries,
-               string_agg(distinct c.name, ', ') as columns, max(e.at) as last
+               string_agg(distinct s.class, ', ') as classes, string_agg(distinct c.name, ', ') as columns,
+               max(e.at) as last
           from entries as e
           left join unnest(e.columns) as c (name) on true
+          left join ward_internal.models as m on m.face = e.table_name
+          left join ward_internal.sealed_columns as s on s.model_id = m.id and s.name = c.name
           left join (select subject, role, table_name, count(distinct id) as number
                        from rows_read group by 1, 2, 3) as r using (subject, role, table_name)
          where e.kind = 'read' group by 1, 2, 3 order by 1, 2, 3""",
@@ -79,16 +81,21 @@ SECTIONS = (
     Section(
         "unused",
         "Access that nobody used",
-        "Roles that may be given, and the tables that nobody with that role read or wrote in this time.",
-        "Every role read and wrote every table.",
+        "Classes of columns that the policy lets a role see or write, and nobody with that role did.",
+        "Every role used all that the policy gives.",
         """
-        select p.role, string_agg(p.face, ', ' order by p.face) filter (where p.kind = 'read') as never_read,
-               string_agg(p.face, ', ' order by p.face) filter (where p.kind = 'write') as never_written
-          from (select role, face::text, kind from unnest(%(roles)s::text[]) as role, ward_internal.models,
-                       unnest('{read,write}'::text[]) as kind
-                 where kind = 'read' or role <> 'VIEWER'
+        select p.role, string_agg(p.class, ', ' order by class) filter (where p.kind = 'read') as never_read,
+               string_agg(p.class, ', ' order by class) filter (where p.kind = 'write') as never_written
+          from (select a.role, a.class, k.kind
+                  from ward_internal.tenant_access as a, (values ('read'), ('write')) as k (kind)
+                 where a.tenant_id = %(tenant)s
+                   and case k.kind when 'read' then a.access <> 'none' else a.writes end
+                   and a.class in (select class from ward_internal.sealed_columns)
                 except
-                select role, table_name, kind from entries) as p
+                select e.role, s.class, e.kind
+                  from entries as e join ward_internal.models as m on m.face = e.table_name
+                  join ward_internal.sealed_columns as s on s.model_id = m.id
+                 where s.name = any (e.columns) or e.kind = 'write' and e.columns is null) as p
          group by 1 order by 1""",
     ),
     Section(
@@ -106,15 +113,20 @@ SECTIONS = (
         is_decided=True,
     ),
     Section(
-        "grants",
-        "Grants in the database",
-        "What somebody granted or revoked of this tenant's, beyond what wardkey does itself.",
+        "changes",
+        "Changes of access",
+        "What was granted in the database beyond what wardkey does itself, and what became of policy, row"
+        " rules, classes and delegations.",
         "None in this time.",
         """
-        select e.at as when, e.operation as what, coalesce(e.subject, e.database_role) as who,
-               (select string_agg(o ->> 'object', ', ')
-                  from jsonb_array_elements(e.detail -> 'objects') as o) as objects
-          from entries as e where e.operation in ('grant', 'revoke') order by e.at, e.id""",
+        select e.at as when, replace(e.operation, '_', ' ') as what,
+               coalesce(e.subject, e.database_role) as who,
+               (select string_agg(d.key || ' ' || (d.value #>> '{}'), ', ')
+                  from jsonb_each(e.detail) as d) as detail
+          from entries as e
+         where e.operation in ('grant', 'revoke', 'policy_narrowed', 'policy_restored', 'row_rule_added',
+             'row_rule_dropped', 'classified', 'mask_set', 'delegated', 'delegation_revoked')
+         order by e.at, e.id""",
         is_decided=True,
     ),
     Section(
@@ -151,7 +163,7 @@ def gather(connection: psycopg.Connection[Any], tenant: UUID, slug: str, period:
     """Ask the database. ``connection``: in a transaction, repeatable read; ``period`` begins somewhere."""
     assert period.begin is not None  # noqa: S101
     made = datetime.now(UTC)
-    asked = {"tenant": tenant, "begin": period.begin, "end": period.end, "roles": list(ROLES)}
+    asked = {"tenant": tenant, "begin": period.begin, "end": period.end}
     with connection.cursor(row_factory=dict_row) as cursor:
         answers = {one.name: cursor.execute(_ENTRIES + one.query, asked).fetchall() for one in SECTIONS}
     return Review(slug, tenant, period.begin, period.end or made, made, answers)
