@@ -160,7 +160,9 @@ def manifest(script: str) -> dict[str, Any]:
             }
         elif statement.startswith("create or replace function"):
             raise SystemExit(f"build.py: not written as the manifest reads functions: {statement[:99]}")
-        elif re.match(r"(create (or replace view|table|sequence|(unique )?index)|alter table)\b", statement):
+        elif re.match(
+            r"(create (or replace (view|trigger)|table|sequence|(unique )?index)|alter table)\b", statement
+        ):
             made["relations"].append(statement)
         elif match := _GRANT.fullmatch(statement):
             privileges, kind, objects, roles = match.groups()

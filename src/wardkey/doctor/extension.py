@@ -218,9 +218,8 @@ def _others(server: Server) -> Iterator[Problem]:
 
 def _copy(statement: str) -> str:
     """Return the statement that makes a temporary copy, which is called "ward_internal.tenants"."""
-    head, on, tail = (
-        statement.partition(" on ") if " index " in statement.partition("\n")[0] else ("", "", statement)
-    )
+    is_on = re.match(r"create (or replace trigger|(unique )?index) ", statement)
+    head, on, tail = statement.partition(" on ") if is_on else ("", "", statement)
     tail = re.sub(r"^create or replace (view|function)", r"create \1", tail)
     return head + on + _NAME.sub(r'pg_temp."\1.\2"', tail, count=1)
 
