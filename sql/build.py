@@ -167,10 +167,10 @@ def manifest(script: str) -> dict[str, Any]:
         elif match := _GRANT.fullmatch(statement):
             privileges, kind, objects, roles = match.groups()
             made["grants"] += [
-                [kind or "table", name, role, privilege.upper()]
+                [kind or "table", " ".join((name, *column)), role, privilege.upper()]
                 for name in _split(objects)
                 for role in _split(roles)
-                for privilege in _split(privileges)
+                for privilege, *column in map(str.split, _split(privileges))
             ]
         elif match := _ALTERED.fullmatch(statement):
             made["functions"][match[1]]["settings"] += _settings(match[2])

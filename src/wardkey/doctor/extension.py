@@ -101,7 +101,8 @@ def _owners(server: Server) -> Iterator[Problem]:
 
 def _grants(server: Server) -> Iterator[Problem]:
     grants = _manifest()["grants"]
-    names = {name for kind, name, *_ in grants if kind not in ("schema", "parameter")}
+    columns = {name for kind, name, *_ in grants if kind == "table" and name.endswith(")")}
+    names = {name for kind, name, *_ in grants if kind not in ("schema", "parameter")} - columns
     resolved = dict(server.rows(_RESOLVED, list(names)))
     wanted = {(kind, resolved.get(name) or name, *rest) for kind, name, *rest in grants}
     actual = {tuple(row) for row in server.rows(_query("grants"))}
