@@ -15,6 +15,8 @@ Row-level security and privileges keep all of it, sealed or not, from other tena
 read the unsealed columns.
 """
 
+import json
+
 from alembic import op
 
 revision = "0002"
@@ -96,10 +98,13 @@ comment on table clinic.observations is 'measurements; their results are sealed'
 """
 
 _SEALED = {
-    "patients": "ssn, given, family, birth_date, phone, email, address, city, zip, deceased",
-    "encounters": "type, reason",
-    "conditions": "code, display, onset_date",
-    "observations": "value",
+    "patients": {
+        **dict.fromkeys(("ssn", "given", "family", "phone", "email", "address"), "identifier"),
+        **dict.fromkeys(("birth_date", "city", "zip", "deceased"), "quasi"),
+    },
+    "encounters": {"type": "clinical", "reason": "clinical"},
+    "conditions": {"code": "clinical", "display": "clinical", "onset_date": "quasi"},
+    "observations": {"value": "clinical"},
 }
 
 
@@ -108,7 +113,8 @@ def upgrade() -> None:
     op.execute("select ward.share('clinic.observation_codes')")
     for table, columns in _SEALED.items():
         # wardkey: ignore WL511 because both are constants of this file
-        op.execute(f"select ward.protect('clinic.{table}', seal => '{{{columns}}}')")
+        op.execute(f"select ward.protect('clinic.{table}', seal => '{json.dumps(columns)}'::jsonb)")
+    op.execute("select ward.set_mask('clinic.patients', 'zip', 'zip3')")
 
 
 def downgrade() -> None:

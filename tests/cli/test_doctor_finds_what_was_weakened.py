@@ -211,6 +211,7 @@ ELSEWHERE = {
     "kms-files",
     "kms-credentials",
     "issuers-agree",
+    "policies-agree",
     "keeper-provider",
     "keeper-regions",
     *("scribe-exists", "scribe-at-work", "scribe-required", "scribe-room", "scribe-on-time"),
@@ -225,6 +226,7 @@ OF_THE_MACHINE = {
     "other-databases-closed",
     "keeper-provider",
     "issuers-agree",
+    "policies-agree",
     "scribe-exists",
 }
 """Checks whose outcome other tests of the same cluster, or the machine, may change."""

@@ -23,6 +23,10 @@ select ward.protect('chart.people', seal => '{"name": "identifier", "born": "qua
   "finding": "clinical"}');
 create table chart.plain (id integer primary key, finding text);
 select ward.protect('chart.plain', seal => '{finding}');
+create table chart.of_plain (
+  id integer primary key, plain integer references ward_model.chart__plain on delete cascade, finding text
+);
+select ward.protect('chart.of_plain', seal => '{finding}');
 """
 FILL = "insert into people values (1, 'Ada', '1985-12-10', 'is worried', 'asthma')"
 
@@ -283,8 +287,10 @@ def test_a_role_writes_the_classes_that_it_may(chart: Database) -> None:
         ):
             with refused("WK006"):
                 viewer.execute(statement)
-        viewer.execute("insert into plain values (1, 'x')")
-        viewer.execute("delete from plain")
+        viewer.execute("insert into plain values (1, 'x'), (2, 'y')")
+        viewer.execute("insert into of_plain values (1, 1, 'z')")
+        viewer.execute("delete from plain where id = 1")  # and what references it
+        assert viewer.execute("select count(*) from of_plain").fetchone() == (0,)
     with chart.tenant("acme", role="ADMIN") as admin_:
         assert admin_.execute("select name, note, finding from people where id = 1").fetchone() == (
             "Ada", "is worried", "cold"

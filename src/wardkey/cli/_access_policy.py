@@ -18,10 +18,10 @@ _COLUMNS = ("role", "class", "access", "writes", "keeper", "decided_by", "decide
 
 @click.group()
 def policy() -> None:
-    """Say what each role sees of each class of columns, in the database and with the keeper.
+    """Say what each role sees of each class of columns.
 
-    The keeper gives no key beyond its own copy. A tenant's ADMIN narrows the policy in SQL, on a token:
-    ward.narrow_policy(role, class, access), and ward.restore_policy().
+    The database and the keeper have it; the keeper gives no key beyond its own copy. A tenant's ADMIN narrows
+    it in SQL, on a token: ward.narrow_policy(role, class, access), and ward.restore_policy().
     """
 
 
@@ -85,7 +85,10 @@ def diff(context: Context, keeper_directory: Path | None) -> None:
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page; else JSON.")
 @pass_context
 def export(context: Context, slug: str, html: Path | None) -> None:
-    """Write a tenant's access control matrix: who sees what, and who decided it (45 CFR 164.514(d)(2))."""
+    """Write a tenant's matrix of roles and classes.
+
+    Who sees what, and who decided it: the document of minimum necessary uses of 45 CFR 164.514(d)(2).
+    """
     from ..access import policy as use
 
     with context.connect() as connection:
@@ -148,7 +151,10 @@ def assign(context: Context, table_name: str, column: str, name: str) -> None:
 @click.argument("mask")
 @pass_context
 def mask(context: Context, table_name: str, column: str, mask: str) -> None:
-    """Say how a column is masked: redact, null, last4, year, zip3, age90, initial; class: as its class."""
+    """Say how a column is masked.
+
+    MASK is redact, null, last4, year, zip3, age90 or initial; class: as its class says.
+    """
     with context.connect() as connection:
         given = None if mask == "class" else mask
         connection.execute("select ward.set_mask(%s::regclass, %s, %s)", [table_name, column, given])

@@ -14,7 +14,7 @@ __all__ = ["access"]
 
 @click.group()
 def access() -> None:
-    """Say who may see what of a tenant, and show it to those who answer for it."""
+    """Say who may see what: classes, policy, row rules, measures, reviews."""
 
 
 for _command in (*policy.COMMANDS, *measures.COMMANDS, *rules.COMMANDS, review):

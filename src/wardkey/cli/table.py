@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -21,16 +22,23 @@ def table() -> None:
 
 @table.command("protect")
 @click.argument("name", metavar="TABLE")
-@click.option("--seal", metavar="COLUMNS", default="", help="Columns to encrypt: name,ssn,dob")
+@click.option(
+    "--seal",
+    metavar="COLUMNS",
+    default="",
+    help="To encrypt, with classes: name:identifier,dob:quasi",
+)
 @pass_context
 def protect(context: Context, name: str, seal: str) -> None:
     """Make an empty table a model table, with sealed columns.
 
-    Every tenant gets one of its own.
+    Every tenant gets one of its own. A column without a class is of class clinical.
     """
-    columns = [column.strip() for column in seal.split(",") if column.strip()]
+    named = (part.partition(":") for part in seal.split(",") if part.strip())
+    columns = {column.strip(): of.strip() or "clinical" for column, _, of in named}
     with context.connect() as connection:
-        connection.execute("select ward.protect(%s::regclass, %s::text[])", [name, columns])
+        query = "select ward.protect(%s::regclass, %s::jsonb)"
+        connection.execute(query, [name, json.dumps(columns)])
     sealed = ", ".join(columns) or "none"
     emit(
         context, {"table": name, "sealed": columns}, lambda: click.echo(f"{name} protected; sealed: {sealed}")

@@ -10,6 +10,7 @@ from typing import Any
 from wardkey_core import keeper_client as client
 from wardkey_pg import __version__
 
+from ..access import policy
 from ..embedded import kms_choice
 from ..errors import KeeperUnavailable, KeyRefused, ServerError, WardError
 from ..identity import issuers
@@ -147,6 +148,24 @@ def _issuers(server: Server) -> Iterator[Problem]:
             )
 
 
+def _policies(server: Server) -> Iterator[Problem]:
+    """Compare the policies of database and keeper, where the keeper's directory is this home's."""
+    if server.home is None or not _local(server):
+        return
+    try:
+        differing = policy.differences(server.connection, server.home.keeper)
+    except (WardError, OSError):
+        yield Problem(str(server.home.keeper), "the keeper's policy cannot be read", "run this as root")
+        return
+    for row in differing:
+        access, writes = row["access"], " --write" if row["writes"] else " --no-write"
+        yield Problem(
+            f"{row['role']} and class {row['class']}",
+            f"the database says {access}{', writes' if row['writes'] else ''}, the keeper {row['keeper']}",
+            f"wardkey access policy set {row['role']} {row['class']} {access}{writes}",
+        )
+
+
 def _regions(server: Server) -> Iterator[Problem]:
     status = _status(server)
     if status is None:
@@ -185,6 +204,7 @@ CHECKS = (
         "kms-credentials", "the keeper's credential uses KEKs, another one manages them", _credentials, "info"
     ),
     Check("issuers-agree", "database and keeper trust the same issuers", _issuers),
+    Check("policies-agree", "database and keeper have the same access policy", _policies),
     Check("keeper-regions", "the keeper serves the regions of all tenants", _regions),
     Check("keeper-provider", "KEKs lie in a KMS, not on the database's host", _provider, "info"),
 )
