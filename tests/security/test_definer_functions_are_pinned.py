@@ -39,7 +39,8 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
         where ({OURS}) and has_function_privilege('tenant_acme', p.oid, 'execute')"""
     assert {row[0] for row in calm.admin.execute(query).fetchall()} == {
         "login", "login_session", "renew_session", "renew_keys", "logout", "tenant_id", "subject",
-        "role", "request_rotation", "narrow_policy", "restore_policy", "unseal", "unseal_bytes", "upsert", "parse_array",
+        "role", "request_rotation", "narrow_policy", "restore_policy",
+        "unseal", "unseal_bytes", "upsert", "parse_array",
         "audit_entries", "audit_reads_of", "audit_acts_of", "audit_coverage", "audit_refusals",
         "audit_of_key", "audit_activity", "audit_anomalies", "audit_export",
         "nextval", "currval", "lastval", "setval", "pg_get_serial_sequence",
