@@ -53,6 +53,8 @@ def test_what_is_no_cell_changes_neither(
 
 
 def test_the_matrix_says_who_decided_what(wardkey: Wardkey, database: Database, tmp_path: Path) -> None:
+    with database.admin() as superuser:
+        superuser.execute("select ward.add_row_rule('clinic.patients', '{VIEWER}', 'id < 100', 'few')")
     with database.tenant("acme", role="ADMIN", subject="dr.<grey>") as admin:
         admin.execute("select ward.narrow_policy('VIEWER', 'quasi', 'mask')")
     facts = json.loads(wardkey("access", "policy", "export", "acme").stdout)
@@ -65,6 +67,8 @@ def test_the_matrix_says_who_decided_what(wardkey: Wardkey, database: Database, 
         "type": "text",
         "mask": "null",
     } in facts["columns"]
+    (rule,) = facts["row_rules"]
+    assert (rule["roles"], rule["name"]) == (["VIEWER"], "few")
     wardkey("access", "policy", "export", "acme", "--html", str(tmp_path / "matrix.html"))
     page = (tmp_path / "matrix.html").read_text()
     assert "164.514(d)(2)" in page and "dr.&lt;grey&gt;" in page and "<script" not in page

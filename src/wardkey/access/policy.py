@@ -40,12 +40,15 @@ _COLUMNS = """
 select m.face as "table", k.name as "column", k.class, k.kind as type, k.mask
   from ward_internal.column_classes as k join ward_internal.models as m on m.id = k.model_id
  order by m.face, k.name"""
+_RULES = """
+select relation::text as "table", name, roles, expression, made_by, made_at from ward.row_rules order by 1, 2"""
 _HISTORY = """
 select at, replace(operation, '_', ' ') as kind, coalesce(subject, database_role) as actor, detail
   from ward_internal.audit_log
  where kind = 'e' and tenant_id in (ward_internal.master_id(), %s)
    and operation in (
-     'policy_set', 'policy_narrowed', 'policy_restored', 'class_added', 'classified', 'mask_set', 'protected')
+     'policy_set', 'policy_narrowed', 'policy_restored', 'class_added', 'classified', 'mask_set',
+     'protected', 'row_rule_added', 'row_rule_dropped')
  order by at"""
 
 
@@ -140,6 +143,7 @@ def matrix(connection: Connection, slug: str) -> dict[str, Any]:
         "classes": _rows(connection, _CLASSES),
         "columns": _rows(connection, _COLUMNS),
         "cells": _rows(connection, _TENANT, row[0]),
+        "row_rules": _rows(connection, _RULES),
         "history": _rows(connection, _HISTORY, row[0]),
     }
 
