@@ -41,7 +41,8 @@ select m.face as "table", k.name as "column", k.class, k.kind as type, k.mask
   from ward_internal.column_classes as k join ward_internal.models as m on m.id = k.model_id
  order by m.face, k.name"""
 _RULES = """
-select relation::text as "table", name, roles, expression, made_by, made_at from ward.row_rules order by 1, 2"""
+select relation::text as "table", name, roles, expression, made_by, made_at
+  from ward.row_rules order by 1, 2"""
 _HISTORY = """
 select at, replace(operation, '_', ' ') as kind, coalesce(subject, database_role) as actor, detail
   from ward_internal.audit_log
