@@ -16,7 +16,7 @@ from wardkey.embedded import Cluster
 
 _numbers = count(1)
 _CHANGES = (
-    (r"security (definer|invoker)", r"security \1 cost 7"),
+    (r"(?:cost \d+ )?security (definer|invoker)", r"security \1 cost 7"),
     (r"(comment on function \S+ is)\s+'", r"\1 'Earlier: "),
     (r"alter function ward\.request_rotation\S+ owner to ward_owner;", ""),
     (r"grant select on pg_replication_slots to ward_owner;", ""),

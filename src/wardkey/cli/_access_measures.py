@@ -19,7 +19,7 @@ _RELEASED = ("measure", "cells", "shown", "small", "complementary", "totals")
 
 @click.group()
 def measures() -> None:
-    """Register measures, and release what systems have published of them.
+    """Register measures, release what systems publish.
 
     A system's ADMIN delegates and publishes in SQL, on a token of its own: ward.delegate(payer, measures),
     ward.publish_measures(period). A payer reads ward.measures.
@@ -32,10 +32,11 @@ def measures() -> None:
 @click.option("--floor", type=int, help="The least that a group counts to be shown, 11 or more.")
 @pass_context
 def register(context: Context, name: str, query: TextIO, floor: int | None) -> None:
-    """Declare a measure: QUERY is a file with one SELECT, - is standard input.
+    """Declare a measure: one SELECT.
 
-    It returns integers numerator and complement by its other columns, over model tables, by the names they
-    have in wards, and shared tables. Relation period has begins and ends (the day after the last).
+    QUERY is a file, - is standard input. It returns integers numerator and complement by its other columns,
+    over model tables, by the names they have in wards, and shared tables. Relation period has begins and
+    ends (the day after the last).
     """
     from ..access import measures as use
 
@@ -87,10 +88,10 @@ def published(context: Context) -> None:
 def release(
     context: Context, first_day: datetime, last_day: datetime, names: tuple[str, ...], incomplete: bool
 ) -> None:
-    """Show payers a period that systems have published, once and for good.
+    """Show payers a period that has ended.
 
-    Hides groups below the floor and what would tell them, and proves that nothing that was ever released
-    does; forgets the counts of what is hidden.
+    Once and for good. Hides groups below the floor and what would tell them, proves that nothing that was
+    ever released does, and forgets the counts of what is hidden.
     """
     from ..access import measures as use
 
@@ -104,7 +105,7 @@ def release(
 @measures.command("check")
 @pass_context
 def check(context: Context) -> None:
-    """Prove again that no hidden cell follows from all that was ever released."""
+    """Prove again that no hidden cell can be computed."""
     from ..access import measures as use
 
     with context.connect() as connection:
@@ -131,7 +132,7 @@ def register_payer(context: Context, payer: str) -> None:
 @click.argument("payer", metavar="SLUG")
 @pass_context
 def remove_payer(context: Context, payer: str) -> None:
-    """End all delegations to this tenant, from its next transaction on."""
+    """End all delegations to this tenant."""
     with context.connect() as connection:
         connection.execute("select ward.remove_payer(%s)", [payer])
     emit(context, {"payer": payer}, lambda: click.echo(f"payer {payer} removed"))

@@ -29,9 +29,10 @@ __all__ = ["review"]
 )  # fmt: skip
 @pass_context
 def review(context: Context, /, slug: str, output: Path | None, **bounds: str | None) -> None:
-    """Say who had which role, what each read, and which access nobody used.
+    """Say who had which role and what each read.
 
-    Without --from of the last 90 days. The log is verified for it; that it was asked is an entry of it.
+    Also which access nobody used. Without --from of the last 90 days. The log is verified for it; that it
+    was asked is an entry.
     """
     from ..access.review import render
     from ..daemon.files import new_file

@@ -15,9 +15,9 @@ _COLUMNS = ("table", "name", "roles", "expression")
 
 @click.group()
 def rule() -> None:
-    """Add, drop and list row rules: which rows of a model table a role sees and writes, in every ward.
+    """Say which rows a role sees and writes.
 
-    TABLE is a model table with its schema, such as clinic.patients.
+    In every ward. TABLE is a model table with its schema, such as clinic.patients.
     """
 
 
