@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
-from wardkey.demo import attacks, data, load
+from wardkey.demo import attacks, data, load, roles
 from wardkey.embedded import Cluster, Home
 from wardkey.embedded.issuer import embedded_issuer
 
@@ -51,12 +51,25 @@ def test_second_run_uses_the_clinics_that_are_there(shown: Wardkey) -> None:
     assert all(one["plain"] > 0 and one["sealed"] > 0 for one in facts["costs"])
     searched = facts["on_disk"]["searched"]
     assert searched["mrn"] == [20, 20] and searched["ssn"] == [20, 0]
+    seen = {one["column"]: one["shown"] for one in facts["roles"]}
+    assert seen["family"]["ADMIN"] == seen["family"]["VIEWER"] and seen["family"]["ANALYST"] == "WK232"
+    assert seen["birth_date"]["ANALYST"] == seen["birth_date"]["ADMIN"][:4] + "-01-01"
+    assert seen["zip"]["ANALYST"] == seen["zip"]["ADMIN"][:3]
+    assert facts["guess"]["found"] == 0 and facts["guess"]["days"] == 5
     assert {view["slug"]: len(view["rows"]) for view in facts["views"]} == dict.fromkeys(data.slugs(2), 5)
 
 
 def test_terminal_shows_every_part(shown: Wardkey) -> None:
     out = shown("demo", "--tenants", "2", "--patients-per-tenant", "20").stdout
-    for part in ("One query", "lie on disk", "attacks", "What it costs", "Go on by hand", str(shown.home)):
+    for part in (
+        "One query",
+        "as each role sees it",
+        "lie on disk",
+        "attacks",
+        "What it costs",
+        "Go on by hand",
+        str(shown.home),
+    ):
         assert part in out
     assert "NOT HELD" not in out
 
@@ -68,6 +81,21 @@ def test_nothing_remains_of_the_attacks_and_measurements(
     shown("demo", "--tenants", "2", "--patients-per-tenant", "20")
     assert [load.counts(admin, ward) for ward in _wards(shown, admin)] == before
     assert admin.execute("select to_regnamespace('ward_demo_plain')").fetchone() == (None,)
+
+
+def test_guesses_find_what_is_not_masked(
+    shown: Wardkey, admin: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    """Each of them: the demo's verdict is drawn from answers."""
+    ward = _wards(shown, admin)[0]
+    admin.commit()
+    shown("access", "policy", "set", "ANALYST", "quasi", "clear")
+    try:
+        guess = roles.guess_behind_the_mask(ward)
+        assert guess.found == guess.days * len(guess.tried)
+    finally:
+        shown("access", "policy", "set", "ANALYST", "quasi", "mask")
+    assert roles.guess_behind_the_mask(ward).held
 
 
 _RLS = "alter table clinic.patients {0} row level security, {1} row level security"

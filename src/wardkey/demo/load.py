@@ -56,10 +56,10 @@ class Ward:
         return connect(self.cluster.dsn(user=role), "wardkey demo", settings={"search_path": role})
 
     @contextmanager
-    def transaction(self) -> Iterator[psycopg.Cursor[Any]]:
+    def transaction(self, role: str = "ADMIN") -> Iterator[psycopg.Cursor[Any]]:
         """A transaction in the clinic's context."""
         with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("select ward.login(%s)", [self.token()])
+            cursor.execute("select ward.login(%s)", [self.token(role)])
             yield cursor
 
 

@@ -15,12 +15,14 @@ from rich.text import Text
 
 from .attacks import Outcome
 from .cost import Cost
+from .roles import ROLES, Guess, Seen
 from .story import Clinics
 from .views import OnDisk, View
 
 __all__ = ["Show"]
 
 _MOST_CLINICS = 8
+_MOST_CELL = 10
 
 
 class Show:
@@ -73,6 +75,18 @@ class Show:
         self._console.print(Text(query, style="cyan"))
         self._console.print()
         self._console.print(Columns([_view(view) for view in views], padding=(0, 3)))
+
+    def roles(self, slug: str, seen: list[Seen], guess: Guess) -> None:
+        self._heading(f"One patient of {slug}, as each role sees it")
+        table = _table("column", "class", *ROLES)
+        for one in seen:
+            table.add_row(one.column, one.kind, *(_cut(one.shown[role]) for role in ROLES))
+        self._console.print(table)
+        self._say("WK232: the role has no key of that class, so no value is opened.")
+        self._say("A mask is all that a query sees: an ANALYST looked for days of birth by")
+        self._say(
+            f"{', '.join(guess.tried)}: {guess.days * len(guess.tried)} queries, {guess.found} told one."
+        )
 
     def disk(self, disk: OnDisk) -> None:
         self._heading("The same rows as they lie on disk")
@@ -151,6 +165,10 @@ def _table(*columns: str) -> Table:
     for name in columns:
         table.add_column(name, overflow="fold")
     return table
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CELL else f"{text[: _MOST_CELL - 1]}…"
 
 
 def _short(hex_: str) -> str:

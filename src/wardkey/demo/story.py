@@ -16,6 +16,7 @@ from ..embedded.issuer import embedded_issuer
 from ..errors import from_psycopg
 from . import attacks, cost, data
 from .load import Ward, counts, fill, load_codes, provision
+from .roles import Guess, Seen, guess_behind_the_mask, one_patient
 from .views import QUERY, OnDisk, View, on_disk, same_query
 
 __all__ = ["Clinics", "Facts", "Watcher", "tell"]
@@ -41,6 +42,8 @@ class Facts:
     clinics: Clinics
     query: str
     views: list[View]
+    roles: list[Seen]
+    guess: Guess
     on_disk: OnDisk
     attacker: str
     victim: str
@@ -50,7 +53,7 @@ class Facts:
 
     @property
     def held(self) -> bool:
-        return all(outcome.held for outcome in self.attacks)
+        return self.guess.held and all(outcome.held for outcome in self.attacks)
 
     def document(self) -> dict[str, Any]:
         costs = [{**asdict(one), "more": one.more, "ratio": one.ratio} for one in self.costs]
@@ -63,6 +66,7 @@ class Watcher(Protocol):
     def progress(self, what: str, total: int) -> AbstractContextManager[Advance]: ...
     def clinics(self, clinics: Clinics) -> None: ...
     def views(self, query: str, views: list[View]) -> None: ...
+    def roles(self, slug: str, seen: list[Seen], guess: Guess) -> None: ...
     def disk(self, disk: OnDisk) -> None: ...
     def attacks(self, attacker: str, victim: str, outcomes: list[attacks.Outcome]) -> None: ...
     def costs(self, costs: list[cost.Cost]) -> None: ...
@@ -77,6 +81,8 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
             watcher.clinics(clinics)
             same = same_query(wards[:3])
             watcher.views(QUERY, same)
+            seen, guess = one_patient(admin, wards[0]), guess_behind_the_mask(wards[0])
+            watcher.roles(wards[0].slug, seen, guess)
             lying = on_disk(admin, wards[0])
             watcher.disk(lying)
             attacker, victim = wards[0], wards[1]
@@ -87,7 +93,8 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
     except psycopg.Error as error:
         raise from_psycopg(error) from None
     seconds = time.monotonic() - began
-    return Facts(clinics, QUERY, same, lying, attacker.slug, victim.slug, outcomes, costs, round(seconds, 1))
+    taken = round(seconds, 1)
+    return Facts(clinics, QUERY, same, seen, guess, lying, attacker.slug, victim.slug, outcomes, costs, taken)
 
 
 def _clinics(
