@@ -15,7 +15,6 @@ __all__ = ["ROLES", "Guess", "Seen", "guess_behind_the_mask", "one_patient"]
 ROLES = ("ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 _COLUMNS = (
     ("patients", "family"),
-    ("patients", "ssn"),
     ("patients", "birth_date"),
     ("patients", "zip"),
     ("conditions", "display"),
