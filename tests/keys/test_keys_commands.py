@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.cli import Wardkey
+from tests.support.database import Database, clone
 from wardkey.embedded import Cluster
 
 from .wards import Ward, make_ward
@@ -18,16 +19,25 @@ from .wards import Ward, make_ward
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def keys(cluster: Cluster, ward: Ward) -> Run:
-    """Run a command of this test's database."""
-
+def _commands_of(database: Database) -> Run:
     def run(command: str, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        return Wardkey(cluster.home.path)(
-            "keys", command, *arguments, "--dsn", ward.database.dsn(), code=code
-        )
+        home = database.cluster.home.path
+        return Wardkey(home)("keys", command, *arguments, "--dsn", database.dsn(), code=code)
 
     return run
+
+
+@pytest.fixture
+def keys(ward: Ward) -> Run:
+    """Run a command of this test's database."""
+    return _commands_of(ward.database)
+
+
+@pytest.fixture(scope="module")
+def refusing_keys(cluster: Cluster, template: str) -> Iterator[Run]:
+    """The same for commands that are refused: one database for all."""
+    with clone(cluster, template) as database:
+        yield _commands_of(database)
 
 
 def facts(keys: Run, *arguments: str, code: int = 0) -> Any:
@@ -204,8 +214,8 @@ def test_trouble_with_one_is_told_and_the_others_are_done(keys, ward):
         ["readmit", "acme", "--reason", "x"],
     ],
 )
-def test_wrong_usage_is_2(keys, arguments):
-    assert keys(*arguments, code=2).stderr
+def test_wrong_usage_is_2(refusing_keys, arguments):
+    assert refusing_keys(*arguments, code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -217,8 +227,8 @@ def test_wrong_usage_is_2(keys, arguments):
         (["readmit", "acme", "--version", "1", "--reason", "x"], "WK204"),
     ],
 )
-def test_refusals_have_a_code_and_a_hint(keys, arguments, sqlstate):
-    error = json.loads(keys(*arguments, "--json", code=1).stderr)
+def test_refusals_have_a_code_and_a_hint(refusing_keys, arguments, sqlstate):
+    error = json.loads(refusing_keys(*arguments, "--json", code=1).stderr)
     assert error["sqlstate"] == sqlstate
     assert error["hint"]
 
