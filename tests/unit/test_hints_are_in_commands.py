@@ -17,10 +17,10 @@ def _exists(command: str) -> bool:
     for word in command.split()[1:]:
         if not isinstance(group, click.Group):
             return False
-        command = group.get_command(click.Context(group), word)
-        if command is None:
+        member = group.get_command(click.Context(group), word)
+        if member is None:
             return False
-        group = command
+        group = member
     return True
 
 
