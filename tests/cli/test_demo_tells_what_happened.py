@@ -92,7 +92,7 @@ def test_guesses_find_what_is_not_masked(
     shown("access", "policy", "set", "ANALYST", "quasi", "clear")
     try:
         guess = roles.guess_behind_the_mask(ward)
-        assert guess.found == guess.days * len(guess.tried)
+        assert guess.told == guess.days * len(guess.tried)
     finally:
         shown("access", "policy", "set", "ANALYST", "quasi", "mask")
     assert roles.guess_behind_the_mask(ward).held

@@ -226,7 +226,7 @@ def test_garbage_for_a_new_tenants_key_is_one_clear_error(garbage: dict[str, Any
     answer = {**whole, **garbage} if garbage else {"ok": True}
     refused = pytest.raises(KeeperUnavailable, match="not one")
     with SocketKeeper(lambda request, _: frame(answer)) as keeper, refused:
-        KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME, 1, None, None)
+        KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME, 1, None, None, "default")
 
 
 def test_a_good_answer_for_a_new_tenants_key() -> None:
@@ -239,7 +239,7 @@ def test_a_good_answer_for_a_new_tenants_key() -> None:
         "commitment": "eQ==",
     }
     with SocketKeeper(lambda request, _: frame(answer)) as keeper:
-        made = KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME, 1, None, None)
+        made = KeeperClient(keeper.path, TIMEOUT, nothing).provision(ACME, 1, None, None, "default")
     assert made == ("k", "2", b"x", b"y")
     assert keeper.requests == [{"op": "provision", "tenant": ACME, "version": 1}]
 

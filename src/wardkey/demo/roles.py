@@ -45,11 +45,11 @@ class Guess:
 
     tried: list[str]
     days: int
-    found: int
+    told: int
 
     @property
     def held(self) -> bool:
-        return self.found == 0
+        return self.told == 0
 
 
 def one_patient(admin: Connection, ward: Ward) -> list[Seen]:
@@ -88,8 +88,8 @@ def guess_behind_the_mask(ward: Ward) -> Guess:
     with ward.transaction() as cursor:
         query = "select birth_date from patients where extract(doy from birth_date) <> 1 order by mrn limit 5"
         born = [day for (day,) in cursor.execute(query).fetchall()]
-    found = sum(_tells(ward, query, day) for day in born for query in _GUESSES.values())
-    return Guess(list(_GUESSES), len(born), found)
+    told = sum(_tells(ward, query, day) for day in born for query in _GUESSES.values())
+    return Guess(list(_GUESSES), len(born), told)
 
 
 def _tells(ward: Ward, query: str, day: date) -> bool:

@@ -85,7 +85,7 @@ class Show:
         self._say("WK232: the role has no key of that class, so no value is opened.")
         self._say("A mask is all that a query sees: an ANALYST looked for days of birth by")
         self._say(
-            f"{', '.join(guess.tried)}: {guess.days * len(guess.tried)} queries, {guess.found} told one."
+            f"{', '.join(guess.tried)}: {guess.days * len(guess.tried)} queries, {guess.told} told one."
         )
 
     def disk(self, disk: OnDisk) -> None:
