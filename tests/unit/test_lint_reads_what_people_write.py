@@ -27,11 +27,13 @@ select :'slug', :"slug", x::text, a[1:2] from t where n = :number \gset
 select '\d :x' as "\d" -- \d
 \;
 select $$ \d :x $$ \gexec
+alter language x owner to @extowner@;
+select @extschema:cube@.f(1);
 insert into t values (E'it\'s :x');
 grant select on t to public;
 """
     report = lint_texts({"a.sql": script})
-    assert told(report) == [("a.sql", 11, "WL115")]
+    assert told(report) == [("a.sql", 13, "WL115")]
 
 
 def test_what_cannot_be_parsed_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from ._rule import Statement, array, value
 
 __all__ = ["HOLE", "SLOT", "Model", "Project", "Table", "protects"]
 
-HOLE = "ward_hole"
+HOLE = "python_value"
 """What stands where Python puts a value into SQL."""
-SLOT = "ward_slot"
+SLOT = "python_name"
 """What stands where psycopg puts a name into SQL, or what else it quotes."""
 
 

@@ -31,6 +31,7 @@ _TOKEN = re.compile(
     | \\[^\n]*
     | ::|:=
     | :\{\?\w+\}
+    | @ext(?:schema(?::\w+)?|owner)@
     | (?<![\w\])]):(?=\w+|'\w+'|"\w+")""",
     re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
@@ -54,7 +55,7 @@ class Raise:
 
 def of_psql(text: str) -> str:
     """Return SQL of the same length in lines: without psql's commands, variables and rows of COPY."""
-    return _TOKEN.sub(_plain, text) if "\\" in text or ":" in text else text
+    return _TOKEN.sub(_plain, text) if re.search(r"[\\:@]", text) else text
 
 
 def _plain(token: re.Match[str]) -> str:
@@ -65,6 +66,8 @@ def _plain(token: re.Match[str]) -> str:
         if said == "\\;":
             return " ;"
         return (";" if token["ends"] else " ") + _BLANK.sub(" ", said[1:])
+    if said[0] == "@":  # in the script of an extension
+        return "x".ljust(len(said))
     if said[0] == ":" and said not in ("::", ":="):
         return "true".ljust(len(said)) if len(said) > 1 else " "
     return said
