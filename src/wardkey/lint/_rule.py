@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pglast import ast
@@ -150,10 +151,12 @@ class Rules(list[Rule]):
 
 
 @cache
-def _fields(kind: Any) -> tuple[str, ...]:
-    """Return the attributes of a node's type that hold nodes."""
-    slots: Mapping[str, Any] = getattr(kind, "__slots__", {})
-    return tuple(name for name, slot in slots.items() if slot.c_type.endswith("*") and slot.c_type != "char*")
+def _children(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what gets a node's attributes that hold nodes."""
+    slots: Mapping[str, Any] = kind.__slots__
+    names = [name for name, slot in slots.items() if slot.c_type.endswith("*") and slot.c_type != "char*"]
+    get = attrgetter(*names) if names else lambda node: ()
+    return get if len(names) != 1 else lambda node: (get(node),)
 
 
 def nodes_of(root: Any, stop: type | tuple[type, ...] = ()) -> dict[type, list[Any]]:
@@ -168,7 +171,7 @@ def nodes_of(root: Any, stop: type | tuple[type, ...] = ()) -> dict[type, list[A
         elif issubclass(kind, ast.Node):
             by_kind.setdefault(kind, []).append(node)
             if node is root or not issubclass(kind, stop):
-                todo += [child for name in _fields(kind) if (child := getattr(node, name)) is not None]
+                todo += [child for child in _children(kind)(node) if child is not None]
     return by_kind
 
 
@@ -177,8 +180,8 @@ def value(node: Any) -> Any:
     match node:
         case ast.TypeCast():
             said = value(node.arg)
-            isarray = bool(node.typeName.arrayBounds)
-            return array(said) if isarray and isinstance(said, str) else said
+            is_array = bool(node.typeName.arrayBounds)
+            return array(said) if is_array and isinstance(said, str) else said
         case ast.A_ArrayExpr():
             return [value(element) for element in node.elements or ()]
         case ast.NamedArgExpr():

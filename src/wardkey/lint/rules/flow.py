@@ -175,6 +175,8 @@ def publication_of_model(node: ast.CreatePublicationStmt, at: Statement, project
 def _add(rule: str, functions: set[str]) -> None:
     @RULES.rule(rule, ast.SelectStmt)
     def sealed_as_argument(node: ast.SelectStmt, at: Statement, project: Project) -> Iterator[Hit]:
+        if not any(call.funcname[-1].sval in functions for call in at.nodes.get(ast.FuncCall, ())):
+            return  # in most statements; calls() looks at every node
         for call in calls(node):
             if call.funcname[-1].sval in functions:
                 known = with_queries(node, project.model, at.variables)
