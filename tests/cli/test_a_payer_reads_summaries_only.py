@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from itertools import product
 from typing import Any, TypeGuard
 
@@ -16,7 +17,7 @@ from wardkey_core.journal_reader import Event
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from tests.support.journals import journal_of
-from wardkey.access.measures import recheck
+from wardkey.access.measures import recheck, release
 from wardkey.embedded import Cluster
 from wardkey.errors import WouldReveal
 
@@ -310,6 +311,50 @@ def test_a_period_is_released_once_and_by_all(network: Network) -> None:
     assert {system for (system,) in shown} <= {first}  # no total of one
 
 
+def test_release_and_publication_wait_for_each_other(network: Network) -> None:
+    """So what is released is all that was published, and nothing is published behind it."""
+    first = next(iter(network.systems))
+    day = date(2021, 1, 1), date(2021, 3, 31)
+    publish = "select ward.publish_measures('[2021-01-01,2021-04-01)')"
+    with (
+        network.database.tenant(first) as system,
+        network.database.admin(autocommit=False) as admin,
+    ):
+        system.execute("begin")
+        system.execute("select ward.login(%s)", [network.database.token(first)])
+        system.execute(publish)
+        admin.execute("set lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable), admin.transaction():
+            release(admin, *day, incomplete=True)
+        system.execute("commit")
+        (made,) = release(admin, *day, incomplete=True)
+        assert made.measure == "diabetes" and made.cells
+        other = list(network.systems)[1]
+        with network.database.tenant(other, subject="admin") as late:
+            late.execute("set lock_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                late.execute(publish)
+            admin.commit()
+            with pytest.raises(psycopg.Error) as error:
+                late.execute(publish)
+            assert error.value.sqlstate == "WK266"
+
+
+def test_of_a_system_that_goes_no_count_is_left(network: Network) -> None:
+    system = network.database.tenant_id(next(iter(network.systems)))
+    counted = """
+        select count(numerator) from ward_internal.measure_cells
+        join ward_internal.publications on id = publication_id where system_id = %s"""
+    delegated = "select count(*) from ward_internal.delegations where system_id = %s"
+    with network.database.admin(autocommit=False) as admin:
+        assert admin.execute(counted, [system]).fetchone() != (0,)
+        admin.execute("select ward_internal.forget_measures(%s)", [system])
+        for query in (counted, delegated):
+            assert admin.execute(query, [system]).fetchone() == (0,)
+        recheck(admin)
+        admin.rollback()
+
+
 def test_a_release_that_would_tell_shows_nothing(network: Network) -> None:
     """Somebody put a total into the table, of one system: it tells each of its hidden cells."""
     with network.database.admin(autocommit=False) as admin:
@@ -335,9 +380,7 @@ def test_a_measure_that_does_not_count_in_a_ward_publishes_nothing(network: Netw
             assert error.value.sqlstate == "WK269"
             system.execute("select ward.revoke_delegation(%s, '{broken}')", [network.payer])
         with network.database.admin() as admin:
-            assert not admin.execute(
-                "select * from ward.publications where first_day < '2023-01-01'"
-            ).fetchall()
+            assert not admin.execute("select * from ward.publications where measure = 'broken'").fetchall()
     finally:
         with network.database.admin() as admin:
             admin.execute("select ward.remove_measure('broken')")
