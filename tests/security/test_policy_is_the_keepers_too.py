@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from wardkey_core.errors import InvalidPolicy
+from wardkey_core.errors import InvalidPolicy, NotAllowed
 from wardkey_core.policy import CLASSES, DEFAULT, ROLES
 
 from tests.support.database import Connection, Database, clone
@@ -15,6 +15,7 @@ from tests.support.sqlstate import refused
 from wardkey.access import policy
 from wardkey.embedded import Cluster
 from wardkey.keeper.policy import POLICY_FILE
+from wardkey.tenants import export
 
 SCHEMA = """
 create schema chart;
@@ -164,6 +165,14 @@ def test_what_may_not_be_narrowed_is_refused(chart: Database, arguments: str, sq
     with refused(sqlstate):
         _run(chart, f"select ward.narrow_policy({arguments})")
     assert _run(chart, "select ward.restore_policy()") == 0
+
+
+def test_masks_are_neither_counted_for_payers_nor_exported(chart: Database) -> None:
+    _run(chart, "select ward.narrow_policy('ADMIN', 'quasi', 'mask')")
+    with refused("WK212"):
+        _run(chart, "select ward.publish_measures('[2020-01-01,2020-02-01)')")
+    with chart.tenant("acme") as ward, ward.transaction(), pytest.raises(NotAllowed, match="from ADMIN"):
+        export._log_in(ward, lambda: chart.token("acme"), chart.tenant_id("acme"))
 
 
 def test_nobody_is_locked_out_of_a_class(chart: Database) -> None:

@@ -280,6 +280,13 @@ declare
   v_taken text;
   v_message text;
 begin
+  if exists (
+    select from ward_internal.tenant_access as a join ward_internal.sealed_columns as s on s.class = a.class
+    where a.tenant_id = v_system and a.role = 'ADMIN' and a.access <> 'clear')
+  then
+    perform ward_internal.refuse('the policy hides columns from ADMIN: masks would be counted',
+      'select ward.restore_policy(''ADMIN''), or wardkey access policy set');
+  end if;
   if isempty(p_period) is not false or lower_inf(p_period) or upper_inf(p_period) or upper(p_period) = 'infinity'
     or lower(p_period) = '-infinity' or upper(p_period) > cast(statement_timestamp() at time zone 'UTC' as date)
   then
