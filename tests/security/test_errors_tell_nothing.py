@@ -137,6 +137,7 @@ PYTHON = """
 select p.oid::regprocedure::text, array(
     select case type when 'text'::regtype then 'x' when 'uuid'::regtype then gen_random_uuid()::text
       when 'bytea'::regtype then '' when 'text[]'::regtype then '{}' when 'bytea[]'::regtype then '{}'
+      when 'uuid[]'::regtype then '{}'
       when 'timestamptz'::regtype then 'now' else '0' end || '|' || type::regtype
     from unnest(p.proargtypes) as type)
 from pg_proc as p join pg_language as l on l.oid = p.prolang
