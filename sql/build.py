@@ -39,6 +39,7 @@ _FUNCTIONS = (
     "access/rules",
     "access/measures",
     "access/policy",
+    "access/break_glass",
     "tenancy/tenants",
     "keys/rotation",
     "sealing/resealing",

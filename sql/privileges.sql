@@ -19,6 +19,13 @@ alter function ward.is_context_required() owner to ward_owner;
 alter function ward.request_rotation(text) owner to ward_owner;
 alter function ward.narrow_policy(text, text, text, boolean) owner to ward_owner;
 alter function ward.restore_policy(text, text) owner to ward_owner;
+alter function ward.break_glass(text, text[], integer, boolean) owner to ward_owner;
+alter function ward.approve_break_glass(uuid) owner to ward_owner;
+alter function ward.deny_break_glass(uuid) owner to ward_owner;
+alter function ward.end_break_glass(uuid) owner to ward_owner;
+alter function ward.review_break_glass(uuid, text) owner to ward_owner;
+alter function ward.allow_break_glass(boolean) owner to ward_owner;
+alter function ward.break_glass_requests() owner to ward_owner;
 alter function ward.face_constraints() owner to ward_owner;
 alter function ward.nextval(regclass) owner to ward_owner;
 alter function ward.currval(regclass) owner to ward_owner;
@@ -54,7 +61,20 @@ grant execute on function
   ward.pg_get_serial_sequence(text, text)
 to ward_tenant;
 
+grant execute on function
+  ward.break_glass(text, text[], integer, boolean), ward.approve_break_glass(uuid), ward.deny_break_glass(uuid),
+  ward.end_break_glass(uuid), ward.review_break_glass(uuid, text), ward.allow_break_glass(boolean),
+  ward.break_glass_requests()
+to ward_tenant;
+grant select on ward.break_glass_grants to ward_owner;
+grant select, insert, update on ward_internal.break_glass to ward_owner;
+
 grant usage on schema ward_internal, ward_archive to ward_owner;
+grant execute on function
+  ward_internal.ask_grant(text, uuid, text[], integer, text, boolean),
+  ward_internal.report_grant(text, ward_internal.break_glass, jsonb),
+  ward_internal.begin_grant(ward_internal.break_glass, jsonb, text), ward_internal.grant_of_tenant(uuid)
+to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings
   to ward_owner;
 grant select, insert on ward_internal.rotation_requests to ward_owner;

@@ -120,6 +120,12 @@ class RegionRefused(SealError):
     default_hint = "keys are opened by the keeper of their region: wardkey doctor"
 
 
+class GrantRefused(SealError):
+    sqlstate = "WK245"
+    default_message = "the keeper refused the break-glass grant"
+    default_hint = "the keeper's release log says why"
+
+
 class KeeperBusy(KeeperUnavailable):
     sqlstate = "WK113"
     default_message = "the keeper has too many requests of this tenant, or in all"
@@ -376,6 +382,12 @@ class PolicyWidened(AdministrationError):
     """A tenant narrows the platform's policy, and does not widen it."""
 
     sqlstate = "WK235"
+
+
+class InvalidGrant(AdministrationError):
+    """That is no break-glass request, or none in that state."""
+
+    sqlstate = "WK246"
 
 
 class EntryTooLong(AdministrationError):

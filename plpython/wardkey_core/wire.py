@@ -37,6 +37,14 @@ version, and ``"salt": base64`` come with them; ``"region": text`` unless it is 
         → {"ok": true, "public_key": base64, "number": n, "size": n, "digest": hex}
     {"op": "checkpoint", "tenant": uuid, "readmit": true}
         → {"ok": true}
+    {"op": "grant", "tenant": uuid, "action": "request", "id": uuid, "token": jwt, "classes": [text, …],
+     "minutes": n, "reason": SHA-256 in hex, "emergency": bool}
+    {"op": "grant", "tenant": uuid, "action": "approve", "id": uuid, "token": jwt, "reason": SHA-256 in hex}
+    {"op": "grant", "tenant": uuid, "action": "deny" or "end", "id": uuid, "token": jwt}
+        → {"ok": true, "state": "requested", "started", "denied" or "ended", "started_at": Unix seconds,
+           "until": Unix seconds}
+    {"op": "grant", "tenant": uuid, "action": "allow" or "forbid", "token": jwt}
+        → {"ok": true}
     {"op": "status"}
         → {"ok": true, "version": text, "pid": n, "started_at": Unix seconds, "cached_keys": n,
            "kms_calls": n, "kms_calls_by_provider": {"local": n}, "releases": n, "refusals": n,
@@ -77,6 +85,7 @@ __all__ = [
     "derive",
     "frame",
     "frame_length",
+    "grant",
     "granted",
     "kek_in",
     "key_members",
@@ -207,6 +216,11 @@ def checkpoint(
     return _given(
         op="checkpoint", tenant=tenant, log=log or None, statement=statement, readmit=readmit or None
     )
+
+
+def grant(tenant: str, action: str, token: str, **members: Any) -> dict[str, Any]:
+    """A step of break-glass: the keeper's module ``grants`` says what becomes of it."""
+    return _given(op="grant", tenant=tenant, action=action, token=token, **members)
 
 
 def status() -> dict[str, Any]:

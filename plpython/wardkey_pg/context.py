@@ -50,7 +50,7 @@ from wardkey_core.records import Record
 from wardkey_core.tokens import Claims, Issuer, string_claims, unverified_issuer, verify
 
 from .keeper import KeeperClient
-from .keyring import CLEAR, MASK, NONE, Class, Keyring, TenantKeys, WrappedKey
+from .keyring import CLEAR, MASK, NONE, Class, Grant, Keyring, TenantKeys, WrappedKey
 from .reads import Column, Reads
 from .statements import fingerprint
 from .tally import Tally
@@ -116,6 +116,10 @@ select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level, m.
        s.mask, s.kind
   from ward_internal.models as m left join ward_internal.column_classes as s on s.model_id = m.id"""
 CLASSES = "select number, name, access, writes from ward_internal.classes_of($1, $2)"
+_GRANTS = """
+select id::text, issuer, subject, classes, date_part('epoch', until) as until from ward_internal.break_glass
+ where tenant_id = $1 and state = 'started' and until > clock_timestamp()"""
+_GRANTED = "select number, name from ward_internal.known_classes where name = any ($1)"
 _SETTINGS = "select name, value from ward_internal.settings"
 _SLOT = """
 select 1 from pg_replication_slots
@@ -216,7 +220,9 @@ class Session:
                 raise InvalidToken("token is not valid: its issuer is being changed")
         keys = self._keys(claims, state)
         self._check_journal()
-        login = self._login(token, digest, claims, state["purpose"], state["application"])
+        login = self._login(token, digest, claims, state["purpose"], state["application"], keys.grant)
+        if keys.grant is not None:
+            claims = claims._replace(expires_at=min(claims.expires_at, keys.grant.until))
         self._begin(Context(claims, keys, token, login, generation), lasting)
         self._who = claims.tenant_id, claims.subject
 
@@ -443,7 +449,7 @@ class Session:
         self._looked_up = time.monotonic()
         keys = context.keys
         if state["key_epoch"] != keys.epoch:
-            keys = self._keys(context.claims, state)
+            keys = self._keys(context.claims, state, of_new_transaction=False)
             keys.follow(context.keys)
             self._begin(context._replace(keys=keys), self._lasting)
         if self._host.has_old_snapshot():  # whose rows may be under keys that were retired since
@@ -501,25 +507,35 @@ class Session:
             self._slot_found = time.monotonic()
 
     def _login(
-        self, token: str, digest: bytes, claims: Claims, stated: str | None, application: str | None
+        self,
+        token: str,
+        digest: bytes,
+        claims: Claims,
+        stated: str | None,
+        application: str | None,
+        grant: Grant | None,
     ) -> bytes:
         """Return the id of the login with this token, which is journalled when it is new to this backend.
 
         Each transaction of a pooled connection logs in: the same token, purpose and application are the same.
+        Under a break-glass grant it is another one: its purpose, which is that of all entries, names it.
         """
-        known = (digest, stated, application)
+        under = None if grant is None else f"ETREAT {grant.id}"
+        known = (digest, under or stated, application)
         identity = self._logins.pop(known, None)
         if identity is None:
             identity = os.urandom(16)
             texts = {
                 "subject": claims.subject,
                 "role": claims.role,
-                "purpose": claims.purpose or stated,
+                "purpose": under or claims.purpose or stated,
                 **self._host.client(),
             }
             digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
             detail = {"issuer": claims.issuer, "token_id": claims.token_id, "token_sha256": digest.hex()}
-            if stated and not claims.purpose:
+            if grant is not None:
+                detail |= {"break_glass": grant.id, "dicom": "110113"}
+            elif stated and not claims.purpose:
                 detail["purpose"] = "stated"
             at, tenant = self._host.statement_start(), bytes_of(claims.tenant_id)
             self._host.journal(journal.event(tenant, identity, at, "login", texts, detail))
@@ -548,10 +564,26 @@ class Session:
             raise TenantNotActive
         return rows[0]
 
-    def _keys(self, claims: Claims, state: Mapping[str, Any]) -> TenantKeys:
-        """Return the tenant's keys: those for this role and tokens of this issuer, as it is in ``state``."""
+    def _keys(
+        self, claims: Claims, state: Mapping[str, Any], *, of_new_transaction: bool = True
+    ) -> TenantKeys:
+        """Return the tenant's keys: those for this role and tokens of this issuer, as it is in ``state``.
+
+        Under its subject's break-glass grant if there is one; a transaction that began without it goes on
+        without it, because its login does not name it.
+        """
+        keys = self._keys_of(claims, state, None)
+        grant = keys.grants.get((claims.issuer, claims.subject)) if keys.grants else None
+        if grant is None or time.time() >= grant.until:
+            return keys
+        if not of_new_transaction and (self._context is None or self._context.keys.grant != grant):
+            return keys
+        return self._keys_of(claims, state, grant)
+
+    def _keys_of(self, claims: Claims, state: Mapping[str, Any], grant: Grant | None) -> TenantKeys:
         tenant, issuer, epoch = claims.tenant_id, (claims.issuer, state["generation"]), state["key_epoch"]
-        keys = self._keyring.get(tenant, claims.role, issuer, epoch, self._number("key_ttl", _KEY_TTL))
+        role = claims.role if grant is None else f"{claims.role} {grant.id}"
+        keys = self._keyring.get(tenant, role, issuer, epoch, self._number("key_ttl", _KEY_TTL))
         if keys is None:
             self._load_settings()
             rows_of_keys = self._host.query_now(KEYS, ["uuid"], [tenant])
@@ -575,9 +607,23 @@ class Session:
                 row["number"]: Class(row["number"], row["name"], _ACCESS[row["access"]], row["writes"])
                 for row in self._host.query_now(CLASSES, ["uuid", "text"], [tenant, claims.role])
             }
-            keys = TenantKeys(tenant, epoch, wrapped, columns, issuer, quiet, claims.role, classes)
+            for number, name in self._classes_under(grant):
+                writes = number in classes and classes[number].writes
+                classes[number] = Class(number, name, CLEAR, writes)
+            grants = {
+                (row["issuer"], row["subject"]): Grant(row["id"], frozenset(row["classes"]), row["until"])
+                for row in self._host.query_now(_GRANTS, ["uuid"], [tenant])
+            }
+            keys = TenantKeys(tenant, epoch, wrapped, columns, issuer, quiet, role, classes, grants, grant)
             self._keyring.put(keys)
         return keys
+
+    def _classes_under(self, grant: Grant | None) -> list[tuple[int, str]]:
+        """Return number and name of the classes that a grant shows."""
+        if grant is None:
+            return []
+        rows = self._host.query_now(_GRANTED, ["text[]"], [sorted(grant.classes)])
+        return [(row["number"], row["name"]) for row in rows]
 
     def _begin(self, context: Context, lasting: bool) -> None:
         self._context = context

@@ -75,6 +75,10 @@ class KeeperClient:
         answer = self._ask(wire.rewrap(tenant, _key(key, key.commitment), to_kek, to_kek_version))
         return *wire.kek_in(answer), wire.bytes_in(answer, "wrapped")
 
+    def grant(self, tenant: str, action: str, token: str, **members: Any) -> dict[str, Any]:
+        """Ask for a step of break-glass. Raises GrantRefused."""
+        return dict(self._ask(wire.grant(tenant, action, token, **members)))
+
     def reseal(
         self, tenant: str, to: int, keys: Sequence[WrappedKey], classes: Mapping[str, int], fields: bytes
     ) -> bytes:

@@ -16,7 +16,7 @@ from wardkey_core.identity import bytes_of
 from wardkey_core.records import Record
 from wardkey_core.wire import DEFAULT_REGION
 
-__all__ = ["CLEAR", "MASK", "NONE", "Class", "Keyring", "TenantKeys", "WrappedKey", "nonce"]
+__all__ = ["CLEAR", "MASK", "NONE", "Class", "Grant", "Keyring", "TenantKeys", "WrappedKey", "nonce"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +58,14 @@ class Class(Record):
     writes: bool
 
 
+class Grant(Record):
+    """A break-glass grant: the classes that its subject sees in the clear, ``until`` (Unix seconds)."""
+
+    id: str
+    classes: frozenset[str]
+    until: float
+
+
 class WrappedKey(Record):
     """A row of ``ward_internal.tenant_keys``.
 
@@ -82,7 +90,8 @@ class TenantKeys:
     ``sealers`` maps column ids, one after the other, to what the hot path of ``seal`` needs of them;
     ``columns`` says what the journal calls a column and what class it is of, ``quiet`` of which models
     nothing is journalled. ``issuer``, by name and generation: whose tokens they are released to. ``classes``:
-    by number.
+    by number. ``grants``: those of break-glass that hold, by issuer and subject; ``grant``: the one that
+    these keys are under.
     """
 
     def __init__(
@@ -95,11 +104,15 @@ class TenantKeys:
         quiet: Collection[bytes] = frozenset(),
         role: str = "",
         classes: Mapping[int, Class] | None = None,
+        grants: Mapping[tuple[str, str], Grant] | None = None,
+        grant: Grant | None = None,
     ) -> None:
         self.tenant = tenant
         self.epoch = epoch
         self.issuer = issuer
         self.role = role
+        self.grants = grants
+        self.grant = grant
         self.columns = columns or {}
         self.quiet = quiet
         self.may_write = any(each.writes for each in (classes or {}).values())

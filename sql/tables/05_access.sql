@@ -124,3 +124,37 @@ comment on table ward_internal.row_rules is
   'somebody altered that';
 
 select pg_catalog.pg_extension_config_dump('ward_internal.row_rules', '');
+
+-- Break-glass: what was asked, and what the keeper answered. Its own ledger decides, not these rows: they are for
+-- people, and tell backends whose keys to ask for.
+
+create table ward_internal.break_glass (
+  id uuid constraint break_glass_pkey primary key,
+  tenant_id uuid not null,
+  issuer text not null,
+  subject text not null,
+  role text not null,
+  classes text[] not null,
+  minutes integer not null,
+  reason text not null,
+  emergency boolean not null,
+  requested_at timestamptz not null default pg_catalog.clock_timestamp(),
+  state text not null default 'requested',
+  approver text,
+  started_at timestamptz,
+  until timestamptz,
+  closed_by text,
+  closed_at timestamptz,
+  reviewer text,
+  reviewed_at timestamptz,
+  finding text,
+  constraint break_glass_state_known check (state in ('requested', 'started', 'denied', 'ended')),
+  constraint break_glass_review_whole check (
+    (reviewed_at is null) = (finding is null) and (reviewed_at is null) = (reviewer is null))
+);
+create index break_glass_of_tenant on ward_internal.break_glass (tenant_id, until);
+comment on table ward_internal.break_glass is
+  'break-glass requests and grants (45 CFR 164.312(a)(2)(ii)); rows outlive their tenant, as its log does';
+comment on column ward_internal.break_glass.emergency is 'granted without an approver, by the tenant''s policy';
+
+select pg_catalog.pg_extension_config_dump('ward_internal.break_glass', '');

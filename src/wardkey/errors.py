@@ -6,7 +6,7 @@ WardError                  sqlstate, message, hint
 │       ContextStale
 ├── SealError              values and their keys
 │   └── OpenFailed · KeeperUnavailable · KeeperBusy · KeyRefused · KeyUnknown · CommitmentMismatch ·
-│       KeyDestroyed · KeysChanged · RegionRefused · ClassHidden
+│       KeyDestroyed · KeysChanged · RegionRefused · ClassHidden · GrantRefused
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
@@ -15,7 +15,7 @@ WardError                  sqlstate, message, hint
 │       RuleNamesSealedColumn · RuleCallsFunction · InvalidRowRule · RuleForUnknownRole ·
 │       ClaimDoesNotFit · InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished ·
 │       NotDelegated · WouldReveal · InvalidCounts · MaskDoesNotFit · InvalidPolicy ·
-│       PolicyWidened · EntryTooLong
+│       PolicyWidened · InvalidGrant · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -46,8 +46,10 @@ from wardkey_core.errors import (
     ContextStale,
     DuplicateTenant,
     EntryTooLong,
+    GrantRefused,
     InvalidBaa,
     InvalidCounts,
+    InvalidGrant,
     InvalidMeasure,
     InvalidPolicy,
     InvalidRegion,
@@ -113,8 +115,10 @@ __all__ = [
     "DatabaseError",
     "DuplicateTenant",
     "EntryTooLong",
+    "GrantRefused",
     "InvalidBaa",
     "InvalidCounts",
+    "InvalidGrant",
     "InvalidMeasure",
     "InvalidPolicy",
     "InvalidRegion",

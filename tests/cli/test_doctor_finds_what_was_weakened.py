@@ -162,6 +162,13 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         "select ward.add_baa('{slug}', 'x', 'y', 'z', sha256(''), current_date - 9, current_date + 9)",
         set(),
     ),
+    "break-glass-reviewed": (
+        "insert into ward_internal.break_glass (id, tenant_id, issuer, subject, role, classes, minutes,"
+        " reason, emergency, state, started_at, until) select gen_random_uuid(), id, 'i', 'dr.x', 'VIEWER',"
+        " '{{note}}', 5, 'r', true, 'started', now() - interval '80 h', now() - interval '79 h'"
+        " from ward.tenants limit 1",
+        set(),
+    ),
     "rotations-finished": (
         "insert into ward_internal.rotations (tenant_id, version, reason, started_at)"
         " select id, 1, 'test', now() - interval '2 days' from ward.tenants",
@@ -176,6 +183,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     ),
 }
 BY_HAND = {
+    "break-glass-reviewed",
     "baa-in-force",
     "baa-lasts",
     "row-rules-cover",

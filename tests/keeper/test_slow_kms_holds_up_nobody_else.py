@@ -22,6 +22,7 @@ from tests.support.keepers import ACME, GLOBEX
 from wardkey.embedded.issuer import EmbeddedIssuer
 from wardkey.keeper import server
 from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
+from wardkey.keeper.grants import GRANTS_FILE, Grants
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keeper.ledger import Ledger
 from wardkey.keeper.policy import KeeperPolicy
@@ -68,7 +69,16 @@ class Bench:
         checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, report)
         policy = KeeperPolicy(directory / "policy.json", report)
         self.service = Service(
-            providers, trust, policy, ledger, signing, log, checkpoints, deadline=deadline, report=report
+            providers,
+            trust,
+            policy,
+            ledger,
+            signing,
+            log,
+            checkpoints,
+            Grants(directory / GRANTS_FILE, report),
+            deadline=deadline,
+            report=report,
         )
 
     async def provision(self, tenant: str = ACME) -> Release:

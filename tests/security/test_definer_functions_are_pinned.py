@@ -50,6 +50,8 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
         "face_constraints",
         "delegate", "revoke_delegation", "publish_measures", "read_measures",
         "claim", "try_claim", "rule_claim", "tenant_unless", "is_ruled",
+        "break_glass", "approve_break_glass", "deny_break_glass", "end_break_glass", "review_break_glass",
+        "allow_break_glass", "break_glass_requests",
     }  # fmt: skip
 
 

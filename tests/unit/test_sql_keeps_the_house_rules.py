@@ -25,6 +25,7 @@ _UNPINNED = {
     "ward_internal.renew_keys": "as ward_internal.login",
     "ward_internal.look_up_now": "as ward_internal.login",
     "ward_internal.provision_key": "as ward_internal.login; the gate is ward.create_tenant",
+    "ward_internal.ask_grant": "as ward_internal.login; the gates are those of break-glass",
     "ward_internal.derive_key": "as ward_internal.provision_key",
     "ward_internal.wrap_again": "as ward_internal.provision_key; the gate is ward_internal.rewrap_key",
     "ward_internal.seal": "no SQL; hot: once a row written",
@@ -52,7 +53,7 @@ _NOUNS = re.compile(
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
     r"|on_grant|region_of|relations_of|row_form"
     r"|face_keys|face_references"
-    r"|face_constraints"
+    r"|face_constraints|grant_of_tenant"
     r"|size_functions"
     r"|claim|rule_claim|rule_condition|tenant_unless"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
@@ -62,10 +63,10 @@ _NOUNS = re.compile(
     r"|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|archive|begin|bound|build|can|check|classify|compare|copy|create|cut|delegate|derive|destroy|drop|end|fail|fence|finish|follow|forget"
+    r"^(add|allow|approve|archive|ask|begin|bound|break|build|can|check|classify|compare|copy|create|cut|delegate|deny|derive|destroy|drop|end|fail|fence|finish|follow|forget"
     r"|harden|hold|is|name|narrow|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|read|readmit|rebuild|refuse"
-    r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|revoke|rewrap|rotate|run|seal|set|share|suspend"
+    r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|review|revoke|rewrap|rotate|run|seal|set|share|suspend"
     r"|unprotect|unseal|unshare|upsert|take|raise|try|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.

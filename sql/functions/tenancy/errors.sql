@@ -43,6 +43,7 @@ return case p_condition
   when 'not_delegated' then 'WK267'
   when 'would_reveal' then 'WK268'
   when 'invalid_counts' then 'WK269'
+  when 'invalid_grant' then 'WK246'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from . import _access_break_glass as break_glass
 from . import _access_measures as measures
 from . import _access_policy as policy
 from . import _access_rules as rules
@@ -17,5 +18,5 @@ def access() -> None:
     """Say who may see what: classes, policy, row rules, measures, reviews."""
 
 
-for _command in (*policy.COMMANDS, *measures.COMMANDS, *rules.COMMANDS, review):
+for _command in (*policy.COMMANDS, *break_glass.COMMANDS, *measures.COMMANDS, *rules.COMMANDS, review):
     access.add_command(_command)

@@ -119,13 +119,19 @@ def psql(
         run_psql(context.admin_dsn, arguments, bindir=bindir)
     if subject is None:
         raise click.UsageError("--tenant needs --subject: who are you?")
-    dsn, token = _tenant_login(context, tenant, subject, role, claims)
+    dsn, token = tenant_login(context, tenant, subject, role, claims)
     run_psql(dsn, arguments, bindir=bindir, token=token, prompt=tenant)
 
 
-def _tenant_login(
-    context: Context, slug: str, subject: str, role: str, claims: dict[str, str]
+def tenant_login(
+    context: Context,
+    slug: str,
+    subject: str,
+    role: str,
+    claims: dict[str, str],
+    token: str | None = None,
 ) -> tuple[str, str]:
+    """Return the DSN of a tenant's login role, and ``token``, else one of the embedded issuer for them."""
     from psycopg.conninfo import make_conninfo
 
     from ..daemon import sessions
@@ -134,8 +140,9 @@ def _tenant_login(
 
     with context.connect() as connection:
         tenant = issuers.tenant_id(connection, slug)
-        issuer, _ = embedded_issuer(connection, context.home)
-        token = issuer.sign_token(tenant, subject, role, further=claims)
+        if token is None:
+            issuer, _ = embedded_issuer(connection, context.home)
+            token = issuer.sign_token(tenant, subject, role, further=claims)
     user = f"tenant_{slug}"
     if context.dsn is not None:
         return make_conninfo(context.dsn, user=user, password=None), token

@@ -40,3 +40,11 @@ join ward_internal.models as t on t.shape = c.conrelid and t.id <> m.id
 where not r.roles <@ coalesce((
   select array_agg(role) from ward_internal.row_rules as o, unnest(o.roles) as role where o.model_id = t.id), '{}')
 order by 1, 2;
+
+-- break-glass-reviewed (warn): who broke the glass without an approver is looked at within 72 hours
+select coalesce(slug, 'a tenant that is gone'), format('%s saw %s as of %s without an approver; the review is %s', subject,
+    array_to_string(classes, ', '), date_trunc('minute', started_at),
+    case when review_due < now() then 'overdue since ' else 'due by ' end || date_trunc('minute', review_due)),
+  'an ADMIN of the tenant: wardkey access break-glass review ' || id
+from ward.break_glass_grants
+where review_due is not null order by review_due, 1;

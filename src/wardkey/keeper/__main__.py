@@ -23,6 +23,7 @@ from wardkey.daemon.service import Service as Daemon
 from wardkey.kms import KmsConfigurationError
 
 from .checkpoints import CHECKPOINTS_FILE, Checkpoints
+from .grants import GRANTS_FILE, Grants
 from .journal import ReleaseLog
 from .ledger import LEDGER_FILE, Ledger
 from .policy import POLICY_FILE, KeeperPolicy
@@ -67,6 +68,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
         signing,
         ReleaseLog(directory / "release.log"),
         checkpoints,
+        Grants(directory / GRANTS_FILE, report),
         administrators=frozenset((*options.admin_uid, os.geteuid(), 0)),
         scribes=frozenset(options.scribe_uid),
         ttl=options.ttl,

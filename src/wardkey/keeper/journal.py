@@ -58,8 +58,11 @@ class ReleaseLog:
         classes: list[str] | None = None,
         sqlstate: str | None = None,
         reason: str | None = None,
+        grant: str | None = None,
     ) -> None:
         """Write one line, whole or not at all. ``claims`` are verified ones; ``reason`` is a constant text.
+
+        ``grant``: of break-glass, which the line is about.
 
         Raises OSError, also when lines before this one could not be flushed.
         """
@@ -81,6 +84,8 @@ class ReleaseLog:
         }
         if classes is not None:
             line["classes"] = classes
+        if grant is not None:
+            line["grant"] = grant
         if sqlstate is not None:
             line |= {"sqlstate": sqlstate, "reason": reason}
         data = json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"

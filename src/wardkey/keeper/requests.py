@@ -17,11 +17,14 @@ from wardkey_core.wire import DEFAULT_REGION, MAX_FIELDS, REGION_FORM, parse_jso
 
 from wardkey.kms import KekRef
 
+from .grants import LONGEST_MINUTES
+
 __all__ = [
     "MASTER_TENANT",
     "Certify",
     "Checkpoint",
     "Derive",
+    "Grant",
     "Kek",
     "Provision",
     "Release",
@@ -39,11 +42,19 @@ MASTER_TENANT = UUID(bytes=MASTER)
 PLATFORM = UUID(int=0)  # whose log has what is of no tenant
 _NAMES = {"kek", "kek_version", "to_kek", "to_kek_version", "name", "log"}
 _OF_VERSIONS = ("disable", "leave", "destroy")
+_OF_ACTIONS: dict[str, set[str]] = {
+    "request": {"id", "classes", "minutes", "reason"},
+    "approve": {"id", "reason"},
+    "deny": {"id"},
+    "end": {"id"},
+    "allow": set(),
+    "forbid": set(),
+}
 
 _Region = Annotated[str, Meta(max_length=63, pattern=REGION_FORM)]
 _Version = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
-_Class = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,47}$")]
 _Number = Annotated[int, Meta(ge=1, le=255)]
+_Class = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,47}\Z")]
 _Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 _Text = Annotated[str, Meta(min_length=1)]
 _Wrapped = Annotated[bytes, Meta(min_length=1)]
@@ -249,6 +260,24 @@ class Checkpoint(_Request, frozen=True, kw_only=True):
             raise ValueError("readmit stands alone")
 
 
+class Grant(_Request, frozen=True, kw_only=True):
+    """Asks for a step of break-glass, on ``token``: see module grants. ``reason``: its SHA-256."""
+
+    action: Literal["request", "approve", "deny", "end", "allow", "forbid"]
+    token: str
+    id: UUID | None = None
+    classes: Annotated[list[_Class], Meta(max_length=255)] = []
+    minutes: Annotated[int, Meta(ge=1, le=LONGEST_MINUTES)] | None = None
+    reason: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
+    emergency: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {name for name in ("id", "classes", "minutes", "reason") if getattr(self, name)}
+        if given != _OF_ACTIONS[self.action] or (self.emergency and self.action != "request"):
+            raise ValueError("an action has its own members, and no others")
+
+
 class Status(_Members, frozen=True, kw_only=True, tag_field="op", tag=str.lower):
     """Asks how the keeper does."""
 
@@ -256,7 +285,18 @@ class Status(_Members, frozen=True, kw_only=True, tag_field="op", tag=str.lower)
 
 
 Request = (
-    Release | Provision | Derive | Rewrap | Reseal | Kek | Tombstone | Shred | Certify | Checkpoint | Status
+    Release
+    | Provision
+    | Derive
+    | Rewrap
+    | Reseal
+    | Kek
+    | Tombstone
+    | Shred
+    | Certify
+    | Checkpoint
+    | Grant
+    | Status
 )
 _REQUESTS: dict[str, type[Request]] = {each.__name__.lower(): each for each in get_args(Request)}
 _TOLD = ("Expected", "Object missing", "Invalid UUID", "Invalid base64")  # msgspec's: names and types only

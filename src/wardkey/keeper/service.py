@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 from wardkey_core.envelope import class_key
-from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
+from wardkey_core.errors import GrantRefused, KeeperUnavailable, KeyRefused, WardError
 from wardkey_core.tokens import Claims
 from wardkey_core.wire import to_base64
 from wardkey_pg import __version__
@@ -26,6 +26,7 @@ from wardkey_pg import __version__
 from ..daemon.privileges import LAST, set_nice
 from .administration import Administration, is_for_administrators
 from .checkpoints import Checkpoints
+from .grants import Grants
 from .journal import Peer, ReleaseLog
 from .keys import Keys
 from .ledger import Ledger
@@ -36,6 +37,7 @@ from .requests import (
     Certify,
     Checkpoint,
     Derive,
+    Grant,
     Kek,
     Provision,
     Release,
@@ -71,6 +73,7 @@ class _Line:
     version: int | None = None
     claims: Claims | None = None
     classes: list[str] | None = None
+    grant: str | None = None
 
 
 class Service:
@@ -90,6 +93,7 @@ class Service:
         signing: SigningKey,
         log: ReleaseLog,
         checkpoints: Checkpoints,
+        grants: Grants,
         *,
         administrators: frozenset[int] = frozenset(),
         scribes: frozenset[int] = frozenset(),
@@ -103,6 +107,7 @@ class Service:
         self._ledger = ledger
         self._log = log
         self._checkpoints = checkpoints
+        self._grants = grants
         self._administrators = administrators
         self._scribes = scribes
         self._deadline = deadline
@@ -222,6 +227,8 @@ class Service:
                 return await self._in_time(self._administration.kek(request), ADMINISTRATION_SECONDS)
             case Tombstone() | Shred():
                 return await self._administration.tombstone(request)
+            case Grant():
+                return await asyncio.to_thread(self._grant, request, line)
             case Certify():
                 return self._administration.certify(request)
             case Checkpoint():
@@ -258,9 +265,36 @@ class Service:
         dek = await self._in_time(self._keys.committed(request.key, request.commitment))
         allowed = self._policy.of(line.claims.role)
         access = {name: allowed[name].access for name in request.classes if name in allowed}
+        if (grant := self._grants.active(request.key.tenant, line.claims)) is not None:
+            line.grant = str(grant.id)
+            access |= {name: "clear" for name in request.classes if name in grant.classes}
         line.classes = [name for name in access if access[name] != "none"]
         keys = {name: to_base64(class_key(dek, tenant, version, name)) for name in line.classes}
         return {"classes": keys, "masked": [name for name in line.classes if access[name] == "mask"]}
+
+    def _grant(self, request: Grant, line: _Line) -> dict[str, Any]:
+        grants, tenant = self._grants, request.tenant
+        line.claims = claims = self._trust.verify(request.token, grants.now())
+        if claims.tenant_id != str(tenant):
+            raise GrantRefused("the token belongs to another tenant", "use one of this tenant's")
+        match request:
+            case Grant(action="allow" | "forbid" as action):
+                grants.allow(tenant, claims, allowed=action == "allow")
+                return {}
+            case Grant(action="request", id=UUID() as id_, minutes=int() as minutes, reason=str() as reason):
+                made = grants.request(
+                    id_, tenant, claims, request.classes, minutes, reason, emergency=request.emergency
+                )
+            case Grant(action="approve", id=UUID() as id_, reason=str() as reason):
+                made = grants.approve(id_, tenant, claims, reason)
+            case Grant(action="deny", id=UUID() as id_):
+                made = grants.deny(id_, tenant, claims)
+            case Grant(id=UUID() as id_):
+                made = grants.end(id_, tenant, claims)
+            case _:
+                raise TypeError(request.action)
+        line.grant = str(made.id)
+        return {"state": made.state, "started_at": made.started_at, "until": made.until}
 
     async def _committed(self, request: Reseal) -> dict[int, bytes]:
         keys = (self._keys.committed(key.of(request.tenant), key.commitment) for key in request.keys)
@@ -297,6 +331,7 @@ class Service:
                 version=line.version,
                 claims=line.claims,
                 classes=line.classes,
+                grant=line.grant,
             )
             self._hurry()
             return
@@ -348,8 +383,8 @@ _OUTCOMES: dict[type[Request], str] = {
 def _line(request: Request, peer: Peer) -> _Line:
     op, outcome = type(request).__name__.lower(), _OUTCOMES.get(type(request), "done")
     version = request.to if isinstance(request, Reseal) else getattr(request, "version", None)
-    if isinstance(request, Kek):
-        op = f"kek {request.action}"
+    if isinstance(request, Kek | Grant):
+        op = f"{op} {request.action}"
     elif isinstance(request, Checkpoint) and request.readmit:
         outcome = "readmitted"
     return _Line(op, outcome, peer, request.tenant, version)
