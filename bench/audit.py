@@ -40,7 +40,7 @@ def run(server: Server) -> list[Figure]:
     with bare.admin() as admin:
         admin.execute("select ward.set_audit('clinic.patients', 'off', 'the other side of a bench')")
         for trigger in ("ward_audit", "ward_audit_truncate"):
-            admin.execute(f"alter table tenant_{other.slug}.patients_sealed disable trigger {trigger}")
+            admin.execute(f"alter table sealed_{other.slug}.patients disable trigger {trigger}")
     figures: list[Figure] = []
     for text, pipeline, single in (
         ("page of 20 rows in one statement", False, False),

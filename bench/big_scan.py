@@ -24,7 +24,7 @@ def run(server: Server) -> list[Figure]:
     database = server.database("big_scan")
     tenant = database.tenant()
     with database.admin() as admin, tempfile.TemporaryDirectory() as directory:
-        leaf = f"tenant_{tenant.slug}.patients_sealed"
+        leaf = f"sealed_{tenant.slug}.patients"
         if one(admin, f"select count(*) from {leaf}") != ROWS:
             admin.execute(f"alter table {leaf} disable trigger ward_audit")
             with tenant.log_in() as loading:

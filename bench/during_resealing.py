@@ -79,7 +79,7 @@ def _until(end: float) -> Callable[[], bool]:
 
 
 def _vacuum(admin: Connection, tenant: Tenant) -> None:
-    admin.execute(f"vacuum analyze tenant_{tenant.slug}.patients_sealed")
+    admin.execute(f"vacuum analyze sealed_{tenant.slug}.patients")
     admin.execute("checkpoint")
 
 

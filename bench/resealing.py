@@ -43,7 +43,7 @@ def run(server: Server) -> list[Figure]:
     rounds: list[_Round] = []
     with database.admin() as admin:
         for _ in range(1 + ROUNDS):
-            admin.execute(f"vacuum analyze tenant_{tenant.slug}.patients_sealed")
+            admin.execute(f"vacuum analyze sealed_{tenant.slug}.patients")
             admin.execute("checkpoint")
             rounds.append(_reseal(admin, tenant.slug, keeper))
     fields = ROWS * SEALED

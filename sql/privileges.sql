@@ -129,7 +129,8 @@ grant execute on function
   ward_internal.names_row(jsonb, text),
   ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text),
   ward_internal.audit_model(uuid, text), ward_internal.audit_row(uuid, uuid, text), ward_internal.audit_months(uuid),
-  ward_internal.leaf_name(uuid, name), ward_internal.audit_export(uuid, timestamptz, timestamptz),
+  ward_internal.leaf_name(uuid, name), ward_internal.leaf_schema(name),
+  ward_internal.audit_export(uuid, timestamptz, timestamptz),
   ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz), ward_internal.json_text(jsonb)
 to ward_owner;
 

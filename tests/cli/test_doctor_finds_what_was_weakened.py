@@ -16,7 +16,7 @@ from wardkey.embedded import Cluster
 
 ANY: set[str] = set()  # more than can be said
 RULE = "select ward.add_row_rule('clinic.patients', '{{VIEWER}}', 'id = 1', 'portal'); "
-LEAF = "{ward}.patients_sealed"
+LEAF = "sealed_{slug}.patients"
 FACE = "{ward}.patients"
 
 _UNFOLLOWED = (

@@ -103,11 +103,15 @@ def fix(connection: psycopg.Connection, problems: list[Problem]) -> None:
             continue  # an earlier one fixed this too
 
 
+def named(query: str, ward: str) -> str:
+    return query.replace("@ward", ward).replace("@leaves", ward.replace("tenant_", "sealed_"))
+
+
 @pytest.mark.parametrize("kind", CHANGES)
 def test_change_is_found_and_mended(
     kind: str, ill: tuple[Database, str], connection: psycopg.Connection
 ) -> None:
-    made = change(connection, (OURS + CHANGES[kind]).replace("@ward", ill[1]))
+    made = change(connection, named(OURS + CHANGES[kind], ill[1]))
     assert made
     problems = look(connection)
     text = "\n".join(f"{p.object} {p.detail} {p.fix}" for p in problems)
@@ -133,7 +137,7 @@ def test_every_function_is_known(
     change_function: str, ill: tuple[Database, str], connection: psycopg.Connection
 ) -> None:
     query = f"select name, {change_function} from fn where nspname <> '{ill[1]}' and prosrc <> ''"
-    made = change(connection, OURS.replace("@ward", ill[1]) + query)
+    made = change(connection, named(OURS, ill[1]) + query)
     assert len(made) > 100
     problems = look(connection, "extension")
     there = {problem.object.replace(" ", "") for problem in problems}

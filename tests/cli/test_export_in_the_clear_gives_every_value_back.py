@@ -211,7 +211,7 @@ def test_dump_of_the_server_has_less(ward: Database, exported: Path, tmp_path: P
         ward.cluster,
         "pg_dump",
         f"--file={tmp_path / 'sql'}",
-        "--table=tenant_acme.patients_sealed",
+        "--table=sealed_acme.patients",
         ward.dsn(),
     )
     assert "Ada" not in (tmp_path / "sql").read_text() and "Ada" in (exported / "patients.csv").read_text()

@@ -46,7 +46,7 @@ class Exporter:
         After the block it goes on, and has ended when this returns.
         """
         with self.database.admin(autocommit=False) as blocker:
-            blocker.execute("lock table tenant_acme.visits_sealed in access exclusive mode")
+            blocker.execute("lock table sealed_acme.visits in access exclusive mode")
             with (self.target.parent.parent / "errors").open("wb") as errors:
                 process = subprocess.Popen(
                     self._wardkey.command(*self._arguments(*options)),
@@ -200,9 +200,7 @@ def test_token_file_may_be_renewed_midway(export: Exporter) -> None:
 
 def test_value_that_does_not_open_leaves_nothing(export: Exporter) -> None:
     with export.database.admin() as admin:
-        admin.execute(
-            "update tenant_acme.wounds_sealed set note = set_byte(note, 20, 255 - get_byte(note, 20))"
-        )
+        admin.execute("update sealed_acme.wounds set note = set_byte(note, 20, 255 - get_byte(note, 20))")
     assert "WK101" in export(code=1).stderr
     assert export.nothing_is_left()
 

@@ -54,7 +54,7 @@ class Wards(RuleBasedStateMachine):
     @initialize()
     def back_up(self) -> None:
         """Keep some rows as they lie on disk, under version 1."""
-        rows = self.ward.query("select id, name from tenant_{slug}.patients_sealed where id <= 3")
+        rows = self.ward.query("select id, name from sealed_{slug}.patients where id <= 3")
         self.backup = dict(rows)
         self.names = {row: self.written[row] for row in self.backup}
 
@@ -107,7 +107,7 @@ class Wards(RuleBasedStateMachine):
     @rule(row=st.integers(1, 3))
     def restore(self, row: int) -> None:
         self.ward.query(
-            "update tenant_{slug}.patients_sealed set name = %s where id = %s returning id",
+            "update sealed_{slug}.patients set name = %s where id = %s returning id",
             self.backup[row],
             row,
         )

@@ -30,7 +30,7 @@ def orchestrator(ward: Ward, cluster: Cluster) -> Iterator[Orchestrator]:
 @pytest.fixture
 def old_rows(ward: Ward) -> list[tuple[Any, ...]]:
     """Rows under version 1, which is retired: what a backup would bring back."""
-    saved = ward.query("select id, name, ssn, birth_date from tenant_{slug}.patients_sealed where id <= 3")
+    saved = ward.query("select id, name, ssn, birth_date from sealed_{slug}.patients where id <= 3")
     ward.rotate()
     assert ward.reseal().retired == (1,)
     return saved
@@ -39,7 +39,7 @@ def old_rows(ward: Ward) -> list[tuple[Any, ...]]:
 def restore(ward: Ward, rows: list[tuple[Any, ...]]) -> None:
     for row, name, ssn, birth_date in rows:
         ward.query(
-            "update tenant_{slug}.patients_sealed set name = %s, ssn = %s, birth_date = %s"
+            "update sealed_{slug}.patients set name = %s, ssn = %s, birth_date = %s"
             " where id = %s returning id",
             name,
             ssn,

@@ -243,7 +243,5 @@ def stored(wards: Wards) -> list[tuple[Any, ...]]:
         return [
             row
             for slug in wards.slugs
-            for row in connection.execute(
-                f"select xmin::text, * from tenant_{slug}.patients_sealed"
-            ).fetchall()
+            for row in connection.execute(f"select xmin::text, * from sealed_{slug}.patients").fetchall()
         ]

@@ -131,7 +131,7 @@ def test_pause_ends_the_worker_and_resume_lets_the_next_one_go_on(ward):
 
 def test_value_that_does_not_open_is_named_and_keeps_its_key(ward):
     ward.query(
-        "update tenant_{slug}.patients_sealed"
+        "update sealed_{slug}.patients"
         " set ssn = set_byte(ssn, 20, 255 - get_byte(ssn, 20)) where id = 4 returning id"
     )
     ward.rotate()

@@ -74,14 +74,14 @@ def test_rows_outlive_restarts_and_a_new_kek_version(server: KmsServer, home: Ho
         ("globex", "ok", "ok"),
     ]
     # a new version is made by the orchestrator, and no row is touched
-    before = server.sql("select xmin, ctid from tenant_acme.notes_sealed")
+    before = server.sql("select xmin, ctid from sealed_acme.notes")
     old = server.sql("select kek_version from ward.keys where slug = 'acme'")
     server("keys", "rewrap", "acme")
     new = server.sql("select kek_version from ward.keys where slug = 'acme'")
     assert new != old
     server.restart()
     assert server.read("acme") == ["of acme"] and server.read("globex") == ["of globex"]
-    assert server.sql("select xmin, ctid from tenant_acme.notes_sealed") == before
+    assert server.sql("select xmin, ctid from sealed_acme.notes") == before
     tenant = UUID(server.sql("select id from ward.tenants where slug = 'acme'"))
     keks = Keks(home.orchestrator, home.keeper_socket)
     states = {v.version: v.state for v in keks.versions(tenant)}

@@ -90,7 +90,7 @@ def test_its_trouble_touches_nobody_else(server: KmsServer, bao: VaultBench) -> 
 
 def test_a_tenant_moves_to_its_own_kms_by_rewrap(server: KmsServer, bao: VaultBench) -> None:
     uri, *options = choice_of(bao)
-    before = server.sql("select xmin, ctid from tenant_acme.notes_sealed")
+    before = server.sql("select xmin, ctid from sealed_acme.notes")
     server("kms", "use", uri, "--tenant", "acme", *options)
     assert server.read("acme") == ["of acme"]  # not moved yet: its key is where it was
     server.restart()
@@ -98,7 +98,7 @@ def test_a_tenant_moves_to_its_own_kms_by_rewrap(server: KmsServer, bao: VaultBe
     server("keys", "rewrap", "acme")
     (kek,) = server.keks("acme")
     assert kek.startswith("vault:")
-    assert server.sql("select xmin, ctid from tenant_acme.notes_sealed") == before
+    assert server.sql("select xmin, ctid from sealed_acme.notes") == before
     server.restart()
     assert server.read("acme") == ["of acme"]
     bao.server.seal()

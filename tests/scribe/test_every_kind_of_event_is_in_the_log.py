@@ -36,9 +36,7 @@ def operate(database: Database, admin: Connection, slug: str) -> None:
         connection.execute("select ward.request_rotation('it is time')")
     admin.execute("select ward.rotate_key(%s, 'asked for')", [slug])
     admin.execute(f"grant select on tenant_{slug}.patients to ward_owner")
-    admin.execute(
-        f"update tenant_{slug}.patients_sealed set name = set_byte(name, 20, 255 - get_byte(name, 20))"
-    )
+    admin.execute(f"update sealed_{slug}.patients set name = set_byte(name, 20, 255 - get_byte(name, 20))")
     with database.tenant(slug, subject="dr.grey") as connection, refused("WK101"):
         connection.execute("select name from patients")
     admin.execute("select ward.suspend_tenant(%s)", [slug])

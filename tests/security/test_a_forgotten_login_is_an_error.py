@@ -95,7 +95,7 @@ def test_leaves_ask_where_the_face_does_not(modelled: Wards) -> None:
     """In an outer join PostgreSQL 16 and later ask the face's condition only for a row that joins."""
     with modelled.database.admin() as connection:
         connection.execute("set role ward_owner")
-        assert outcome(connection, "select from tenant_acme.patients_sealed") == "WK001"
+        assert outcome(connection, "select from sealed_acme.patients") == "WK001"
 
 
 def test_prepared_statements_ask_each_time(modelled: Wards) -> None:
@@ -146,7 +146,7 @@ def test_the_silence_is_there_without_the_question(wards: Wards, query: str) -> 
     )
 
     wards.admin.execute(f"create or replace view tenant_acme.patients as {face[: face.index('WHERE')]}")
-    unasked = "on tenant_acme.patients_sealed using (tenant_id = (select ward.tenant_id()))"
+    unasked = "on sealed_acme.patients using (tenant_id = (select ward.tenant_id()))"
     wards.admin.execute(f"alter policy ward_tenant {unasked}; alter policy ward_fence {unasked}")
     with wards.attacker(None) as connection:
         assert isinstance(outcome(connection, query), int)

@@ -12,7 +12,7 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.database import Connection, Database
 
-_LEAF = "tenant_acme.patients_sealed"
+_LEAF = "sealed_acme.patients"
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_what_the_log_follows_is_no_difference(database, ward, compare):
         assert counts["lab"]["unknown"] == 5 + 8, (
             "a column that was added, and those of the row whose key changed"
         )
-        admin.execute("truncate tenant_acme.lab_sealed")
+        admin.execute("truncate sealed_acme.lab")
         ward.execute("insert into lab (code, day) values ('c1', 1)")
         assert compare()["differences"] == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from .conftest import Wards
 
 _PGRLS = Path(sys.executable).with_name("pgrls")
-_WARD = r"(tenant_\w+\.\w+_sealed|clinic\.patients)"
+_WARD = r"(sealed_\w+\.\w+|clinic\.patients)"
 _LOG = r"(tenant_\w+\.audit_log|ward_internal\.audit_platform)"
 ACCEPTED = {
     # Nobody but superusers and services has a privilege on the registry: there is no row to choose.
@@ -30,7 +30,7 @@ ACCEPTED = {
     # Partitions by month are reached through the log, whose policies hold.
     ("SEC009", rf"{_LOG}_\d+_\d+"),
     # The trigger that writes the log has its owner's rights, so that it can; tenants cannot.
-    ("SEC013", r"tenant_\w+\.\w+_sealed\.ward_audit(_truncate)?"),
+    ("SEC013", r"sealed_\w+\.\w+\.ward_audit(_truncate)?"),
     # Each says why it is one, pins its path and is revoked from PUBLIC: test_sql_keeps_the_house_rules.
     ("SEC014", r"(ward|ward_internal|tenant_\w+)\.\w+"),
     # The permissive policy lets through what the restrictive one, ward_fence, allows: the tenant's rows.

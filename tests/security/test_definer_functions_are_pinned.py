@@ -84,7 +84,7 @@ def test_callers_path_does_not_reach_into_login_and_faces(wards: Wards) -> None:
             """
             create temp table tenants (id uuid, status text, key_epoch int, login_role name);
             create temp table issuers (issuer text, document jsonb, generation bigint);
-            create temp table patients_sealed (tenant_id uuid, id bigint, name bytea);
+            create temp table patients (tenant_id uuid, id bigint, name bytea);
             create temp table now (x int);
             set search_path = pg_temp, tenant_acme, ward, pg_catalog
             """
@@ -92,7 +92,7 @@ def test_callers_path_does_not_reach_into_login_and_faces(wards: Wards) -> None:
         connection.execute("select ward.login_session(%s)", [wards.token()])
         connection.execute("insert into tenant_acme.patients (id, name) values (7, 'Seven')")
         assert connection.execute("select count(*) from tenant_acme.patients").fetchone() == (3,)
-        for table in ("tenants", "issuers", "patients_sealed"):
+        for table in ("tenants", "issuers", "patients"):
             assert connection.execute(f"select count(*) from pg_temp.{table}").fetchone() == (0,)
 
 

@@ -169,7 +169,7 @@ def test_bytes_that_are_no_text_are_not_told(wards: Wards) -> None:
     with wards.attacker() as connection:
         connection.execute("insert into scans values (1, '\\xfffefd')")
         ((value, column),) = wards.admin.execute(
-            "select image, uuid_send(s.id) from tenant_acme.scans_sealed, ward_internal.sealed_columns as s"
+            "select image, uuid_send(s.id) from sealed_acme.scans, ward_internal.sealed_columns as s"
             " where s.name = 'image'"
         ).fetchall()
         with refused("WK101") as caught:

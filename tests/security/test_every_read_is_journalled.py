@@ -217,7 +217,7 @@ def test_unseal_called_directly(wards: Wards, journal: Journal, reader: Connecti
     """A tenant's role may call it on bytes it has from elsewhere: what opens is a read."""
     stolen = wards.admin.execute(
         "select s.id, l.name, int8send(l.id) from ward_internal.sealed_columns as s"
-        " cross join tenant_acme.patients_sealed as l where s.name = 'name' and l.id = 1"
+        " cross join sealed_acme.patients as l where s.name = 'name' and l.id = 1"
     ).fetchone()
     assert stolen
     query = "select ward.unseal(%s, uuid_send(%s), %s)"
@@ -261,7 +261,7 @@ def test_a_query_of_what_is_not_sealed_or_null_is_journalled_by_table(
     wards: Wards, journal: Journal, reader: Connection, statement: str
 ) -> None:
     """Attack 58: nothing is opened, so no row is named; that the table was queried is."""
-    wards.admin.execute("update tenant_acme.patients_sealed set ssn = null")
+    wards.admin.execute("update sealed_acme.patients set ssn = null")
     if statement.startswith("copy"):
         with reader.cursor().copy(statement) as copy:
             list(copy)
@@ -352,7 +352,7 @@ def test_the_attack_works_where_reads_are_logged_by_the_transaction(wards: Wards
           language plpgsql security definer as $$
           begin insert into public.reads values (p_row); return 'Ann Alpha'; end $$;
         create view tenant_acme.logged as
-          select public.unseal_logged(name, '', int8send(id)) as name from tenant_acme.patients_sealed;
+          select public.unseal_logged(name, '', int8send(id)) as name from sealed_acme.patients;
         alter view tenant_acme.logged owner to ward_owner;
         grant select on tenant_acme.logged to tenant_acme;
         grant usage on schema public to ward_owner;

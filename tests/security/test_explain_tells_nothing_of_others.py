@@ -41,7 +41,7 @@ def test_plan_is_the_same_whatever_the_victim_has(wards: Wards, query: str) -> N
                 " select n, 'x', 'Shelbyville' from generate_series(10, 9 + %s::int) n",
                 [rows],
             )
-        wards.admin.execute("analyze tenant_globex.patients_sealed")
+        wards.admin.execute("analyze sealed_globex.patients")
         with wards.attacker() as connection:
             connection.execute(query if "ward." in query else "select 1")
             connection.execute("begin")
@@ -74,7 +74,7 @@ def test_without_a_token_no_row_is_even_counted_as_filtered(calm: Wards) -> None
 
 
 def test_victims_face_cannot_be_explained(calm: Wards) -> None:
-    for name in ("tenant_globex.patients", "tenant_globex.patients_sealed", "clinic.patients"):
+    for name in ("tenant_globex.patients", "sealed_globex.patients", "clinic.patients"):
         calm.refuses(f"explain select * from {name}")
 
 

@@ -160,8 +160,8 @@ def test_refusals_after_the_login(
 
 def test_a_value_that_does_not_open_is_to_be_investigated(wards: Wards, journal: Journal) -> None:
     wards.admin.execute(
-        "alter table tenant_acme.patients_sealed disable trigger all;"
-        "update tenant_acme.patients_sealed set ssn = set_byte(ssn, 20, get_byte(ssn, 20) # 1) where id = 3"
+        "alter table sealed_acme.patients disable trigger all;"
+        "update sealed_acme.patients set ssn = set_byte(ssn, 20, get_byte(ssn, 20) # 1) where id = 3"
     )
     with wards.attacker() as connection, pytest.raises(psycopg.Error) as refused:
         connection.execute("select ssn from patients")

@@ -135,8 +135,8 @@ def test_wrapped_key_of_another_tenant_is_refused(wards: Wards) -> None:
     who = {"own": wards.database.tenant_id("acme"), "theirs": wards.database.tenant_id("globex")}
     wards.admin.execute(swap.format("b.kek, b.kek_version, b.wrapped, b.commitment"), who)
     wards.admin.execute(
-        "update tenant_acme.patients_sealed"
-        " set ssn = (select ssn from tenant_globex.patients_sealed where id = 1) where id = 1"
+        "update sealed_acme.patients"
+        " set ssn = (select ssn from sealed_globex.patients where id = 1) where id = 1"
     )
     with cold(wards, "acme") as connection, refused("WK103"):
         connection.execute(SSN)

@@ -12,7 +12,7 @@ from tests.support.sqlstate import everything
 
 from .conftest import SECRET, Wards
 
-LEAF = "tenant_globex.patients_sealed"
+LEAF = "sealed_globex.patients"
 READ = "select name, ssn from patients where id = 1"
 
 
@@ -102,7 +102,7 @@ def test_moved_to_another_table(wards: Wards) -> None:
     wards.admin.execute("select ward.protect('clinic.notes', '{ssn}')")
     with wards.victim() as connection:
         connection.execute("insert into notes values (1, 'x')")
-        wards.admin.execute("update tenant_globex.notes_sealed set ssn = %s", [sealed(wards)])
+        wards.admin.execute("update sealed_globex.notes set ssn = %s", [sealed(wards)])
         with pytest.raises(psycopg.Error) as caught:
             connection.execute("select ssn from notes")
         assert caught.value.sqlstate == "WK101"
@@ -110,7 +110,7 @@ def test_moved_to_another_table(wards: Wards) -> None:
 
 def test_moved_to_another_tenant(wards: Wards) -> None:
     """The prize: globex's value, same column and row id, in acme's own leaf, read with acme's own token."""
-    wards.admin.execute("update tenant_acme.patients_sealed set ssn = %s where id = 1", [sealed(wards)])
+    wards.admin.execute("update sealed_acme.patients set ssn = %s where id = 1", [sealed(wards)])
     assert not wards.sees("select ssn from patients where id = 1")
     wards.refuses("select ssn from patients where id = 1", "WK101")
 

@@ -34,7 +34,7 @@ def _month(admin: Connection) -> str:
 
 
 def _patients(wards: Wards) -> list[tuple[Any, ...]]:
-    return wards.admin.execute("select * from tenant_acme.patients_sealed order by id").fetchall()
+    return wards.admin.execute("select * from sealed_acme.patients order by id").fetchall()
 
 
 def test_an_insert_an_update_and_a_delete(wards: Wards) -> None:
@@ -100,8 +100,8 @@ def test_rows_that_a_foreign_key_deletes(wards: Wards) -> None:
 def test_a_superusers_own_statement(wards: Wards) -> None:
     before = _last(wards)
     wards.admin.execute("set session_replication_role = replica")  # which turns other triggers off
-    wards.admin.execute("update tenant_acme.patients_sealed set city = 'Nowhere' where id = 3")
-    wards.admin.execute("truncate tenant_acme.patients_sealed")
+    wards.admin.execute("update sealed_acme.patients set city = 'Nowhere' where id = 3")
+    wards.admin.execute("truncate sealed_acme.patients")
     updated, emptied = _entries(wards, before)
     assert (updated[0], updated[1], updated[5], updated[6]) == ("update", "3", None, "postgres")
     assert (emptied[0], emptied[1], emptied[6]) == ("truncate", None, "postgres")
@@ -109,13 +109,13 @@ def test_a_superusers_own_statement(wards: Wards) -> None:
 
 def test_the_attack_works_on_a_trigger_that_is_not_always(wards: Wards) -> None:
     before = _last(wards)
-    wards.admin.execute("alter table tenant_acme.patients_sealed enable trigger ward_audit")
+    wards.admin.execute("alter table sealed_acme.patients enable trigger ward_audit")
     wards.admin.execute("set session_replication_role = replica")
-    wards.admin.execute("update tenant_acme.patients_sealed set city = 'Nowhere' where id = 3")
+    wards.admin.execute("update sealed_acme.patients set city = 'Nowhere' where id = 3")
     assert _entries(wards, before) == []
     wards.admin.execute("reset session_replication_role; select ward.repair_tenant('acme')")
     wards.admin.execute("set session_replication_role = replica")
-    wards.admin.execute("update tenant_acme.patients_sealed set city = 'Anywhere' where id = 3")
+    wards.admin.execute("update sealed_acme.patients set city = 'Anywhere' where id = 3")
     assert len(_entries(wards, before)) == 1
 
 
@@ -137,7 +137,7 @@ def test_what_is_rolled_back_left_no_entry(wards: Wards) -> None:
         "drop function tenant_acme.patients_log_acme() cascade;"
         " create function tenant_acme.patients_log_acme() returns trigger language plpgsql"
         " as 'begin raise disk_full; end';"
-        " create trigger ward_audit after insert or update or delete on tenant_acme.patients_sealed"
+        " create trigger ward_audit after insert or update or delete on sealed_acme.patients"
         " for each row execute function tenant_acme.patients_log_acme()",
     ],
 )
@@ -192,7 +192,7 @@ def test_resealing_is_no_change_and_nothing_else_passes_for_it(wards: Wards) -> 
     assert moved == (2,)
     assert _entries(wards, before) == []
     wards.admin.execute("set session_replication_role = replica")
-    wards.admin.execute("update tenant_acme.patients_sealed set ssn = null where id = 3")
+    wards.admin.execute("update sealed_acme.patients set ssn = null where id = 3")
     assert [entry[0] for entry in _entries(wards, before)] == ["update"]
 
 

@@ -9,8 +9,8 @@ from tests.support.sqlstate import refused
 from .conftest import SECRET, Wards
 
 RELATIONS = (
-    "tenant_acme.patients_sealed",
-    "tenant_globex.patients_sealed",
+    "sealed_acme.patients",
+    "sealed_globex.patients",
     "tenant_globex.patients",
     "clinic.patients",
     "ward_model.clinic__patients",
@@ -66,6 +66,10 @@ def test_a_tenant_has_the_grants_of_its_own_faces_only(calm: Wards) -> None:
     face = {("tenant_acme.patients", p) for p in ("SELECT", "INSERT", "UPDATE", "DELETE")}
     views = {"ward.policy", "ward.classes", "ward.measures", "ward.measure_definitions", "ward.delegated"}
     assert set(grants) == face | {("clinic.icd10", "SELECT"), *((view, "SELECT") for view in views)}
+    schemas = (
+        "select bool_or(has_schema_privilege('tenant_acme', nspname, 'usage, create')) from pg_namespace"
+    )
+    assert calm.admin.execute(f"{schemas} where nspname ~ '^sealed_'").fetchone() == (False,)
 
 
 def test_face_gives_no_way_to_hang_something_on_it(calm: Wards) -> None:
@@ -79,7 +83,7 @@ def test_face_gives_no_way_to_hang_something_on_it(calm: Wards) -> None:
     calm.refuses("create or replace view patients as select 1")
     calm.refuses("drop view patients")
     calm.refuses("comment on view patients is 'mine'")
-    calm.refuses("create policy mine on patients_sealed using (true)")
+    calm.refuses("create policy mine on sealed_acme.patients using (true)")
     calm.refuses("grant select on patients to tenant_globex", "WK212")  # PostgreSQL would warn only
     query = "select has_table_privilege('tenant_globex', 'tenant_acme.patients', 'select')"
     assert calm.admin.execute(query).fetchone() == (False,)
@@ -87,27 +91,27 @@ def test_face_gives_no_way_to_hang_something_on_it(calm: Wards) -> None:
 
 def test_rows_stay_hidden_if_a_leaf_is_granted_by_mistake(wards: Wards) -> None:
     """RLS is forced on each leaf, no matter who made or owns it: the second wall."""
-    wards.admin.execute("grant usage on schema tenant_globex to ward_tenant")
-    wards.admin.execute("grant all on tenant_globex.patients_sealed, clinic.patients to ward_tenant")
+    wards.admin.execute("grant usage on schema sealed_globex to ward_tenant")
+    wards.admin.execute("grant all on sealed_globex.patients, clinic.patients to ward_tenant")
     with wards.attacker() as connection:
-        assert connection.execute("select * from tenant_globex.patients_sealed").fetchall() == []
+        assert connection.execute("select * from sealed_globex.patients").fetchall() == []
         assert connection.execute("select count(*) from clinic.patients").fetchone() == (2,)  # its own
         for statement in ("delete from {}", "update {} set city = 'x'"):
-            done = connection.execute(statement.format("tenant_globex.patients_sealed"))
+            done = connection.execute(statement.format("sealed_globex.patients"))
             assert done.rowcount == 0
-        query = "insert into tenant_globex.patients_sealed (tenant_id, id, name) values (%s, 9, 'x')"
+        query = "insert into sealed_globex.patients (tenant_id, id, name) values (%s, 9, 'x')"
 
         with refused("42501"):
             connection.execute(query, [wards.database.tenant_id("globex")])
 
 
 def test_the_attack_works_on_a_leaf_without_forced_rls(wards: Wards) -> None:
-    wards.admin.execute("grant usage on schema tenant_globex to tenant_acme")
-    wards.admin.execute("grant select on tenant_globex.patients_sealed to tenant_acme")
-    query = "select city from tenant_globex.patients_sealed order by id"
+    wards.admin.execute("grant usage on schema sealed_globex to tenant_acme")
+    wards.admin.execute("grant select on sealed_globex.patients to tenant_acme")
+    query = "select city from sealed_globex.patients order by id"
     with wards.attacker() as connection:
         assert connection.execute(query).fetchall() == []
-        wards.admin.execute("alter table tenant_globex.patients_sealed disable row level security")
+        wards.admin.execute("alter table sealed_globex.patients disable row level security")
         assert connection.execute(query).fetchall() == [("Shelbyville",), ("Ogden",)]
 
 
@@ -115,8 +119,8 @@ def test_the_attack_works_on_a_copy_of_a_leaf(wards: Wards) -> None:
     """ATTACKS 12: LIKE … INCLUDING ALL takes everything along but policies and owners."""
     wards.admin.execute(
         """
-        create table public.copied (like tenant_globex.patients_sealed including all);
-        insert into public.copied select * from tenant_globex.patients_sealed;
+        create table public.copied (like sealed_globex.patients including all);
+        insert into public.copied select * from sealed_globex.patients;
         grant select on public.copied to ward_tenant
         """
     )
@@ -126,11 +130,11 @@ def test_the_attack_works_on_a_copy_of_a_leaf(wards: Wards) -> None:
 
 def test_the_attack_works_with_truncate(wards: Wards) -> None:
     """ATTACKS 16: TRUNCATE does not ask policies."""
-    wards.admin.execute("grant usage on schema tenant_globex to tenant_acme")
-    wards.admin.execute("grant truncate on tenant_globex.patients_sealed to tenant_acme")
+    wards.admin.execute("grant usage on schema sealed_globex to tenant_acme")
+    wards.admin.execute("grant truncate on sealed_globex.patients to tenant_acme")
     with wards.attacker() as connection:
-        connection.execute("truncate tenant_globex.patients_sealed")
-    assert wards.admin.execute("select count(*) from tenant_globex.patients_sealed").fetchone() == (0,)
+        connection.execute("truncate sealed_globex.patients")
+    assert wards.admin.execute("select count(*) from sealed_globex.patients").fetchone() == (0,)
 
 
 def test_every_new_leaf_is_under_rls(wards: Wards) -> None:
@@ -150,19 +154,19 @@ def test_every_new_leaf_is_under_rls(wards: Wards) -> None:
 
 SECOND = (
     "alter event trigger ward_follow_models disable;"
-    " create policy second on tenant_globex.patients_sealed using (true)"
+    " create policy second on sealed_globex.patients using (true)"
 )
 
 
 def test_second_permissive_policy_opens_nothing(wards: Wards) -> None:
     """ATTACKS 15: permissive policies are OR-ed; the restrictive fence is not."""
-    wards.admin.execute("grant usage on schema tenant_globex to tenant_acme")
-    wards.admin.execute("grant select on tenant_globex.patients_sealed to tenant_acme")
+    wards.admin.execute("grant usage on schema sealed_globex to tenant_acme")
+    wards.admin.execute("grant select on sealed_globex.patients to tenant_acme")
     wards.admin.execute(SECOND)
-    query = "select city from tenant_globex.patients_sealed"
+    query = "select city from sealed_globex.patients"
     with wards.attacker() as connection:
         assert connection.execute(query).fetchall() == []
-        wards.admin.execute("drop policy ward_fence on tenant_globex.patients_sealed")
+        wards.admin.execute("drop policy ward_fence on sealed_globex.patients")
         assert len(connection.execute(query).fetchall()) == 2  # the attack works without the fence
 
 

@@ -72,7 +72,7 @@ def test_membership_alone_gives_no_rows_and_no_key(wards: Wards) -> None:
     try:
         assert not wards.sees(EVERYTHING)
         query = """select p.ssn, uuid_send(c.id), int8send(p.id)
-            from tenant_globex.patients_sealed p, ward_internal.sealed_columns c
+            from sealed_globex.patients p, ward_internal.sealed_columns c
             where c.name = 'ssn' and p.id = 1"""
         sealed = wards.admin.execute(query).fetchone()
         with wards.attacker() as connection:

@@ -107,7 +107,7 @@ def test_no_later_transaction_of_a_message_has_the_context(wards: Wards, end: st
 
 def test_no_later_transaction_of_a_block_opens_a_value(wards: Wards) -> None:
     """Also one that was at hand before the COMMIT, which asks no policy."""
-    value = "select ssn, uuid_send(c.id), int8send(l.id) from tenant_acme.patients_sealed as l, " + (
+    value = "select ssn, uuid_send(c.id), int8send(l.id) from sealed_acme.patients as l, " + (
         "ward_internal.sealed_columns as c join ward_internal.models as m on m.id = c.model_id "
         "where l.id = 1 and c.name = 'ssn' and m.face = 'patients'"
     )

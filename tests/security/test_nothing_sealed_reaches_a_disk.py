@@ -57,7 +57,7 @@ def notes(calm: Wards) -> Wards:
             " from generate_series(1, 4000) as n",
             [MARK],
         )
-    calm.admin.execute("analyze tenant_acme.notes_sealed")
+    calm.admin.execute("analyze sealed_acme.notes")
     return calm
 
 

@@ -24,7 +24,7 @@ FORBIDDEN = {
         "select from ward_internal.issuers",
         "select from clinic.patients",
         "select from tenant_acme.patients",
-        "select from tenant_acme.patients_sealed",
+        "select from sealed_acme.patients",
         "insert into ward_internal.settings values ('keeper_socket', '/tmp/x')",
         "select ward.set('keeper_socket', '/tmp/x')",
         "select ward.login('x')",

@@ -61,9 +61,9 @@ def test_signals_reach_the_own_role_only(calm: Wards) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["vacuum {0}", "analyze {0}", "vacuum full {0}", "cluster {0} using patients_sealed_pkey"]
+    "statement", ["vacuum {0}", "analyze {0}", "vacuum full {0}", "cluster {0} using patients_pkey"]
 )
-@pytest.mark.parametrize("table", ["clinic.icd10", "patients_sealed", "pg_class"])
+@pytest.mark.parametrize("table", ["clinic.icd10", "sealed_acme.patients", "pg_class"])
 def test_maintenance_is_skipped_or_refused(calm: Wards, statement: str, table: str) -> None:
     with calm.attacker() as connection:
         notices: list[str] = []
@@ -79,7 +79,7 @@ def test_maintenance_is_skipped_or_refused(calm: Wards, statement: str, table: s
 @pytest.mark.parametrize(
     "statement",
     [
-        "reindex table patients_sealed",
+        "reindex table sealed_acme.patients",
         "reindex table clinic.icd10",
         "reindex schema tenant_acme",
         "checkpoint",
@@ -106,9 +106,9 @@ def test_triggers_cannot_be_skipped(calm: Wards) -> None:
     """ATTACKS 21."""
     calm.refuses("set session_replication_role = replica")
     calm.refuses("alter table patients disable trigger all")
-    calm.refuses("alter table patients_sealed disable trigger all")
+    calm.refuses("alter table sealed_acme.patients disable trigger all")
     with calm.database.admin() as connection:  # and for a superuser a skipped face writes nothing at all
         connection.execute("set session_replication_role = replica")
-        before = connection.execute("select count(*) from tenant_acme.patients_sealed").fetchone()
+        before = connection.execute("select count(*) from sealed_acme.patients").fetchone()
         connection.execute("insert into tenant_acme.patients (id, name) values (77, 'x')")
-        assert connection.execute("select count(*) from tenant_acme.patients_sealed").fetchone() == before
+        assert connection.execute("select count(*) from sealed_acme.patients").fetchone() == before

@@ -12,8 +12,8 @@ from wardkey.install.extension import prepare_extension
 from .conftest import SECRET, Wards
 
 THEIRS = (
-    "(select oid from pg_class where relname = 'patients_sealed'"
-    " and relnamespace = 'tenant_globex'::regnamespace)"
+    "(select oid from pg_class where relname = 'patients'"
+    " and relnamespace::regnamespace::text = 'sealed_globex')"
 )
 QUERIES = (
     "select * from pg_stats",
@@ -119,7 +119,7 @@ def test_pg_stat_statements_is_hidden_too(wards: Wards) -> None:
 )
 def test_the_attack_works_where_statistics_are_public(wards: Wards, weaken: str, query: str) -> None:
     """The victim's number of patients, from outside."""
-    wards.admin.execute("analyze tenant_globex.patients_sealed")
+    wards.admin.execute("analyze sealed_globex.patients")
     wards.refuses(query)
     wards.admin.execute(weaken)
     with wards.attacker() as connection:

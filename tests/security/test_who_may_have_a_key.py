@@ -52,7 +52,7 @@ def provision(cell: Cell, key: dict[str, Any], tenant: str) -> dict[str, Any]:
 def sealed_fields(cell: Cell, slug: str) -> tuple[bytes, bytes, bytes]:
     """Return what a superuser has of the tenant's secret: column id, row id, sealed value."""
     query = f"""
-        select uuid_send(c.id), int8send(p.id), p.ssn from tenant_{slug}.patients_sealed p,
+        select uuid_send(c.id), int8send(p.id), p.ssn from sealed_{slug}.patients p,
         ward_internal.sealed_columns c where c.name = 'ssn' and p.id = 1"""
     with cell.database.admin() as admin:
         row = admin.execute(query).fetchone()

@@ -15,7 +15,7 @@ from tests.support.database import Connection, Database, temporary
 from wardkey.embedded import Cluster
 
 SHAPE = "ward_model.clinic__t"
-LEAF = "tenant_acme.t_sealed"
+LEAF = "sealed_acme.t"
 MODELS = """
 create extension citext with schema public;
 create type clinic.mood as enum ('happy', 'sad');
@@ -108,7 +108,7 @@ DECISIONS = [
     ("create unique index i on clinic.t (tenant_id, lower(city))", CARRIED),
     ("create index i on clinic.t (name)", "WK207"),
     ("create index i on clinic.t (id) where name is null", "WK207"),
-    ("create index t_sealed on clinic.t (city)", "WK209"),
+    ("create index audit_log_2026_01 on clinic.t (city)", CARRIED),
     ("drop index clinic.t_zip_city", CARRIED),
     ("alter index clinic.t_zip_city rename to t_zip_and_city", CARRIED),
     (f"create index on {LEAF} (city)", HARMLESS),
@@ -140,6 +140,7 @@ DECISIONS = [
     (f"alter table {LEAF} add check (city <> 'x')", "WK218"),
     ("create table clinic.child () inherits (clinic.t)", "42809"),
     ("alter schema tenant_acme rename to elsewhere", "WK218"),
+    ("alter schema sealed_acme rename to elsewhere", "WK218"),
     # types
     ("alter type clinic.mood add value 'calm'", CARRIED),
     ("alter type clinic.mood rename value 'happy' to 'glad'", "WK218"),

@@ -47,9 +47,7 @@ def sealed(
 ) -> dict[int, bytes]:
     """Return the stored bytes, which a superuser sees once they are committed."""
     acme.commit()
-    query = sql.SQL("select id, {} from tenant_acme.{}").format(
-        sql.Identifier(column), sql.Identifier(table + "_sealed")
-    )
+    query = sql.SQL("select id, {} from sealed_acme.{}").format(sql.Identifier(column), sql.Identifier(table))
     with shared.admin() as admin:
         return dict(admin.execute(query).fetchall())
 
@@ -304,7 +302,7 @@ def test_constraints_hold_and_errors_show_no_plaintext(
     assert SECRET not in shown + str(caught.value)
     if constraint:
         assert caught.value.diag.constraint_name == constraint
-        assert caught.value.diag.schema_name == "tenant_acme"
+        assert caught.value.diag.schema_name == "sealed_acme"
 
 
 def test_checks_hold_on_update_too(acme: Connection) -> None:
@@ -342,7 +340,7 @@ def test_only_what_is_asked_for_is_opened(shared: Database, acme: Connection) ->
     acme.execute("insert into patients (id, name, ssn) values (1, 'x', '1'), (2, 'y', '2')")
     acme.commit()
     with shared.admin() as admin:
-        admin.execute("update tenant_acme.patients_sealed set ssn = name where id = 1")
+        admin.execute("update sealed_acme.patients set ssn = name where id = 1")
     assert acme.execute("select name from patients order by id").fetchall() == [("x",), ("y",)]
     assert one(acme, "select count(*) from patients") == (2,)
     assert one(acme, "select ssn from patients where id = 2") == ("2",)

@@ -70,7 +70,7 @@ def test_a_parent_in_use_stays(ward: Connection, column: str) -> None:
 def test_a_parent_that_is_not_there_is_refused(ward: Connection, column: str) -> None:
     with pytest.raises(errors.ForeignKeyViolation) as caught:
         ward.execute(f"insert into children (id, {column}) values (1, 99)")
-    assert caught.value.diag.schema_name == "tenant_acme"
+    assert caught.value.diag.schema_name == "sealed_acme"
 
 
 def test_deferred_is_checked_at_commit(ward: Connection) -> None:
@@ -135,10 +135,10 @@ def test_leaves_reference_leaves_only(shared: Database) -> None:
     with shared.admin() as admin:
         rows = admin.execute(
             "select conrelid::regclass::text, confrelid::regclass::text from pg_constraint"
-            " where contype = 'f' and connamespace = 'tenant_acme'::regnamespace"
+            " where contype = 'f' and connamespace = 'sealed_acme'::regnamespace"
         ).fetchall()
     assert len(rows) == 10
-    assert {target.split(".")[0] for _, target in rows} == {"tenant_acme"}
+    assert {target.split(".")[0] for _, target in rows} == {"sealed_acme"}
 
 
 def test_a_referenced_table_has_to_be_protected_first(shared: Database) -> None:

@@ -45,7 +45,7 @@ def _load(connection: Connection, rows: int) -> None:
 
 def test_copy_into_a_full_disk(database: Database, small_disk: str) -> None:
     slug, other = database.new_tenant(), database.new_tenant()
-    leaf = f"tenant_{slug}.patients_sealed"
+    leaf = f"sealed_{slug}.patients"
     with database.admin() as admin:
         admin.execute(f"alter table {leaf} set tablespace {small_disk}")
         try:

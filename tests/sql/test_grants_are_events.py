@@ -26,7 +26,7 @@ def events(connection: Connection, tenant: Any, operation: str = "grant") -> lis
     ("statement", "objects"),
     [
         ("grant select on tenant_acme.patients to ward_owner", ["tenant_acme.patients"]),
-        ("grant select on tenant_acme.patients_sealed to public", ["tenant_acme.patients_sealed"]),
+        ("grant select on sealed_acme.patients to public", ["sealed_acme.patients"]),
         ("grant select (name) on tenant_acme.patients to public", ["tenant_acme.patients (name)"]),
         ("grant usage on schema tenant_acme to public", ["schema tenant_acme"]),
         ("grant create on schema public to tenant_acme", ["schema public"]),

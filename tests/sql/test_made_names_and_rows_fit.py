@@ -48,14 +48,13 @@ def refused(connection: Connection, statement: str, word: str) -> None:
 @pytest.mark.parametrize(
     ("declared", "table", "words"),
     [
-        ("create table clinic.t_sealed (id int primary key)", "clinic.t_sealed", "the leaf of a.t"),
         ("create table clinic.t_id_seq (id int primary key)", "clinic.t_id_seq", "the sequence of a.t"),
         ("create table clinic.t_index (id int primary key)", "clinic.t_index", "the index of a.t"),
-        ("create table clinic.u (id int constraint t_sealed primary key)", "clinic.u", "the leaf of a.t"),
+        ("create table clinic.u (id int constraint t primary key)", "clinic.u", "the face of a.t"),
         ("create table clinic.u (id int primary key); create index t_index on clinic.u (id)",
          "clinic.u", "the index of a.t"),
-        ("create table clinic.u (id int constraint u_sealed primary key)", "clinic.u", "of the same table"),
-        ("create table clinic.u (id int constraint audit_log_2026_01 primary key)", "clinic.u", "audit log"),
+        ("create table clinic.audit_log_2026_01 (id int primary key)", "clinic.audit_log_2026_01",
+         "audit log"),
         ("create schema x; create schema x__y; create table x.y__z (id int primary key);"
          " create table x__y.z (id int primary key); select ward.protect('x.y__z')", "x__y.z",
          "ward_model.x__y__z"),
@@ -69,12 +68,9 @@ def test_names_that_clash_are_refused_before_the_first_tenant_and_after(
         refused(connection, f"{declared}; select ward.protect('{table}')", words)
 
 
-def test_a_name_is_counted_in_bytes(shared: Database) -> None:
-    longest = "т" * 28
+def test_a_name_may_have_as_many_bytes_as_postgresql_takes(shared: Database) -> None:
+    longest = "т" * 31 + "x"
     with shared.admin() as admin:
-        for name in (f"{longest}x", "患" * 19):
-            refused(admin, f"create table clinic.{name} (id int primary key);"
-                    f" select ward.protect('clinic.{name}')", "56 bytes")  # fmt: skip
         admin.execute(f"create table clinic.{longest} (id int primary key, note text)")
         admin.execute(f"select ward.protect('clinic.{longest}', '{{note}}')")
         admin.execute(f"alter table clinic.{longest} add column extra text")

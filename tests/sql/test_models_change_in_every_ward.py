@@ -67,7 +67,7 @@ def test_add_sealed_column(admin: Connection, wards: list[Connection]) -> None:
         assert ward.execute("select phone from patients where id = 1").fetchone() == ("555",)
         with pytest.raises(psycopg.errors.StringDataRightTruncation):
             ward.execute("update patients set phone = '1234567890123'")
-    stored = admin.execute("select phone from tenant_acme.patients_sealed where id = 1").fetchone() or (b"",)
+    stored = admin.execute("select phone from sealed_acme.patients where id = 1").fetchone() or (b"",)
     assert len(stored[0]) == 36
     assert admin.execute("select sealed from ward.models").fetchone() == (
         ["birth_date", "name", "phone", "ssn"],
@@ -175,7 +175,7 @@ def test_a_ward_that_is_away_holds_up_nobody(database: Database) -> None:
     """Between ``drop schema`` and its restore models change and are unprotected, and the tenant can go."""
     away, back = database.new_tenant(), database.new_tenant()
     with database.admin() as admin:
-        admin.execute(f"drop schema tenant_{away} cascade; drop schema tenant_{back} cascade")
+        admin.execute(f"drop schema tenant_{away}, sealed_{away} cascade; drop schema tenant_{back} cascade")
         admin.execute("alter table clinic.patients rename column name to full_name")
         admin.execute("alter table clinic.patients add column ward text")
         admin.execute("select ward.repair_tenant(%s)", [back])
@@ -185,5 +185,5 @@ def test_a_ward_that_is_away_holds_up_nobody(database: Database) -> None:
         assert inside.execute("select full_name, ward from patients").fetchall() == [("Ann", "B2")]
         inside.execute("delete from patients")
     with database.admin() as admin:
-        admin.execute(f"drop schema tenant_{back} cascade")
+        admin.execute(f"drop schema sealed_{back} cascade")
         admin.execute("select ward.unprotect('clinic.patients')")

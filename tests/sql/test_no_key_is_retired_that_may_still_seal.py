@@ -166,20 +166,20 @@ def test_other_tenants_and_new_transactions_hold_nothing_up(
 def test_rows_that_are_being_restored(database: Database, postgresql: Connection) -> None:
     with database.tenant("acme", role="ADMIN") as ward:
         ward.execute(_WRITE)
-    kept = postgresql.execute("select * from tenant_acme.patients_sealed").fetchone()
+    kept = postgresql.execute("select * from sealed_acme.patients").fetchone()
     assert kept
     rotate(postgresql)
     reseal(postgresql)
-    restore = f"insert into tenant_acme.patients_sealed values ({', '.join(['%s'] * len(kept))})"
+    restore = f"insert into sealed_acme.patients values ({', '.join(['%s'] * len(kept))})"
     with database.admin() as loader:
         loader.execute("begin")
-        loader.execute("delete from tenant_acme.patients_sealed")
+        loader.execute("delete from sealed_acme.patients")
         loader.execute(restore, kept)
         with refused("WK214"):
             retire(postgresql)
         loader.execute("rollback; begin")
         postgresql.execute(_NO_BARRIER)
-        loader.execute("delete from tenant_acme.patients_sealed")
+        loader.execute("delete from sealed_acme.patients")
         loader.execute(restore, kept)
         assert retire(postgresql) == [1]
         loader.execute("commit")
@@ -191,7 +191,7 @@ def test_a_ward_that_is_away(database: Database, postgresql: Connection) -> None
     rotate(postgresql)
     reseal(postgresql)
     with database.admin(autocommit=False) as admin:
-        admin.execute("drop table tenant_acme.patients_sealed cascade")
+        admin.execute("drop table sealed_acme.patients cascade")
         with refused("WK214"):
             retire(admin)
 

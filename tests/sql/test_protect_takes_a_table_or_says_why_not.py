@@ -115,7 +115,7 @@ def test_refusals(admin: Connection, ddl: str, sqlstate: str, word: str) -> None
         ("select ward.protect('clinic.patients')", "WK209", "protected already"),
         ("select ward.protect('clinic.patients', '{city}')", "WK209", "add_sealed_column"),
         ("select ward.protect('ward_model.clinic__patients')", "WK209", "schema"),
-        ("select ward.protect('tenant_acme.patients_sealed')", "WK209", ""),
+        ("select ward.protect('sealed_acme.patients')", "WK209", ""),
         ("select ward.protect('tenant_acme.patients')", "WK209", ""),
         ("select ward.protect('ward_internal.tenants')", "WK209", ""),
         ("select ward.protect('pg_catalog.pg_class')", "WK209", ""),
@@ -123,7 +123,7 @@ def test_refusals(admin: Connection, ddl: str, sqlstate: str, word: str) -> None
         ("select ward.share('clinic.patients')", "WK209", ""),
         ("select ward.share('ward_model.clinic__patients')", "WK209", ""),
         ("select ward.share('tenant_acme.patients')", "WK209", ""),
-        ("select ward.share('tenant_acme.patients_sealed')", "WK209", ""),
+        ("select ward.share('sealed_acme.patients')", "WK209", ""),
         ("select ward.share('ward_internal.tenant_keys')", "WK209", ""),
         ("select ward.share('pg_catalog.pg_authid')", "WK209", ""),
         ("select ward.add_sealed_column('clinic.icd10', 'x', 'text')", "WK204", "protect('clinic.icd10')"),
@@ -216,7 +216,7 @@ select
   (select array_agg((polname, polpermissive)::text order by polname)
     from pg_policy where polrelid = a.attrelid)
 from pg_attribute as a
-where attrelid = (%(s)s || '.t_sealed')::regclass and attnum > 0
+where attrelid = (%(s)s || '.t')::regclass and attnum > 0
 group by attrelid"""
 
 
@@ -229,7 +229,7 @@ def test_protected_before_or_after_its_tenants_a_model_is_the_same(database: Dat
         admin.execute("select ward.protect('clinic.t', '{s}')")
         late = database.new_tenant()
         described = [
-            admin.execute(DESCRIBE, {"s": schema}).fetchone() for schema in ("tenant_acme", f"tenant_{late}")
+            admin.execute(DESCRIBE, {"s": schema}).fetchone() for schema in ("sealed_acme", f"sealed_{late}")
         ]
     assert described[0] == described[1]
     with database.tenant(late, subject="t") as connection:

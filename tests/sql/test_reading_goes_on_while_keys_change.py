@@ -79,7 +79,7 @@ def test_a_row_that_is_newer_than_the_statements_snapshot(
     """The statement waits for a row; when it gets it, it is under a key that its snapshot does not know."""
     got: list[object] = []
     with filled.tenant("acme") as ward, filled.admin() as holder:
-        holder.execute("begin; select from tenant_acme.patients_sealed where id = 1 for update")
+        holder.execute("begin; select from sealed_acme.patients where id = 1 for update")
         ward.execute("begin")
         _log_in(filled, ward)
         thread = threading.Thread(target=lambda: got.extend(ward.execute(statement).fetchall()))

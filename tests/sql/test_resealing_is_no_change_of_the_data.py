@@ -146,7 +146,7 @@ def test_a_trigger_that_would_fire_all_the_same_is_named(
 
 def test_an_altered_value_is_named_left_and_keeps_its_key(filled: Database, postgresql: Connection) -> None:
     postgresql.execute(
-        "update tenant_acme.patients_sealed set ssn = set_byte(ssn, 20, get_byte(ssn, 20) # 1) where id = 5"
+        "update sealed_acme.patients set ssn = set_byte(ssn, 20, get_byte(ssn, 20) # 1) where id = 5"
     )
     rotate(postgresql)
     for _ in range(2):
@@ -158,7 +158,7 @@ def test_an_altered_value_is_named_left_and_keeps_its_key(filled: Database, post
         retire(postgresql)
     assert len(_content(filled, "select name from patients")) == 300
     postgresql.execute(
-        "update tenant_acme.patients_sealed set ssn = set_byte(ssn, 20, get_byte(ssn, 20) # 1) where id = 5"
+        "update sealed_acme.patients set ssn = set_byte(ssn, 20, get_byte(ssn, 20) # 1) where id = 5"
     )
     assert reseal(postgresql) == (1, 1, 0, 0)
     assert retire(postgresql) == [1]
@@ -167,7 +167,7 @@ def test_an_altered_value_is_named_left_and_keeps_its_key(filled: Database, post
 
 @pytest.mark.parametrize("wreck", ["'\\x00'::bytea", "set_byte(ssn, 4, 77)", "''::bytea"])
 def test_bytes_of_no_key_block_retirement(filled: Database, postgresql: Connection, wreck: str) -> None:
-    postgresql.execute(f"update tenant_acme.patients_sealed set ssn = {wreck} where id = 5")
+    postgresql.execute(f"update sealed_acme.patients set ssn = {wreck} where id = 5")
     rotate(postgresql)
     assert reseal(postgresql).failed == 1
     with refused("WK214"):

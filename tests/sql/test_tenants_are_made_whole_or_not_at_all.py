@@ -73,7 +73,9 @@ def test_a_slug_is_taken_once(admin: Connection) -> None:
     assert traces(admin, "acme") == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("there", ["create role tenant_squat", "create schema tenant_squat"])
+@pytest.mark.parametrize(
+    "there", ["create role tenant_squat", "create schema tenant_squat", "create schema sealed_squat"]
+)
 def test_a_role_or_schema_that_is_there_is_not_taken_over(database: Database, there: str) -> None:
     with database.admin(autocommit=False) as admin:
         admin.execute(there)

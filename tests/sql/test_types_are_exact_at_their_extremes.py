@@ -90,7 +90,7 @@ def test_values_are_sealed_at_all(shared: Database, acme: Connection) -> None:
     with shared.admin() as admin:
         (kinds,) = admin.execute(
             "select array_agg(distinct format_type(atttypid, atttypmod)) from pg_attribute"
-            " where attrelid = 'tenant_acme.every_sealed'::regclass and attnum > 0"
+            " where attrelid = 'sealed_acme.every'::regclass and attnum > 0"
             " and attname <> all('{tenant_id,id}')"
         ).fetchone() or ([],)
     acme.execute("delete from every")

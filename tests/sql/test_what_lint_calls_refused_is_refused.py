@@ -68,7 +68,7 @@ def test_an_index_is_built_concurrently_leaf_by_leaf(shared: Database) -> None:
             concurrent = statements(good)[-1]
             for slug in ("acme", "globex"):
                 admin.execute(concurrent.replace("acme", slug))
-            indexes = "select count(*) from pg_index where indrelid = 'tenant_acme.visits_sealed'::regclass"
+            indexes = "select count(*) from pg_index where indrelid = 'sealed_acme.visits'::regclass"
             (count,) = admin.execute(indexes).fetchone() or (None,)
             admin.execute("create index on clinic.visits (tenant_id, room)")
             assert admin.execute(indexes).fetchone() == (count,)

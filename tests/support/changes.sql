@@ -1,5 +1,5 @@
 -- Changes to objects of wardkey, for test_doctor_notices_every_change.py: of each kind a query for the objects that can
--- be changed so, and the statement that does it. @ward is the schema of one tenant.
+-- be changed so, and the statement that does it. @ward and @leaves are the schemas of one tenant.
 
 with ours as (
   select c.oid, c.oid::regclass::text as name, c.relname, c.relkind, c.relispartition, c.relrowsecurity,
@@ -7,7 +7,7 @@ with ours as (
     n.nspname in ('ward', 'ward_internal') and c.relname !~ '^audit_platform' as registry,
     n.nspname in ('ward_model', 'clinic') as model
   from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-  where n.nspname in ('ward', 'ward_internal', 'ward_archive', 'ward_model', '@ward')
+  where n.nspname in ('ward', 'ward_internal', 'ward_archive', 'ward_model', '@ward', '@leaves')
     or c.oid in (select relation from ward_internal.models)
 ), tbl as (select * from ours where relkind in ('r', 'p')), plain as (select * from tbl where not model),
 fn as (
@@ -156,7 +156,7 @@ select o.name, format('drop index %s', x.indexrelid::regclass) from plain as o j
 
 -- foreign key added:
 select name, format('alter table %s add constraint wk foreign key (city) references clinic.icd10', name) from tbl
-  where relname = 'patients_sealed' and relispartition;
+  where relname = 'patients' and relispartition;
 
 -- options set:
 select name, format('alter table %s set (fillfactor = 50)', name) from plain where relkind = 'r';
@@ -180,8 +180,8 @@ select name, case when registry then format('alter extension wardkey drop view %
   || format('drop view %s cascade', name) from ours where relkind = 'v';
 
 -- table dropped:
-select name, format('drop table %s cascade', name) from plain where relkind = 'r' and relispartition and relname ~
-  '_sealed$';
+select name, format('drop table %s cascade', name) from plain where relkind = 'r' and relispartition and name ~
+  '^sealed_';
 
 -- sequence altered:
 select name, format('alter sequence %s increment by 7', name) from ours where relkind = 'S' and not model;
@@ -231,11 +231,11 @@ select 'wk_mine', 'create event trigger wk_mine on sql_drop execute function cli
 
 -- schema's owner:
 select nspname::text, format('alter schema %I owner to wk_other', nspname) from pg_namespace where nspname in
-  ('ward', 'ward_internal', 'ward_model', 'ward_archive', '@ward');
+  ('ward', 'ward_internal', 'ward_model', 'ward_archive', '@ward', '@leaves');
 
 -- schema open:
 select nspname::text, format('grant usage, create on schema %I to public', nspname) from pg_namespace where nspname
-  in ('ward', 'ward_internal', 'ward_model', 'ward_archive', '@ward');
+  in ('ward', 'ward_internal', 'ward_model', 'ward_archive', '@ward', '@leaves');
 
 -- role's powers:
 select rolname::text, format('alter role %I createdb createrole bypassrls replication', rolname) from pg_roles where

@@ -112,7 +112,7 @@ def test_restored_registry_is_the_same(full: Database, elsewhere: Database, tmp_
 def test_a_rotation_goes_on_after_a_restore(full: Database, elsewhere: Database, tmp_path: Path) -> None:
     """Dumped in its middle; then a dump from before it is restored over its end."""
     before = _rows(full, "acme")
-    old = dump(full, tmp_path / "old", "--data-only", "--table=tenant_acme.patients_sealed")
+    old = dump(full, tmp_path / "old", "--data-only", "--table=sealed_acme.patients")
     with full.admin() as admin:
         rotate(admin)
         model = admin.execute("select id from ward.models where face = 'visits'").fetchone()
@@ -126,7 +126,7 @@ def test_a_rotation_goes_on_after_a_restore(full: Database, elsewhere: Database,
         reseal(admin)
         assert retire(admin) == [1]
         assert _rows(elsewhere, "acme") == before
-        admin.execute("set session_replication_role = replica; delete from tenant_acme.patients_sealed")
+        admin.execute("set session_replication_role = replica; delete from sealed_acme.patients")
         restore(elsewhere, old, "--data-only", "--disable-triggers")
         with pytest.raises(psycopg.Error) as failed:
             _rows(elsewhere, "acme")

@@ -13,6 +13,7 @@ from tests.support.cli import Wardkey
 from tests.support.database import Connection, Database
 from tests.support.dumps import dump, run
 
+SCHEMAS = ["--schema=tenant_acme", "--schema=sealed_acme"]
 _PATIENTS = "select id, name, ssn, birth_date::text, city from patients order by id"
 
 
@@ -66,7 +67,7 @@ def log(database: Database, slug: str = "acme") -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-@pytest.mark.parametrize("options", [["--schema=tenant_acme"], [], ["--format=directory"], ["--format=tar"]])
+@pytest.mark.parametrize("options", [SCHEMAS, [], ["--format=directory"], ["--format=tar"]])
 def test_rows_come_back_and_the_log_stays(database, ward, restore, tmp_path, options):
     ward.execute("insert into visits (patient_id, note) select id, 'first ' || name from patients")
     before, visits = rows(ward), rows(ward, "select * from visits order by id")
@@ -96,7 +97,7 @@ def test_rows_come_back_and_the_log_stays(database, ward, restore, tmp_path, opt
 
 
 def test_a_restore_of_what_is_there_writes_nothing_but_its_event(database, ward, restore, tmp_path):
-    file = dump(database, tmp_path / "dump", "--schema=tenant_acme")
+    file = dump(database, tmp_path / "dump", *SCHEMAS)
     before = len(log(database))
     restore(file)
     assert [entry[3] for entry in log(database)[before:]] == ["restored"]
@@ -106,9 +107,9 @@ def test_a_ward_made_again_is_filled_and_its_sequences_go_on(database, ward, res
     ward.execute("insert into patients (name) values ('gone')")
     ward.execute("delete from patients where name = 'gone'")
     before = rows(ward)
-    file = dump(database, tmp_path / "dump", "--schema=tenant_acme")
+    file = dump(database, tmp_path / "dump", *SCHEMAS)
     with database.admin() as admin:
-        admin.execute("drop table tenant_acme.visits_sealed, tenant_acme.patients_sealed cascade")
+        admin.execute("drop table sealed_acme.visits, sealed_acme.patients cascade")
         admin.execute("select ward.repair_tenant('acme')")
     restore(file)
     assert rows(ward) == before
@@ -116,7 +117,7 @@ def test_a_ward_made_again_is_filled_and_its_sequences_go_on(database, ward, res
 
 
 def test_other_wards_and_readers_go_on(database, ward, restore, tmp_path):
-    file = dump(database, tmp_path / "dump", "--schema=tenant_acme")
+    file = dump(database, tmp_path / "dump", *SCHEMAS)
     ward.execute("delete from patients where name = 'Bob'")
     with database.tenant("globex", role="ADMIN") as other, database.tenant("acme", role="ADMIN") as reader:
         other.execute("begin")
@@ -131,16 +132,16 @@ def test_other_wards_and_readers_go_on(database, ward, restore, tmp_path):
 
 
 def test_a_dump_of_another_tenant_is_refused(database, ward, refused, tmp_path):
-    assert "does not have tenant_acme" in refused(dump(database, tmp_path / "g", "--schema=tenant_globex"))
+    assert "does not have sealed_acme" in refused(dump(database, tmp_path / "g", "--schema=sealed_globex"))
     slug = database.new_tenant()
     with database.tenant(slug, role="ADMIN") as stranger:
         stranger.execute("insert into patients (name) values ('Zoe')")
-    full = dump(database, tmp_path / "full", f"--schema=tenant_{slug}")
-    data = dump(database, tmp_path / "data", f"--schema=tenant_{slug}", "--data-only")
+    full = dump(database, tmp_path / "full", f"--schema=*_{slug}")
+    data = dump(database, tmp_path / "data", f"--schema=*_{slug}", "--data-only")
     with database.tenant(slug, role="ADMIN") as stranger:
         stranger.execute("delete from patients")
-    empty = dump(database, tmp_path / "empty", f"--schema=tenant_{slug}")
-    nothing = dump(database, tmp_path / "nothing", f"--schema=tenant_{slug}", "--data-only")
+    empty = dump(database, tmp_path / "empty", f"--schema=*_{slug}")
+    nothing = dump(database, tmp_path / "nothing", f"--schema=*_{slug}", "--data-only")
     with database.admin() as admin:
         admin.execute("select ward.drop_tenant(%s, %s, true)", [slug, slug])
     database.new_tenant(slug)
@@ -151,7 +152,7 @@ def test_a_dump_of_another_tenant_is_refused(database, ward, refused, tmp_path):
 
 def test_nothing_is_done_by_halves(database, ward, refused, restore, tmp_path):
     ward.execute("insert into visits (patient_id, note) select id, 'v' from patients")
-    file = dump(database, tmp_path / "dump", "--schema=tenant_acme")
+    file = dump(database, tmp_path / "dump", *SCHEMAS)
     ward.execute("delete from visits")
     state, entries = rows(ward), log(database)
 
@@ -159,17 +160,17 @@ def test_nothing_is_done_by_halves(database, ward, refused, restore, tmp_path):
         assert rows(ward) == state
         assert [e for e in log(database) if e[2] != "r"] == [e for e in entries if e[2] != "r"]
 
-    whole = file.read_bytes()
+    whole = dump(database, tmp_path / "leaves", SCHEMAS[1]).read_bytes()  # rows last
     cut = tmp_path / "cut"
     for length in (len(whole) // 2, len(whole) - 200, 100):
         cut.write_bytes(whole[:length])
         refused(cut)
         unchanged()
     text = tmp_path / "text"
-    run(database.cluster, "pg_dump", f"--file={text}", "--schema=tenant_acme", database.dsn())
+    run(database.cluster, "pg_dump", f"--file={text}", *SCHEMAS, database.dsn())
     assert "does not read" in refused(text)
-    assert "INSERT" in refused(dump(database, tmp_path / "inserts", "--schema=tenant_acme", "--inserts"))
-    partial = ["--schema=tenant_acme", "--exclude-table-data=tenant_acme.patients_sealed"]
+    assert "INSERT" in refused(dump(database, tmp_path / "inserts", *SCHEMAS, "--inserts"))
+    partial = [*SCHEMAS, "--exclude-table-data=sealed_acme.patients"]
     assert "does not have patients" in refused(dump(database, tmp_path / "partial", *partial))
     unchanged()
     with database.admin() as admin:
@@ -183,14 +184,14 @@ def test_references_are_whole_afterwards(database, ward, refused, tmp_path):
     ward.execute("insert into visits (patient_id, note) select id, 'v' from patients")
     with database.admin() as admin:  # a dump that a crash of the disk has left: one that has no patient
         admin.execute("set session_replication_role = replica")
-        admin.execute("delete from tenant_acme.patients_sealed where id = 1")
-        file = dump(database, tmp_path / "dump", "--schema=tenant_acme")
+        admin.execute("delete from sealed_acme.patients where id = 1")
+        file = dump(database, tmp_path / "dump", *SCHEMAS)
     assert "refer to rows that are not there" in refused(file)
 
 
 def test_values_of_a_retired_key_want_it_back_first(database, ward, refused, restore, wardkey, tmp_path):
     before = rows(ward)
-    file = dump(database, tmp_path / "dump", "--schema=tenant_acme")
+    file = dump(database, tmp_path / "dump", *SCHEMAS)
     with database.admin() as admin:
         admin.execute(
             "update ward_internal.tenant_keys set state = 'retired', retired_at = now() where version = 1"
@@ -210,7 +211,7 @@ def test_a_dump_is_data_and_no_program(database, ward, restore, refused, tmp_pat
         admin.execute('create table clinic."x (a) from program ""touch"""(id int primary key, b text)')
         admin.execute('''select ward.protect('clinic."x (a) from program ""touch"""', seal => '{b}')''')
         ward.execute('insert into "x (a) from program ""touch""" values (1, $$y$$)')
-    file = dump(database, tmp_path / "dump", "--schema=tenant_acme")
+    file = dump(database, tmp_path / "dump", *SCHEMAS)
     restore(file)
     with database.admin() as admin:
         admin.execute('drop table clinic."x (a) from program ""touch""" cascade')

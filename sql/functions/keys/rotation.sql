@@ -56,8 +56,9 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     join pg_locks as l on l.virtualtransaction = own.virtualtransaction and l.locktype = 'relation' and l.pid is null
     join pg_class as c on c.oid = l.relation
     join pg_namespace as n on n.oid = c.relnamespace
-    join ward_internal.tenants as t on t.schema_name = n.nspname
-    where own.locktype = 'transactionid' and own.transactionid = p.transaction and own.pid is null and t.id = p_tenant)
+    join ward_internal.ward_schemas() as s on s.schema_name = n.nspname
+    where own.locktype = 'transactionid' and own.transactionid = p.transaction and own.pid is null
+      and s.tenant_id = p_tenant)
 $$;
 comment on function ward_internal.older_transactions(uuid) is
   'transactions that may still write or read under a key that is to be retired or destroyed, prepared ones by name';

@@ -84,7 +84,8 @@ begin
   end if;
   perform ward_internal.lock_for_drop(v_tenant);
   perform ward_internal.archive_audit_log(v_tenant.id);
-  execute format('drop schema if exists %I cascade', v_tenant.schema_name);
+  execute format('drop schema if exists %I, %I cascade', v_tenant.schema_name,
+    ward_internal.leaf_schema(v_tenant.schema_name));
   if exists (select from pg_roles where rolname = v_tenant.login_role) then
     execute format('drop owned by %I', v_tenant.login_role);
     execute format('drop role %I', v_tenant.login_role);

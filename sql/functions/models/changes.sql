@@ -246,7 +246,7 @@ begin
       execute format('alter table %s drop constraint %I', v_leaf, v_key);
     end loop;
     perform ward_internal.create_leaf_foreign_keys(p_model.id, v_tenant);
-    perform ward_internal.name_leaf_indexes(v_leaf::regclass, v_tenant.schema_name);
+    perform ward_internal.name_leaf_indexes(v_leaf::regclass);
   end loop;
 end
 $$;

@@ -1,21 +1,35 @@
--- Leaves and faces. A leaf is a tenant's partition of a model table, sealed, in the tenant's ward. A face is the view
--- that applications use in its stead, with INSTEAD OF triggers. Both belong to ward_owner; tenants have privileges on
--- faces only, and every statement on a leaf, a face's too, stands under row-level security.
+-- Leaves and faces. A leaf is a tenant's partition of a model table, sealed. A face is the view that applications use
+-- in its stead, with INSTEAD OF triggers. The two have one name, so that PostgreSQL's own errors about a leaf name the
+-- face, and lie in two schemas of the ward: tenant_acme.patients is the face, sealed_acme.patients the leaf. Both
+-- belong to ward_owner; tenants have privileges on faces only, and every statement on a leaf, a face's too, stands under
+-- row-level security.
 --
 -- A face's trigger writes one row of the leaf: the one that has the key and every value of the row it was given. It refuses
 -- to change or delete a row that another transaction changed after the statement's snapshot (40001, as under repeatable
 -- read): on a view PostgreSQL does not look again. What the statement itself changed before, it may delete, and does not
 -- update again: as on a table.
 --
--- An error names the face. NOT NULL and CHECK are looked at before the leaf does. A row that may violate another constraint
--- is written in a subtransaction, where the leaf's error is caught and told of the face; one that cannot is not, as a
--- subtransaction costs a transaction id: a row whose key is free and whose references are there, an update of no key, a
--- delete from a table that nothing references. What is deferred to the end of a transaction names the leaf: no trigger can catch
--- what COMMIT raises, and one that looked before would look up each reference twice.
+-- Constraints are the leaf's: what a row violates, PostgreSQL says itself, at once or at COMMIT, without the values, for
+-- the leaf stands under row-level security. A CHECK of a sealed column, which the leaf cannot look at, is the trigger's.
+
+create or replace function ward_internal.leaf_schema(p_schema name) returns name
+language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
+return 'sealed' || substr(p_schema, length('tenant_'));
+comment on function ward_internal.leaf_schema(name) is 'the schema of the leaves of a ward, beside that of its faces';
+
+create or replace function ward_internal.ward_schemas() returns table (tenant_id uuid, schema_name name)
+language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
+  select id, schema_name from ward_internal.tenants
+  union all
+  select id, ward_internal.leaf_schema(schema_name) from ward_internal.tenants
+$$;
+comment on function ward_internal.ward_schemas() is 'both schemas of each ward';
 
 create or replace function ward_internal.leaf_name(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return (select format('%I.%I', p_schema, face || '_sealed') from ward_internal.models where id = p_model);
+return (select format('%I.%I', ward_internal.leaf_schema(p_schema), face) from ward_internal.models
+  where id = p_model);
+comment on function ward_internal.leaf_name(uuid, name) is 'the leaf of the model in the ward of this schema';
 
 create or replace function ward_internal.writer_name(p_face name, p_schema name) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -44,7 +58,7 @@ end
 $$;
 comment on function ward_internal.set_row_security(text) is 'makes a parent or leaf ward_owner''s and puts it under RLS';
 
-create or replace function ward_internal.name_leaf_indexes(p_leaf regclass, p_schema name) returns void
+create or replace function ward_internal.name_leaf_indexes(p_leaf regclass) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_index record;
@@ -55,40 +69,52 @@ begin
     join pg_class as c on c.oid = x.indexrelid
     join pg_inherits as i on i.inhrelid = x.indexrelid
     join pg_class as declared on declared.oid = i.inhparent
-    where x.indrelid = p_leaf and c.relname <> declared.relname and to_regclass(format('%I.%I', p_schema, declared.relname)) is null
+    where x.indrelid = p_leaf and c.relname <> declared.relname and not exists (
+      select from pg_class where relnamespace = c.relnamespace and relname = declared.relname)
   loop
     execute format('alter index %s rename to %I', v_index.made, v_index.name);
   end loop;
 end
 $$;
-comment on function ward_internal.name_leaf_indexes(regclass, name) is
+comment on function ward_internal.name_leaf_indexes(regclass) is
   'errors name the constraint: by its declared name, which applications know, not by the one PostgreSQL makes up';
 
 create or replace function ward_internal.create_leaf(p_model uuid, p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_leaf text := ward_internal.leaf_name(p_model, p_tenant.schema_name);
-  v_column record;
 begin
   execute format('create table %s partition of %s for values in (%L)', v_leaf,
     (select relation from ward_internal.models where id = p_model), p_tenant.id);
   perform ward_internal.set_row_security(v_leaf);
-  perform ward_internal.name_leaf_indexes(v_leaf::regclass, p_tenant.schema_name);
-  -- A sequence of the tenant's own: gaps in a shared one would tell how much others insert.
-  for v_column in
-    select format('%I.%I', p_tenant.schema_name, seq.relname) as name, c.column_name, s.*
+  perform ward_internal.name_leaf_indexes(v_leaf::regclass);
+end
+$$;
+
+create or replace function ward_internal.create_counters(p_model uuid, p_tenant ward_internal.tenants)
+returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_counter record;
+begin
+  for v_counter in
+    select made.name, s.*
     from ward_internal.model_columns(p_model) as c
     join pg_class as seq on seq.oid = c.sequence
     join pg_sequence as s on s.seqrelid = c.sequence
+    cross join lateral (select format('%I.%I', p_tenant.schema_name, seq.relname) as name) as made
+    where to_regclass(made.name) is null
   loop
     execute format('create sequence %s as %s start %s increment %s minvalue %s maxvalue %s cache %s %s',
-      v_column.name, v_column.seqtypid::regtype, v_column.seqstart, v_column.seqincrement, v_column.seqmin,
-      v_column.seqmax, v_column.seqcache, case when v_column.seqcycle then 'cycle' else 'no cycle' end);
-    execute format('alter sequence %s owner to ward_owner', v_column.name);
-    execute format('alter sequence %s owned by %s.%I', v_column.name, v_leaf, v_column.column_name);
+      v_counter.name, v_counter.seqtypid::regtype, v_counter.seqstart, v_counter.seqincrement, v_counter.seqmin,
+      v_counter.seqmax, v_counter.seqcache, case when v_counter.seqcycle then 'cycle' else 'no cycle' end);
+    execute format('alter sequence %s owner to ward_owner', v_counter.name);
   end loop;
 end
 $$;
+comment on function ward_internal.create_counters(uuid, ward_internal.tenants) is
+  'makes the sequences that a face lacks: the tenant''s own, for gaps in a shared one would tell how much others insert. '
+  'They lie beside the face, outlive a leaf that is lost, and go with the model''s: ward_internal.on_drop';
 
 create or replace function ward_internal.create_leaf_foreign_keys(p_model uuid, p_tenant ward_internal.tenants)
 returns void
@@ -173,93 +199,44 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   from ward_internal.face_expressions(p_model)
 $$;
 
-create or replace function ward_internal.face_checks(p_model uuid) returns text
+create or replace function ward_internal.face_checks(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   with model as (
     select * from ward_internal.models where id = p_model
-  ), col as (
-    select c.generated, a.attnum, a.attnotnull, exists (select from pg_constraint as k
-        where k.conrelid = model.shape and k.contype = 'c' and a.attnum = any (k.conkey)) as checked,
-      format('%1$s %2$s%3$s := %4$s', q.quoted, c.type_name, coalesce(' collate ' || c.collation_name, ''),
-        case when c.generated then (select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = a.attrelid and adnum = a.attnum)
-        else 'new.' || q.quoted end) as declaration,
-      format($sql$
-    if %1$s is not distinct from null then
-      raise not_null_violation using column = %2$L, table = %3$L, schema = tg_table_schema, message = %4$L;
-    end if;$sql$, case when c.generated then q.quoted else 'new.' || q.quoted end, c.column_name, model.face,
-        format('null value in column "%s" of relation "%s" violates not-null constraint', c.column_name, model.face)) as not_null,
-      c.column_name = 'new' as is_new  -- hides the record from what is declared after it
-    from ward_internal.model_columns(p_model) as c
-    join model on true
-    join pg_attribute as a on a.attrelid = model.shape and a.attname = c.column_name
-    cross join lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
   ), violated as (
-    select string_agg(format(
-      $sql$
+    select k.columns, k.generates, c.conname, format($sql$
       if not coalesce((%1$s), true) then
-        raise check_violation using constraint = %2$L, table = %3$L, schema = tg_table_schema, message = %4$L;
-      end if;$sql$,
-      pg_get_expr(c.conbin, c.conrelid), c.conname, face,
-      format('new row for relation "%s" violates check constraint "%s"', face, c.conname)), '' order by c.conname) as checks
-    from model join pg_constraint as c on c.conrelid = model.shape and c.contype = 'c'
-    where not 0 = any (c.conkey)  -- of the row as a whole: the leaf's own
-  ), text_of as (
-    select string_agg(not_null, '' order by attnum) filter (where attnotnull and not generated) as of_given,
-      concat(string_agg(not_null, '' order by attnum) filter (where attnotnull and generated), (select checks from violated))
-        as of_all,
-      string_agg(declaration, E';\n      ' order by generated, is_new, attnum) filter (where checked or makes) as declarations
-    from col, (select bool_or(generated and (checked or attnotnull)) as makes from col) as any_column
+        raise check_violation using constraint = %2$L, table = %3$L, schema = %4$L, message = %5$L;
+      end if;$sql$, pg_get_expr(c.conbin, c.conrelid), c.conname, face, ward_internal.leaf_schema(p_schema),
+      format('new row for relation "%s" violates check constraint "%s"', face, c.conname)) as text
+    from model
+    join pg_constraint as c on c.conrelid = model.shape and c.contype = 'c'
+    cross join lateral (
+      select array_agg(attname) as columns, bool_or(attgenerated <> '') as generates,
+        bool_or(attname in (select name from ward_internal.sealed_columns where model_id = p_model)) as seals
+      from pg_attribute where attrelid = model.shape and attnum = any (c.conkey)
+    ) as k
+    where k.seals and not 0 = any (c.conkey)
+  ), declared as (
+    select string_agg(
+        format('%1$s %2$s%3$s := %4$s', q.quoted, c.type_name, coalesce(' collate ' || c.collation_name, ''),
+          case when c.generated then (
+            select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = a.attrelid and adnum = a.attnum)
+          else 'new.' || q.quoted end),
+        E';\n      '
+        order by c.generated, c.column_name = 'new', a.attnum) as text  -- new hides the record from those after it
+    from ward_internal.model_columns(p_model) as c
+    join pg_attribute as a on a.attrelid = (select shape from model) and a.attname = c.column_name
+    cross join lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
+    where exists (select from violated where generates or c.column_name = any (columns))
   )
-  select concat(of_given, case when of_all <> '' then
-    format(E'\n    declare\n      %s;\n    begin%s\n    end;', declarations, of_all) end)
-  from text_of
+  select format(E'\n    declare\n      %s;\n    begin%s\n    end;', declared.text,
+    string_agg(violated.text, '' order by conname))
+  from declared, violated group by declared.text
 $$;
-comment on function ward_internal.face_checks(uuid) is
-  'NOT NULL and CHECK as PL/pgSQL. They hold for the plaintext, before it is sealed, and their errors '
-  'name the face: the leaf checks again, and its errors would name it';
-
-create or replace function ward_internal.face_references(p_model uuid, p_tenant ward_internal.tenants) returns text
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select string_agg(format('(%s or exists (select from %s as t where %s%s))',
-    k.missing, coalesce(ward_internal.leaf_name(target.id, p_tenant.schema_name), c.confrelid::regclass::text),
-    case when target.id is not null then format('t.tenant_id = %L and ', p_tenant.id) else '' end, k.same), ' and ' order by c.conname)
-  from ward_internal.models as m
-  join pg_constraint as c on c.conrelid = m.shape and c.contype = 'f' and not c.condeferred
-  left join ward_internal.models as target on target.shape = c.confrelid
-  cross join lateral (
-    select string_agg(format('new.%s is null', n.own), ' or ' order by place) as missing,
-      string_agg(format('t.%s operator(%I.%s) new.%s', n.other, o.oprnamespace::regnamespace::name, o.oprname, n.own), ' and '
-        order by place) as same
-    from generate_subscripts(c.conkey, 1) as place
-    join pg_operator as o on o.oid = c.conpfeqop[place]
-    cross join lateral (select
-      (select ward_internal.quoted_name(attname) from pg_attribute where attrelid = c.conrelid and attnum = c.conkey[place]) as own,
-      (select ward_internal.quoted_name(attname) from pg_attribute where attrelid = c.confrelid and attnum = c.confkey[place]) as other
-    ) as n
-  ) as k
-  where m.id = p_model
-$$;
-comment on function ward_internal.face_references(uuid, ward_internal.tenants) is
-  'whether what the row references is there, as PL/pgSQL; null if it references nothing';
-
-create or replace function ward_internal.face_keys(p_model uuid) returns text
-language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  with key as (
-    select distinct a.attname, a.attgenerated
-    from ward_internal.models as m
-    join pg_attribute as a on a.attrelid = m.shape and a.attnum > 0
-    where m.id = p_model and (
-      exists (select from pg_constraint as c where c.conrelid = m.shape and c.contype = 'f' and a.attnum = any (c.conkey))
-      or exists (select from pg_index as i where i.indrelid = m.shape and i.indisunique and (a.attnum = any (i.indkey) or exists (
-        select from pg_depend as d where d.classid = 'pg_class'::regclass and d.objid = i.indexrelid and d.refobjid = m.shape
-          and d.refclassid = 'pg_class'::regclass and d.refobjsubid = a.attnum))))
-  )
-  select case when bool_or(attgenerated <> '') then 'true'  -- nobody knows the new value yet
-    else format('record_image_ne(row(%s), row(%s))', string_agg('new.' || ward_internal.quoted_name(attname), ', ' order by attname),
-      string_agg('old.' || ward_internal.quoted_name(attname), ', ' order by attname)) end
-  from key
-$$;
-comment on function ward_internal.face_keys(uuid) is 'whether an update changes a column of a key, as PL/pgSQL';
+comment on function ward_internal.face_checks(uuid, name) is
+  'the CHECKs of sealed columns as PL/pgSQL, for the plaintext, before it is sealed; null without one. Their errors are '
+  'as the leaf''s would be';
 
 create or replace function ward_internal.is_running(p_transaction xid) returns boolean
 language sql volatile strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -289,8 +266,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
           @emptied_columns@), ward.raise_refusal(true));
       end if;
     end if;
-    -- one assignment: PL/pgSQL keeps its expression ready and takes one snapshot
-    v_sealed := @sealed@;$body$, jsonb_build_object(
+    -- one assignment: PL/pgSQL keeps its expression ready and takes one snapshot. The leaf refuses a key that is null
+    v_sealed := case when v_row is not null then @sealed@ end;$body$, jsonb_build_object(
       'old_row', ward_internal.row_expression(p_model, 'old'),
       'columns', format('%L::bytea', string_agg(uuid_send(column_id), '' order by number)),
       'emptied', string_agg(format('%s is null and not v_kept[%s]', new_field, number), ' or ' order by number),
@@ -315,15 +292,14 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     from ward_internal.model_columns(p_model) as c,
       lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
   ), key as (
-    select shape, indexrelid::regclass as index from pg_index join ward_internal.models on indrelid = shape
+    select indexrelid::regclass as index from pg_index join ward_internal.models on indrelid = shape
     where id = p_model and indisprimary
   )
   select jsonb_build_object(
     'tenant', quote_literal(p_tenant.id),
     'model', quote_literal(p_model),
     'leaf', leaf,
-    'leaf_literal', quote_literal(leaf),
-    'checks', ward_internal.face_checks(p_model),
+    'checks', coalesce(ward_internal.face_checks(p_model, p_tenant.schema_name), ''),
     'row', case when sealing is null then 'null' else ward_internal.row_expression(p_model, 'new') end,
     'sealing', coalesce(sealing, ''),
     'columns', string_agg(quoted, ', ' order by place) filter (where not generated),
@@ -336,15 +312,10 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
       || ' into ' || string_agg(new_value, ', ' order by place) filter (where generated), ''),
     'shown', (select string_agg(expression, ', ' order by place) from ward_internal.face_expressions(p_model)),
     'old_key', string_agg(format('l.%s %s %s', quoted, ward_internal.key_operator(key.index, key_place), old_value), ' and '
-      order by key_place) filter (where key_place is not null),
-    'may_do_nothing', case when exists (select from pg_index where indrelid = key.shape and indisunique and not indimmediate)
-      then 'false' else 'true' end,
-    'where_references', coalesce(' where ' || references_are_there, ''),
-    'and_references', coalesce(' and ' || references_are_there, ''),
-    'key_changes', ward_internal.face_keys(p_model))
-  from col, key, ward_internal.leaf_name(p_model, p_tenant.schema_name) as leaf, ward_internal.face_sealing(p_model) as sealing,
-    ward_internal.face_references(p_model, p_tenant) as references_are_there
-  group by key.shape, leaf, sealing, references_are_there
+      order by key_place) filter (where key_place is not null))
+  from col, key, ward_internal.leaf_name(p_model, p_tenant.schema_name) as leaf,
+    ward_internal.face_sealing(p_model) as sealing
+  group by leaf, sealing
 $$;
 comment on function ward_internal.face_trigger_parts(uuid, ward_internal.tenants) is
   'the parts of a face''s trigger function: SQL about its columns';
@@ -364,10 +335,6 @@ declare
   v_stack text;
   v_kept boolean[];  -- of the sealed values of an update: which stay as they are
   v_sealed bytea[];
-  v_state text;
-  v_message text;
-  v_table text;
-  v_constraint text;
 begin
   v_ignores := coalesce(ward_internal.begin_write(@tenant@, case tg_op when 'DELETE' then @model@ else '' end), ward.raise_refusal(true));
   if tg_op <> 'DELETE' then
@@ -376,70 +343,44 @@ begin
   if tg_op = 'INSERT' then
     if v_ignores then
       get diagnostics v_stack = pg_context;
-      v_ignores := strpos(v_stack, chr(10)) = 0;  -- the client's own INSERT, not one of a function that it calls
-    end if;
-    if @may_do_nothing@ and (v_ignores or current_setting('transaction_isolation') = 'read committed') then  -- else it may be a 40001
-      insert into @leaf@ as l (tenant_id, @columns@) select @tenant@,
-        @inserted@@where_references@ on conflict do nothing@returning@;
-      if found then
-        return new;
-      elsif v_ignores@and_references@ then
+      if strpos(v_stack, chr(10)) = 0 then  -- the client's own INSERT, not one of a function that it calls
+        insert into @leaf@ as l (tenant_id, @columns@) values (@tenant@,
+          @inserted@) on conflict do nothing@returning@;
+        if found then
+          return new;
+        end if;
         return null;
       end if;
     end if;
-  else
-    v_seen := old;
-    -- the row the statement saw, by its key and every value; then it is locked, and stays where it is
-    select l.ctid into v_place from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ and row(@shown@) *= face.v_seen limit 1 for update;
-    if not found then
-      select l.ctid, l.xmin into v_place, v_changed_by from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ limit 1 for update;
-      if not found then
-        return null;
-      end if;
-      -- changed by this very statement: through a foreign key, or because a join finds the row twice
-      if not ward_internal.is_running(v_changed_by) then
-        raise exception using errcode = 'serialization_failure',
-          message = 'could not serialize access due to concurrent update', hint = 'retry the transaction';
-      elsif tg_op = 'UPDATE' then
-        return null;
-      end if;
-    end if;
-    if tg_op = 'UPDATE' then
-      if not @key_changes@ then
-        update @leaf@ as l set
-          @updated@
-        where l.ctid = face.v_place@returning@;
-        return new;
-      end if;
-    elsif not exists (select from pg_trigger where tgrelid = @leaf_literal@::regclass and tgconstraint <> 0 and tgtype & 8 <> 0) then
-      delete from @leaf@ as l where l.ctid = face.v_place;  -- nothing references the table
-      return old;
-    end if;
+    insert into @leaf@ as l (tenant_id, @columns@) values (@tenant@,
+      @inserted@)@returning@;
+    return new;
   end if;
 
-  begin
-    if tg_op = 'INSERT' then
-      insert into @leaf@ as l (tenant_id, @columns@) values (@tenant@,
-        @inserted@)@returning@;
-      return new;
-    elsif tg_op = 'UPDATE' then
-      update @leaf@ as l set
-        @updated@
-      where l.ctid = face.v_place@returning@;
-      return new;
-    end if;
-    delete from @leaf@ as l where l.ctid = face.v_place;
-    return old;
-  exception when integrity_constraint_violation then
-    get stacked diagnostics v_state = returned_sqlstate, v_message = message_text, v_table = table_name,
-      v_constraint = constraint_name;
-    if v_ignores and v_state = '23505' then
+  v_seen := old;
+  -- the row the statement saw, by its key and every value; then it is locked, and stays where it is
+  select l.ctid into v_place from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ and row(@shown@) *= face.v_seen limit 1 for update;
+  if not found then
+    select l.ctid, l.xmin into v_place, v_changed_by from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ limit 1 for update;
+    if not found then
       return null;
     end if;
-    raise exception using errcode = v_state, schema = tg_table_schema, table = regexp_replace(v_table, '_sealed$', ''),
-      constraint = v_constraint, message = replace(
-        regexp_replace(replace(v_message, v_constraint, chr(1)), '_sealed\M', '', 'g'), chr(1), v_constraint);
-  end;
+    -- changed by this very statement: through a foreign key, or because a join finds the row twice
+    if not ward_internal.is_running(v_changed_by) then
+      raise exception using errcode = 'serialization_failure',
+        message = 'could not serialize access due to concurrent update', hint = 'retry the transaction';
+    elsif tg_op = 'UPDATE' then
+      return null;
+    end if;
+  end if;
+  if tg_op = 'UPDATE' then
+    update @leaf@ as l set
+      @updated@
+    where l.ctid = face.v_place@returning@;
+    return new;
+  end if;
+  delete from @leaf@ as l where l.ctid = face.v_place;
+  return old;
 end
 $body$, ward_internal.face_trigger_parts(p_model, p_tenant))
 $$;
@@ -452,6 +393,7 @@ declare
   v_face_name name := (select face from ward_internal.models where id = p_model);
   v_face text := format('%I.%I', p_tenant.schema_name, v_face_name);
   v_writer_name name := ward_internal.writer_name(v_face_name, p_tenant.schema_name);
+  v_trigger_name name := ward_internal.cut_name(v_face_name || '_write');
   v_writer text := format('%I.%I', p_tenant.schema_name, v_writer_name);
   v_query text := ward_internal.face_query(p_model, p_tenant.schema_name);
   v_is_new boolean := to_regclass(v_face) is null;
@@ -467,6 +409,7 @@ begin
     execute format('create view %s as %s', v_face, v_query);
     v_is_new := true;
   end;
+  perform ward_internal.create_counters(p_model, p_tenant);
   select string_agg(format('alter column %I %s', column_name, case
       when generated or default_expression is null and sequence is null then 'drop default'
       when sequence is not null then format('set default ward.nextval(%L)',
@@ -494,9 +437,9 @@ begin
   if (select relowner <> 'ward_owner'::regrole from pg_class where oid = v_face::regclass) then
     execute format('alter view %s owner to ward_owner', v_face);
   end if;
-  if not exists (select from pg_trigger where tgrelid = v_face::regclass and tgname = v_face_name || '_write') then
+  if not exists (select from pg_trigger where tgrelid = v_face::regclass and tgname = v_trigger_name) then
     execute format('create trigger %I instead of insert or update or delete on %s for each row execute function %s()',
-      v_face_name || '_write', v_face, v_writer);
+      v_trigger_name, v_face, v_writer);
   end if;
   perform ward_internal.build_audit_trigger(p_model, p_tenant);
 end

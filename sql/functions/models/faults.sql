@@ -179,8 +179,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     'a ward goes by ward.drop_tenant', null
   from model as m
   cross join ward_internal.tenants as t
-  join pg_namespace as n on n.nspname = t.schema_name
-  join pg_class as leaf on leaf.relnamespace = n.oid and leaf.relname = m.face || '_sealed'
+  join pg_namespace as n on n.nspname = ward_internal.leaf_schema(t.schema_name)
+  join pg_class as leaf on leaf.relnamespace = n.oid and leaf.relname = m.face
   where not exists (select from pg_inherits where inhrelid = leaf.oid and inhparent = m.relation)
   union all
   select 'column', m.relation::text, format('and its shape differ in column %I', coalesce(s.attname, d.attname)),

@@ -13,8 +13,6 @@ create or replace function ward_internal.made_names(p_model ward_internal.models
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   select (p_model).face, 'the face'
   union all
-  select (p_model).face || '_sealed', 'the leaf'
-  union all
   select c.relname, 'an index' from pg_index as i join pg_class as c on c.oid = i.indexrelid where i.indrelid = (p_model).shape
   union all
   select c.relname, 'a sequence' from pg_depend as d join pg_class as c on c.oid = d.objid and c.relkind = 'S'
@@ -22,28 +20,22 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     and d.deptype in ('a', 'i')
 $$;
 comment on function ward_internal.made_names(ward_internal.models) is
-  'names of relations that the model has in every ward; indexes and sequences have theirs in schema ward_model too';
+  'names of relations that the model has in every ward, the leaf''s being the face''s; those of indexes and sequences are in '
+  'schema ward_model too';
 
 create or replace function ward_internal.check_names(p_model ward_internal.models) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_clash record;
 begin
-  if octet_length((p_model).face) > 56 then
-    perform ward_internal.fail('unsupported', format('the name of %s is longer than 56 bytes', (p_model).relation),
-      'rename the table: its leaves are called like it, with _sealed at the end, and PostgreSQL cuts names after 63 bytes');
-  end if;
   select * into v_clash from (
     select mine.name, mine.made_for, 'audit log of each ward' as other from ward_internal.made_names(p_model) as mine
-    where mine.name ~ '^audit_log(_|$)'
+    where mine.name ~ '^audit_log(_|$)' and mine.made_for <> 'an index'  -- those lie with the leaves
     union all
     select mine.name, mine.made_for, format('%s of %s', substr(theirs.made_for, strpos(theirs.made_for, ' ') + 1), m.relation)
     from ward_internal.made_names(p_model) as mine
     join (ward_internal.models as m cross join lateral ward_internal.made_names(m) as theirs)
       on theirs.name = mine.name and m.id <> (p_model).id
-    union all
-    select name, min(made_for), format('%s of the same table', substr(max(made_for), strpos(max(made_for), ' ') + 1))
-    from ward_internal.made_names(p_model) group by name having count(*) > 1
     union all
     select mine.name, mine.made_for, format('%I.%I', n.nspname, c.relname)
     from (select * from ward_internal.made_names(p_model)
@@ -53,7 +45,7 @@ begin
     join pg_class as c on c.relname = mine.name
     join pg_namespace as n on n.oid = c.relnamespace
     where not exists (select from ward_internal.models where id = (p_model).id)
-      and (n.nspname = 'ward_model' or n.nspname in (select schema_name from ward_internal.tenants))
+      and (n.nspname = 'ward_model' or n.nspname in (select schema_name from ward_internal.ward_schemas()))
   ) as clash limit 1;
   if found then
     perform ward_internal.fail('unsupported', format('%s of %s would be called %I, which is the name of the %s',

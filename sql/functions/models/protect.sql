@@ -121,7 +121,8 @@ begin
       'protect takes a permanent table that is not partitioned, not a view and not foreign');
   end if;
   if v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog', 'information_schema')
-    or exists (select from ward_internal.tenants where schema_name = v_class.relnamespace::regnamespace::text)
+    or exists (select from ward_internal.ward_schemas()
+      where schema_name = v_class.relnamespace::regnamespace::text)
   then
     perform ward_internal.fail('unsupported', format('%s is in a schema that cannot hold model tables', p_table),
       'create model tables in a schema of your own');
@@ -381,7 +382,8 @@ begin
   perform ward_internal.require_superuser();
   if v_class.relkind is distinct from 'r' or exists (select from ward_internal.models where p_table in (relation, shape))
     or v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog', 'information_schema')
-    or exists (select from ward_internal.tenants where schema_name = v_class.relnamespace::regnamespace::text)
+    or exists (select from ward_internal.ward_schemas()
+      where schema_name = v_class.relnamespace::regnamespace::text)
   then
     perform ward_internal.fail('unsupported', format('%s cannot be shared', p_table),
       'share takes ordinary tables that are no tenant''s: code systems, calendars, price lists');
@@ -402,7 +404,8 @@ begin
   perform ward_internal.open_model_schemas();
   for v_tenant in select * from ward_internal.tenants loop
     -- a ward may be away, to be restored: ward.repair_tenant makes what it lacks
-    continue when to_regclass(ward_internal.leaf_name(p_model, v_tenant.schema_name)) is null;
+    continue when to_regclass(ward_internal.leaf_name(p_model, v_tenant.schema_name)) is null
+      or to_regnamespace(v_tenant.schema_name) is null;
     perform ward_internal.build_face(p_model, v_tenant);
   end loop;
   perform ward_internal.restore_dependents();

@@ -9,6 +9,7 @@ declare
   v_other regclass;
   v_schema name;
   v_policy name;
+  v_sequence name;
 begin
   perform ward_internal.require_superuser();
   lock table ward_internal.tenants in share mode;
@@ -31,6 +32,11 @@ begin
   v_class := (select c from pg_class as c where oid = p_table);
   for v_schema in select schema_name from ward_internal.tenants loop
     execute format('drop view if exists %I.%I', v_schema, v_model.face);
+    for v_sequence in
+      select s.relname from ward_internal.model_columns(v_model.id) as c join pg_class as s on s.oid = c.sequence
+    loop
+      execute format('drop sequence if exists %I.%I', v_schema, v_sequence);
+    end loop;
     execute format('drop function if exists %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
     execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face, v_schema));
   end loop;

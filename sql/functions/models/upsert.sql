@@ -18,7 +18,10 @@ begin
   -- a unique key of the leaf, without tenant_id, and its own operators, as those may be in no search_path
   select k.columns, k.same into v_key, v_same
     from pg_class as face
-    join pg_class as leaf on leaf.relnamespace = face.relnamespace and leaf.relname = face.relname || '_sealed'
+    join pg_class as leaf on leaf.relname = face.relname and leaf.relispartition and leaf.oid in (
+      select d.refobjid from pg_rewrite as r
+      join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+      where r.ev_class = face.oid and d.refclassid = 'pg_class'::regclass)
     join pg_index as i on i.indrelid = leaf.oid and i.indisunique and i.indpred is null and i.indexprs is null
     cross join lateral (
       select array_agg(a.attname order by place) as columns, string_agg(

@@ -100,9 +100,9 @@ begin
     from changed as c
     join ward_internal.models as m on c.relation in (m.relation, m.shape)
       or exists (select from pg_inherits where inhrelid = c.relation and inhparent = m.relation)
-      or exists (select from pg_class as f join ward_internal.tenants as t
-        on t.schema_name::text = f.relnamespace::regnamespace::text
-        where f.oid = c.relation and f.relname in (m.face, m.face || '_sealed'))
+      or exists (select from pg_class as f
+        join ward_internal.ward_schemas() as s on s.schema_name::text = f.relnamespace::regnamespace::text
+        where f.oid = c.relation and f.relname = m.face)
     where m.relation <> m.shape
     group by m.id
   loop
@@ -136,13 +136,15 @@ begin
   end if;
   if tg_tag = 'ALTER SCHEMA' and exists (
     select from pg_event_trigger_ddl_commands() as c
-    join pg_class as leaf on leaf.relnamespace = c.objid
-    join pg_inherits as i on i.inhrelid = leaf.oid
-    join ward_internal.models as m on m.relation = i.inhparent
-    where c.classid = 'pg_namespace'::regclass and not exists (
-      select from ward_internal.tenants as t where t.schema_name::text = leaf.relnamespace::regnamespace::text))
+    join pg_class as part on part.relnamespace = c.objid  -- a leaf, or a tenant's log
+    join pg_inherits as i on i.inhrelid = part.oid
+    where c.classid = 'pg_namespace'::regclass and (i.inhparent in (select m.relation from ward_internal.models as m)
+        or i.inhparent = 'ward_internal.audit_log'::regclass and part.relname = 'audit_log')
+      and not exists (
+        select from ward_internal.ward_schemas() as s
+        where s.schema_name::text = part.relnamespace::regnamespace::text))
   then
-    perform ward_internal.fail('change_refused', 'a ward''s schema has the name of its tenant',
+    perform ward_internal.fail('change_refused', 'a ward''s schemas have the name of its tenant',
       'make a tenant of another slug');
   end if;
   for v_model in select id from ward_internal.models where relation <> shape loop
@@ -186,9 +188,17 @@ declare
   v_model ward_internal.models;
   v_schema name;
   v_column name;
+  v_sequence text;
 begin
   delete from ward_internal.shares where relation in (
     select objid from pg_event_trigger_dropped_objects() where classid = 'pg_class'::regclass and objsubid = 0);
+  for v_sequence in  -- of a shape's column: each ward has its own
+    select format('%I.%I', t.schema_name, d.object_name)
+    from pg_event_trigger_dropped_objects() as d cross join ward_internal.tenants as t
+    where d.object_type = 'sequence' and d.schema_name = 'ward_model'
+  loop
+    execute format('drop sequence if exists %s cascade', v_sequence);
+  end loop;
   for v_model in
     select m.* from ward_internal.models as m
     join pg_event_trigger_dropped_objects() as d on d.objid in (m.relation, m.shape)
@@ -225,8 +235,8 @@ begin
       where d.objid in (m.relation, m.shape)
         or d.object_type in ('table constraint', 'default value', 'trigger', 'policy', 'rule') and (
           d.address_names[1:2] in (array[n.nspname, t.relname]::text[], array['ward_model', s.relname]::text[])
-          or d.address_names[2] = m.face || '_sealed' and d.address_names[1] in (
-            select schema_name from ward_internal.tenants))
+          or d.address_names[2] = m.face
+            and d.address_names[1] in (select ward_internal.leaf_schema(schema_name) from ward_internal.tenants))
         or d.object_type = 'index' and d.schema_name in (n.nspname, 'ward_model')
         or d.object_type = 'view' and d.object_name = m.face and d.schema_name in (
             select schema_name from ward_internal.tenants) and tg_tag <> 'DROP VIEW')
@@ -309,7 +319,8 @@ begin
     select coalesce(t.id, ward_internal.master_id()) as log,
       jsonb_agg(jsonb_build_object('object', p.object, 'privileges', p.acl::text[]) order by p.object) as objects
     from ward_internal.fresh_privileges() as p
-    left join ward_internal.tenants as t on t.schema_name = p.schema_name
+    left join ward_internal.ward_schemas() as s on s.schema_name = p.schema_name
+    left join ward_internal.tenants as t on t.id = s.tenant_id
       or v_is_superuser and exists (select from aclexplode(p.acl) as a where pg_get_userbyid(a.grantee) = t.login_role)
     where t.id is not null or p.schema_name in ('ward', 'ward_internal', 'ward_model', 'ward_archive', 'pg_catalog')
       or p.schema_name is null or p.relation in (select m.relation from ward_internal.models as m)

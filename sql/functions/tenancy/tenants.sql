@@ -1,4 +1,4 @@
--- Tenants: a ward is a schema, a login role, a leaf and a face per model table, and a data key.
+-- Tenants: a ward is two schemas, a login role, a leaf and a face per model table, and a data key.
 
 create or replace function ward_internal.tenant_of(p_slug text) returns ward_internal.tenants
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -71,6 +71,8 @@ create or replace function ward_internal.set_up_schema(p_tenant ward_internal.te
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   execute format('create schema if not exists %I authorization ward_owner', p_tenant.schema_name);
+  execute format('create schema if not exists %I authorization ward_owner',
+    ward_internal.leaf_schema(p_tenant.schema_name));
   execute format('grant usage on schema %I to %I', p_tenant.schema_name, p_tenant.login_role);
 end
 $$;
@@ -122,11 +124,12 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     select relation from ward_internal.models
     union
     select c.oid from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where n.nspname = p_tenant.schema_name and c.relkind in ('r', 'p', 'v')
+    join ward_internal.ward_schemas() as s on s.schema_name = n.nspname
+    where s.tenant_id = p_tenant.id and c.relkind in ('r', 'p', 'v')
     union
     select f.confrelid from pg_constraint as f join pg_class as c on c.oid = f.conrelid
     join pg_namespace as n on n.oid = c.relnamespace
-    where f.contype = 'f' and n.nspname = p_tenant.schema_name
+    where f.contype = 'f' and n.nspname = ward_internal.leaf_schema(p_tenant.schema_name)
   ))
 $$;
 comment on function ward_internal.lock_for_drop(ward_internal.tenants) is
@@ -167,7 +170,7 @@ begin
 end
 $$;
 comment on function ward_internal.set_up_ward(ward_internal.tenants) is
-  'makes what the ward lacks: schema, audit log, leaves with their foreign keys, faces';
+  'makes what the ward lacks: schemas, audit log, leaves with their foreign keys, faces';
 
 create or replace function ward.create_tenant(
   p_slug text, p_name text default null, p_mode text default 'envelope', p_id uuid default null,
@@ -199,9 +202,11 @@ begin
     perform ward_internal.fail('duplicate_tenant', 'there is already a tenant of that slug or id', 'choose another');
   end;
   if exists (select from pg_roles where rolname = v_tenant.login_role)
-    or exists (select from pg_namespace where nspname = v_tenant.schema_name)
+    or exists (select from pg_namespace
+      where nspname in (v_tenant.schema_name, ward_internal.leaf_schema(v_tenant.schema_name)))
   then
-    perform ward_internal.fail('duplicate_tenant', format('role or schema %I is there already', v_tenant.login_role),
+    perform ward_internal.fail('duplicate_tenant', format('role or schema %I, or schema %I, is there already',
+        v_tenant.login_role, ward_internal.leaf_schema(v_tenant.schema_name)),
       'choose another slug; roles are shared by all databases of the cluster');
   end if;
 
@@ -214,11 +219,11 @@ begin
 end
 $$;
 comment on function ward.create_tenant(text, text, text, uuid, text, text, text) is
-  'makes a ward: data key, login role tenant_SLUG (without a password), schema of the same name, leaves and faces. All '
-  'or nothing; suspended while require_baa is on: ward.resume_tenant lets it in. p_mode: envelope or derived. p_id, '
-  'p_kek, p_kek_version: for a KEK that was made before. p_region: for good; that of the setting if null. Errors: '
-  'WK201 slug, WK202 there already, WK216 shredded, WK102 keeper down, WK240 the keeper does not serve the region, '
-  'WK241 not a region';
+  'makes a ward: data key, login role tenant_SLUG (without a password), schemas tenant_SLUG (faces) and sealed_SLUG '
+  '(leaves). All or nothing; suspended while require_baa is on: ward.resume_tenant lets it in. p_mode: envelope or '
+  'derived. p_id, p_kek, p_kek_version: for a KEK that was made before. p_region: for good; that of the setting if '
+  'null. Errors: WK201 slug, WK202 there already, WK216 shredded, WK102 keeper down, WK240 the keeper does not serve '
+  'the region, WK241 not a region';
 
 create or replace function ward.repair_tenant(p_slug text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -316,7 +321,8 @@ begin
   end if;
   perform ward_internal.lock_for_drop(v_tenant);
   perform ward_internal.archive_audit_log(v_tenant.id);
-  execute format('drop schema if exists %I cascade', v_tenant.schema_name);
+  execute format('drop schema if exists %I, %I cascade', v_tenant.schema_name,
+    ward_internal.leaf_schema(v_tenant.schema_name));
   perform ward_internal.log_event(v_tenant.id, 'dropped', jsonb_build_object('slug', p_slug));
   delete from ward_internal.rotation_requests where tenant_id = v_tenant.id;
   delete from ward_internal.rotations where tenant_id = v_tenant.id;
@@ -334,7 +340,7 @@ comment on function ward.drop_tenant(text, text, boolean) is
 
 create or replace view ward.tenants as
   select t.id, t.slug, t.name, t.schema_name, t.login_role, t.status, k.version as key_version, t.created_at,
-    t.key_mode, t.region
+    t.key_mode, t.region, ward_internal.leaf_schema(t.schema_name) as leaf_schema
   from ward_internal.tenants as t
   left join ward_internal.tenant_keys as k on k.tenant_id = t.id and k.state = 'active';
 comment on view ward.tenants is 'the tenants; for operators';

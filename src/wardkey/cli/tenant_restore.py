@@ -15,7 +15,7 @@ from .tenant_leaving import operator
 @click.argument("slug")
 @click.option(
     "--from", "dump", metavar="DUMP", type=click.Path(exists=True, path_type=Path), required=True,
-    help="Made by: pg_dump --format=custom --schema=tenant_SLUG, or of the whole database.",
+    help="Made by: pg_dump --format=custom --schema=tenant_SLUG --schema=sealed_SLUG, or of it all.",
 )  # fmt: skip
 @pass_context
 def restore(context: Context, slug: str, dump: Path) -> None:

@@ -187,7 +187,7 @@ def paste_ciphertext(scene: Scene) -> Outcome:
     sealed, column = scene.admin.execute(
         f"""select ssn, (select s.id from ward_internal.sealed_columns as s
               join ward.models as m on m.id = s.model_id where m.face = 'patients' and s.name = 'ssn')
-            from {_schema(scene.victim)}.patients_sealed where id = %s""",  # noqa: S608
+            from {_leaves(scene.victim)}.patients where id = %s""",  # noqa: S608
         [scene.patient["id"]],
     ).fetchone() or (None, None)
     scene.admin.rollback()
@@ -300,11 +300,11 @@ def dba_asks_the_keeper(scene: Scene) -> Outcome:
 
 
 def dba_swaps_rows(scene: Scene) -> Outcome:
-    schema = _schema(scene.victim)
+    schema, leaf = _schema(scene.victim), f"{_leaves(scene.victim)}.patients"
     statements: list[Statement] = [
         (
-            f"""update {schema}.patients_sealed as t set ssn = o.ssn from {schema}.patients_sealed as o
-                where t.id = %s and o.id = (select max(id::text)::uuid from {schema}.patients_sealed)""",  # noqa: S608
+            f"""update {leaf} as t set ssn = o.ssn from {leaf} as o
+                where t.id = %s and o.id = (select max(id::text)::uuid from {leaf})""",  # noqa: S608
             [scene.patient["id"]],
         ),
         (f"set local session authorization {schema}", []),
@@ -315,7 +315,7 @@ def dba_swaps_rows(scene: Scene) -> Outcome:
         answer = _answer(cursor, statements)
     scene.admin.rollback()
     got = answer.refusal if answer.error else "the clinic reads the other patient's number as this one's"
-    tried = "update patients_sealed set ssn = <another patient's>; the clinic reads it"
+    tried = "update <the clinic's leaf> set ssn = <another patient's>; the clinic reads it"
     return Outcome("DBA: move a value to another patient", tried, got, answer.sqlstate == "WK101")
 
 
@@ -386,6 +386,10 @@ def _owners(scene: Scene, answer: Answer) -> str:
 
 def _schema(ward: Ward) -> str:
     return f"tenant_{ward.slug}"
+
+
+def _leaves(ward: Ward) -> str:
+    return f"sealed_{ward.slug}"
 
 
 def _removed(plan: Any) -> int:

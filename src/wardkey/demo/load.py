@@ -94,7 +94,7 @@ def counts(admin: Connection, ward: Ward) -> dict[str, int]:
     """Return how many rows the clinic has, by table."""
     query = sql.SQL(" union all ").join(
         sql.SQL("select {}, count(*) from {}").format(
-            sql.Literal(table), sql.Identifier(f"tenant_{ward.slug}", f"{table}_sealed")
+            sql.Literal(table), sql.Identifier(f"sealed_{ward.slug}", table)
         )
         for table in data.COLUMNS
     )

@@ -60,7 +60,7 @@ def same_query(wards: Sequence[Ward]) -> list[View]:
 
 def on_disk(admin: Connection, ward: Ward, rows: int = 2) -> OnDisk:
     """Read some rows as clinic and as superuser, then search the leaf's file for the clinic's values."""
-    face, leaf = f"tenant_{ward.slug}.patients", f"tenant_{ward.slug}.patients_sealed"
+    face, leaf = f"tenant_{ward.slug}.patients", f"sealed_{ward.slug}.patients"
     columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *_SHOWN)))
     query = sql.SQL("select {} from {} order by id")
     with ward.transaction() as cursor:

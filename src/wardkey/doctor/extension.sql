@@ -58,8 +58,11 @@ join pg_namespace as n on d.refclassid = 'pg_namespace'::regclass and n.oid = d.
 cross join pg_identify_object(d.classid, d.objid, 0) as i
 where d.classid not in ('pg_class'::regclass, 'pg_default_acl'::regclass) and d.deptype = 'n'
   and (n.nspname in ('ward', 'ward_internal', 'ward_archive')
-    or n.nspname in (select schema_name from ward_internal.tenants where status <> 'shredded'))
+    or n.nspname in (select s.schema_name from ward_internal.ward_schemas() as s
+      join ward_internal.tenants as t on t.id = s.tenant_id where t.status <> 'shredded'))
   and not exists (select from pg_depend as e where e.classid = d.classid and e.objid = d.objid and e.deptype = 'e')
   and not exists (
-    select from pg_trigger as t join pg_class as c on c.oid = t.tgrelid
-    where d.classid = 'pg_proc'::regclass and t.tgfoid = d.objid and c.relnamespace = n.oid);
+    select from pg_trigger as t join pg_class as c on c.oid = t.tgrelid join pg_namespace as p on p.oid = c.relnamespace
+    join ward_internal.ward_schemas() as s on s.schema_name = p.nspname
+    join ward_internal.ward_schemas() as o on o.tenant_id = s.tenant_id
+    where d.classid = 'pg_proc'::regclass and t.tgfoid = d.objid and o.schema_name = n.nspname);

@@ -62,18 +62,20 @@ where r.finished_at is null
 order by 1;
 
 -- shredded-gone (fail): a shredded tenant has no ward, no role and no key
-select t.slug, concat_ws(', ', 'still has ' || case when n.oid is not null then 'its schema' end,
+select t.slug, concat_ws(', ', 'still has ' || case when n.there then 'its schemas' end,
     'still has ' || case when r.oid is not null then 'its role' end, 'still has ' || case when k.there then 'keys' end),
-  concat(format('drop schema if exists %I cascade; ', t.schema_name),
+  concat(format('drop schema if exists %I, %I cascade; ', t.schema_name, ward_internal.leaf_schema(t.schema_name)),
     case when r.oid is not null then format('drop owned by %1$I; drop role %1$I; ', t.login_role) end,
     format('update ward_internal.tenant_keys set state = ''destroyed'', wrapped = null, destroyed_at = now() '
       'where tenant_id = %L and wrapped is not null;', t.id))
 from ward_internal.tenants as t
-left join pg_namespace as n on n.nspname = t.schema_name
 left join pg_roles as r on r.rolname = t.login_role
 cross join lateral (select exists (
+  select from ward_internal.ward_schemas() as s join pg_namespace as p on p.nspname = s.schema_name
+  where s.tenant_id = t.id)) as n (there)
+cross join lateral (select exists (
   select from ward_internal.tenant_keys where tenant_id = t.id and wrapped is not null)) as k (there)
-where t.status = 'shredded' and (n.oid is not null or r.oid is not null or k.there)
+where t.status = 'shredded' and (n.there or r.oid is not null or k.there)
 order by 1;
 
 -- shredding-finished (warn): what is to be shredded is shredded within a day

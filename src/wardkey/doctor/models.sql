@@ -40,9 +40,9 @@ from ward as w
 where not exists (select from leaf where leaf.model_id = w.model_id and leaf.tenant_id = w.tenant_id)
 order by 1, 2;
 
--- leaves-only (fail): every partition of a model table lies in a tenant's ward and holds that tenant only
+-- leaves-only (fail): every partition of a model table lies with a tenant's leaves and holds that tenant only
 select oid::regclass::text,
-  case when tenant_id is null then 'is in no tenant''s ward' else format('takes %s', bound) end,
+  case when tenant_id is null then 'is not among a tenant''s leaves' else format('takes %s', bound) end,
   format('alter table %s detach partition %s;', parent, oid::regclass)
 from leaf
 where tenant_id is null or bound is distinct from format('FOR VALUES IN (%L)', tenant_id)

@@ -2,6 +2,8 @@
 -- statement or command that fixes it (null where nothing does). No row: the invariant holds.
 with tenant as (  -- those that have a ward
   select * from ward_internal.tenants where status <> 'shredded'
+), ward_schema as (
+  select s.* from ward_internal.ward_schemas() as s join tenant as t on t.id = s.tenant_id
 ), leaf as (
   select i.inhrelid as oid, m.id as model_id, m.relation as parent, t.id as tenant_id, t.slug,
     pg_get_expr(c.relpartbound, c.oid) as bound
@@ -9,7 +11,7 @@ with tenant as (  -- those that have a ward
   join pg_inherits as i on i.inhparent = m.relation
   join pg_class as c on c.oid = i.inhrelid
   join pg_namespace as n on n.oid = c.relnamespace
-  left join tenant as t on t.schema_name = n.nspname
+  left join tenant as t on ward_internal.leaf_schema(t.schema_name) = n.nspname
 ), guarded as (  -- parents and leaves
   select m.relation::oid as oid from ward_internal.models as m join pg_class as c on c.oid = m.relation
   union

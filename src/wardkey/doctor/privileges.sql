@@ -7,20 +7,20 @@ from privilege where relnamespace = 'ward_model'::regnamespace and grantee <> re
 -- ward-functions-closed (fail): nobody but its owner may execute a function of a ward: triggers need not be asked
 select p.oid::regprocedure::text, format('%s may execute it', who),
   format('revoke execute on function %s from %s;', p.oid::regprocedure, who)
-from tenant as t
-join pg_namespace as n on n.nspname = t.schema_name
+from ward_schema as s
+join pg_namespace as n on n.nspname = s.schema_name
 join pg_proc as p on p.pronamespace = n.oid
 cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
 cross join lateral (select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end) as g (who)
 where a.grantee <> p.proowner order by 1, 2;
 
--- schemas-closed (fail): no tenant may create in a schema, nor use the registry's, the shapes' or another ward
+-- schemas-closed (fail): no tenant may create in a schema, nor use the registry's, the shapes', leaves' or another ward's
 select quote_ident(n.nspname), format('%s has %s', o.name, a.privilege_type),
   format('revoke %s on schema %I from %s;', a.privilege_type, n.nspname, o.name)
 from pg_namespace as n cross join aclexplode(n.nspacl) as a join outsider as o on o.oid = a.grantee
 where a.privilege_type = 'CREATE' or n.nspname in ('ward_internal', 'ward_model')
-  or exists (select from tenant as t
-    where t.schema_name = n.nspname and t.schema_name is distinct from o.schema_name)
+  or exists (select from ward_schema as s
+    where s.schema_name = n.nspname and s.schema_name is distinct from o.schema_name)
 order by 1, 2;
 
 -- tenants-reach-nothing-else (fail): no tenant can reach a table, view or sequence that is neither a face nor shared

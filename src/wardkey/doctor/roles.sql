@@ -62,10 +62,10 @@ from (
   from pg_class as c where c.oid in (select shape from ward_internal.models)
   union all
   select 'function', p.oid::regprocedure::text, p.proowner
-  from tenant as t join pg_namespace as n on n.nspname = t.schema_name join pg_proc as p on p.pronamespace = n.oid
+  from ward_schema as s join pg_namespace as n on n.nspname = s.schema_name join pg_proc as p on p.pronamespace = n.oid
   union all
   select 'schema', quote_ident(n.nspname), n.nspowner
-  from tenant as t join pg_namespace as n on n.nspname = t.schema_name
+  from ward_schema as s join pg_namespace as n on n.nspname = s.schema_name
 ) as o (kind, name, owner)
 where pg_get_userbyid(o.owner) <> 'ward_owner' order by 1;
 

@@ -33,7 +33,8 @@ select format('publication %I', p.pubname), format('publishes %s of wardkey''s t
     quote_ident(min(p.schemaname)), quote_ident(min(p.tablename))), format('drop publication %I;', p.pubname)
 from pg_publication_tables as p
 where p.pubname not in ('wardkey_audit', 'wardkey_audit_ids') and (
-  p.schemaname in ('ward_internal', 'ward_archive', 'ward_model') or p.schemaname in (select schema_name from ward_internal.tenants)
+  p.schemaname in ('ward_internal', 'ward_archive', 'ward_model')
+  or p.schemaname in (select schema_name from ward_internal.ward_schemas())
   or to_regclass(format('%I.%I', p.schemaname, p.tablename)) in (select relation from ward_internal.models))
 group by p.pubname order by 1;
 

@@ -6,7 +6,7 @@ That one's leaves are partitions of copies of the model tables, so that nobody w
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,8 +25,8 @@ insert into ward_internal.tenants
 values (%s, %s, '', %s, %s, 'active', 1, now(), 'envelope')"""
 _MAKE_COPY = "create table {} (like {} including all) partition by list (tenant_id)"
 _WARDS = """
-select id, slug, schema_name::text, login_role::text from ward_internal.tenants
-where status <> 'shredded' order by slug"""
+select id, slug, schema_name::text, ward_internal.leaf_schema(schema_name)::text, login_role::text
+from ward_internal.tenants where status <> 'shredded' order by slug"""
 _MODELS = """
 select m.id, m.relation::text, m.relation::oid::bigint, m.shape::oid::bigint, m.shape::text
 from ward_internal.models as m join pg_class as c on c.oid = m.relation join pg_class as s on s.oid = m.shape
@@ -50,6 +50,7 @@ class _Ward:
     id: UUID | None = None
     slug: str | None = None
     schema: str = ""
+    leaves: str = ""
     role: str = ""
     relations: dict[int, tuple[str, str]] = field(default_factory=dict)
     """By oid the name, and what it is called in every ward."""
@@ -63,12 +64,12 @@ class _Ward:
         text = re.sub(rf"(?<![\w.]){re.escape(self.relations[oid][0])}(?!\w)", "@this", text)
         if self.slug is None:
             return text
-        words = {self.role: "@ward", self.schema: "@ward", str(self.id): "@id"}
+        words = {self.role: "@ward", self.schema: "@ward", self.leaves: "@leaves", str(self.id): "@id"}
         return re.sub(rf"\b(?:{'|'.join(words)})\b", lambda match: words[match[0]], text)
 
     def named(self, name: str, text: str) -> str:
         """Put the ward's own names for the placeholders."""
-        words = {"@this": name, "@ward": self.schema, "@id": str(self.id)}
+        words = {"@this": name, "@ward": self.schema, "@leaves": self.leaves, "@id": str(self.id)}
         return re.sub("|".join(words), lambda match: words[match[0]], text)
 
 
@@ -82,10 +83,10 @@ def _unchanged(server: Server) -> Iterator[Problem]:
         yield Problem("a new ward", f"cannot be made: {error.diag.message_primary}")
         return
     wards, logs, parents = [_Ward(*row) for row in server.rows(_WARDS)], _Ward(), _Ward()
-    ward_of = _fill({ward.schema: ward for ward in wards}, logs, server)
+    ward_of = _fill(wards, logs, server)
     for number, (_, name, oid, *_) in enumerate(models):
         ward_of[oid] = parents
-        parents.relations[oid] = (name, f"{_COPY}{number}")
+        parents.relations[oid] = (name, f"@ward.{_COPY}{number}")
     actual = describe(server, ward_of, lambda oid, text: ward_of[oid].renamed(oid, text))
     for ward in (parents, *wards, logs):
         for oid, (name, label) in ward.relations.items():
@@ -95,25 +96,26 @@ def _unchanged(server: Server) -> Iterator[Problem]:
                 yield Problem(name, "is additional", f"alter table {name} set schema public;")
         missing = expected.keys() - {label for _, label in ward.relations.values()}
         for label in sorted(missing) if ward.slug else ():
-            if not label.startswith(_COPY):
-                yield Problem(f"{ward.schema}.{label}", "is missing", f"{ward.repair};")
+            if not label.startswith(f"@ward.{_COPY}"):
+                yield Problem(ward.named("", label), "is missing", f"{ward.repair};")
 
 
-def _fill(by_schema: Mapping[str, _Ward], logs: _Ward, server: Server) -> dict[int, _Ward]:
+def _fill(wards: Iterable[_Ward], logs: _Ward, server: Server) -> dict[int, _Ward]:
     """Tell the wards their relations; return the ward of each relation."""
+    by_schema = {schema: ward for ward in wards for schema in (ward.schema, ward.leaves)}
     ward_of = {}
     for schema, oid, name, relname in server.rows(_RELATIONS, [*by_schema]):
         log = _LOG.fullmatch(relname)
         label = relname if log is None else "audit_log of a month" if log[1] else "audit_log"
-        ward_of[oid] = by_schema.get(schema, logs)
-        ward_of[oid].relations[oid] = (name, label)
+        ward = ward_of[oid] = by_schema.get(schema, logs)
+        ward.relations[oid] = (name, f"{'@leaves' if schema == ward.leaves else '@ward'}.{label}")
     return ward_of
 
 
 def _expected(server: Server, models: list[tuple[Any, ...]]) -> dict[str, Parts]:
     """Make a ward and copies of the model tables; return how they are described. No lock stays."""
     slug = f"doctor{uuid4().hex[:8]}"
-    ward = _Ward(uuid4(), slug, f"tenant_{slug}", _ROLE)
+    ward = _Ward(uuid4(), slug, f"tenant_{slug}", f"sealed_{slug}", _ROLE)
     run = server.connection.execute
     with server.connection.transaction(force_rollback=True):
         run("set local lock_timeout = '2s'")
@@ -127,7 +129,7 @@ def _expected(server: Server, models: list[tuple[Any, ...]]) -> dict[str, Parts]
             run("update ward_internal.models set relation = %s where id = %s", [copy, model])
             run("select ward_internal.build_row_rules(%s, %s)", [model, copy])
         run("select ward_internal.set_up_ward(t) from ward_internal.tenants as t where id = %s", [ward.id])
-        _fill({ward.schema: ward}, _Ward(), server)
+        _fill([ward], _Ward(), server)
         made = describe(server, ward.relations, ward.renamed)
     return {label: made[oid] for oid, (_, label) in ward.relations.items()}
 

@@ -116,14 +116,14 @@ class Model:
         return self.tables.setdefault(name, Table(name))
 
     def find(self, relation: Any) -> Table | None:
-        """Return the table that a relation is, is the face of, or is the shape of."""
+        """Return the table that a relation is, is the face or a leaf of, or is the shape of."""
         schema, name = relation.schemaname, relation.relname
         if HOLE in name or SLOT in name:
             return None
         if schema == "ward_model":
             return self.tables.get(name.replace("__", ".", 1))
-        if schema and schema.startswith("tenant_"):
-            return self._faces.get(name.removesuffix("_sealed"))
+        if schema and schema.startswith(("tenant_", "sealed_")):
+            return self._faces.get(name)
         return self.tables.get(_written(relation)) or (None if schema else self._faces.get(name))
 
     def protected(self, relation: Any) -> Table | None:

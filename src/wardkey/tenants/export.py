@@ -142,9 +142,12 @@ def export_sealed(source: Source, target: Path) -> list[Facts]:
             admin.execute("set transaction isolation level repeatable read, read only")
             admin.execute(_FORMS)
             tables = read_tables(admin, tenant["schema_name"]).tables
+            ((leaves,),) = admin.execute(
+                "select leaf_schema from ward.tenants where id = %s", [tenant["id"]]
+            ).fetchall()
             written = []
             for number, table in enumerate(tables):
-                leaf = sql.Identifier(tenant["schema_name"], f"{table.face}_sealed")
+                leaf = sql.Identifier(leaves, table.face)
                 columns = [column.name for column in table.columns]
                 facts = _write_table(admin, leaf, table, columns, _new_name(directory, table, number))
                 written.append({**facts, "row_id": _row_id(table)})

@@ -45,7 +45,6 @@ class _Leaf:
 
     face: str
     name: str
-    plain: str
     key: tuple[str, ...]
     columns: Mapping[str, bool]
 
@@ -56,7 +55,7 @@ def restore(
     """Put the ward back as ``dump`` has it; return what changed, by face.
 
     ``connection``: a superuser's, without a transaction. ``dump``: of pg_dump in a format that pg_restore
-    reads, of the ward's schema or the whole database. ``bindir``: where the server's pg_restore is.
+    reads, of the ward's schemas or the whole database. ``bindir``: where the server's pg_restore is.
     Raises RestoreRefused, UnknownTenant, MissingSoftware, psycopg.Error.
     """
     archive = _Archive(dump, bindir)
@@ -65,8 +64,8 @@ def restore(
             connection.execute(f"set local {setting}")  # replica: the dump's order is not that of references
         tenant = _lock(connection, slug)
         leaves = _leaves(connection, tenant["schema_name"])
-        named = _chosen(archive, tenant["schema_name"], leaves)
-        owned = archive.names_owner(tenant["schema_name"], named, tenant["id"])
+        named = _chosen(archive, tenant, leaves)
+        owned = archive.names_owner(tenant["leaf_schema"], named, tenant["id"])
         staged, positions = _stage(connection, archive, tenant, leaves, named)
         if not owned and not any(_has_rows(connection, stage) for stage, _ in staged.values()):
             raise RestoreRefused("the dump has no row and does not say whose it is", "dump the schema too")
@@ -74,7 +73,7 @@ def restore(
         tables = {
             leaf.face: _fill(connection, leaf, *staged[leaf.name]) for leaf in leaves if leaf.name in staged
         }
-        _check_references(connection, tenant["schema_name"])
+        _check_references(connection, tenant["leaf_schema"])
         _check_keys(connection, tenant["id"], slug)
         _advance(connection, tenant["schema_name"], positions)
         detail = {"made": archive.made, "operator": operator, "tables": tables}
@@ -103,7 +102,7 @@ class _Archive:
         if listing.returncode != 0:
             raise RestoreRefused(
                 "pg_restore does not read that dump",
-                "give one that was made by: pg_dump --format=custom --schema=tenant_SLUG",
+                "give one made by: pg_dump --format=custom --schema=tenant_SLUG --schema=sealed_SLUG",
             )
         self.lines = [line for line in listing.stdout.splitlines() if line and not line.startswith(";")]
         made = _MADE.search(listing.stdout)
@@ -156,7 +155,8 @@ def _of_another() -> RestoreRefused:
 
 def _lock(connection: Connection, slug: str) -> dict[str, Any]:
     with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute("select * from ward_internal.tenant_of(%s)", [slug]).fetchone()
+        query = "select *, ward_internal.leaf_schema(schema_name) from ward_internal.tenant_of(%s)"
+        row = cursor.execute(query, [slug]).fetchone()
     if row is None:
         raise UnknownTenant("no tenant has that slug", "list them: wardkey tenant list")
     connection.execute("lock table ward_internal.models in share mode")
@@ -166,7 +166,7 @@ def _lock(connection: Connection, slug: str) -> dict[str, Any]:
 def _leaves(connection: Connection, schema: str) -> list[_Leaf]:
     """Return the leaves of the ward, locked against writers."""
     query = """
-        select m.face, ward_internal.leaf_name(m.id, %(schema)s), (m.face || '_sealed'),
+        select m.face, ward_internal.leaf_name(m.id, %(schema)s),
           array(select k.attname from pg_index as i
             cross join unnest(i.indkey::int2[]) with ordinality as n (number, place)
             join pg_attribute as k on k.attrelid = i.indrelid and k.attnum = n.number
@@ -179,8 +179,8 @@ def _leaves(connection: Connection, schema: str) -> list[_Leaf]:
               and not a.attisdropped and a.attgenerated = '')
         from ward_internal.models as m order by m.relation"""
     leaves = [
-        _Leaf(face, name, plain, tuple(key), columns or {})
-        for face, name, plain, key, columns in connection.execute(query, {"schema": schema}).fetchall()
+        _Leaf(face, name, tuple(key), columns or {})
+        for face, name, key, columns in connection.execute(query, {"schema": schema}).fetchall()
     ]
     for leaf in leaves:
         if not leaf.columns:
@@ -191,19 +191,20 @@ def _leaves(connection: Connection, schema: str) -> list[_Leaf]:
     return leaves
 
 
-def _chosen(archive: _Archive, schema: str, leaves: list[_Leaf]) -> list[str]:
+def _chosen(archive: _Archive, tenant: Mapping[str, Any], leaves: list[_Leaf]) -> list[str]:
     """Return the lines of the dump's list that are the ward's rows and sequences, and not its log."""
     chosen = []
+    rows = f" TABLE DATA {tenant['leaf_schema']} "
     for line in archive.lines:
-        if f" SEQUENCE SET {schema} " in line:
+        if f" SEQUENCE SET {tenant['schema_name']} " in line:
             chosen.append(line)
-        elif f" TABLE DATA {schema} " in line:
-            table = line.split(f" TABLE DATA {schema} ", 1)[1]
-            if any(table.rpartition(" ")[0] == leaf.plain for leaf in leaves):
+        elif rows in line:
+            table = line.split(rows, 1)[1].rpartition(" ")[0]
+            if any(table == leaf.face for leaf in leaves):
                 chosen.append(line)
-            elif not table.startswith("audit_log"):
+            else:
                 raise RestoreRefused(
-                    f"the dump has {table.rpartition(' ')[0]}, which is the leaf of no model table now",
+                    f"the dump has {table}, which is the leaf of no model table now",
                     "protect the table again, under its former name; or restore the dump elsewhere",
                 )
     return chosen
@@ -368,15 +369,11 @@ def _check_keys(connection: Connection, tenant: UUID, slug: str) -> None:
 def _advance(connection: Connection, schema: str, positions: Mapping[str, int]) -> None:
     """Let each sequence go on behind whatever it gave, now or when the dump was made, and what came back."""
     query = """
-        select format('%%I.%%I', n.nspname, s.relname), q.seqincrement > 0, d.refobjid::regclass::text,
-          quote_ident(a.attname)
-        from pg_class as s join pg_namespace as n on n.oid = s.relnamespace
-        join pg_sequence as q on q.seqrelid = s.oid
-        join pg_depend as d on d.classid = 'pg_class'::regclass and d.objid = s.oid
-          and d.deptype in ('a', 'i') and d.refobjsubid > 0
-        join pg_attribute as a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
-        where s.relkind = 'S' and n.nspname = %s"""
-    for sequence, ascends, table, column in connection.execute(query, [schema]).fetchall():
+        select format('%%I.%%I', %(schema)s::name, s.relname), q.seqincrement > 0,
+          ward_internal.leaf_name(m.id, %(schema)s), quote_ident(c.column_name)
+        from ward_internal.models as m cross join ward_internal.model_columns(m.id) as c
+        join pg_class as s on s.oid = c.sequence join pg_sequence as q on q.seqrelid = s.oid"""
+    for sequence, ascends, table, column in connection.execute(query, {"schema": schema}).fetchall():
         furthest = "max" if ascends else "min"
         ((last, used, given),) = connection.execute(
             f"select last_value, is_called, (select {furthest}({column}) from {table}) from {sequence}"  # noqa: S608

@@ -217,9 +217,11 @@ def _end_connections(connection: Connection, role: str) -> None:
 
 def _count(connection: Connection, facts: Facts) -> list[Facts]:
     """Count again: until its connections ended, the tenant may have written."""
+    query = "select leaf_schema from ward.tenants where id = %s"
+    ((leaves,),) = connection.execute(query, [facts["tenant"]]).fetchall()
     counted = []
     for table in facts["tables"]:
-        leaf = sql.Identifier(facts["schema"], f"{table['table']}_sealed")
+        leaf = sql.Identifier(leaves, table["table"])
         row = connection.execute(sql.SQL("select count(*) from {}").format(leaf)).fetchone()
         counted.append({"table": table["table"], "rows": row[0] if row else 0})
     return counted

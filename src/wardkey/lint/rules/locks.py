@@ -19,10 +19,10 @@ _VOLATILE = {"clock_timestamp", "gen_random_uuid", "nextval", "random", "timeofd
 
 
 def _model(relation: Any, project: Project) -> Table | None:
-    """Return the model table that a relation is, not the face of one."""
+    """Return the model table that a relation is, not the face or a leaf of one."""
     table, schema = project.model.protected(relation), relation.schemaname or ""
-    is_face = schema.startswith("tenant_") or (not schema and table is not None and "." in table.name)
-    return None if is_face else table
+    in_ward = schema.startswith(("tenant_", "sealed_"))
+    return None if in_ward or (not schema and table is not None and "." in table.name) else table
 
 
 def _commands(

@@ -150,7 +150,7 @@ def grant_on_model(node: ast.GrantStmt, at: Statement, project: Project) -> Iter
         return
     for one in node.objects or ():
         if isinstance(one, ast.RangeVar):
-            inner = one.schemaname in _CLOSED or re.match("tenant_", one.schemaname or "")
+            inner = one.schemaname in _CLOSED or re.match("tenant_|sealed_", one.schemaname or "")
             if inner or project.model.protected(one):
                 yield hit(_name(one), at=one)
         elif isinstance(one, ast.String) and one.sval in _CLOSED and at.origin != "body":
