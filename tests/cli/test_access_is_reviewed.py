@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from tests.audit.databases import SCRIPT, SECRET, clinic_month
+from tests.audit.databases import SCRIPT, SECRET, START, clinic_month
 from tests.support.cli import Wardkey
 from tests.support.database import Database, clone
 from wardkey.access.review import SECTIONS
@@ -25,6 +26,17 @@ def filled(cluster: Cluster, template: str) -> Iterator[Database]:
         log = clinic_month(admin)
         log.put("e", "grant", 90, database_role="dba", detail={"objects": [{"object": "audit_log"}]})
         log.put("e", "measures_read", 95, database_role="tenant_globex", detail={"payer": "globex"})
+        grant = uuid4()
+        admin.execute(
+            "insert into ward_internal.break_glass (id, tenant_id, issuer, subject, role, classes, minutes,"
+            " reason, emergency, requested_at, state, approver, started_at, until)"
+            " select %s, %s, 'i', 'dr.glass', 'VIEWER', '{note}', 30, 'unconscious', false, at, 'ended',"
+            " 'dr.boss', at, at + interval '30 minutes' from (select %s::timestamptz) as t (at)",
+            [grant, log.tenant, START],
+        )
+        log.login("dr.glass", "VIEWER", 5, purpose=f"ETREAT {grant}")
+        for row in ("17", "17", "18"):
+            log.read("dr.glass", row, minute=6)
         log.seal(24 * 60 * 21)
         query = "select city, 1 as numerator, 1 as complement from patients"
         admin.execute("select ward.register_payer('globex'), ward.register_measure('m', %s, 11)", [query])
@@ -51,7 +63,7 @@ def test_it_says_who_had_which_role_and_what_each_read(asked: dict[str, Any]) ->
     assert asked["log_is_good"] is True and {section.name for section in SECTIONS} <= asked.keys()
     people = {row["who"]: row for row in asked["people"]}
     jones = people["dr.jones"]
-    assert people.keys() == {"dr.jones", "nurse.kim", SCRIPT}
+    assert people.keys() == {"dr.jones", "nurse.kim", "dr.glass", SCRIPT}
     assert (jones["role"], jones["logins"], jones["rows_read"], jones["rows_written"]) == (
         *("EVALUATOR", 1),
         *(422, 20),
@@ -66,6 +78,12 @@ def test_it_says_what_nobody_used(asked: dict[str, Any]) -> None:
     unused = {row["role"]: (row["never_read"], row["never_written"]) for row in asked["unused"]}
     # EVALUATOR reads and writes, VIEWER reads and may not write; all columns are of one class
     assert unused == {"ADMIN": (None, "clinical"), "ANALYST": ("clinical", None)}
+
+
+def test_it_names_each_break_glass_and_what_was_read_meanwhile(asked: dict[str, Any]) -> None:
+    (row,) = asked["break_glass"]
+    said = [row[name] for name in ("who", "role", "classes", "reason", "approver", "rows_read", "review_due")]
+    assert said == ["dr.glass", "VIEWER", "note", "unconscious", "dr.boss", 2, None]
 
 
 def test_it_names_delegations_changes_and_refusals(asked: dict[str, Any]) -> None:
@@ -87,7 +105,7 @@ def test_the_page_is_to_be_signed_and_runs_nothing(asked: dict[str, Any], page: 
     assert SCRIPT not in text and "<script" not in text and SECRET not in text
     (policy,) = re.findall(r'Security-Policy" content="([^"]+)"', text)
     assert policy.startswith("default-src 'none'; style-src 'sha256-") and "'unsafe" not in policy
-    assert "Yes." in text and text.count('class="decision"') == len(asked["people"]) + 2
+    assert "Yes." in text and text.count('class="decision"') == len(asked["people"]) + 3
 
 
 def test_that_it_was_asked_is_an_entry_and_the_terminal_shows_it(

@@ -39,7 +39,7 @@ class Section:
 _ENTRIES = """
 with entries as (select * from ward_internal.audit_entries(%(tenant)s, %(begin)s, %(end)s)),
 rows_read as (
-  select e.subject, e.role, e.table_name, r.id
+  select e.subject, e.role, e.purpose, e.table_name, r.id
     from entries as e, ward_internal.rows_of(e.row_id, e.detail) as r (id) where e.operation = 'read'
 )"""
 
@@ -97,6 +97,24 @@ SECTIONS = (
                   join ward_internal.sealed_columns as s on s.model_id = m.id
                  where s.name = any (e.columns) or e.kind = 'write' and e.columns is null) as p
          group by 1 order by 1""",
+    ),
+    Section(
+        "break_glass",
+        "Break-glass",
+        "Who saw more than the role shows, why, who approved it (nobody, where the tenant's policy lets care"
+        " go on without), and how many different rows were read meanwhile.",
+        "Nobody asked for it.",
+        """
+        select b.subject as who, b.role, array_to_string(b.classes, ', ') as classes, b.reason, b.state,
+               b.approver, b.started_at as started, coalesce(b.closed_at, b.until) as ended,
+               (select count(distinct (r.table_name, r.id)) from rows_read as r
+                 where r.purpose = 'ETREAT ' || b.id) as rows_read,
+               b.reviewer, b.finding, b.review_due
+          from ward.break_glass_grants as b
+         where b.tenant_id = %(tenant)s and b.requested_at >= %(begin)s
+           and (%(end)s::timestamptz is null or b.requested_at < %(end)s)
+         order by b.requested_at""",
+        is_decided=True,
     ),
     Section(
         "delegations",
