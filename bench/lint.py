@@ -51,17 +51,17 @@ def run(server: Server) -> list[Figure]:
     with TemporaryDirectory() as directory:
         for number in range(FILES):
             Path(directory, f"{number}.sql").write_text(SCRIPT.format(number))
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         report = lint(files_of([Path(directory)]))
-        seconds = time.perf_counter() - begin
+        seconds, used = time.perf_counter() - begin, time.process_time() - used
     assert len(report.files) == FILES and not report.findings, report.findings[:3]
-    begin = time.perf_counter()
+    begin = time.process_time()
     for number in range(FILES):
         pglast.parse_sql(SCRIPT.format(number).partition("\n")[2].replace(":'", "'"))
-    parsing = time.perf_counter() - begin
+    parsing = time.process_time() - begin
     return [
         Figure(f"lint of {FILES} SQL files", seconds, "s", 5),
-        Figure("… against parsing alone", seconds / parsing, "×"),
+        Figure("… CPU time against parsing alone", used / parsing, "×", 3),
     ]
 
 
