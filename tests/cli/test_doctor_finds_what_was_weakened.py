@@ -66,7 +66,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     ),
     "others-alone": ("create function ward.f() returns int language sql return 1", {"extension-grants"}),
     "extension-owners": ("alter function ward.login(text) owner to postgres", ANY),
-    "extension-grants": ("grant execute on function ward.protect to ward_tenant", set()),
+    "extension-grants": ("grant execute on function ward.unprotect to ward_tenant", set()),
     "ward-functions-closed": ("grant execute on function {ward}.patients_write_{slug}() to public", set()),
     "leaves-only": (
         _UNFOLLOWED.format("create table clinic.stray partition of clinic.patients default")
