@@ -55,7 +55,10 @@ def test_second_run_uses_the_clinics_that_are_there(shown: Wardkey) -> None:
     assert seen["family"]["ADMIN"] == seen["family"]["VIEWER"] and seen["family"]["ANALYST"] == "WK232"
     assert seen["birth_date"]["ANALYST"] == seen["birth_date"]["ADMIN"][:4] + "-01-01"
     assert seen["zip"]["ANALYST"] == seen["zip"]["ADMIN"][:3]
-    assert facts["guess"]["found"] == 0 and facts["guess"]["days"] == 5
+    assert facts["guess"]["told"] == 0 and facts["guess"]["days"] == 5
+    got = [step["got"] for step in facts["glass"]["steps"]]
+    assert got[:4] == ["WK232", "waits", "WK245", "started"] and got[5:] == ["ended", "WK232"]
+    assert not got[4].startswith("WK") and facts["glass"]["trail"]["approver"] == "dr. chief"
     assert {view["slug"]: len(view["rows"]) for view in facts["views"]} == dict.fromkeys(data.slugs(2), 5)
 
 
@@ -64,6 +67,7 @@ def test_terminal_shows_every_part(shown: Wardkey) -> None:
     for part in (
         "One query",
         "as each role sees it",
+        "Break-glass",
         "lie on disk",
         "attacks",
         "What it costs",

@@ -46,9 +46,9 @@ class Ward:
     issuer: EmbeddedIssuer
     created: bool
 
-    def token(self, role: str = "ADMIN") -> str:
+    def token(self, role: str = "ADMIN", subject: str = "wardkey demo") -> str:
         """Return a token of this clinic, good for 15 minutes."""
-        return self.issuer.sign_token(self.tenant_id, "wardkey demo", role)
+        return self.issuer.sign_token(self.tenant_id, subject, role)
 
     def connect(self) -> Connection:
         """Connect as the clinic's login role; nobody is logged in yet."""
@@ -56,10 +56,12 @@ class Ward:
         return connect(self.cluster.dsn(user=role), "wardkey demo", settings={"search_path": role})
 
     @contextmanager
-    def transaction(self, role: str = "ADMIN") -> Iterator[psycopg.Cursor[Any]]:
+    def transaction(
+        self, role: str = "ADMIN", subject: str = "wardkey demo"
+    ) -> Iterator[psycopg.Cursor[Any]]:
         """A transaction in the clinic's context."""
         with self.connect() as connection, connection.cursor() as cursor:
-            cursor.execute("select ward.login(%s)", [self.token(role)])
+            cursor.execute("select ward.login(%s)", [self.token(role, subject)])
             yield cursor
 
 

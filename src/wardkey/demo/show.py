@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .attacks import Outcome
 from .cost import Cost
+from .glass import Told
 from .roles import ROLES, Guess, Seen
 from .story import Clinics
 from .views import OnDisk, View
@@ -87,6 +88,15 @@ class Show:
         self._say(
             f"{', '.join(guess.tried)}: {guess.days * len(guess.tried)} queries, {guess.told} told one."
         )
+
+    def glass(self, told: Told) -> None:
+        self._heading("Break-glass: more than the role shows, on two tokens, for a while")
+        table = _table("who", "does", "and gets")
+        for step in told.steps:
+            table.add_row(step.who, step.did, step.got)
+        self._console.print(table)
+        self._say("What stays, for the tenant and in its log:")
+        self._below("\n".join(f"{name:<9} {value}" for name, value in told.trail.items()))
 
     def disk(self, disk: OnDisk) -> None:
         self._heading("The same rows as they lie on disk")

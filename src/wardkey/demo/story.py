@@ -15,6 +15,7 @@ from ..embedded import Cluster
 from ..embedded.issuer import embedded_issuer
 from ..errors import from_psycopg
 from . import attacks, cost, data
+from .glass import Told, break_the_glass
 from .load import Ward, counts, fill, load_codes, provision
 from .roles import Guess, Seen, guess_behind_the_mask, one_patient
 from .views import QUERY, OnDisk, View, on_disk, same_query
@@ -44,6 +45,7 @@ class Facts:
     views: list[View]
     roles: list[Seen]
     guess: Guess
+    glass: Told
     on_disk: OnDisk
     attacker: str
     victim: str
@@ -67,6 +69,7 @@ class Watcher(Protocol):
     def clinics(self, clinics: Clinics) -> None: ...
     def views(self, query: str, views: list[View]) -> None: ...
     def roles(self, slug: str, seen: list[Seen], guess: Guess) -> None: ...
+    def glass(self, told: Told) -> None: ...
     def disk(self, disk: OnDisk) -> None: ...
     def attacks(self, attacker: str, victim: str, outcomes: list[attacks.Outcome]) -> None: ...
     def costs(self, costs: list[cost.Cost]) -> None: ...
@@ -83,6 +86,8 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
             watcher.views(QUERY, same)
             seen, guess = one_patient(admin, wards[0]), guess_behind_the_mask(wards[0])
             watcher.roles(wards[0].slug, seen, guess)
+            told = break_the_glass(wards[0])
+            watcher.glass(told)
             lying = on_disk(admin, wards[0])
             watcher.disk(lying)
             attacker, victim = wards[0], wards[1]
@@ -94,7 +99,9 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
         raise from_psycopg(error) from None
     seconds = time.monotonic() - began
     taken = round(seconds, 1)
-    return Facts(clinics, QUERY, same, seen, guess, lying, attacker.slug, victim.slug, outcomes, costs, taken)
+    return Facts(
+        clinics, QUERY, same, seen, guess, told, lying, attacker.slug, victim.slug, outcomes, costs, taken
+    )
 
 
 def _clinics(
