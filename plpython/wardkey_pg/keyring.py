@@ -124,6 +124,7 @@ class TenantKeys:
         self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
         self._active = next((key.version for key in keys if key.state == "active"), None)
         self._released: dict[int, tuple[dict[str, bytes], Collection[str]]] = {}
+        self._asked: dict[int, set[str]] = {}  # by version: what the keeper withheld is not asked for again
         self._columns: dict[tuple[bytes, bytes], Key] = {}
         self._sealers: dict[tuple[bytes, int], Sealer] = {}
         self._unknown: set[int] = set()
@@ -271,11 +272,13 @@ class TenantKeys:
 
     def _class_key(self, version: int, name: str, release: Release) -> bytes:
         keys, _ = self._released.get(version, ({}, ()))
-        if name not in keys:
+        if name not in keys and name not in self._asked.get(version, ()):
             wrapped = self._wrapped.get(version)
             if wrapped is None:
                 raise KeyUnknown
-            keys, _ = self._released[version] = release(wrapped, {*self._wanted(), name})
+            wanted = {*self._wanted(), name}
+            keys, _ = self._released[version] = release(wrapped, wanted)
+            self._asked[version] = wanted
         key = keys.get(name)
         if key is None:
             raise ClassHidden(

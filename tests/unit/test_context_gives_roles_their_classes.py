@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import ClassHidden, KeyUnknown, OpenFailed, RoleMayNotWrite
+from wardkey_core.journal_reader import Read
 from wardkey_pg import context as context_module
 from wardkey_pg.keyring import TenantKeys
 from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, sealers_slowly
@@ -94,6 +95,8 @@ def test_each_role_sees_what_it_may_and_has_the_keys_of_that(ward: Backend) -> N
         with pytest.raises(ClassHidden):
             _read(ward, FINDING)
         assert _read(ward, NOTE, b"x") == b"[redacted]"
+        assert any(isinstance(entry, Read) for entry in ward.journalled())  # a mask's reading is one
+        ward.messages.clear()
         assert _held(keys) == {"quasi"}  # the constant needs no key
 
 
@@ -131,6 +134,7 @@ def test_what_the_keeper_masks_or_withholds_is_masked_or_hidden(ward: Backend) -
             _read(ward, NOTE)
         with pytest.raises(ClassHidden, match="keeper"):
             _seal(ward, NOTE, b"x")
+        assert len(keeper.requests) == 1  # what it withheld is not asked for query by query
 
 
 def test_a_value_of_another_class_needs_the_rights_of_both(ward: Backend) -> None:
