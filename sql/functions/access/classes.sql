@@ -30,13 +30,15 @@ comment on function ward_internal.mask_fits(text, oid) is
   'whether the mask of a value of the type is a value of the type; null: there is no such mask';
 
 create or replace view ward_internal.column_classes as
-  select s.id, s.model_id, s.name, c.number, c.name as class, format_type(a.atttypid, null) as kind,
-    case when s.mask is not null then s.mask when ward_internal.mask_fits(c.mask, a.atttypid) then c.mask
+  select s.id, s.model_id, s.name, c.number, c.name as class, format_type(t.id, null) as kind,
+    case when s.mask is not null then s.mask when ward_internal.mask_fits(c.mask, t.id) then c.mask
       else 'null' end as mask
   from ward_internal.sealed_columns as s
   join ward_internal.models as m on m.id = s.model_id
   join ward_internal.known_classes as c on c.name = s.class
-  join pg_catalog.pg_attribute as a on a.attrelid = m.shape and a.attname = s.name;
+  -- by its index: a join would read all of pg_attribute, at each backend's first login
+  cross join lateral (select (
+    select atttypid from pg_catalog.pg_attribute where attrelid = m.shape and attname = s.name) as id offset 0) as t;
 comment on view ward_internal.column_classes is
   'sealed columns with their class and the mask that holds for their type';
 
