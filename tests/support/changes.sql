@@ -162,7 +162,7 @@ select name, format('alter table %s add constraint wk foreign key (city) referen
 select name, format('alter table %s set (fillfactor = 50)', name) from plain where relkind = 'r';
 
 -- view's options set:
-select name, format('alter view %s set (security_barrier)', name) from ours where relkind = 'v';
+select name, format('alter view %s set (security_invoker)', name) from ours where relkind = 'v';
 
 -- replica identity:
 select name, format('alter table %s replica identity full', name) from plain;
