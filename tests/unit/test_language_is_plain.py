@@ -23,7 +23,7 @@ PARTICIPLES = re.compile(r"_?(brought|following|found|managed_so)_?")
 def files(*suffixes: str) -> Iterator[Path]:
     for place in PLACES:
         for path in (ROOT / place).rglob("*"):
-            if path.suffix in suffixes and not {"dist", "models"} & set(path.parts) and path.is_file():
+            if path.suffix in suffixes and "dist" not in path.parts and path.is_file():
                 yield path
     yield from (path for path in ROOT.glob("*") if path.suffix in suffixes)
 

@@ -110,7 +110,7 @@ def test_lines_have_at_most_120_columns() -> None:
     long = [
         f"{path.relative_to(SQL.parent)}:{number}"
         for path in (*SQL.rglob("*.sql"), *migrations.rglob("*.py"))
-        if not {"dist", "models"} & set(path.parts)
+        if "dist" not in path.parts
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if len(line) > 120
     ]

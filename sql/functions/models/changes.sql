@@ -1,6 +1,6 @@
--- Shape, leaves and faces follow their model table: its columns with type, NOT NULL, default and name, its keys, UNIQUE and CHECK
--- constraints and indexes. What is about the plaintext of sealed columns (CHECK, DEFAULT), and foreign keys, stands on the shape,
--- and reaches leaves and faces from there.
+-- Shape, leaves and faces follow their model table: its columns with type, NOT NULL, default and name, its keys, UNIQUE
+-- and CHECK constraints and indexes. What is about the plaintext of sealed columns (CHECK, DEFAULT), and foreign keys,
+-- stands on the shape, and reaches leaves and faces from there.
 
 create or replace function ward_internal.faces_are_behind(p_model uuid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -17,15 +17,16 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     cross join wanted
     where wanted.columns is distinct from (
       select array_agg(format('%s %s %s', a.attname, format_type(a.atttypid, a.atttypmod),
-          case when a.attname = any (wanted.numbered) then null else pg_get_expr(d.adbin, d.adrelid) end) order by a.attnum)
+          case when a.attname = any (wanted.numbered) then null else pg_get_expr(d.adbin, d.adrelid) end)
+            order by a.attnum)
       from pg_attribute as a
       left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
       where a.attrelid = face.oid and a.attnum > 0))
     and (select columns is not null from wanted)
 $$;
 comment on function ward_internal.faces_are_behind(uuid) is
-  'whether a face that is there differs from its model in a column, type or default. Not for a model without its primary '
-  'key: pg_restore is under way, which alters tables before all of it is there and brings the faces itself';
+  'whether a face that is there differs from its model in a column, type or default. Not for a model without its '
+  'primary key: pg_restore is under way, which alters tables before all of it is there and brings the faces itself';
 
 create or replace function ward_internal.writers_are_behind(p_model uuid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -33,12 +34,14 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     select p.prosrc <> ward_internal.face_trigger_body(m.id, t)
     from ward_internal.models as m
     cross join ward_internal.tenants as t
-    join pg_proc as p on p.oid = to_regprocedure(format('%I.%I()', t.schema_name, ward_internal.writer_name(m.face, t.schema_name)))
+    join pg_proc as p on p.oid = to_regprocedure(format('%I.%I()', t.schema_name,
+      ward_internal.writer_name(m.face, t.schema_name)))
     where m.id = p_model and to_regclass(ward_internal.leaf_name(m.id, t.schema_name)) is not null
     limit 1), false)
 $$;
 comment on function ward_internal.writers_are_behind(uuid) is
-  'whether the trigger function of a face is not what would be made now; of one, for those of all wards are made together';
+  'whether the trigger function of a face is not what would be made now; of one, for those of all wards are made '
+  'together';
 
 create or replace function ward_internal.follow_columns(p_model ward_internal.models, p_renamed boolean) returns boolean
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -53,7 +56,8 @@ begin
       d.atttypid as declared_type, d.atttypmod as declared_typmod, c.id as column_id,
       coalesce(c.id is not null and s.atttypid <> 'bytea'::regtype, false) as unsealed,
       pg_get_serial_sequence(p_model.relation::text, s.attname) is not null as has_sequence,
-      case when s.attcollation <> t.typcollation then ' collate ' || s.attcollation::regcollation else '' end as collation
+      case when s.attcollation <> t.typcollation then ' collate ' || s.attcollation::regcollation
+        else '' end as collation
     from (select * from pg_attribute where attrelid = p_model.relation and attnum > 0 and not attisdropped
         and attname <> 'tenant_id') as s
     full join (select * from pg_attribute where attrelid = p_model.shape and attnum > 0 and not attisdropped) as d
@@ -63,8 +67,8 @@ begin
     order by s.attnum
   loop
     if v_column.unsealed then
-      perform ward_internal.fail('type_cannot_be_sealed', format('column %I is sealed: its stored type is bytea', v_column.stored),
-        'add a new sealed column with ward.add_sealed_column, and copy');
+      perform ward_internal.fail('type_cannot_be_sealed', format('column %I is sealed: its stored type is bytea',
+        v_column.stored), 'add a new sealed column with ward.add_sealed_column, and copy');
     elsif v_column.has_sequence then
       perform ward_internal.fail('unsupported', 'a sequence shared by all tenants would tell one about the others',
         'declare identity columns before ward.protect');
@@ -75,7 +79,8 @@ begin
       execute format('alter table %s rename column %I to %I', p_model.shape, v_old, v_column.stored);
       update ward_internal.sealed_columns set name = v_column.stored where model_id = p_model.id and name = v_old;
       for v_schema in select schema_name from ward_internal.tenants loop
-        execute format('alter view if exists %I.%I rename column %I to %I', v_schema, p_model.face, v_old, v_column.stored);
+        execute format('alter view if exists %I.%I rename column %I to %I', v_schema, p_model.face, v_old,
+          v_column.stored);
       end loop;
       return true;
     elsif v_column.declared is null then
@@ -116,13 +121,15 @@ begin
     where s.attrelid = p_model.relation and s.attnum > 0 and not s.attisdropped and s.attnotnull <> d.attnotnull
     union all
     select case
-      when d.attgenerated = '' then format('alter column %I %s', s.attname, coalesce('set default ' || new.text, 'drop default'))
+      when d.attgenerated = '' then format('alter column %I %s', s.attname,
+        coalesce('set default ' || new.text, 'drop default'))
       when s.attgenerated = '' then format('alter column %I drop expression', s.attname)
       else format('alter column %I set expression as (%s)', s.attname, new.text)
     end
     from pg_attribute as s
     join pg_attribute as d on d.attrelid = p_model.shape and d.attname = s.attname and not d.attisdropped
-    cross join lateral (select (select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = s.attrelid and adnum = s.attnum)
+    cross join lateral (select (select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = s.attrelid
+      and adnum = s.attnum)
       as text) as new
     where s.attrelid = p_model.relation and s.attnum > 0 and not s.attisdropped
       and not exists (select from ward_internal.sealed_columns where model_id = p_model.id and name = s.attname)
@@ -152,10 +159,12 @@ begin
     execute format('alter table %s drop constraint %I', p_model.relation, v_constraint.conname);
   end loop;
   for v_constraint in
-    select conname, contype, pg_get_constraintdef(oid) like '% NOT VALID' as unproven, ward_internal.shape_definition(oid) as definition
+    select conname, contype, pg_get_constraintdef(oid) like '% NOT VALID' as unproven,
+      ward_internal.shape_definition(oid) as definition
     from pg_constraint as c
     where conrelid = p_model.relation and contype in ('p', 'u', 'c') and not exists (
-        select from pg_constraint as d where d.conrelid = p_model.shape and d.conname = c.conname and d.contype = c.contype
+        select from pg_constraint as d where d.conrelid = p_model.shape and d.conname = c.conname
+          and d.contype = c.contype
           and ward_internal.shape_definition(d.oid) = ward_internal.shape_definition(c.oid))
       and not exists (
         select from pg_attribute as a where a.attrelid = c.conrelid and a.attnum = any (c.conkey) and (
@@ -172,16 +181,18 @@ begin
       execute format('alter table %s rename constraint %I to %I', p_model.shape, v_old, v_constraint.conname);
     elsif v_constraint.contype <> 'p' then
       execute format('alter table %s drop constraint if exists %I', p_model.shape, v_constraint.conname);
-      execute format('alter table %s add constraint %I %s%s', p_model.shape, v_constraint.conname, v_constraint.definition,
-        case when v_constraint.unproven then ' not valid' else '' end);
+      execute format('alter table %s add constraint %I %s%s', p_model.shape, v_constraint.conname,
+        v_constraint.definition, case when v_constraint.unproven then ' not valid' else '' end);
     end if;
   end loop;
   for v_constraint in
     select conname from pg_constraint as d
     where conrelid = p_model.shape and contype in ('u', 'c') and not exists (
-        select from pg_constraint as c where c.conrelid = p_model.relation and c.conname = d.conname and c.contype = d.contype)
+        select from pg_constraint as c where c.conrelid = p_model.relation and c.conname = d.conname
+          and c.contype = d.contype)
       and not exists (
-        select from pg_attribute as a join ward_internal.sealed_columns as s on s.model_id = p_model.id and s.name = a.attname
+        select from pg_attribute as a join ward_internal.sealed_columns as s on s.model_id = p_model.id
+          and s.name = a.attname
         where a.attrelid = d.conrelid and a.attnum = any (d.conkey))
   loop
     execute format('alter table %s drop constraint %I', p_model.shape, v_constraint.conname);
@@ -199,29 +210,34 @@ begin
   for v_index in
     select c.oid::regclass as name from pg_index as i join pg_class as c on c.oid = i.indexrelid
     where i.indrelid = p_model.shape and not exists (select from pg_constraint where conindid = c.oid) and not exists (
-      select from pg_index as p join pg_class as t on t.oid = p.indexrelid where p.indrelid = p_model.relation and t.relname = c.relname)
+      select from pg_index as p join pg_class as t on t.oid = p.indexrelid where p.indrelid = p_model.relation
+        and t.relname = c.relname)
   loop
     execute format('drop index %s', v_index.name);
   end loop;
   for v_index in
-    select c.relname as name, i.indisunique as is_unique, substr(pg_get_indexdef(c.oid), length(format('CREATE %sINDEX %I ON ONLY %s',
-      case when i.indisunique then 'UNIQUE ' else '' end, c.relname, format('%I.%I', n.nspname, t.relname))) + 1) as tail
+    select c.relname as name, i.indisunique as is_unique,
+      substr(pg_get_indexdef(c.oid), length(format('CREATE %sINDEX %I ON ONLY %s',
+      case when i.indisunique then 'UNIQUE ' else '' end, c.relname,
+        format('%I.%I', n.nspname, t.relname))) + 1) as tail
     from pg_index as i
     join pg_class as c on c.oid = i.indexrelid
     join pg_class as t on t.oid = i.indrelid
     join pg_namespace as n on n.oid = t.relnamespace
     where i.indrelid = p_model.relation and not exists (select from pg_constraint where conindid = c.oid)
-      and (i.indnkeyatts > 1 or i.indkey[0] <> (select attnum from pg_attribute where attrelid = t.oid and attname = 'tenant_id'))
+      and (i.indnkeyatts > 1 or i.indkey[0] <> (select attnum from pg_attribute where attrelid = t.oid
+        and attname = 'tenant_id'))
       and not exists (
-        select from pg_index as s join pg_class as d on d.oid = s.indexrelid where s.indrelid = p_model.shape and d.relname = c.relname)
+        select from pg_index as s join pg_class as d on d.oid = s.indexrelid where s.indrelid = p_model.shape
+          and d.relname = c.relname)
       and not exists (
         select from pg_depend as d join pg_attribute as a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
         join ward_internal.sealed_columns as s on s.model_id = p_model.id and s.name = a.attname
         where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.refobjid = t.oid)
     order by c.relname
   loop
-    execute format('create %sindex %I on %s%s', case when v_index.is_unique then 'unique ' else '' end, v_index.name, p_model.shape,
-      replace(replace(v_index.tail, '(tenant_id, ', '('), ', tenant_id)', ')'));
+    execute format('create %sindex %I on %s%s', case when v_index.is_unique then 'unique ' else '' end, v_index.name,
+      p_model.shape, replace(replace(v_index.tail, '(tenant_id, ', '('), ', tenant_id)', ')'));
   end loop;
 end
 $$;
@@ -270,7 +286,8 @@ begin
   perform ward_internal.follow_constraints(v_model);
   perform ward_internal.follow_indexes(v_model);
   perform ward_internal.check_names(v_model);
-  perform ward_internal.check_size(v_model.shape, array(select name from ward_internal.sealed_columns where model_id = p_model));
+  perform ward_internal.check_size(v_model.shape, array(select name from ward_internal.sealed_columns
+    where model_id = p_model));
   perform ward_internal.follow_shape(p_model, v_changed);
 end
 $$;
@@ -288,17 +305,20 @@ begin
     select from ward_internal.sealed_columns as s
     join pg_attribute as a on a.attrelid = v_model.shape and a.attname = s.name
     cross join ward_internal.tenants as t
-    join pg_attribute as f on f.attrelid = to_regclass(format('%I.%I', t.schema_name, v_model.face)) and f.attname = s.name
+    join pg_attribute as f on f.attrelid = to_regclass(format('%I.%I', t.schema_name, v_model.face))
+      and f.attname = s.name
     where s.model_id = p_model and (f.atttypid, f.atttypmod) <> (a.atttypid, a.atttypmod))
   then
     perform ward_internal.fail('change_refused', 'nobody can look whether sealed values are of another type',
       'add a new sealed column with ward.add_sealed_column, and copy through each face');
   end if;
-  perform ward_internal.check_foreign_keys(v_model.shape, exists (select from ward_internal.sealed_columns where model_id = p_model));
+  perform ward_internal.check_foreign_keys(v_model.shape, exists (select from ward_internal.sealed_columns
+    where model_id = p_model));
   v_check := (
     select conname from pg_constraint as c
     where conrelid = v_model.shape and contype = 'c' and convalidated and ward_internal.is_running(c.xmin) and exists (
-      select from pg_attribute as a join ward_internal.sealed_columns as s on s.model_id = p_model and s.name = a.attname
+      select from pg_attribute as a join ward_internal.sealed_columns as s on s.model_id = p_model
+        and s.name = a.attname
       where a.attrelid = c.conrelid and a.attnum = any (c.conkey))
     limit 1);
   if v_check is not null then

@@ -12,8 +12,8 @@ returns table (
 language plpgsql stable strict rows 10 security invoker set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
-  -- plpgsql, not SQL: it keeps the plan, and provisioning asks seven times a table; few rows, or joins would read all of
-  -- pg_class
+  -- plpgsql, not SQL: it keeps the plan, and provisioning asks seven times a table; few rows, or joins would read all
+  -- of pg_class
   return query
     select
       stored.attnum::integer,
@@ -25,7 +25,8 @@ begin
       stored.attgenerated <> '',
       array_position(pk.indkey::int2[], declared.attnum)::integer,
       pg_get_serial_sequence(model.shape::text, declared.attname)::regclass,
-      case when declared.attcollation not in (0, 'pg_catalog.default'::regcollation) then declared.attcollation::regcollation::text end
+      case when declared.attcollation not in (0, 'pg_catalog.default'::regcollation)
+        then declared.attcollation::regcollation::text end
     from ward_internal.models as model
     join pg_attribute as stored on stored.attrelid = model.relation and stored.attnum > 0 and not stored.attisdropped
     join pg_attribute as declared on declared.attrelid = model.shape and declared.attname = stored.attname
@@ -39,8 +40,8 @@ begin
 end
 $$;
 comment on function ward_internal.model_columns(uuid) is
-  'columns of a model table without tenant_id, in order: declared type, id if sealed, default, place in the primary key from 0, '
-  'sequence, collation if it is not the database''s';
+  'columns of a model table without tenant_id, in order: declared type, id if sealed, default, place in the primary '
+  'key from 0, sequence, collation if it is not the database''s';
 
 create or replace function ward_internal.can_be_sealed(p_type oid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
@@ -55,7 +56,8 @@ comment on function ward_internal.can_be_sealed(oid) is
 create or replace function ward_internal.row_form(p_shape regclass) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return (
-  select string_agg(case when a.atttypid = any ('{int2,int4,int8}'::regtype[]) then 'i' when a.atttypid = 'uuid'::regtype then 'u'
+  select string_agg(case when a.atttypid = any ('{int2,int4,int8}'::regtype[]) then 'i'
+    when a.atttypid = 'uuid'::regtype then 'u'
     else 't' end, '' order by k.place)
   from pg_index as i
   cross join unnest(i.indkey::int2[]) with ordinality as k (number, place)
@@ -84,14 +86,17 @@ create or replace function ward_internal.sealed_bytes(p_value text, p_type oid) 
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return case p_type when 'bytea'::regtype then p_value
   else format('convert_to(%s, ''UTF8'')', ward_internal.canonical_expression(p_value, p_type)) end;
-comment on function ward_internal.sealed_bytes(text, oid) is 'the bytes that are sealed of a value: its canonical text''s, or its own';
+comment on function ward_internal.sealed_bytes(text, oid) is
+  'the bytes that are sealed of a value: its canonical text''s, or its own';
 
 create or replace function ward_internal.seal_expression(p_values text[], p_columns uuid[], p_row text) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return (select format($sql$coalesce(ward_internal.seal(array[%s], %L::bytea, %s), ward.raise_refusal('{}'::bytea[]))$sql$,
+return (select format($sql$coalesce(ward_internal.seal(array[%s], %L::bytea, %s),
+  ward.raise_refusal('{}'::bytea[]))$sql$,
   array_to_string(p_values, E',\n      '), string_agg(uuid_send(id), '' order by place), p_row)
   from unnest(p_columns) with ordinality as c (id, place));
-comment on function ward_internal.seal_expression(text[], uuid[], text) is 'the sealed values, an array, of bytes for the row';
+comment on function ward_internal.seal_expression(text[], uuid[], text) is
+  'the sealed values, an array, of bytes for the row';
 
 create or replace function ward_internal.masked_null() returns bytea
 language sql immutable parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -111,14 +116,15 @@ return (select case
   else format('%s::%s', text, p_type_name)
 end
 from format('nullif(coalesce(ward.try_unseal(%1$s, %2$L::bytea, %3$s), ward.raise_refusal(%1$s)), %4$L::bytea)',
-  p_value, uuid_send(p_column), p_row, ward_internal.masked_null()) as opened, format('convert_from(%s, ''UTF8'')', opened) as text);
+  p_value, uuid_send(p_column), p_row, ward_internal.masked_null()) as opened,
+    format('convert_from(%s, ''UTF8'')', opened) as text);
 
 create or replace function ward_internal.quoted_name(p_name name) returns text
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
 return '"' || replace(p_name, '"', '""') || '"';
 comment on function ward_internal.quoted_name(name) is
-  'a column''s name for PL/pgSQL, which takes begin, by or if for its own words unless they are in quotes; quote_ident does not '
-  'know those';
+  'a column''s name for PL/pgSQL, which takes begin, by or if for its own words unless they are in quotes; quote_ident '
+  'does not know those';
 
 create or replace function ward_internal.row_expression(p_model uuid, p_prefix text) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$

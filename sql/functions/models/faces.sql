@@ -1,16 +1,17 @@
 -- Leaves and faces. A leaf is a tenant's partition of a model table, sealed. A face is the view that applications use
 -- in its stead, with INSTEAD OF triggers. The two have one name, so that PostgreSQL's own errors about a leaf name the
 -- face, and lie in two schemas of the ward: tenant_acme.patients is the face, sealed_acme.patients the leaf. Both
--- belong to ward_owner; tenants have privileges on faces only, and every statement on a leaf, a face's too, stands under
--- row-level security.
+-- belong to ward_owner; tenants have privileges on faces only, and every statement on a leaf, a face's too, stands
+-- under row-level security.
 --
--- A face's trigger writes one row of the leaf: the one that has the key and every value of the row it was given. It refuses
--- to change or delete a row that another transaction changed after the statement's snapshot (40001, as under repeatable
--- read): on a view PostgreSQL does not look again. What the statement itself changed before, it may delete, and does not
--- update again: as on a table.
+-- A face's trigger writes one row of the leaf: the one that has the key and every value of the row it was given. It
+-- refuses to change or delete a row that another transaction changed after the statement's snapshot (40001, as under
+-- repeatable read): on a view PostgreSQL does not look again. What the statement itself changed before, it may delete,
+-- and does not update again: as on a table.
 --
--- Constraints are the leaf's: what a row violates, PostgreSQL says itself, at once or at COMMIT, without the values, for
--- the leaf stands under row-level security. A CHECK of a sealed column, which the leaf cannot look at, is the trigger's.
+-- Constraints are the leaf's: what a row violates, PostgreSQL says itself, at once or at COMMIT, without the values,
+-- for the leaf stands under row-level security. A CHECK of a sealed column, which the leaf cannot look at, is the
+-- trigger's.
 
 create or replace function ward_internal.leaf_schema(p_schema name) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -35,8 +36,8 @@ create or replace function ward_internal.writer_name(p_face name, p_schema name)
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
 return ward_internal.cut_name(p_face || '_write' || substr(p_schema, length('tenant_')));
 comment on function ward_internal.writer_name(name, name) is
-  'name of a face''s trigger function: patients_write_acme. Its own in each ward, because PostgreSQL looks a function up among '
-  'all of its name, in whatever schema';
+  'name of a face''s trigger function: patients_write_acme. Its own in each ward, because PostgreSQL looks a function '
+  'up among all of its name, in whatever schema';
 
 create or replace function ward_internal.set_row_security(p_relation text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -44,19 +45,21 @@ begin
   execute format('alter table %s owner to ward_owner', p_relation);
   execute format('alter table %s enable row level security', p_relation);
   execute format('alter table %s force row level security', p_relation);
-  -- The restrictive one stands also if somebody adds a permissive policy, which would be OR-ed. It alone checks new rows:
-  -- every query on a leaf pays for asking again, and the partition's constraint and the face's trigger check too.
+  -- The restrictive one stands also if somebody adds a permissive policy, which would be OR-ed. It alone checks new
+  -- rows: every query on a leaf pays for asking again, and the partition's constraint and the face's trigger check too.
   execute format($sql$
     create policy ward_tenant on %s as permissive
       using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context()))) with check (true)
   $sql$, p_relation);
   execute format($sql$
     create policy ward_fence on %s as restrictive
-      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context()))) with check (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context())))
+      using (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context())))
+      with check (tenant_id = (select coalesce(ward.try_tenant_id(), ward.raise_no_context())))
   $sql$, p_relation);
 end
 $$;
-comment on function ward_internal.set_row_security(text) is 'makes a parent or leaf ward_owner''s and puts it under RLS';
+comment on function ward_internal.set_row_security(text) is
+  'makes a parent or leaf ward_owner''s and puts it under RLS';
 
 create or replace function ward_internal.name_leaf_indexes(p_leaf regclass) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -113,8 +116,8 @@ begin
 end
 $$;
 comment on function ward_internal.create_counters(uuid, ward_internal.tenants) is
-  'makes the sequences that a face lacks: the tenant''s own, for gaps in a shared one would tell how much others insert. '
-  'They lie beside the face, outlive a leaf that is lost, and go with the model''s: ward_internal.on_drop';
+  'makes the sequences that a face lacks: the tenant''s own, for gaps in a shared one would tell how much others '
+  'insert. They lie beside the face, outlive a leaf that is lost, and go with the model''s: ward_internal.on_drop';
 
 create or replace function ward_internal.create_leaf_foreign_keys(p_model uuid, p_tenant ward_internal.tenants)
 returns void
@@ -186,16 +189,19 @@ language sql stable strict rows 10 security invoker set search_path = pg_catalog
   select c.place, c.column_name, case when c.column_id is null then 'l.' || q.quoted
     else ward_internal.unseal_expression('l.' || q.quoted, c.type_id, c.type_name, c.column_id, row_id.expression)
       || coalesce(' collate ' || c.collation_name, '') end
-  from ward_internal.model_columns(p_model) as c, row_id, lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
+  from ward_internal.model_columns(p_model) as c, row_id,
+    lateral (select ward_internal.quoted_name(c.column_name) as quoted) as q
 $$;
 comment on function ward_internal.face_expressions(uuid) is 'what a face shows of row l of its leaf, column by column';
 
 create or replace function ward_internal.face_query(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  -- uncorrelated: planned as a one-time filter, which also an empty leaf, or an index that finds nothing, asks; but part of
-  -- the join's condition where PostgreSQL 16 or later finds the face in an outer join, and then the leaf's policy asks
+  -- uncorrelated: planned as a one-time filter, which also an empty leaf, or an index that finds nothing, asks; but
+  -- part of the join's condition where PostgreSQL 16 or later finds the face in an outer join, and then the leaf's
+  -- policy asks
   select format('select %s from %s as l where (select coalesce(ward.require_context(%L), ward.raise_refusal(true)))',
-    string_agg(format('%s as %I', expression, column_name), ', ' order by place), ward_internal.leaf_name(p_model, p_schema), p_model)
+    string_agg(format('%s as %I', expression, column_name), ', ' order by place),
+      ward_internal.leaf_name(p_model, p_schema), p_model)
   from ward_internal.face_expressions(p_model)
 $$;
 
@@ -235,17 +241,18 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   from declared, violated group by declared.text
 $$;
 comment on function ward_internal.face_checks(uuid, name) is
-  'the CHECKs of sealed columns as PL/pgSQL, for the plaintext, before it is sealed; null without one. Their errors are '
-  'as the leaf''s would be';
+  'the CHECKs of sealed columns as PL/pgSQL, for the plaintext, before it is sealed; null without one. Their errors '
+  'are as the leaf''s would be';
 
 create or replace function ward_internal.is_running(p_transaction xid) returns boolean
 language sql volatile strict security invoker set search_path = pg_catalog, pg_temp as $$
-  select coalesce(pg_xact_status((now.id - (now.id - p_transaction::text::bigint + 6442450944) % 4294967296 + 2147483648)::text::xid8)
-    = 'in progress', false)
+  select coalesce(pg_xact_status((now.id - (now.id - p_transaction::text::bigint + 6442450944) % 4294967296
+      + 2147483648)::text::xid8) = 'in progress', false)
   from (select pg_current_xact_id()::text::bigint as id) as now
 $$;
 comment on function ward_internal.is_running(xid) is
-  'whether the transaction, one of the last two thousand million, has not ended: of a row that is locked, it is the current one';
+  'whether the transaction, one of the last two thousand million, has not ended: of a row that is locked, it is the '
+  'current one';
 
 create or replace function ward_internal.face_sealing(p_model uuid) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
@@ -271,10 +278,11 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
       'old_row', ward_internal.row_expression(p_model, 'old'),
       'columns', format('%L::bytea', string_agg(uuid_send(column_id), '' order by number)),
       'emptied', string_agg(format('%s is null and not v_kept[%s]', new_field, number), ' or ' order by number),
-      'emptied_columns', string_agg(format('case when %s is null and not v_kept[%s] then %L::bytea else %L end', new_field,
-        number, uuid_send(column_id), ''), ' || ' order by number),
+      'emptied_columns', string_agg(format('case when %s is null and not v_kept[%s] then %L::bytea else %L end',
+        new_field, number, uuid_send(column_id), ''), ' || ' order by number),
       'kept', string_agg(format('v_row = v_old_row and %s%s is not distinct from %s', new_value,
-        case type_id when 'bytea'::regtype then '' else ' collate "C"' end, old_value),  -- a declared one may say that A and a are equal
+        -- a declared one may say that A and a are equal
+        case type_id when 'bytea'::regtype then '' else ' collate "C"' end, old_value),
         E',\n        ' order by number),
       'sealed', ward_internal.seal_expression(
         array_agg(format('case when v_kept[%s] then null else %s end', number, new_bytes) order by number),
@@ -303,15 +311,18 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     'row', case when sealing is null then 'null' else ward_internal.row_expression(p_model, 'new') end,
     'sealing', coalesce(sealing, ''),
     'columns', string_agg(quoted, ', ' order by place) filter (where not generated),
-    'inserted', string_agg(case when column_id is null then new_value else format('face.v_sealed[%s]', number) end, ', ' order by place)
+    'inserted', string_agg(case when column_id is null then new_value else format('face.v_sealed[%s]', number) end,
+      ', ' order by place)
       filter (where not generated),
     'updated', string_agg(format(case when column_id is null then '%1$s = %2$s'
-        else '%1$s = case when face.v_kept[%3$s] then l.%1$s else face.v_sealed[%3$s] end' end, quoted, new_value, number),
+        else '%1$s = case when face.v_kept[%3$s] then l.%1$s else face.v_sealed[%3$s] end' end, quoted, new_value,
+          number),
       E',\n          ' order by place) filter (where not generated),
     'returning', coalesce(' returning ' || string_agg('l.' || quoted, ', ' order by place) filter (where generated)
       || ' into ' || string_agg(new_value, ', ' order by place) filter (where generated), ''),
     'shown', (select string_agg(expression, ', ' order by place) from ward_internal.face_expressions(p_model)),
-    'old_key', string_agg(format('l.%s %s %s', quoted, ward_internal.key_operator(key.index, key_place), old_value), ' and '
+    'old_key', string_agg(
+      format('l.%s %s %s', quoted, ward_internal.key_operator(key.index, key_place), old_value), ' and '
       order by key_place) filter (where key_place is not null))
   from col, key, ward_internal.leaf_name(p_model, p_tenant.schema_name) as leaf,
     ward_internal.face_sealing(p_model) as sealing
@@ -336,7 +347,8 @@ declare
   v_kept boolean[];  -- of the sealed values of an update: which stay as they are
   v_sealed bytea[];
 begin
-  v_ignores := coalesce(ward_internal.begin_write(@tenant@, case tg_op when 'DELETE' then @model@ else '' end), ward.raise_refusal(true));
+  v_ignores := coalesce(ward_internal.begin_write(@tenant@, case tg_op when 'DELETE' then @model@ else '' end),
+    ward.raise_refusal(true));
   if tg_op <> 'DELETE' then
     v_row := @row@;@checks@@sealing@
   end if;
@@ -359,9 +371,11 @@ begin
 
   v_seen := old;
   -- the row the statement saw, by its key and every value; then it is locked, and stays where it is
-  select l.ctid into v_place from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ and row(@shown@) *= face.v_seen limit 1 for update;
+  select l.ctid into v_place from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@
+    and row(@shown@) *= face.v_seen limit 1 for update;
   if not found then
-    select l.ctid, l.xmin into v_place, v_changed_by from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ limit 1 for update;
+    select l.ctid, l.xmin into v_place, v_changed_by from @leaf@ as l where l.tenant_id = @tenant@ and @old_key@ limit 1
+      for update;
     if not found then
       return null;
     end if;
@@ -445,4 +459,5 @@ begin
 end
 $$;
 comment on function ward_internal.build_face(uuid, ward_internal.tenants) is
-  'makes or remakes the view and its trigger in one ward, and sees to the audit triggers of the leaf; the trigger''s function is a definer: a tenant may not touch the leaf';
+  'makes or remakes the view and its trigger in one ward, and sees to the audit triggers of the leaf; the trigger''s '
+  'function is a definer: a tenant may not touch the leaf';

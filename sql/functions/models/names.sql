@@ -1,5 +1,6 @@
--- What a model adds to each ward, and what of it cannot be: names that are taken or too long, columns that do not fit. All of it
--- is known from the registry and the declared table, so that the answer before the first tenant is the answer after it.
+-- What a model adds to each ward, and what of it cannot be: names that are taken or too long, columns that do not fit.
+-- All of it is known from the registry and the declared table, so that the answer before the first tenant is the answer
+-- after it.
 
 create or replace function ward_internal.cut_name(p_name text) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
@@ -7,21 +8,24 @@ return case when octet_length(p_name) < 64 then p_name else (
   select left(p_name, max(n)) || '_' || left(md5(p_name), 8) from generate_series(1, 54) as n
   where octet_length(left(p_name, n)) <= 54) end;
 comment on function ward_internal.cut_name(text) is
-  'the name itself, or one of at most 63 bytes that ends in a digest of the whole: PostgreSQL would cut names until they are equal';
+  'the name itself, or one of at most 63 bytes that ends in a digest of the whole: PostgreSQL would cut names until '
+  'they are equal';
 
-create or replace function ward_internal.made_names(p_model ward_internal.models) returns table (name name, made_for text)
+create or replace function ward_internal.made_names(p_model ward_internal.models)
+  returns table (name name, made_for text)
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
   select (p_model).face, 'the face'
   union all
-  select c.relname, 'an index' from pg_index as i join pg_class as c on c.oid = i.indexrelid where i.indrelid = (p_model).shape
+  select c.relname, 'an index' from pg_index as i join pg_class as c on c.oid = i.indexrelid
+    where i.indrelid = (p_model).shape
   union all
   select c.relname, 'a sequence' from pg_depend as d join pg_class as c on c.oid = d.objid and c.relkind = 'S'
   where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = (p_model).shape
     and d.deptype in ('a', 'i')
 $$;
 comment on function ward_internal.made_names(ward_internal.models) is
-  'names of relations that the model has in every ward, the leaf''s being the face''s; those of indexes and sequences are in '
-  'schema ward_model too';
+  'names of relations that the model has in every ward, the leaf''s being the face''s; those of indexes and sequences '
+  'are in schema ward_model too';
 
 create or replace function ward_internal.check_names(p_model ward_internal.models) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -32,7 +36,8 @@ begin
     select mine.name, mine.made_for, 'audit log of each ward' as other from ward_internal.made_names(p_model) as mine
     where mine.name ~ '^audit_log(_|$)' and mine.made_for <> 'an index'  -- those lie with the leaves
     union all
-    select mine.name, mine.made_for, format('%s of %s', substr(theirs.made_for, strpos(theirs.made_for, ' ') + 1), m.relation)
+    select mine.name, mine.made_for, format('%s of %s', substr(theirs.made_for, strpos(theirs.made_for, ' ') + 1),
+      m.relation)
     from ward_internal.made_names(p_model) as mine
     join (ward_internal.models as m cross join lateral ward_internal.made_names(m) as theirs)
       on theirs.name = mine.name and m.id <> (p_model).id
@@ -54,7 +59,8 @@ begin
 end
 $$;
 comment on function ward_internal.check_names(ward_internal.models) is
-  'raises if the model would have a name in a ward, or in schema ward_model, that something else has there or will have';
+  'raises if the model would have a name in a ward, or in schema ward_model, that something else has there or will '
+  'have';
 
 create or replace function ward_internal.check_size(p_table regclass, p_sealed name[]) returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -69,7 +75,8 @@ begin
     perform ward_internal.fail('unsupported', format('%s has a key or index of 32 columns', p_table),
       'use at most 31: tenant_id stands in front of them, and 32 is what PostgreSQL has');
   end if;
-  -- 24 bytes of header, tenant_id, columns of fixed length; a sealed value takes 18 where the rest of it is stored out of line
+  -- 24 bytes of header, tenant_id, columns of fixed length; a sealed value takes 18 where the rest of it is stored out
+  -- of line
   select count(*), count(*) filter (where attname = any (p_sealed)),
       40 + sum(case when attname = any (p_sealed) then 18 when attlen > 0 then attlen else 1 end)
     into v_columns, v_sealed, v_bytes
@@ -78,7 +85,8 @@ begin
     perform ward_internal.fail('unsupported', format('%s has %s columns', p_table, v_columns),
       'use at most 1599: tenant_id is one more, and 1600 is what PostgreSQL has');
   elsif v_sealed > 0 and v_bytes > current_setting('block_size')::integer - 32 then
-    perform ward_internal.fail('unsupported', format('%s seals %s columns: a row that fills them all does not fit a page',
+    perform ward_internal.fail('unsupported',
+      format('%s seals %s columns: a row that fills them all does not fit a page',
       p_table, v_sealed), 'seal fewer, or move some to a table of their own: each takes at least 18 bytes of a row');
   end if;
 end
@@ -93,4 +101,5 @@ language sql immutable strict parallel safe security invoker set search_path = p
   from string_to_table(p_template, '@') with ordinality as pieces (piece, place)
 $$;
 comment on function ward_internal.filled(text, jsonb) is
-  'the template with the part of that name in place of each @name@; null if one is missing. What is in the parts is not looked at';
+  'the template with the part of that name in place of each @name@; null if one is missing. What is in the parts is '
+  'not looked at';

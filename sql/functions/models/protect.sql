@@ -1,8 +1,9 @@
 -- Model tables: what the DBA declares once and every tenant gets a leaf and a face of.
 --
 -- protect moves the declared table, which must be empty, to schema ward_model as the model's shape and puts a table
--- PARTITION BY LIST (tenant_id) in its place. The shape keeps what belongs to the plaintext: types of sealed columns, their
--- CHECKs and defaults, and the foreign keys; PostgreSQL itself keeps their expressions right when something is renamed.
+-- PARTITION BY LIST (tenant_id) in its place. The shape keeps what belongs to the plaintext: types of sealed columns,
+-- their CHECKs and defaults, and the foreign keys; PostgreSQL itself keeps their expressions right when something is
+-- renamed.
 
 create or replace function ward_internal.model_of(p_table regclass) returns uuid
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -32,11 +33,12 @@ begin
     perform ward_internal.fail('type_cannot_be_sealed',
       format('column %I of %s: type %s cannot be sealed', p_column, p_table,
         format_type(v_column.atttypid, v_column.atttypmod)),
-      'use text, a number, boolean, date or time type, uuid, json, bytea, inet, an enum, or an array of text or integer');
+      'use text, a number, boolean, date or time type, uuid, json, bytea, inet, an enum, or an array of text or '
+      'integer');
   end if;
   if v_column.attgenerated <> '' or v_column.attidentity <> '' then
-    perform ward_internal.fail('unsupported', format('column %I of %s is generated and cannot be sealed', p_column, p_table),
-      'seal the columns it is made from, and make it in a query');
+    perform ward_internal.fail('unsupported', format('column %I of %s is generated and cannot be sealed', p_column,
+      p_table), 'seal the columns it is made from, and make it in a query');
   end if;
   v_index := (
     select c.relname from pg_index as i
@@ -59,8 +61,8 @@ begin
     join pg_attribute as a on a.attrelid = g.adrelid and a.attnum = g.adnum and a.attgenerated <> ''
     where d.refobjid = p_table and d.refobjsubid = v_column.attnum and a.attnum <> v_column.attnum
   ) then
-    perform ward_internal.fail('unsupported', format('a generated column of %s is made from sealed column %I', p_table, p_column),
-      'drop the generated column, or do not seal what it is made from');
+    perform ward_internal.fail('unsupported', format('a generated column of %s is made from sealed column %I', p_table,
+      p_column), 'drop the generated column, or do not seal what it is made from');
   end if;
 end
 $$;
@@ -86,14 +88,16 @@ begin
       and not exists (select from ward_internal.shares where relation = v_key.confrelid)
     then
       perform ward_internal.fail('unsupported',
-        format('foreign key %I of %s references %s, which is not protected', v_key.conname, p_table, v_key.confrelid::regclass),
+        format('foreign key %I of %s references %s, which is not protected', v_key.conname, p_table,
+          v_key.confrelid::regclass),
         format('protect that first: select ward.protect(%1$L), or share it with all: select ward.share(%1$L)',
           v_key.confrelid::regclass));
     end if;
     if p_seals and (v_key.confupdtype = 'c' or v_key.confdeltype = 'd') and v_key.conkey && v_key.primary_key then
       perform ward_internal.fail('unsupported',
         format('foreign key %I of %s would change a primary key behind the seals', v_key.conname, p_table),
-        'ciphertexts are bound to the primary key: drop ON UPDATE CASCADE or ON DELETE SET DEFAULT from the foreign key');
+        'ciphertexts are bound to the primary key: drop ON UPDATE CASCADE or ON DELETE SET DEFAULT from the foreign '
+        'key');
     end if;
   end loop;
 end
@@ -106,7 +110,8 @@ create or replace function ward_internal.register_sealed_column(
 ) returns void
 language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
   insert into ward_internal.sealed_columns (model_id, name, labels, class)
-    select p_model, attname, array(select enumlabel from pg_enum where enumtypid = atttypid order by enumsortorder), p_class
+    select p_model, attname, array(select enumlabel from pg_enum where enumtypid = atttypid order by enumsortorder),
+      p_class
     from pg_attribute where attrelid = p_shape and attname = p_column
 $$;
 
@@ -120,7 +125,8 @@ begin
     perform ward_internal.fail('unsupported', format('%s is not an ordinary table', p_table),
       'protect takes a permanent table that is not partitioned, not a view and not foreign');
   end if;
-  if v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog', 'information_schema')
+  if v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog',
+    'information_schema')
     or exists (select from ward_internal.ward_schemas()
       where schema_name = v_class.relnamespace::regnamespace::text)
   then
@@ -146,9 +152,11 @@ begin
     when exists (select from pg_trigger where tgrelid = p_table and not tgisinternal) then 'has triggers'
     when exists (select from pg_policy where polrelid = p_table) or v_class.relrowsecurity then 'has row-level security'
     when exists (select from pg_rewrite where ev_class = p_table) then 'has rules'
-    when exists (select from pg_depend where refobjid = p_table and classid = 'pg_rewrite'::regclass) then 'has views on it'
+    when exists (select from pg_depend where refobjid = p_table and classid = 'pg_rewrite'::regclass)
+      then 'has views on it'
     when exists (select from pg_publication_rel where prrelid = p_table) then 'is published'
-    when exists (select from pg_constraint where conrelid = p_table and contype = 'x') then 'has an exclusion constraint'
+    when exists (select from pg_constraint where conrelid = p_table and contype = 'x')
+      then 'has an exclusion constraint'
     when exists (select from pg_constraint where conrelid = p_table and contype = 'c' and connoinherit)
       then 'has a CHECK that is NO INHERIT'
     when exists (select from pg_attribute where attrelid = p_table and attnum > 0 and attname = 'tenant_id')
@@ -162,14 +170,16 @@ begin
       then 'has a default that draws from a sequence which is not the column''s own'
   end;
   if v_reason is not null then
-    perform ward_internal.fail('unsupported', format('%s %s', p_table, v_reason), 'drop that from the table, then protect it');
+    perform ward_internal.fail('unsupported', format('%s %s', p_table, v_reason),
+      'drop that from the table, then protect it');
   end if;
   perform ward_internal.check_foreign_keys(p_table, cardinality(p_seal) > 0);
   if cardinality(p_seal) > 0 and exists (
     select from pg_index as i join pg_attribute as a on a.attrelid = p_table and a.attnum = any (i.indkey)
     where i.indrelid = p_table and i.indisprimary and not ward_internal.can_be_row_id(a.atttypid)
   ) then
-    perform ward_internal.fail('unsupported', format('the primary key of %s is of a type that ciphertexts cannot be bound to', p_table),
+    perform ward_internal.fail('unsupported',
+      format('the primary key of %s is of a type that ciphertexts cannot be bound to', p_table),
       'use integer, uuid or text keys');
   end if;
 end
@@ -186,7 +196,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
             format(' collate %s', a.attcollation::regcollation) else '' end,
           case when a.attnotnull then ' not null' else '' end,
           case
-            when d.oid is null or s.id is not null or pg_get_serial_sequence(m.shape::text, a.attname) is not null then ''
+            when d.oid is null or s.id is not null or pg_get_serial_sequence(m.shape::text, a.attname) is not null
+              then ''
             when a.attgenerated <> '' then format(' generated always as (%s) %s', pg_get_expr(d.adbin, d.adrelid),
               case a.attgenerated when 's' then 'stored' else 'virtual' end)
             else format(' default %s', pg_get_expr(d.adbin, d.adrelid))
@@ -217,8 +228,8 @@ declare
   v_tail text;
 begin
   for v_index in
-    select c.relname as name, pg_get_indexdef(i.indexrelid) as definition, am.amname = 'btree' as is_btree, i.indisunique,
-      format('CREATE %sINDEX %I ON %I.%I', case when i.indisunique then 'UNIQUE ' else '' end, c.relname,
+    select c.relname as name, pg_get_indexdef(i.indexrelid) as definition, am.amname = 'btree' as is_btree,
+      i.indisunique, format('CREATE %sINDEX %I ON %I.%I', case when i.indisunique then 'UNIQUE ' else '' end, c.relname,
         n.nspname, t.relname) as head
     from ward_internal.models as m
     join pg_index as i on i.indrelid = m.shape
@@ -295,7 +306,8 @@ begin
   perform ward_internal.check_declared_table(p_table, v_columns);
   -- with the tables it references: their leaves get triggers
   perform ward_internal.lock_together(array(select ward_internal.relations_of(p_table || array(
-    select m.relation from pg_constraint as c join ward_internal.models as m on m.shape = c.confrelid or m.relation = c.confrelid
+    select m.relation from pg_constraint as c join ward_internal.models as m on m.shape = c.confrelid
+      or m.relation = c.confrelid
     where c.conrelid = p_table and c.contype = 'f'))));
   foreach v_column in array v_columns loop
     perform ward_internal.check_sealed_column(p_table, v_column);
@@ -336,10 +348,10 @@ begin
 end
 $$;
 comment on function ward.protect(regclass, jsonb, text, text) is
-  'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a face. '
-  'Needs a primary key. UNIQUE and indexes over sealed columns, triggers, rules and exclusion constraints are refused. '
-  'Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with audit_reason: see '
-  'ward.set_audit';
+  'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a '
+  'face. Needs a primary key. UNIQUE and indexes over sealed columns, triggers, rules and exclusion constraints are '
+  'refused. Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with '
+  'audit_reason: see ward.set_audit';
 
 create or replace function ward.protect(
   p_table regclass, seal text[], audit text default 'row', audit_reason text default null
@@ -350,7 +362,8 @@ begin
     perform ward_internal.fail('unknown_object', 'a column to seal is NULL',
       'name the columns of the table that are to be sealed');
   elsif (select count(distinct name) from unnest(seal) as name) <> cardinality(seal) then
-    perform ward_internal.fail('unsupported', format('%s names a column twice', p_table), 'name each column to seal once');
+    perform ward_internal.fail('unsupported', format('%s names a column twice', p_table),
+      'name each column to seal once');
   end if;
   perform ward.protect(p_table, (select coalesce(jsonb_object_agg(name, 'clinical'), '{}') from unnest(seal) as name),
     audit, audit_reason);
@@ -380,8 +393,10 @@ declare
   v_class pg_class := (select c from pg_class as c where oid = p_table);
 begin
   perform ward_internal.require_superuser();
-  if v_class.relkind is distinct from 'r' or exists (select from ward_internal.models where p_table in (relation, shape))
-    or v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog', 'information_schema')
+  if v_class.relkind is distinct from 'r' or exists (select from ward_internal.models
+    where p_table in (relation, shape))
+    or v_class.relnamespace::regnamespace::text in ('ward', 'ward_internal', 'ward_model', 'pg_catalog',
+      'information_schema')
     or exists (select from ward_internal.ward_schemas()
       where schema_name = v_class.relnamespace::regnamespace::text)
   then
@@ -390,11 +405,13 @@ begin
   end if;
   insert into ward_internal.shares values (p_table) on conflict do nothing;
   execute format('grant usage on schema %s to ward_tenant, ward_owner', v_class.relnamespace::regnamespace);
-  execute format('grant select on %s to ward_tenant, ward_owner', p_table);  -- the writers of faces that reference it look
+  -- the writers of faces that reference it look
+  execute format('grant select on %s to ward_tenant, ward_owner', p_table);
   perform ward_internal.log_event(ward_internal.master_id(), 'shared', jsonb_build_object('table', p_table::text));
 end
 $$;
-comment on function ward.share(regclass) is 'lets every tenant read the table; what is neither shared nor protected, none sees';
+comment on function ward.share(regclass) is
+  'lets every tenant read the table; what is neither shared nor protected, none sees';
 
 create or replace function ward_internal.rebuild_faces(p_model uuid) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -432,10 +449,12 @@ begin
   end if;
   perform p_type::regtype;  -- raises, before anything is made of the text
   perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
-  execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type, coalesce(' default ' || p_default, ''));
+  execute format('alter table %s add column %I %s%s', v_shape, p_column, p_type,
+    coalesce(' default ' || p_default, ''));
   perform ward_internal.check_sealed_column(v_shape, p_column);
   perform ward_internal.register_sealed_column(v_model, v_shape, p_column, p_class);
-  perform ward_internal.check_size(v_shape, (select array_agg(name) from ward_internal.sealed_columns where model_id = v_model));
+  perform ward_internal.check_size(v_shape, (select array_agg(name) from ward_internal.sealed_columns
+    where model_id = v_model));
   execute format('alter table %s add column %I bytea', p_table, p_column);
   perform ward_internal.rebuild_faces(v_model);
   update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the column
@@ -450,7 +469,8 @@ create or replace view ward.models as
   select
     m.relation,
     m.face,
-    (select coalesce(array_agg(s.name order by s.name), '{}') from ward_internal.sealed_columns as s where s.model_id = m.id)
+    (select coalesce(array_agg(s.name order by s.name), '{}') from ward_internal.sealed_columns as s
+      where s.model_id = m.id)
       as sealed,
     (select coalesce(jsonb_object_agg(s.name, s.class), '{}') from ward_internal.sealed_columns as s
       where s.model_id = m.id) as classes,
@@ -459,4 +479,5 @@ create or replace view ward.models as
     m.audit,
     m.audit_reason
   from ward_internal.models as m;
-comment on view ward.models is 'the protected tables, which of their columns are sealed, and how reading them is journalled';
+comment on view ward.models is
+  'the protected tables, which of their columns are sealed, and how reading them is journalled';

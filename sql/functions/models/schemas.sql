@@ -1,6 +1,6 @@
--- Where the types of models come from: extensions such as citext and ltree, or schemas of one's own. A tenant may use these
--- schemas and has them at the end of its search_path, so that their operators are found as on the declared table. Nobody but
--- a superuser can create in them.
+-- Where the types of models come from: extensions such as citext and ltree, or schemas of one's own. A tenant may use
+-- these schemas and has them at the end of its search_path, so that their operators are found as on the declared table.
+-- Nobody but a superuser can create in them.
 
 create or replace function ward_internal.model_schemas() returns table (schema_name name, is_tenants boolean)
 language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
@@ -22,7 +22,8 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     select inner_type.oid from type join pg_type as t on t.oid = type.oid, lateral (
       select t.typbasetype union all select t.typelem
       union all select rngsubtype from pg_range where t.oid in (rngtypid, rngmultitypid)
-      union all select atttypid from pg_attribute where t.typtype = 'c' and attrelid = t.typrelid and attnum > 0 and not attisdropped
+      union all select atttypid from pg_attribute where t.typtype = 'c' and attrelid = t.typrelid and attnum > 0
+        and not attisdropped
     ) as inner_type (oid)
   ), place (namespace, is_tenants) as (
     select typnamespace, true from pg_type join type using (oid)
@@ -39,16 +40,18 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
   where nspname <> all ('{pg_catalog,information_schema,ward,ward_internal,ward_model}') group by nspname
 $$;
 comment on function ward_internal.model_schemas() is
-  'schemas of what the columns, keys, indexes, defaults and checks of models use, and whether tenants need to name that too';
+  'schemas of what the columns, keys, indexes, defaults and checks of models use, and whether tenants need to name '
+  'that too';
 
 create or replace function ward_internal.tenant_path(p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return format('%I, ward, pg_catalog%s, pg_temp', p_schema,
   (select string_agg(format(', %I', schema_name), '' order by schema_name) from (
-    select 'public'::name union select schema_name from ward_internal.model_schemas() where is_tenants) as s (schema_name)));
+    select 'public'::name union select schema_name from ward_internal.model_schemas()
+      where is_tenants) as s (schema_name)));
 comment on function ward_internal.tenant_path(name) is
-  'the search_path of the login role whose ward is this schema. public is in it before a model needs it, so that sessions that are '
-  'there already find what an extension puts into it';
+  'the search_path of the login role whose ward is this schema. public is in it before a model needs it, so that '
+  'sessions that are there already find what an extension puts into it';
 
 create or replace function ward_internal.open_model_schemas() returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -63,7 +66,8 @@ begin
         format('a type of a model is in schema %I, where tenants may create', v_schema.schema_name),
         format('revoke create on schema %I from public', v_schema.schema_name));
     end if;
-    for v_role in select unnest(case when v_schema.is_tenants then '{ward_owner,ward_tenant}' else '{ward_owner}' end::name[]) loop
+    for v_role in select unnest(case when v_schema.is_tenants then '{ward_owner,ward_tenant}'
+      else '{ward_owner}' end::name[]) loop
       if not has_schema_privilege(v_role, v_schema.schema_name, 'usage') then
         execute format('grant usage on schema %I to %I', v_schema.schema_name, v_role);
       end if;
@@ -83,4 +87,5 @@ begin
 end
 $$;
 comment on function ward_internal.open_model_schemas() is
-  'lets tenants use what models are made of, and puts it into their search_path, from their next connection on. Error: WK209';
+  'lets tenants use what models are made of, and puts it into their search_path, from their next connection on. Error: '
+  'WK209';

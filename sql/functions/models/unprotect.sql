@@ -38,7 +38,8 @@ begin
       execute format('drop sequence if exists %I.%I', v_schema, v_sequence);
     end loop;
     execute format('drop function if exists %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
-    execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face, v_schema));
+    execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face,
+      v_schema));
   end loop;
   for v_policy in select 'ward_rule_' || name from ward_internal.row_rules where model_id = v_model.id loop
     execute format('drop policy %I on %s', v_policy, v_model.shape);
@@ -55,8 +56,9 @@ begin
 end
 $$;
 comment on function ward.unprotect(regclass) is
-  'undoes ward.protect for a model table in which no tenant has rows: leaves and faces go, the table is an ordinary one '
-  'again. Refuses while another model table references it. Errors: WK204 not protected, WK208 rows, WK209 referenced';
+  'undoes ward.protect for a model table in which no tenant has rows: leaves and faces go, the table is an ordinary '
+  'one again. Refuses while another model table references it. Errors: WK204 not protected, WK208 rows, WK209 '
+  'referenced';
 
 create or replace function ward.unshare(p_table regclass) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

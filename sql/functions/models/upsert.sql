@@ -1,7 +1,8 @@
--- INSERT … ON CONFLICT with a target, and DO UPDATE, do not exist for views with INSTEAD OF triggers: PostgreSQL looks for the
--- index before any trigger runs. This is their documented way; MERGE is another, from PostgreSQL 17 on.
+-- INSERT … ON CONFLICT with a target, and DO UPDATE, do not exist for views with INSTEAD OF triggers: PostgreSQL looks
+-- for the index before any trigger runs. This is their documented way; MERGE is another, from PostgreSQL 17 on.
 
-create or replace function ward.upsert(p_face regclass, p_rows jsonb, key text[] default null, ignore boolean default false)
+create or replace function ward.upsert(p_face regclass, p_rows jsonb, key text[] default null,
+  ignore boolean default false)
 returns bigint
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -26,7 +27,8 @@ begin
     cross join lateral (
       select array_agg(a.attname order by place) as columns, string_agg(
           format(case when i.indnullsnotdistinct then '(t.%1$I %2$s n.%1$I or (t.%1$I is null and n.%1$I is null))'
-            else 't.%1$I %2$s n.%1$I' end, a.attname, format('operator(%I.%s)', o.oprnamespace::regnamespace::name, o.oprname)),
+            else 't.%1$I %2$s n.%1$I' end, a.attname, format('operator(%I.%s)', o.oprnamespace::regnamespace::name,
+              o.oprname)),
           ' and ' order by place) as same
       from generate_series(1, i.indnkeyatts - 1) as place
       join pg_attribute as a on a.attrelid = leaf.oid and a.attnum = i.indkey[place]
@@ -39,9 +41,10 @@ begin
       else k.columns::text[] @> key and key @> k.columns::text[] end
     limit 1;
   if v_key is null or jsonb_typeof(p_rows) is distinct from 'array' or ignore is null then
-    raise exception using errcode = 'WK204', message = 'upsert takes a face, a JSON array of rows, and columns that are a unique key',
-      hint = 'select ward.upsert(''patients'', ''[{"mrn": "17", "name": "…"}]'', key => ''{mrn}'', ignore => false); without key '
-        'the primary key';
+    raise exception using errcode = 'WK204',
+      message = 'upsert takes a face, a JSON array of rows, and columns that are a unique key',
+      hint = 'select ward.upsert(''patients'', ''[{"mrn": "17", "name": "…"}]'', key => ''{mrn}'', ignore => false); '
+        'without key the primary key';
   end if;
   for v_row in select * from jsonb_array_elements(p_rows) loop
     v_number := v_number + 1;
@@ -52,7 +55,8 @@ begin
     then
       raise exception using errcode = 'WK204',
         message = format('row %s lacks a column of the key or has a column that is not there', v_number),
-        hint = format('each row is a JSON object of columns of %s, %s among them', p_face, array_to_string(v_key, ', '));
+        hint = format('each row is a JSON object of columns of %s, %s among them', p_face,
+          array_to_string(v_key, ', '));
     end if;
     v_rows := format('jsonb_populate_record(null::%s, $1) as n', p_face);
     v_columns := (select string_agg(quote_ident(c), ', ') from unnest(v_given) as c);
@@ -83,6 +87,7 @@ end
 $$;
 revoke execute on function ward.upsert(regclass, jsonb, text[], bool) from public;
 comment on function ward.upsert(regclass, jsonb, text[], boolean) is
-  'updates the given columns of the row that has the same key, or inserts it; returns how many rows were written. key: columns of '
-  'any unique key, the primary one by default. ignore: leaves a row that is there as it is, as ON CONFLICT (key) DO NOTHING. '
-  'Stands in for INSERT … ON CONFLICT with a target, which PostgreSQL does not have for views with triggers. Error: WK204';
+  'updates the given columns of the row that has the same key, or inserts it; returns how many rows were written. key: '
+  'columns of any unique key, the primary one by default. ignore: leaves a row that is there as it is, as ON CONFLICT '
+  '(key) DO NOTHING. Stands in for INSERT … ON CONFLICT with a target, which PostgreSQL does not have for views with '
+  'triggers. Error: WK204';
