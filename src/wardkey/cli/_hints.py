@@ -9,6 +9,7 @@ __all__ = ["VIEWS", "in_commands"]
 VIEWS = {
     "audit_holds": "wardkey audit holds",
     "baas": "wardkey baa list",
+    "break_glass_requests": "wardkey access break-glass list",
     "classes": "wardkey access class list",
     "issuers": "wardkey issuer list",
     "keys": "wardkey keys status",
