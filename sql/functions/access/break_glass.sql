@@ -88,6 +88,7 @@ declare
   v_known text[] := array(select name from ward_internal.known_classes order by name);
   v_classes text[] := case when p_classes is null then v_known
     else array(select distinct unnest(p_classes) order by 1) end;
+  v_id uuid := gen_random_uuid();
   v_grant ward_internal.break_glass;
   v_answer jsonb;
 begin
@@ -101,18 +102,17 @@ begin
   elsif (p_minutes between 1 and 60) is not true or p_emergency is null then
     perform ward_internal.fail('invalid_grant', 'a grant lasts for 1 to 60 minutes', 'ask again when it is over');
   end if;
-  v_grant.id := gen_random_uuid();
-  v_answer := coalesce(ward_internal.ask_grant('request', v_grant.id, v_classes, p_minutes, p_reason,
+  v_answer := coalesce(ward_internal.ask_grant('request', v_id, v_classes, p_minutes, p_reason,
     p_emergency), ward.raise_refusal('{}'::jsonb));
   insert into ward_internal.break_glass (id, tenant_id, issuer, subject, role, classes, minutes, reason, emergency)
-    values (v_grant.id, v_tenant, v_answer ->> 'issuer', v_answer ->> 'subject', v_answer ->> 'role', v_classes,
+    values (v_id, v_tenant, v_answer ->> 'issuer', v_answer ->> 'subject', v_answer ->> 'role', v_classes,
       p_minutes, p_reason, p_emergency)
     returning * into v_grant;
   perform ward_internal.report_grant('requested', v_grant, '{}');
   if v_answer ->> 'state' = 'started' then
     perform ward_internal.begin_grant(v_grant, v_answer, null);
   end if;
-  return v_grant.id;
+  return v_id;
 end
 $$;
 revoke execute on function ward.break_glass(text, text[], int4, bool) from public;
