@@ -17,6 +17,7 @@ from tests.support.cloud_kms import ADMIN, USER, Refusal, State
 from tests.support.cloud_kms_server import PARENT
 from wardkey.daemon.files import write_atomically
 from wardkey.kms import KekRef, KmsConfigurationError, KmsDenied, KmsUnavailable, open_kms
+from wardkey.kms.configured import Entry
 
 from .benches import DEK, GcpBench
 
@@ -385,3 +386,19 @@ def test_without_its_file_googles_own_credentials_are_used(
         gcpkms_bench.open()
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path.with_name("elsewhere.json")))
     assert gcpkms_bench.open().wrap(kek, DEK, AAD)
+
+
+def test_each_region_has_its_key_rings_in_its_own_location(gcpkms_bench: GcpBench) -> None:
+    places = {"eu-de": PARENT, "us": PARENT.replace("europe-west3", "us-east1")}
+    managed, used = (
+        Entry(uri, regions=places).within("us") for uri in (gcpkms_bench.admin_uri, gcpkms_bench.uri)
+    )
+    assert managed and used
+    tenant = uuid4()
+    kek = open_kms(managed.uri, gcpkms_bench.admin_directory).create_kek(tenant)
+    assert kek.name == f"gcpkms:{places['us']}/keyRings/wardkey-{tenant}/cryptoKeys/kek"
+    kms = open_kms(used.uri, gcpkms_bench.directory)
+    wrapped = kms.wrap(kek, DEK, AAD)
+    assert kms.unwrap(kek, wrapped, AAD) == DEK
+    with pytest.raises(KmsDenied):  # in the other region's location
+        gcpkms_bench.open().unwrap(kek, wrapped, AAD)
