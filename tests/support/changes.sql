@@ -177,7 +177,7 @@ select name, format('create or replace view %s as select * from (%s) as q where 
 
 -- view dropped:
 select name, case when registry then format('alter extension wardkey drop view %s; ', name) else '' end
-  || format('drop view %s cascade', name) from ours where relkind = 'v';
+  || format('drop view %s%s', name, case when registry then '' else ' cascade' end) from ours where relkind = 'v';
 
 -- table dropped:
 select name, format('drop table %s cascade', name) from plain where relkind = 'r' and relispartition and name ~
