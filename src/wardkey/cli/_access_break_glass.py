@@ -62,7 +62,7 @@ def _ward(
 
 @click.group("break-glass")
 def break_glass() -> None:
-    """See more than your role does, for at most an hour, on an ADMIN's word.
+    """See more than your role does, on an ADMIN's word.
 
     Who asks and who approves show the keeper a token each; it keeps its own ledger. Every entry of the log
     that comes of it names the grant.
@@ -147,7 +147,7 @@ def allow(context: Context, /, unapproved: bool, slug: str, **who: Any) -> None:
 @click.option("--tenant", "slug", metavar="SLUG", help="Those of one tenant.")
 @pass_context
 def list_(context: Context, slug: str | None) -> None:
-    """List requests and grants, the last first, those of tenants that are gone too."""
+    """List requests and grants, the last first, also of tenants gone."""
     from ..access import break_glass as use
 
     with context.connect() as connection:

@@ -15,7 +15,7 @@ __all__ = ["access"]
 
 @click.group()
 def access() -> None:
-    """Say who may see what: classes, policy, row rules, measures, reviews."""
+    """Say who may see what: classes, policy, row rules, break-glass, measures."""
 
 
 for _command in (*policy.COMMANDS, *break_glass.COMMANDS, *measures.COMMANDS, *rules.COMMANDS, review):
