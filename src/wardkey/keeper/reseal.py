@@ -68,7 +68,7 @@ def reseal(
         if position > end or target is None:
             raise Unsupported(_NOT_FIELDS)
         value: bytes | memoryview = view[position - length : position]
-        beginning = bytes(value[:HEADER_LENGTH])
+        beginning, head = bytes(value[:HEADER_LENGTH]), b""
         if beginning != target or length < OVERHEAD:
             new = keys[column, target]
             try:
@@ -81,12 +81,14 @@ def reseal(
                     nonces, drawn = os.urandom(_DRAWN), 0
                 nonce = nonces[drawn : drawn + NONCE_LENGTH]
                 drawn += NONCE_LENGTH
-                value = target + nonce + new.encrypt(nonce, plaintext, new.aad_prefix + row)
-        length = len(value)
-        _LENGTH.pack_into(data, written, length)
+                value = new.encrypt(nonce, plaintext, new.aad_prefix + row)
+                del plaintext  # a value may have 20 MB: as few of it at once as can be
+                head = target + nonce
+        _LENGTH.pack_into(data, written, len(head) + len(value))
         written += _LENGTH.size
-        view[written : written + length] = value
-        written += length
+        for part in (head, value):
+            view[written : written + len(part)] = part
+            written += len(part)
     return written
 
 
