@@ -119,7 +119,7 @@ CLASSES = "select number, name, access, writes from ward_internal.classes_of($1,
 _GRANTS = """
 select id::text, issuer, subject, classes, date_part('epoch', until) as until from ward_internal.break_glass
  where tenant_id = $1 and state = 'started' and until > clock_timestamp()"""
-_GRANTED = "select number, name from ward_internal.known_classes where name = any ($1)"
+_ALL_CLASSES = "select number, name from ward_internal.known_classes"
 _SETTINGS = "select name, value from ward_internal.settings"
 _SLOT = """
 select 1 from pg_replication_slots
@@ -607,9 +607,11 @@ class Session:
                 row["number"]: Class(row["number"], row["name"], _ACCESS[row["access"]], row["writes"])
                 for row in self._host.query_now(CLASSES, ["uuid", "text"], [tenant, claims.role])
             }
-            for number, name in self._classes_under(grant):
-                writes = number in classes and classes[number].writes
-                classes[number] = Class(number, name, CLEAR, writes)
+            if grant is not None:
+                for row in self._host.query_now(_ALL_CLASSES):
+                    number, name = row["number"], row["name"]
+                    had = classes.get(number) or Class(number, name, NONE, False)
+                    classes[number] = had._replace(access=CLEAR) if name in grant.classes else had
             grants = {
                 (row["issuer"], row["subject"]): Grant(row["id"], frozenset(row["classes"]), row["until"])
                 for row in self._host.query_now(_GRANTS, ["uuid"], [tenant])
@@ -617,13 +619,6 @@ class Session:
             keys = TenantKeys(tenant, epoch, wrapped, columns, issuer, quiet, role, classes, grants, grant)
             self._keyring.put(keys)
         return keys
-
-    def _classes_under(self, grant: Grant | None) -> list[tuple[int, str]]:
-        """Return number and name of the classes that a grant shows."""
-        if grant is None:
-            return []
-        rows = self._host.query_now(_GRANTED, ["text[]"], [sorted(grant.classes)])
-        return [(row["number"], row["name"]) for row in rows]
 
     def _begin(self, context: Context, lasting: bool) -> None:
         self._context = context

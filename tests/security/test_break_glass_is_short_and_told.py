@@ -139,6 +139,16 @@ def test_a_super_admin_has_no_key_without_it(clinic: Clinic) -> None:
     assert platform.execute(SEEN).fetchall() == [("Ada", "999-1")]
 
 
+def test_a_grant_of_one_class_leaves_the_others_hidden(clinic: Clinic) -> None:
+    """Not as if they had been tampered with: WK101 would be a false alarm in the log."""
+    platform = clinic.as_("root", "SUPER_ADMIN")
+    row = platform.execute("select ward.break_glass('restoring a row', '{identifier}', 5)").fetchone()
+    assert row
+    clinic.approve(row[0])
+    assert platform.execute("select ssn from patients").fetchall() == [("999-1",)]
+    sees_nothing(platform)
+
+
 def test_who_approves_is_another_and_an_admin_of_the_tenant(clinic: Clinic) -> None:
     request = clinic.ask()
     for subject, role in (("dr.grey", "ADMIN"), ("nurse", "EVALUATOR"), ("root", "SUPER_ADMIN")):
