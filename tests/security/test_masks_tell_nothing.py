@@ -1,4 +1,7 @@
-"""Who sees a mask learns no more by asking otherwise: each attack is shown to work in the clear."""
+"""Who sees a mask learns no more by asking otherwise: each attack is shown to work in the clear.
+
+There are no oracles of UNIQUE and foreign keys: protect takes no table that has them on a sealed column (WK207).
+"""
 
 from __future__ import annotations
 

@@ -146,6 +146,95 @@ def test_each_cell_of_the_matrix_holds_whatever_way_one_reads(
                 READERS[way](as_role, column)
 
 
+Writer = Callable[[Connection], object]
+
+
+def _copied_in(connection: Connection) -> None:
+    with connection.cursor().copy("copy people (id, ward, name) from stdin") as copy:
+        copy.write_row((3, "east", "Cleo"))
+
+
+def _statement(text: str) -> Writer:
+    return lambda connection: connection.execute(text)  # type: ignore[arg-type]
+
+
+WRITERS: dict[str, Writer] = {
+    "insert": _statement("insert into people (id, name) values (3, 'Cleo')"),
+    "insert of plain columns": _statement("insert into people (id, ward) values (3, 'east')"),
+    "insert … returning": _statement("insert into people (id, name) values (3, 'Cleo') returning id"),
+    "insert of a query": _statement("insert into people (id) select id + 10 from people where id = 1"),
+    "copy": _copied_in,
+    "update": _statement("update people set finding = 'none' where id = 1"),
+    "update of a plain column": _statement("update people set ward = 'north' where id = 1"),
+    "update from a join": _statement("update people p set ward = 'x' from visits v where v.person = p.id"),
+    "prepared update": lambda connection: connection.execute(
+        "update people set ward = %s where id = %s", ["north", 1], prepare=True
+    ),
+    "delete": _statement("delete from people where id = 1"),
+    "delete that cascades": _statement("delete from people where id = 1 returning id"),
+    "upsert": _statement("select ward.upsert('people', '[{\"id\": 1, \"ward\": \"north\"}]')"),
+    "upsert of a new row": _statement("select ward.upsert('people', '[{\"id\": 3, \"name\": \"Cleo\"}]')"),
+    "upsert that ignores": _statement(
+        "select ward.upsert('people', '[{\"id\": 3, \"name\": \"Cleo\"}]', ignore => true)"
+    ),
+    "in a CTE": _statement("with d as (delete from visits where id = 10 returning 1) select * from d"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WRITERS)
+def test_who_may_not_write_changes_nothing_whatever_way_it_writes(
+    as_role: Connection, role: str, way: str
+) -> None:
+    def content() -> list[tuple[Any, ...]]:
+        return as_role.execute(
+            "select p.id, ward, v.id from people p left join visits v on v.person = p.id order by p.id"
+        ).fetchall()
+
+    with as_role.transaction(force_rollback=True):
+        before = content()
+        if role in ("ADMIN", "EVALUATOR"):
+            WRITERS[way](as_role)
+            if way != "update":
+                assert content() != before
+            return
+        with refused(NO_WRITE, HIDDEN), as_role.transaction():  # the face's trigger is given the whole row
+            WRITERS[way](as_role)
+        assert content() == before
+
+
+RETURNED: dict[str, str] = {
+    "update": "update people set ward = ward where id = 1 returning {}::text",
+    "update of an alias": "update people as p set ward = ward where p.id = 1 returning p.{}::text",
+    "CTE": "with u as (update people set ward = ward where id = 1 returning *) select {}::text from u",
+}
+
+
+@pytest.fixture
+def writing_analyst(chart: Database) -> Iterator[Connection]:
+    """The platform lets ANALYST write, and see masks of what it does not see else."""
+    policy = "select ward.set_policy('ANALYST', c, %s, %s) from unnest(%s::text[]) as c"
+    masked = ["identifier", "note", "financial"]
+    with chart.admin() as admin:
+        admin.execute(policy, ["mask", False, masked])
+        admin.execute(policy, ["mask", True, ["quasi"]])
+        admin.execute(policy, ["clear", True, ["clinical"]])
+    with chart.tenant("acme", role="ANALYST") as analyst:
+        yield analyst
+    with chart.admin() as admin:
+        admin.execute(policy, ["none", False, masked])
+        admin.execute(policy, ["mask", False, ["quasi"]])
+        admin.execute(policy, ["clear", False, ["clinical"]])
+
+
+@pytest.mark.parametrize("way", RETURNED)
+def test_a_role_that_may_write_is_returned_the_masks_it_sees(writing_analyst: Connection, way: str) -> None:
+    for column in ROW:
+        with writing_analyst.transaction(force_rollback=True):
+            seen = READERS["select"](writing_analyst, column)
+            (value,) = writing_analyst.execute(RETURNED[way].format(column)).fetchone()  # type: ignore[misc]
+            assert value == seen and (value == ROW[column]) == (column == "finding"), column
+
+
 def test_what_is_plain_is_seen_by_all(as_role: Connection) -> None:
     assert as_role.execute("select id, ward from people order by id").fetchall() == [(1, "east"), (2, "west")]
 
