@@ -1,6 +1,6 @@
 """Who sees a mask learns no more by asking otherwise: each attack is shown to work in the clear.
 
-There are no oracles of UNIQUE and foreign keys: protect takes no table that has them on a sealed column (WK207).
+There are no oracles of UNIQUE and foreign keys: protect takes no table that has one on a sealed column.
 """
 
 from __future__ import annotations
