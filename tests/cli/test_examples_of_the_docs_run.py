@@ -98,9 +98,11 @@ def test_a_patient_of_the_portal_sees_the_one_patient(database: Database) -> Non
 
 def test_every_example_is_run() -> None:
     run = {"protect.sql", "ward.sql", "client.py", "diabetes.sql", "portal.sql"}
+    run |= {"keycloak.json", "entra.json"}  # tests/unit/test_token_claims_are_mapped.py
     assert {path.name for path in EXAMPLES.iterdir()} == run
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
 def test_every_example_is_told_of(path: Path) -> None:
-    assert f"examples/{path.name}" in (EXAMPLES.parent / "howto.md").read_text()
+    pages = "".join(page.read_text() for page in EXAMPLES.parent.glob("*.md"))
+    assert f"examples/{path.name}" in pages

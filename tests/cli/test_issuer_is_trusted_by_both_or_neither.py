@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support import tokens
+from tests.support import providers, tokens
 from tests.support.cli import Wardkey
 from wardkey.keeper.trust import read_documents
 
@@ -48,6 +48,27 @@ def known(postgresql: psycopg.Connection, directory: Path) -> tuple[set[str], se
     return {row[0] for row in rows}, {
         document["issuer"] for document in read_documents(directory / "issuers.json")
     }
+
+
+def test_settings_say_what_a_providers_tokens_call_things(wardkey, on, tmp_path, postgresql):
+    keycloak, path = tmp_path / "certs.json", str(providers.EXAMPLES / "keycloak.json")
+    keycloak.write_bytes(providers.keycloak_jwks())
+    wardkey(*ADD, "--jwks", str(keycloak), "--settings", path, "--claim-subject", "preferred_username", *on)
+    query = "select document from ward.issuers where issuer = %s"
+    (document,) = postgresql.execute(query, [tokens.ISSUER]).fetchone()
+    assert document["max_lifetime"] == 300 and document["roles"]["clinician"] == "EVALUATOR"
+    assert document["claims"]["subject"] == "preferred_username"
+    bad = tmp_path / "bad.json"
+    for text, said in (
+        ('{"keys": []}', "name issuer, audience or keys"),
+        ("[]", "not a JSON object"),
+        ('{"claims": "sub"}', "claims: must be a JSON object"),
+        ('{"max_lifetime": "x"}', "max_lifetime: must be a number"),
+        ('{"roles": {"x": "OWNER"}}', "roles.x: must be one of"),
+    ):
+        bad.write_text(text)
+        assert said in wardkey(*ADD, "--jwks", str(keycloak), "--settings", str(bad), *on, code=1).stderr
+    assert postgresql.execute(query, [tokens.ISSUER]).fetchone() == (document,)
 
 
 def test_add_list_replace_remove(wardkey, on, jwks, postgresql, keeper_directory):

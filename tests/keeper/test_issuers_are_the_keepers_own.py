@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+from wardkey_core import verifier
 from wardkey_core.errors import InvalidToken, KeyRefused, TokenExpired, WardError
 
 from tests.support.keepers import ACME, Keeper, is_root
 from wardkey.embedded.issuer import EmbeddedIssuer
-from wardkey.keeper import trust as trust_module
 from wardkey.keeper.trust import TrustedIssuers, write_documents
 
 
@@ -104,8 +104,8 @@ def test_a_token_known_to_be_good_is_good_no_longer_than_it_says(
     issuer = EmbeddedIssuer.open(tmp_path / "issuer", "test")
     write_documents(tmp_path / "issuers.json", [issuer.document()])
     trust, verified = TrustedIssuers(tmp_path / "issuers.json", print), []
-    real = trust_module.verify
-    monkeypatch.setattr(trust_module, "verify", lambda *args: verified.append(args) or real(*args))
+    real = verifier.verify
+    monkeypatch.setattr(verifier, "verify", lambda *args: verified.append(args) or real(*args))
     now, token = time.time(), issuer.sign_token(ACME, "dr.grey", "ADMIN", 60)
     claims = trust.verify(token, now)
     assert trust.verify(token, now + 1) == claims and len(verified) == 1
@@ -119,7 +119,7 @@ def test_a_token_known_to_be_good_is_good_no_longer_than_it_says(
             trust.verify(token, late)
     with pytest.raises(InvalidToken, match="not valid yet"):  # a clock that was set back
         trust.verify(token, now - 1000)
-    monkeypatch.setattr(trust_module, "MOST_VERIFIED", 3)
+    monkeypatch.setattr(verifier, "_MOST_VERIFIED", 3)
     for _ in range(5):
         trust.verify(issuer.sign_token(ACME, "dr.grey", "ADMIN", 60), now)
-    assert len(trust._verified) == 3
+    assert len(trust._verifier._verified) == 3

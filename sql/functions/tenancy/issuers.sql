@@ -14,7 +14,8 @@ begin
 end
 $$;
 comment on function ward.add_issuer(jsonb) is
-  'registers an issuer or replaces what is known of it: issuer, audience, claims, max_lifetime, max_skew, keys (JWKs). '
+  'registers an issuer or replaces what is known of it: issuer, audience, keys (JWKs), and, as they need it, claims, '
+  'roles, tenants, require, other_audiences, max_lifetime, max_skew. '
   'Acts from the next login on. The keeper has a list of its own: wardkey issuer add writes both';
 
 create or replace function ward_internal.check_issuer(p_document text) returns boolean

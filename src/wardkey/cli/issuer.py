@@ -26,7 +26,13 @@ def issuer() -> None:
 @click.option("--claim-role", metavar="NAME", help="Claim with the role (default role).")
 @click.option("--claim-subject", metavar="NAME", help="Claim with the subject (default sub).")
 @click.option(
-    "--max-lifetime", metavar="SECONDS", type=click.IntRange(1, 86400), default=900, show_default=True
+    "--max-lifetime", metavar="SECONDS", type=click.IntRange(1, 86400), help="Of a token (default 900)."
+)
+@click.option(
+    "--settings",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON: claims, roles, tenants, require, other_audiences, max_lifetime, max_skew.",
 )
 @keeper_directory
 @only
@@ -37,6 +43,7 @@ def add(
     """Trust an issuer's tokens, or replace what is known of it.
 
     Its public keys come from a JWKS, a file or a URL. Run this again when it changes its keys.
+    With --settings its tokens may call tenants, roles and claims by other names.
     """
     from ..identity import issuers
 
@@ -94,12 +101,14 @@ def _document(
         raise click.UsageError("give one of --jwks FILE and --jwks-url URL")
     members = {"tenant_id": "claim_tenant", "role": "claim_role", "subject": "claim_subject"}
     try:
+        settings = jwks.read_settings(options["settings"]) if options["settings"] else {}
         return jwks.document_from_jwks(
             jwks.read(path) if path else jwks.fetch(url or ""),
             issuer=options["name"],
             audience=options["audience"],
             claims={member: options[option] for member, option in members.items() if options[option]},
-            max_lifetime=options["max_lifetime"],
+            max_lifetime=options["max_lifetime"] or settings.get("max_lifetime", 900),
+            settings=settings,
         )
     except jwks.JwksError as error:
         fail(str(error))

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from wardkey_core.jwk import ALGORITHMS, VerifyingKey
 from wardkey_core.tokens import Issuer
 
-__all__ = ["JwksError", "document_from_jwks", "fetch", "read"]
+__all__ = ["JwksError", "document_from_jwks", "fetch", "read", "read_settings"]
 
 MAX_LENGTH = 1024 * 1024
 FETCH_SECONDS = 10
@@ -45,6 +46,17 @@ def read(path: Path) -> bytes:
     """Return the content of a JWKS file. Raises JwksError, OSError."""
     with path.open("rb") as file:
         return _limited(file)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return what a file says of an issuer's tokens: members of its document. Raises JwksError, OSError."""
+    try:
+        settings = json.loads(read(path))
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict) or settings.keys() & {"issuer", "audience", "keys"}:
+        raise JwksError("the settings are not a JSON object, or name issuer, audience or keys")
+    return settings
 
 
 def fetch(url: str) -> bytes:
@@ -78,10 +90,11 @@ def document_from_jwks(
     audience: str,
     claims: Mapping[str, str] | None = None,
     max_lifetime: float = 900,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the issuer document, and a line for each key that was left out or taken on an assumption.
 
-    Raises JwksError.
+    ``settings``: further members of the document. Raises JwksError.
     """
     try:
         content = json.loads(jwks)
@@ -100,13 +113,15 @@ def document_from_jwks(
     if not taken:
         raise JwksError("the JWKS has no key that can verify tokens" + "".join(f"; {note}" for note in notes))
     document: dict[str, Any] = {
+        **(settings or {}),
         "issuer": issuer,
         "audience": audience,
         "keys": list(taken.values()),
         "max_lifetime": max_lifetime,
     }
-    if claims:
-        document["claims"] = dict(claims)
+    named = document.get("claims", {})
+    if claims and isinstance(named, dict):
+        document["claims"] = {**named, **claims}
     try:
         Issuer.from_document(document)
     except ValueError as error:
@@ -183,8 +198,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _limited(stream: IO[bytes]) -> bytes:
-    data = stream.read(MAX_LENGTH + 1)
-    if len(data) > MAX_LENGTH:
-        raise JwksError(f"the JWKS is longer than {MAX_LENGTH} bytes")
+def _limited(stream: Any) -> bytes:
+    """Return what ``stream`` has. One that trickles is given up."""
+    data, until = b"", time.monotonic() + FETCH_SECONDS
+    while piece := stream.read1(65536):
+        data += piece
+        if len(data) > MAX_LENGTH:
+            raise JwksError(f"the JWKS is longer than {MAX_LENGTH} bytes")
+        if time.monotonic() > until:
+            raise JwksError(f"the JWKS took longer than {FETCH_SECONDS} s")
     return data

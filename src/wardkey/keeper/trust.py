@@ -7,84 +7,59 @@ believed.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from wardkey_core.errors import InvalidToken, KeyRefused
-from wardkey_core.tokens import Claims, Issuer, unverified_issuer, verify
-from wardkey_core.wire import parse_json
+from wardkey_core.errors import KeyRefused
+from wardkey_core.tokens import Claims, Issuer
+from wardkey_core.verifier import Verifier, parse_issuers
 
 from wardkey.daemon.files import read_guarded, write_atomically
 
 __all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "read_documents", "write_documents"]
 
 ISSUERS_FILE = "issuers.json"
-MOST_VERIFIED = 4096  # tokens known to be good
-
-
-class _Issuers(msgspec.Struct, forbid_unknown_fields=True):
-    issuers: list[dict[str, Any]]
 
 
 class TrustedIssuers:
-    """Verifies tokens against the issuers in ``path``. ``report`` is told when the file cannot be used.
-
-    A token that was verified is known by its hash, for as long as it is valid and the file is the same.
-    """
+    """Verifies tokens against the issuers in ``path``. ``report`` is told when the file cannot be used."""
 
     def __init__(self, path: Path, report: Callable[[str], None]) -> None:
         self._path = path
-        self._verified: OrderedDict[bytes, tuple[float, Claims]] = OrderedDict()  # since when, by hash
         self._report = report
         self._seen: tuple[int, ...] | None = ()
-        self._issuers: Mapping[str, Issuer] | None = None
+        self._verifier: Verifier | None = None
 
     def verify(self, token: str, now: float) -> Claims:
         """Return the token's claims.
 
         Raises InvalidToken, TokenExpired, KeyRefused (no issuers can be read).
         """
-        issuers = self._current()
-        if issuers is None:
+        verifier = self._current()
+        if verifier is None:
             raise KeyRefused(
                 "the keeper cannot read its issuers",
                 "correct issuers.json; the keeper's own log says what is wrong",
             )
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        since, known = self._verified.get(digest, (0.0, None))
-        if known is not None and since <= now < known.expires_at:  # a clock set back asks again
-            return known
-        issuer = issuers.get(unverified_issuer(token))
-        if issuer is None:
-            raise InvalidToken("token is not valid: the keeper does not know its issuer")
-        claims = verify(token, issuer, now)
-        self._verified[digest] = now, claims
-        if len(self._verified) > MOST_VERIFIED:
-            self._verified.popitem(last=False)
-        return claims
+        return verifier.verify(token, now)
 
     def count(self) -> int:
         """Return how many issuers are believed."""
-        return len(self._current() or ())
+        verifier = self._current()
+        return 0 if verifier is None else len(verifier.issuers)
 
-    def _current(self) -> Mapping[str, Issuer] | None:
+    def _current(self) -> Verifier | None:
         seen = identity_of(self._path)
         if seen != self._seen:
             self._seen = seen
-            self._verified.clear()
             try:
-                self._issuers = {
-                    issuer.issuer: issuer for issuer in map(Issuer.from_document, read_documents(self._path))
-                }
+                self._verifier = Verifier(map(Issuer.from_document, read_documents(self._path)))
             except (OSError, ValueError) as error:
-                self._issuers = None
+                self._verifier = None
                 self._report(f"{self._path} cannot be used, so no key is released: {error}")
-        return self._issuers
+        return self._verifier
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
@@ -93,13 +68,9 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
     Raises ValueError, OSError.
     """
     try:
-        documents = msgspec.convert(parse_json(read_guarded(path, secret=False)), _Issuers).issuers
+        return parse_issuers(read_guarded(path, secret=False))
     except FileNotFoundError:
         return []
-    names = [document.get("issuer") for document in documents]
-    if None in names or len(set(map(str, names))) != len(names):
-        raise ValueError("issuers: each must be an issuer document, of another issuer than the rest")
-    return documents
 
 
 def write_documents(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
