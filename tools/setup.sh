@@ -95,7 +95,7 @@ fi
 python=$(venv_python)
 [ -n "$python" ] || fail "no Python 3.11 or later that can make a virtual environment" "apt-get install python3-venv"
 case $purpose in
-demo) extra='[cli]' ;;
+demo) extra='[cli,measures]' ;;
 test) extra='[test]' ;;
 bench) extra='[bench]' ;;
 docs) extra='[docs]' ;;

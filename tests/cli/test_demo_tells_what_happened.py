@@ -47,6 +47,7 @@ def test_second_run_uses_the_clinics_that_are_there(shown: Wardkey) -> None:
     assert facts["clinics"]["created"] == 0 and facts["clinics"]["loaded_rows"] == 0
     expected = {slug: data.clinic(number, 20).counts for number, slug in enumerate(data.slugs(2))}
     assert facts["clinics"]["counts"] == expected
+    assert facts["summaries"] is None  # of two clinics there is no sum
     assert facts["held"] is True and len(facts["attacks"]) >= 12
     assert all(one["plain"] > 0 and one["sealed"] > 0 for one in facts["costs"])
     searched = facts["on_disk"]["searched"]
@@ -68,6 +69,7 @@ def test_terminal_shows_every_part(shown: Wardkey) -> None:
         "One query",
         "as each role sees it",
         "Break-glass",
+        "A payer reads sums",
         "lie on disk",
         "attacks",
         "What it costs",
@@ -172,6 +174,24 @@ def test_interrupted_load_leaves_clinics_whole_or_empty(
     assert counts != whole
     facts = wardkey.json(*options[:1], *options[2:])
     assert list(facts["clinics"]["counts"].values()) == whole
+    read = facts["summaries"]
+    assert read["systems"] == 3 and read["hidden"] == read["cells"] - read["shown"] > 0
+    assert 0 < _diabetics(range(3), 150) < 11 and not any(
+        one["measure"] == "diabetes" for one in read["totals"]
+    )
+    assert wardkey.json(*options[:1], *options[2:])["summaries"] == read
+
+
+def _diabetics(numbers: range, patients: int) -> int:
+    """Return how many of the clinics' patients are alive and have diabetes."""
+    alive, ill = set(), set()
+    for number in numbers:
+        tables = data.clinic(number, patients).tables
+        for row in (dict(zip(data.COLUMNS["patients"], row, strict=True)) for row in tables["patients"]):
+            alive |= {row["id"]} if not row["deceased"] else set()
+        for row in (dict(zip(data.COLUMNS["conditions"], row, strict=True)) for row in tables["conditions"]):
+            ill |= {row["patient_id"]} if row["code"] == "44054006" else set()
+    return len(alive & ill)
 
 
 def test_dsn_is_refused(shown: Wardkey) -> None:

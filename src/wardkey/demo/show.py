@@ -16,6 +16,7 @@ from rich.text import Text
 from .attacks import Outcome
 from .cost import Cost
 from .glass import Told
+from .payer import FEWEST, Summaries
 from .roles import ROLES, Guess, Seen
 from .story import Clinics
 from .views import OnDisk, View
@@ -97,6 +98,29 @@ class Show:
         self._console.print(table)
         self._say("What stays, for the tenant and in its log:")
         self._below("\n".join(f"{name:<9} {value}" for name, value in told.trail.items()))
+
+    def summaries(self, read: Summaries | None) -> None:
+        self._heading("A payer reads sums of clinics, of no person and no small group")
+        if read is None:
+            self._say(f"Left out: a sum is of {FEWEST} clinics or more.")
+            return
+        table = _table("measure", "sex", "age", "clinics", "ill", "of", "percent")
+        for one in read.totals:
+            table.add_row(
+                one.measure,
+                one.sex,
+                one.age,
+                *map(str, (one.systems, one.numerator, one.members, one.percent)),
+            )
+        for column in table.columns[3:]:
+            column.justify = "right"
+        self._console.print(table)
+        self._say(
+            f"{read.payer}, {read.first_day} to {read.last_day}; each of {read.systems} clinics counted"
+        )
+        self._say("itself, on its own token. Groups of fewer than 11 ill or healthy are not shown:")
+        self._say(f"of {read.cells} counts of single clinics the payer sees {read.shown}.")
+        self._say(f"Proven just now: none of {read.hidden} hidden counts follows from what was ever shown.")
 
     def disk(self, disk: OnDisk) -> None:
         self._heading("The same rows as they lie on disk")

@@ -17,6 +17,7 @@ from ..errors import from_psycopg
 from . import attacks, cost, data
 from .glass import Told, break_the_glass
 from .load import Ward, counts, fill, load_codes, provision
+from .payer import FEWEST, PAYER, Summaries, summaries
 from .roles import Guess, Seen, guess_behind_the_mask, one_patient
 from .views import QUERY, OnDisk, View, on_disk, same_query
 
@@ -46,6 +47,7 @@ class Facts:
     roles: list[Seen]
     guess: Guess
     glass: Told
+    summaries: Summaries | None
     on_disk: OnDisk
     attacker: str
     victim: str
@@ -70,6 +72,7 @@ class Watcher(Protocol):
     def views(self, query: str, views: list[View]) -> None: ...
     def roles(self, slug: str, seen: list[Seen], guess: Guess) -> None: ...
     def glass(self, told: Told) -> None: ...
+    def summaries(self, read: Summaries | None) -> None: ...
     def disk(self, disk: OnDisk) -> None: ...
     def attacks(self, attacker: str, victim: str, outcomes: list[attacks.Outcome]) -> None: ...
     def costs(self, costs: list[cost.Cost]) -> None: ...
@@ -88,6 +91,8 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
             watcher.roles(wards[0].slug, seen, guess)
             told = break_the_glass(wards[0])
             watcher.glass(told)
+            read = _summaries(cluster, admin, wards, watcher)
+            watcher.summaries(read)
             lying = on_disk(admin, wards[0])
             watcher.disk(lying)
             attacker, victim = wards[0], wards[1]
@@ -100,8 +105,32 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
     seconds = time.monotonic() - began
     taken = round(seconds, 1)
     return Facts(
-        clinics, QUERY, same, seen, guess, told, lying, attacker.slug, victim.slug, outcomes, costs, taken
+        clinics,
+        QUERY,
+        same,
+        seen,
+        guess,
+        told,
+        read,
+        lying,
+        attacker.slug,
+        victim.slug,
+        outcomes,
+        costs,
+        taken,
     )
+
+
+def _summaries(
+    cluster: Cluster, admin: psycopg.Connection[Any], wards: list[Ward], watcher: Watcher
+) -> Summaries | None:
+    """None where there are too few clinics for a total."""
+    if len(wards) < FEWEST:
+        return None
+    issuer, _ = embedded_issuer(admin, cluster.home)
+    payer = provision(cluster, admin, issuer, PAYER)
+    with watcher.progress("counts", len(wards)) as advance:
+        return summaries(admin, payer, wards, advance)
 
 
 def _clinics(

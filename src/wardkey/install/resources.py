@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_page", "extension_files", "manifest", "migrations", "rule_page", "sql"]
+__all__ = ["check_page", "extension_files", "manifest", "measure", "migrations", "rule_page", "sql"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
@@ -31,6 +31,11 @@ def check_page(name: str) -> str:
 def rule_page(name: str) -> str:
     """Return the page of a rule of lint."""
     return (_find("docs/rules", "_rules") / f"{name}.md").read_text("utf-8")
+
+
+def measure(name: str) -> str:
+    """Return the query of a measure over the reference clinic."""
+    return (_find("docs/examples", "_measures") / f"{name}.sql").read_text("utf-8")
 
 
 def extension_files() -> dict[str, bytes]:
