@@ -93,17 +93,17 @@ def _client(server: Server, tenant: Tenant) -> dict[str, Timing]:
     """The same through the client library, against psycopg's own transactions."""
     many = f"select {_FIELDS} from {{}} where id = any(%s)"
     keys, token = _take_keys(), tenant.token()
-    with tenant.database.admin() as plain, wardkey.connect(tenant.dsn) as ward:
-        with ward.transaction(token) as cursor:
-            pid = cursor.connection.info.backend_pid
+    with tenant.database.admin() as plain, wardkey.Wards(tenant.dsn) as wards:
+        with wards.transaction(token) as connection:
+            pid = connection.info.backend_pid
 
         def page_of_plain() -> None:
             with plain.transaction():
                 plain.execute(many.format("plain.patients"), [list(keys())]).fetchall()
 
         def page_of_ward() -> None:
-            with ward.transaction(token) as cursor:
-                cursor.execute(many.format("patients"), [list(keys())]).fetchall()
+            with wards.transaction(token) as connection:
+                connection.execute(many.format("patients"), [list(keys())]).fetchall()
 
         return measure(
             [Subject("plain", page_of_plain, plain.info.backend_pid), Subject("ward", page_of_ward, pid)],

@@ -1,6 +1,7 @@
 """Read and write a ward from Python, after protect.sql.
 
-WARDKEY_TOKEN: of your identity provider, or `wardkey token`; WARDKEY_WARD_DSN: the tenant's login role.
+WARDKEY_TOKEN: of your identity provider, or `wardkey token`; WARDKEY_WARD_DSN: the tenant's login role, or
+that of all, with {tenant} where the slug belongs.
 """
 
 import os
@@ -13,14 +14,13 @@ from wardkey.errors import InvalidToken
 DSN, TOKEN = os.environ["WARDKEY_WARD_DSN"], os.environ["WARDKEY_TOKEN"]
 INSERT = "insert into orders (accession, ordered_by, reason) values (%s, %s, %s) returning reason"
 
-# The client: BEGIN and login in one round trip, an exception for each error of class WK.
-with wardkey.connect(DSN) as ward:
-    with ward.transaction(TOKEN) as cursor:
-        cursor.execute(INSERT, ["A-18", "dr.grey", "cough"])
-        print("inserted", cursor.fetchone())
+# The client: BEGIN, login and the first statement in one round trip, an exception for each error of class WK.
+with wardkey.Wards(DSN) as wards:
+    with wards.transaction(TOKEN) as connection:
+        print("inserted", connection.execute(INSERT, ["A-18", "dr.grey", "cough"]).fetchone())
     try:
-        with ward.transaction("not a token") as cursor:
-            cursor.execute("select 1")
+        with wards.transaction("not a token") as connection:
+            connection.execute("select 1")
     except InvalidToken as error:
         print(error.sqlstate, error.hint)
 

@@ -1,6 +1,6 @@
 """wardkey: every tenant its own ward, every ward its own key, inside PostgreSQL.
 
-``wardkey.connect(dsn)`` opens the client library; the exceptions it raises are in ``wardkey.errors``.
+``wardkey.Wards(dsn)`` is the client library; the exceptions it raises are in ``wardkey.errors``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from wardkey_pg import __version__
 
 if TYPE_CHECKING:
-    from .client import Ward, connect
+    from .client import Wards, tenant_of
 
-__all__ = ["Ward", "__version__", "connect"]
+__all__ = ["Wards", "__version__", "tenant_of"]
 
 
 def __getattr__(name: str) -> Any:
     # The client needs psycopg; the keeper and `wardkey --help` should not wait for it.
-    if name in ("Ward", "connect"):
+    if name in __all__:
         from . import client
 
         return getattr(client, name)

@@ -19,8 +19,8 @@ WardError                  sqlstate, message, hint
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
-├── ServerError            the embedded server
-│   └── NotRunning · Unreachable · MissingSoftware
+├── ServerError            the server, and the way to it
+│   └── NotRunning · Unreachable · MissingSoftware · PoolExhausted
 ├── StreamError            the scribe's replication slot and what comes out of it
 │   └── SlotMissing · SlotInUse · SlotMoved · StreamLost · StreamDamaged
 └── PublisherError         Kafka, and the publisher that brings the audit log there
@@ -147,6 +147,7 @@ __all__ = [
     "OpenFailed",
     "PeriodNotClosed",
     "PolicyWidened",
+    "PoolExhausted",
     "PublisherError",
     "RegionRefused",
     "RestoreRefused",
@@ -194,7 +195,7 @@ class DatabaseError(WardError):
 
 
 class ServerError(WardError):
-    """The embedded server cannot do what was asked."""
+    """The server cannot be used as was asked, or not from here."""
 
     sqlstate = ""
     exit_code = 1
@@ -214,6 +215,13 @@ class Unreachable(ServerError):
 
 class MissingSoftware(ServerError):
     default_message = "something the server needs is not installed"
+
+
+class PoolExhausted(ServerError):
+    default_message = "no connection became free in time"
+    default_hint = (
+        "give transactions back sooner, or raise max_per_tenant, max_size or timeout of wardkey.Wards"
+    )
 
 
 class StreamError(WardError):

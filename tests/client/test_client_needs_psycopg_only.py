@@ -16,28 +16,29 @@ sys.meta_path.insert(0, Absent())
 _ABSENT = "alembic,click,cryptography,jinja2,msgspec,psutil,psycopg_pool,rich,sqlalchemy"
 
 
-def _run(code: str) -> subprocess.CompletedProcess[str]:
+def _run(code: str, absent: str = _ABSENT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", _WITHOUT + code, _ABSENT], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _WITHOUT + code, absent], capture_output=True, text=True, check=False
     )
 
 
-def test_client_connects_and_raises_its_errors() -> None:
+def test_client_names_the_pools_it_needs() -> None:
     done = _run(
         "import wardkey, wardkey.errors, psycopg\n"
-        "try:\n    wardkey.connect('host=/nowhere')\n"
-        "except psycopg.OperationalError:\n    print('refused')\n"
-    )
-    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
-
-
-def test_pool_names_what_it_needs() -> None:
-    done = _run(
-        "import wardkey\n"
-        "try:\n    wardkey.connect('host=/nowhere', pool=2)\n"
+        "try:\n    wardkey.Wards('host=/nowhere')\n"
         "except wardkey.errors.MissingSoftware as error:\n    print(error.hint)\n"
     )
-    assert (done.returncode, done.stdout) == (0, "pip install psycopg-pool\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "pip install 'wardkey[pool]'\n"), done.stderr
+
+
+def test_client_connects_and_raises_its_errors_with_the_pools() -> None:
+    done = _run(
+        "import wardkey, wardkey.errors\n"
+        "try:\n    wardkey.Wards('host=/nowhere', timeout=0.1).getconn('acme')\n"
+        "except wardkey.errors.Unreachable:\n    print('refused')\n",
+        absent=_ABSENT.replace("psycopg_pool,", ""),
+    )
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
 
 
 def test_command_names_what_it_needs() -> None:

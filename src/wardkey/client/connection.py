@@ -1,0 +1,260 @@
+"""psycopg's connections, with the login before the first statement of a transaction.
+
+``arm`` says whose the next transaction is and sends nothing. The next statement, of whatever cursor, has
+BEGIN and the login before it: in the same round trip (libpq's pipeline, one Sync) for one statement of
+``execute`` and for ``executemany``, in a round trip before it for COPY, ``stream``, a server-side cursor,
+several statements in one string and ``transaction()``.
+
+How: psycopg's blocking and its asyncio connection run the same generators through ``wait``; that of each
+statement calls ``_start_query``, where psycopg itself sends BEGIN. Both classes here are that and ``wait``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+import psycopg
+from psycopg import AsyncPipeline, Pipeline
+from psycopg.pq import TransactionStatus
+from psycopg.sql import Composable
+
+from ..errors import WardError, from_psycopg, ward_error
+from .tokens import Secret
+
+if TYPE_CHECKING:
+    from psycopg._pipeline_base import BasePipeline
+    from psycopg.abc import PQGen
+
+    from .ledger import Share
+
+    _Base = psycopg._connection_base.BaseConnection[Any]
+else:
+    _Base = object
+
+__all__ = ["LOGIN", "AsyncWardConnection", "WardConnection"]
+
+LOGIN = "select ward.login(%s)"
+_ATTRIBUTES = (
+    "_autocommit", "_isolation_level", "_read_only", "_deferrable", "_begin_statement",
+    "row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold",
+)  # fmt: skip
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _without_values(method: Callable[P, T]) -> Callable[P, T]:
+    """Raise errors from here: frames of psycopg have the token or parameters in them."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (psycopg.Error, WardError) as error:
+            failure = error.with_traceback(None)
+        del args, kwargs
+        raise failure
+
+    return call
+
+
+def _without_values_async(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    @wraps(method)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except (psycopg.Error, WardError) as error:
+            failure = error.with_traceback(None)
+        del args, kwargs
+        raise failure
+
+    return call
+
+
+class WardCursor(psycopg.Cursor[Any]):
+    execute = _without_values(psycopg.Cursor.execute)
+    executemany = _without_values(psycopg.Cursor.executemany)
+
+
+class AsyncWardCursor(psycopg.AsyncCursor[Any]):
+    execute = _without_values_async(psycopg.AsyncCursor.execute)
+    executemany = _without_values_async(psycopg.AsyncCursor.executemany)
+
+
+class _LogsIn(_Base):
+    """The login before a transaction's first statement, as generators for either way to wait."""
+
+    share: Share  # of whose pool
+    seats: ExitStack  # closed when it goes back
+    _secret: Secret | None = None  # whose the next transaction is
+    _opened: BasePipeline | None = None  # the pipeline that the login is in, if it is not the caller's
+    _joins: bool = False  # whether the statement that runs may be in that pipeline
+    _pipeline_class: type[Any]
+    _cursor_class: type[Any]
+
+    def arm(self, secret: Secret | None) -> None:
+        """Say whose the next transaction is, from its first statement on; None: nobody's."""
+        self._secret = secret
+
+    @property
+    def is_idle(self) -> bool:
+        return self.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def _made(self) -> None:
+        self._as_made = [getattr(self, name) for name in _ATTRIBUTES]
+
+    def restore(self) -> None:
+        """Undo what a caller changed of the connection's attributes."""
+        for name, value in zip(_ATTRIBUTES, self._as_made, strict=True):
+            if getattr(self, name) != value:
+                setattr(self, name, value)
+
+    def _start_query(self) -> PQGen[None]:
+        secret, self._secret = self._secret, None
+        if secret is None:
+            yield from super()._start_query()
+            return
+        if self._pipeline is None:
+            pipeline = self._pipeline = self._pipeline_class(self, _no_lock=True)
+            yield from pipeline._enter_gen()
+            self._opened = pipeline
+        yield from self._exec_command(self._get_tx_start_command())
+        yield from self._cursor_class(self)._execute_gen(LOGIN, [secret.token])
+        if not self._joins:
+            yield from self._leave(None)
+
+    def _with_login(self, gen: PQGen[T]) -> PQGen[T]:
+        self._joins = self._is_single_statement(gen)
+        result: Any = None
+        failure: Exception | None = None
+        try:
+            result = yield from gen
+        except Exception as error:
+            failure = error
+        yield from self._leave(failure)
+        return result  # type: ignore[no-any-return]
+
+    def _leave(self, failure: Exception | None) -> PQGen[None]:
+        """Take all results and leave the login's pipeline, if there is one; raise what failed first."""
+        pipeline, self._opened = self._opened, None
+        if pipeline is not None:
+            pipeline._enqueue_sync()
+            for step in (pipeline._communicate_gen(), pipeline._fetch_gen(flush=False)):
+                try:
+                    yield from step
+                except psycopg.Error as error:
+                    failure = failure or error
+            pipeline._exit(failure)
+            self._pipeline = None
+        if failure is not None:
+            raise failure
+
+    def _is_single_statement(self, gen: Any) -> bool:
+        """Tell whether gen is of ``execute`` and sends one statement: pipelines have no place for others."""
+        if getattr(gen, "__name__", "") != "_execute_gen":
+            return False
+        query = gen.gi_frame.f_locals["query"]
+        if isinstance(query, Composable):
+            query = query.as_bytes(self)
+        elif isinstance(query, str):
+            query = query.encode()
+        return isinstance(query, bytes) and b";" not in query.rstrip(b"; \t\r\n")
+
+    def _commit_gen(self) -> PQGen[None]:
+        self._secret = None
+        yield from super()._commit_gen()
+
+    def _rollback_gen(self) -> PQGen[None]:
+        self._secret = None
+        yield from super()._rollback_gen()
+
+
+class WardConnection(_LogsIn, psycopg.Connection[Any]):
+    """A psycopg connection as a tenant's login role."""
+
+    _pipeline_class, _cursor_class = Pipeline, psycopg.Cursor
+    execute = _without_values(psycopg.Connection.execute)  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = WardCursor
+
+    @classmethod
+    def connect(cls, conninfo: str = "", *, share: Share, **options: Any) -> Self:  # type: ignore[override]
+        try:
+            connection = super().connect(conninfo, **options)
+        except psycopg.Error as error:
+            share.failure = from_psycopg(error).message
+            raise
+        connection._made()
+        return connection
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        if self._secret is not None:
+            gen = self._with_login(gen)
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except psycopg.Error as error:
+            failure = ward_error(error) or error.with_traceback(None)
+        raise failure
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        self.log_in()
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            yield transaction
+
+    def log_in(self) -> None:
+        """Begin the transaction and log in now, if no statement did so."""
+        if self._secret is not None:
+            with self.lock:
+                self.wait(self._start_query())
+
+
+class AsyncWardConnection(_LogsIn, psycopg.AsyncConnection[Any]):
+    """The same for asyncio."""
+
+    _pipeline_class, _cursor_class = AsyncPipeline, psycopg.AsyncCursor
+    execute = _without_values_async(psycopg.AsyncConnection.execute)  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cursor_factory = AsyncWardCursor
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", *, share: Share, **options: Any) -> Self:  # type: ignore[override]
+        try:
+            connection = await super().connect(conninfo, **options)
+        except psycopg.Error as error:
+            share.failure = from_psycopg(error).message
+            raise
+        connection._made()
+        return connection
+
+    async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        if self._secret is not None:
+            gen = self._with_login(gen)
+        try:
+            return await super().wait(gen, *args, **kwargs)
+        except psycopg.Error as error:
+            failure = ward_error(error) or error.with_traceback(None)
+        raise failure
+
+    @asynccontextmanager
+    async def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> AsyncIterator[psycopg.AsyncTransaction]:
+        await self.log_in()
+        async with super().transaction(savepoint_name, force_rollback) as transaction:
+            yield transaction
+
+    async def log_in(self) -> None:
+        """Begin the transaction and log in now, if no statement did so."""
+        if self._secret is not None:
+            async with self.lock:
+                await self.wait(self._start_query())
