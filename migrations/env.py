@@ -2,6 +2,8 @@
 
 from alembic import context
 
+import wardkey.alembic  # noqa: F401 - adds op.protect_table and the others
+
 # No tenant may use this schema. It is not the extension's own, whose objects come and go with the extension.
 VERSION_SCHEMA = "ward_migrations"
 

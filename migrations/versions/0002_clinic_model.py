@@ -15,8 +15,6 @@ Row-level security and privileges keep all of it, sealed or not, from other tena
 read the unsealed columns.
 """
 
-import json
-
 from alembic import op
 
 revision = "0002"
@@ -33,6 +31,7 @@ comment on table clinic.observation_codes is 'LOINC codes in use; the same for a
 
 create table clinic.patients (
   id uuid constraint patients_pkey primary key default gen_random_uuid(),
+  -- wardkey: ignore WL306 because the desk finds a patient by it
   mrn text not null constraint patients_mrn_key unique,
   ssn text constraint patients_ssn_form check (ssn ~ '^[0-9]{3}-[0-9]{2}-[0-9]{4}$'),
   given text not null,
@@ -97,29 +96,37 @@ create index observations_encounter_id_idx on clinic.observations (encounter_id)
 comment on table clinic.observations is 'measurements; their results are sealed';
 """
 
-_SEALED = {
-    "patients": {
-        **dict.fromkeys(("ssn", "given", "family", "phone", "email", "address"), "identifier"),
-        **dict.fromkeys(("birth_date", "city", "zip", "deceased"), "quasi"),
-    },
-    "encounters": {"type": "clinical", "reason": "clinical"},
-    "conditions": {"code": "clinical", "display": "clinical", "onset_date": "quasi"},
-    "observations": {"value": "clinical"},
-}
-
 
 def upgrade() -> None:
     op.execute(_TABLES)
-    op.execute("select ward.share('clinic.observation_codes')")
-    for table, columns in _SEALED.items():
-        # wardkey: ignore WL511 because both are constants of this file
-        op.execute(f"select ward.protect('clinic.{table}', seal => '{json.dumps(columns)}'::jsonb)")
-    op.execute("select ward.set_mask('clinic.patients', 'zip', 'zip3')")
+    op.share_table("observation_codes", schema="clinic")
+    op.protect_table(
+        "patients",
+        {
+            "ssn": "identifier",
+            "given": "identifier",
+            "family": "identifier",
+            "birth_date": "quasi",
+            "phone": "identifier",
+            "email": "identifier",
+            "address": "identifier",
+            "city": "quasi",
+            "zip": "quasi",
+            "deceased": "quasi",
+        },
+        masks={"zip": "zip3"},
+        schema="clinic",
+    )
+    op.protect_table("encounters", {"type": "clinical", "reason": "clinical"}, schema="clinic")
+    op.protect_table(
+        "conditions", {"code": "clinical", "display": "clinical", "onset_date": "quasi"}, schema="clinic"
+    )
+    op.protect_table("observations", {"value": "clinical"}, schema="clinic")
 
 
 def downgrade() -> None:
-    for table in reversed(_SEALED):
-        op.execute(f"select ward.unprotect('clinic.{table}')")
-        op.execute(f"drop table clinic.{table}")
-    op.execute("select ward.unshare('clinic.observation_codes')")
-    op.execute("drop table clinic.observation_codes")
+    for table in ("observations", "conditions", "encounters", "patients"):
+        op.unprotect_table(table, schema="clinic")
+        op.drop_table(table, schema="clinic")
+    op.unshare_table("observation_codes", schema="clinic")
+    op.drop_table("observation_codes", schema="clinic")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
+import wardkey.alembic  # noqa: F401 - adds operations
 from wardkey.lint import Report, files_of, lint, lint_texts
 
 PATIENTS = """create table clinic.patients (id bigint primary key, mark text, ssn text);
@@ -175,7 +180,7 @@ def upgrade():
         "people",
         sa.Column("id", sa.BigInteger, primary_key=True),
         sa.Column("surname", sa.String(80)),
-        sa.Column("ssn", Sealed(sa.String(80))),
+        sa.Column("ssn", sa.String(80)),
         schema="clinic",
     )
     op.protect_table("people", seal=["ssn"], schema="clinic")
@@ -203,6 +208,49 @@ def downgrade():
         ("r.py", 20, "WL408"),
     ]
     assert [note[1] for note in report.notes] == [21]
+
+
+def _plain_sql(upgrade: str) -> str:
+    """What a revision executes: Alembic writes it down instead."""
+    written = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql", opts={"as_sql": True, "literal_binds": True, "output_buffer": written}
+    )
+    with Operations.context(context) as op:
+        exec(upgrade, {"op": op, "sa": sa})
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("operations", "rules"),
+    [
+        ('op.protect_table("a", ["ssn"], masks={"ssn": "last4"}, schema="x")', []),
+        ('op.protect_table("a", {"n": "note"}, audit="off", audit_reason="why", schema="x")', ["WL305"]),
+        ('op.protect_table("a", seal=["ssn"], schema="x"); op.drop_column("a", "n", schema="x")', ["WL409"]),
+        ('op.protect_table("a", ["ssn"], schema="x"); op.drop_model_column("a", "n", schema="x")', []),
+        ('op.share_table("a", schema="x")', ["WL311"]),
+        (
+            'op.protect_table("a", {"ssn": "note"}, schema="x");'
+            'op.add_sealed_column("a", "phone", sa.Text, classified="identifier", schema="x");'
+            'op.create_index("i", "a", ["phone"], schema="x")',
+            ["WL206"],
+        ),
+    ],
+)
+def test_operations_are_read_as_what_they_execute(operations: str, rules: list[str]) -> None:
+    revision = f"""
+op.create_table(
+    "a",
+    sa.Column("id", sa.BigInteger, primary_key=True),
+    sa.Column("ssn", sa.Text),
+    sa.Column("n", sa.Text),
+    schema="x",
+)
+{operations}
+"""
+    for name, text in (("r.py", revision), ("r.sql", _plain_sql(revision))):
+        told_of = [one[2] for one in told(lint_texts({name: text})) if one[2] < "WL5"]
+        assert told_of == rules, text
 
 
 def test_tables_that_python_names_are_not_taken_for_unprotected() -> None:

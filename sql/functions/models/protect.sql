@@ -477,7 +477,10 @@ create or replace view ward.models as
     m.shape,
     m.id,
     m.audit,
-    m.audit_reason
+    m.audit_reason,
+    (select coalesce(jsonb_object_agg(s.name, s.mask), '{}') from ward_internal.sealed_columns as s
+      where s.model_id = m.id and s.mask is not null) as masks
   from ward_internal.models as m;
 comment on view ward.models is
-  'the protected tables, which of their columns are sealed, and how reading them is journalled';
+  'the protected tables, which of their columns are sealed, of what class and with what mask of their own, and how '
+  'reading them is journalled';

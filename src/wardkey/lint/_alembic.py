@@ -50,8 +50,6 @@ def as_sql(name: str, call: ast.Call) -> str | None:
             made = one.node(1, "column")
             if not isinstance(made, ast.Call):
                 raise NotSaid
-            if _is_sealed(made):
-                return _add_sealed(one.table(), _said(made.args[0]))
             return f"alter table {one.table()} add column {_column(made)}"
         case "alter_column":
             column, kind, nullable = one.text(1, "column_name"), one.named.get("type_"), one.flag("nullable")
@@ -77,12 +75,14 @@ def as_sql(name: str, call: ast.Call) -> str | None:
         case "drop_column":
             return f"alter table {one.table()} drop column {_quoted(one.text(1, 'column_name'))}"
         case "protect_table":
-            given = one.node(1, "seal") or one.named.get("sealed")
+            given = one.node(1, "seal")
             return _protect(one.table(), _strings(given) if given is not None else [])
-        case "share_table" | "unprotect_table":
+        case "share_table" | "unshare_table" | "unprotect_table":
             return f"select ward.{name.removesuffix('_table')}('{one.table()}')"
         case "add_sealed_column":
-            return _add_sealed(one.table(), one.text(1, "column"))
+            return f"select ward.add_sealed_column('{one.table()}', '{one.text(1, 'column_name')}', 'text')"
+        case "drop_model_column":
+            return f"alter table {one.table()} drop column {_quoted(one.text(1, 'column_name'))} cascade"
     return None
 
 
@@ -94,9 +94,11 @@ def _said(node: ast.AST | None) -> str:
 
 
 def _strings(node: ast.expr | None) -> list[str]:
-    if not isinstance(node, ast.List | ast.Tuple):
-        raise NotSaid
-    return [_said(one) for one in node.elts]
+    """Return a list of strings, or the keys of a dictionary."""
+    match node:
+        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Dict(keys=parts):
+            return [_said(part) for part in parts]
+    raise NotSaid
 
 
 def _quoted(name: str) -> str:
@@ -112,17 +114,9 @@ def _type(node: ast.expr | None) -> str:
     return "boolean" if _callee(node) == "Boolean" else "text"
 
 
-def _is_sealed(column: ast.Call) -> bool:
-    return _callee(_Arguments(column).node(1, "type_")) == "Sealed"
-
-
 def _protect(table: str, sealed: list[str]) -> str:
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in sealed)
     return f"select ward.protect('{table}', seal => array[{names}]::text[])"
-
-
-def _add_sealed(table: str, column: str) -> str:
-    return f"select ward.add_sealed_column('{table}', '{column}', 'text')"
 
 
 def _column(call: ast.Call) -> str:
@@ -141,14 +135,13 @@ def _column(call: ast.Call) -> str:
 
 
 def _create_table(one: _Arguments) -> str:
-    parts, sealed = [], []
+    parts = []
     for part in one.call.args[1:]:
         if not isinstance(part, ast.Call):
             raise NotSaid
         match _callee(part):
             case "Column":
                 parts.append(_column(part))
-                sealed += [_said(part.args[0])] if _is_sealed(part) else []
             case "PrimaryKeyConstraint":
                 parts.append(f"primary key ({', '.join(_quoted(_said(name)) for name in part.args)})")
             case "UniqueConstraint":
@@ -157,5 +150,4 @@ def _create_table(one: _Arguments) -> str:
                 target = _quoted(_strings(part.args[1])[0].rpartition(".")[0])
                 columns = ", ".join(map(_quoted, _strings(part.args[0])))
                 parts.append(f"foreign key ({columns}) references {target}")
-    made = f"create table {one.table()} ({', '.join(parts)})"
-    return f"{made}; {_protect(one.table(), sealed)}" if sealed else made
+    return f"create table {one.table()} ({', '.join(parts)})"

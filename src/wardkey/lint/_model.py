@@ -93,7 +93,7 @@ class Model:
                 seal = arguments[1]
             columns = value(seal) if seal is not None else ()
             if isinstance(columns, str):
-                columns = array(columns)
+                columns = _names(columns)
             self._set(said, "protected", (None,) if columns is None else columns)
 
     def _set(self, name: str, state: Literal["protected", "shared"], sealed: Iterable[Any]) -> None:
@@ -130,6 +130,15 @@ class Model:
         """Return the model table that a relation is, is the face of, or is the shape of."""
         table = self.find(relation)
         return table if table is not None and table.is_protected else None
+
+
+def _names(seal: str) -> Iterable[Any] | None:
+    """Return the columns of a literal that is an object of columns and classes, or an array."""
+    try:
+        said = json.loads(seal)
+    except ValueError:
+        return array(seal)
+    return said if isinstance(said, dict) else None
 
 
 def protects(call: Any, table: Table) -> bool:
