@@ -1,6 +1,7 @@
 """wardkey: every tenant its own ward, every ward its own key, inside PostgreSQL.
 
-``wardkey.Wards(dsn)`` is the client library; the exceptions it raises are in ``wardkey.errors``.
+``wardkey.Wards(dsn)`` is the client library, ``AsyncWards`` the same for asyncio; the exceptions it raises
+are in ``wardkey.errors``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from wardkey_pg import __version__
 
 if TYPE_CHECKING:
-    from .client import Wards, tenant_of
+    from .client import AsyncWards, Wards, retry, tenant_of
 
-__all__ = ["Wards", "__version__", "tenant_of"]
+__all__ = ["AsyncWards", "Wards", "__version__", "retry", "tenant_of"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,11 +13,13 @@ in wardkey or psycopg, holds the token or a parameter.
 
 ``tokens``: what of a token the client reads · ``dsn``: the template · ``connection``: psycopg's connections
 with a login before the first statement · ``ledger``: how many connections each tenant's pool may have ·
-``base``, ``wards``: the pools
+``base``: the pools, ``wards`` and ``async_wards``: how they wait · ``retrying``: what is worth another try
 """
 
-from .connection import WardConnection
+from .async_wards import AsyncWards
+from .connection import AsyncWardConnection, WardConnection
+from .retrying import retry
 from .tokens import tenant_of
 from .wards import Wards
 
-__all__ = ["WardConnection", "Wards", "tenant_of"]
+__all__ = ["AsyncWardConnection", "AsyncWards", "WardConnection", "Wards", "retry", "tenant_of"]

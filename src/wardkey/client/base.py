@@ -1,29 +1,39 @@
-"""What both kinds of ``Wards`` share: settings, what a pool is made with, whose a token is."""
+"""What both kinds of ``Wards`` share, which is nearly all: only how they wait is their own.
+
+Methods that may have to wait are generators that yield what is to be called: ``Wards`` calls it,
+``AsyncWards`` awaits what the call returns, and each sends the result or throws the error back. So psycopg
+does it below.
+"""
 
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
+from functools import partial
 from math import ceil
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import psycopg
 from psycopg import pq
 
-from ..errors import MissingSoftware, PoolExhausted, Unreachable
+from ..errors import MissingSoftware, PoolExhausted, Unreachable, WardError
 from .connection import LOGIN, AsyncWardConnection, WardConnection
 from .dsn import Template, Tenants
 from .ledger import Ledger, Share
 from .tokens import Secret, tenant_of
 
-__all__ = ["BaseWards", "closed", "exhausted", "is_alive", "unreachable"]
+__all__ = ["AnyConnection", "BaseWards", "Steps"]
 
 AnyConnection = WardConnection | AsyncWardConnection
+T = TypeVar("T")
+Steps = Generator[Callable[[], Any], Any, T]
 
 _RECONNECT = 1.0  # seconds after which a failed connection is tried once more, before its callers are told
+_EXHAUSTED = "no connection became free in time: {} has all that it may have"
+_SILENT = "the server did not answer in time"
 
 
 class _Place:
@@ -35,6 +45,9 @@ class _Place:
 
 class BaseWards:
     """See ``Wards`` for the parameters."""
+
+    _semaphore_class: ClassVar[type[Any]]
+    _connection_class: ClassVar[type[Any]]
 
     def __init__(
         self,
@@ -59,8 +72,7 @@ class BaseWards:
             ) from None
         self._pools = psycopg_pool
         self._template, self._password = Template(dsn, tenants), password
-        self._max_size, self._max_per_tenant = max_size, max_per_tenant
-        self._max_idle, self._timeout = max_idle, timeout
+        self._max_per_tenant, self._max_idle, self._timeout = max_per_tenant, max_idle, timeout
         self._options = {
             "application_name": "wardkey client",
             "connect_timeout": max(2, ceil(timeout)),
@@ -68,62 +80,192 @@ class BaseWards:
             "autocommit": True,
             "prepare_threshold": prepare_threshold,
         }
+        self._lock = Lock()  # of ledger and places; nobody waits while holding it
         self._ledger = Ledger(max_size)
         self._places: dict[str, _Place] = {}
-        self._guard = Lock()  # of _places; nobody waits while it is held
+        self._seats = self._semaphore_class(max_size)
+        self._closed = self._semaphore_class(0)  # what pools that were closed left to others
         self._is_closed = False
 
     def login_commands(self, token: str) -> list[tuple[str, list[str]]]:
         """Return the statements that begin a transaction and log in, with their parameters."""
         return [("begin", []), (LOGIN, [token])]
 
+    def begin(self, connection: AnyConnection, token: str) -> None:
+        """Let the connection's next statement begin a transaction and log in first, in its round trip.
+
+        Sends nothing by itself. The connection's ``commit()`` or ``rollback()`` ends the transaction.
+        """
+        connection.arm(Secret(token))
+
     def _whose(self, secret: Secret) -> str:
         return "" if self._template.is_of_one else tenant_of(secret.token)
 
-    def _enter(self, tenant: str, new_seats: Callable[[int], Any], undo: ExitStack) -> Any:
-        """Return the seats of a tenant, for one more that uses them until ``undo``."""
-        with self._guard:
-            place = self._places.get(tenant)
+    # What differs: each of these either blocks or is to be awaited.
+
+    def _acquire(self, semaphore: Any, timeout: float) -> Any:
+        """Acquire the semaphore within so many seconds; the result tells whether that was so."""
+        raise NotImplementedError
+
+    def _whole(self, call: Callable[[], Any]) -> Any:
+        """Call to the end, also when who asked for it is cancelled."""
+        raise NotImplementedError
+
+    def _new_pool(self, share: Share, **options: Any) -> Any:
+        raise NotImplementedError
+
+    # A connection comes and goes.
+
+    def _get(self, tenant: str) -> Steps[Any]:
+        if self._is_closed:
+            raise Unreachable("these wards are closed", "make new ones: wardkey.Wards(…)")
+        slug, deadline = self._template.slug(tenant), monotonic() + self._timeout
+        with ExitStack() as undo:
+            for seats, whose in ((self._enter(slug, undo), "its tenant"), (self._seats, "this process")):
+                if not (yield partial(self._acquire, seats, deadline - monotonic())):
+                    raise PoolExhausted(_EXHAUSTED.format(whose))
+                undo.callback(seats.release)
+            connection = yield from self._connect(slug, deadline)
+            connection.seats = undo.pop_all()
+            return connection
+
+    def _put(self, connection: Any) -> Steps[None]:
+        share, pgconn = connection.share, connection.pgconn
+        connection.arm(None)
+        try:
+            if pgconn.transaction_status == pq.TransactionStatus.ACTIVE or pgconn.pipeline_status:
+                pgconn.finish()  # it is in the middle of something
+            elif pgconn.status == pq.ConnStatus.OK:
+                if pgconn.transaction_status != pq.TransactionStatus.IDLE:
+                    yield connection.rollback
+                connection.restore()
+        except (psycopg.Error, WardError):
+            pgconn.finish()
+        finally:
+            with connection.seats:
+                yield from self._give(share, connection)
+        with self._lock:
+            spare = self._ledger.idle(since=monotonic() - self._max_idle)
+        if spare is not None:
+            yield from self._close_pool(spare)
+
+    def _connect(self, slug: str, deadline: float) -> Steps[Any]:
+        while True:
+            share = yield from self._take(slug, deadline)
+            try:
+                if share.pool.closed:
+                    yield share.pool.open
+                while share.pool.max_size < share.size:
+                    yield partial(share.pool.resize, 0, share.size)
+                connection = yield partial(share.pool.getconn, max(0.001, deadline - monotonic()))
+            except BaseException as error:
+                self._give_back(share)
+                if isinstance(error, self._pools.PoolClosed) and share.failure is None:
+                    continue  # to make room for another tenant
+                if isinstance(error, self._pools.PoolClosed | self._pools.PoolTimeout):
+                    raise Unreachable(share.failure or _SILENT) from None
+                raise
+            connection.share = share
+            if _is_open(connection):
+                return connection
+            try:
+                yield partial(self._whole, share.pool.drain)  # a restart: its others are no better
+            finally:
+                yield from self._give(share, connection)
+
+    def _give(self, share: Share, connection: Any) -> Steps[None]:
+        try:
+            yield partial(self._whole, partial(share.pool.putconn, connection))
+        finally:
+            self._give_back(share)
+
+    # Places and shares.
+
+    def _enter(self, slug: str, undo: ExitStack) -> Any:
+        """Return the tenant's seats, for one more who uses them until ``undo``."""
+        with self._lock:
+            place = self._places.get(slug)
             if place is None:
-                place = self._places[tenant] = _Place(new_seats(self._max_per_tenant))
+                place = self._places[slug] = _Place(self._semaphore_class(self._max_per_tenant))
             place.users += 1
-        undo.callback(self._exit, tenant, place)
+        undo.callback(self._exit, slug, place)
         return place.seats
 
-    def _exit(self, tenant: str, place: _Place) -> None:
-        with self._guard:
+    def _exit(self, slug: str, place: _Place) -> None:
+        with self._lock:
             place.users -= 1
             if not place.users:
-                del self._places[tenant]
+                del self._places[slug]
 
-    def _pool_options(self, share: Share) -> dict[str, Any]:
-        return {
-            "min_size": 0,
-            "max_size": 1,
-            "open": False,
-            "name": f"wardkey-{share.tenant}",
-            "max_idle": self._max_idle,
-            "reconnect_timeout": min(_RECONNECT, self._timeout),
-            "num_workers": 1,
-        }
+    def _take(self, slug: str, deadline: float) -> Steps[Share]:
+        """Count a connection of the tenant as out; for that, close the pool of another if need be.
 
-    def _connect_options(self, share: Share) -> dict[str, Any]:
+        Who comes here has two seats, so of all connections there may be, one is not out: it is in a pool, or
+        in one that is being closed.
+        """
+        while True:
+            with self._lock:
+                share = self._ledger.take(slug)
+                spare = self._ledger.retire() if share is None else None
+                if share is not None and share.pool is None:
+                    share.pool = self._make_pool(share)
+            if share is not None:
+                return share
+            if spare is not None:
+                yield from self._close_pool(spare)
+            elif not (yield partial(self._acquire, self._closed, deadline - monotonic())):
+                raise PoolExhausted(_EXHAUSTED.format("this process"))
+
+    def _give_back(self, share: Share) -> None:
+        with self._lock:
+            self._ledger.give(share)
+
+    def _make_pool(self, share: Share) -> Any:
+        return self._new_pool(
+            share,
+            connection_class=self._connection_class,
+            min_size=0,
+            max_size=1,
+            open=False,
+            name=f"wardkey-{share.tenant}",
+            max_idle=self._max_idle,
+            reconnect_timeout=min(_RECONNECT, self._timeout),
+            num_workers=1,
+        )
+
+    def _how_to_connect(self, share: Share) -> Steps[dict[str, Any]]:
         options = {**self._template.parts(share.tenant), **self._options, "share": share}
         if self._password is not None:
             try:
-                options["password"] = self._password(share.tenant)
+                options["password"] = yield partial(self._password, share.tenant)
             except Exception as error:
-                share.failure = f"the password of the tenant cannot be read: {type(error).__name__}"
+                share.failure = f"password() of Wards raised {type(error).__name__}"
                 raise Unreachable(share.failure) from None
         return options
 
-    def _deadline(self) -> float:
-        if self._is_closed:
-            raise Unreachable("these wards are closed", "make new ones with wardkey.Wards")
-        return monotonic() + self._timeout
+    def _fail_pool(self, share: Share) -> Steps[None]:
+        """Tell those who wait for a connection of this pool that there is none: close it."""
+        with self._lock:
+            self._ledger.drop(share)
+        yield from self._close_pool(share)
+
+    def _close_pool(self, share: Share) -> Steps[None]:
+        try:
+            yield partial(self._whole, share.pool.close)
+        finally:
+            with self._lock:
+                for _ in range(self._ledger.closed(share)):
+                    self._closed.release()
+
+    def _close_pools(self) -> Steps[None]:
+        self._is_closed = True
+        with self._lock:
+            shares = [self._ledger.drop(share) for share in self._ledger.live()]
+        for share in shares:
+            yield from self._close_pool(share)
 
 
-def is_alive(connection: AnyConnection) -> bool:
+def _is_open(connection: AnyConnection) -> bool:
     """Tell whether the server left the connection open while it lay in the pool. Makes no round trip."""
     pgconn = connection.pgconn
     try:
@@ -134,21 +276,3 @@ def is_alive(connection: AnyConnection) -> bool:
     except psycopg.OperationalError:
         return False
     return pgconn.status == pq.ConnStatus.OK
-
-
-def closed(connection: AnyConnection) -> bool:
-    """Close a connection that is busy or in a pipeline: it cannot be rolled back. Tell if it is closed."""
-    pgconn = connection.pgconn
-    busy = pgconn.transaction_status == pq.TransactionStatus.ACTIVE or pgconn.pipeline_status
-    if busy:
-        pgconn.finish()
-    return pgconn.status != pq.ConnStatus.OK
-
-
-def exhausted(whose: str) -> PoolExhausted:
-    return PoolExhausted(f"no connection became free in time: {whose} has all that it may have")
-
-
-def unreachable(share: Share) -> Unreachable:
-    """Why no connection could be made, as the last attempt said."""
-    return Unreachable(share.failure or "the server did not answer in time")

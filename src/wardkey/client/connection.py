@@ -99,10 +99,6 @@ class _LogsIn(_Base):
         """Say whose the next transaction is, from its first statement on; None: nobody's."""
         self._secret = secret
 
-    @property
-    def is_idle(self) -> bool:
-        return self.pgconn.transaction_status == TransactionStatus.IDLE
-
     def _made(self) -> None:
         self._as_made = [getattr(self, name) for name in _ATTRIBUTES]
 
@@ -163,6 +159,11 @@ class _LogsIn(_Base):
             query = query.encode()
         return isinstance(query, bytes) and b";" not in query.rstrip(b"; \t\r\n")
 
+    def _refuse_aborted(self) -> None:
+        """PostgreSQL answers COMMIT of an aborted transaction with ROLLBACK and no error."""
+        if self.pgconn.transaction_status == TransactionStatus.INERROR:
+            raise psycopg.errors.InFailedSqlTransaction("a statement of this transaction failed: rolled back")
+
     def _commit_gen(self) -> PQGen[None]:
         self._secret = None
         yield from super()._commit_gen()
@@ -209,6 +210,12 @@ class WardConnection(_LogsIn, psycopg.Connection[Any]):
         with super().transaction(savepoint_name, force_rollback) as transaction:
             yield transaction
 
+    def finish(self) -> None:
+        """Commit. Log in first where no statement did so: a token that is refused is always told."""
+        self.log_in()
+        self._refuse_aborted()
+        self.commit()
+
     def log_in(self) -> None:
         """Begin the transaction and log in now, if no statement did so."""
         if self._secret is not None:
@@ -217,7 +224,7 @@ class WardConnection(_LogsIn, psycopg.Connection[Any]):
 
 
 class AsyncWardConnection(_LogsIn, psycopg.AsyncConnection[Any]):
-    """The same for asyncio."""
+    """``WardConnection`` for asyncio."""
 
     _pipeline_class, _cursor_class = AsyncPipeline, psycopg.AsyncCursor
     execute = _without_values_async(psycopg.AsyncConnection.execute)  # type: ignore[assignment]
@@ -252,6 +259,11 @@ class AsyncWardConnection(_LogsIn, psycopg.AsyncConnection[Any]):
         await self.log_in()
         async with super().transaction(savepoint_name, force_rollback) as transaction:
             yield transaction
+
+    async def finish(self) -> None:
+        await self.log_in()
+        self._refuse_aborted()
+        await self.commit()
 
     async def log_in(self) -> None:
         """Begin the transaction and log in now, if no statement did so."""
