@@ -78,7 +78,8 @@ to ward_owner;
 grant select on ward_internal.tenants, ward_internal.tenant_keys, ward_internal.issuers, ward_internal.settings
   to ward_owner;
 grant select, insert on ward_internal.rotation_requests to ward_owner;
-grant select on ward_internal.models, ward_internal.sealed_columns to ward_owner;
+grant select on ward_internal.models, ward_internal.sealed_columns, ward_internal.classes, ward_internal.policy
+  to ward_owner;
 grant select on
   ward_internal.known_classes, ward_internal.column_classes, ward_internal.platform_policy, ward_internal.tenant_access
 to ward_owner;
@@ -86,7 +87,7 @@ grant select, insert, update, delete on ward_internal.tenant_policy to ward_owne
 grant update (key_epoch) on ward_internal.tenants to ward_owner;  -- for ward.narrow_policy
 grant select on ward.policy, ward.classes to ward_tenant;
 grant execute on function
-  ward_internal.classes_of(uuid, text), ward_internal.mask_fits(text, oid),
+  ward_internal.mask_fits(text, oid),
   ward_internal.check_policy_cell(text, text, text, boolean), ward_internal.check_rewrite(bytea, bytea)
 to ward_owner;
 grant select, update on sequence ward_internal.audit_id to ward_owner;

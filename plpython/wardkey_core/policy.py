@@ -6,17 +6,30 @@ A policy document, the form in which the keeper keeps it (``policy.json``)::
 
 ``access`` is none, mask or clear. A cell that is not there is none, without write. SUPER_ADMIN has no cells:
 it works for the platform, and sees no tenant's sealed columns. The database has the same default matrix in
-``ward_internal.platform_policy``.
+``ward_internal.platform_policy``, for people to look at; its backends take this one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from .records import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-__all__ = ["ACCESS", "CLASSES", "DEFAULT", "ROLES", "Cell", "Policy", "changed", "document", "parse"]
+__all__ = [
+    "ACCESS",
+    "CLASSES",
+    "DEFAULT",
+    "NOTHING",
+    "ROLES",
+    "Cell",
+    "Policy",
+    "changed",
+    "document",
+    "parse",
+]
 
 ROLES = ("ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 ACCESS = ("none", "mask", "clear")
@@ -24,13 +37,14 @@ CLASSES = ("identifier", "quasi", "clinical", "note", "financial")
 _LONGEST = 48
 
 
-class Cell(NamedTuple):
+class Cell(Record):
     """What a role may do with the columns of a class."""
 
     access: str = "none"
     write: bool = False
 
 
+NOTHING = Cell()
 Policy = dict[str, dict[str, Cell]]
 """Cells by role and class."""
 
@@ -67,7 +81,7 @@ def document(policy: Policy) -> dict[str, Any]:
     """Return the document of a policy."""
     return {
         "policy": {
-            role: {name: cell._asdict() for name, cell in sorted(classes.items())}
+            role: {name: _members(cell) for name, cell in sorted(classes.items())}
             for role, classes in policy.items()
         }
     }
@@ -77,14 +91,18 @@ def changed(policy: Policy, role: str, name: str, cell: Cell) -> Policy:
     """Return ``policy`` with another cell. Raises ValueError where that may not be."""
     if role not in ROLES:
         raise ValueError(f"the role must be one of {', '.join(ROLES)}")
-    made = {**policy, role: {**policy.get(role, {}), _class(name): _cell(cell._asdict(), f"{role}.{name}")}}
+    made = {**policy, role: {**policy.get(role, {}), _class(name): _cell(_members(cell), f"{role}.{name}")}}
     _check(made, name)
     return made
 
 
 def _check(policy: Mapping[str, Mapping[str, Cell]], name: str) -> None:
-    if all(classes.get(name, Cell()).access != "clear" for classes in policy.values()):
+    if all(classes.get(name, NOTHING).access != "clear" for classes in policy.values()):
         raise ValueError(f"{name}: no role would see this class in the clear any more")
+
+
+def _members(cell: Cell) -> dict[str, object]:
+    return {"access": cell.access, "write": cell.write}
 
 
 def _class(name: object) -> str:

@@ -50,12 +50,13 @@ from wardkey_core.records import Record
 from wardkey_core.tokens import Claims, Issuer, string_claims, unverified_issuer, verify
 
 from .keeper import KeeperClient
-from .keyring import CLEAR, MASK, NONE, Class, Grant, Keyring, TenantKeys, WrappedKey
-from .reads import Column, Reads
+from .keyring import CLEAR, MASK, NONE, Class, Grant, Keyring, MasksUnread, TenantKeys, WrappedKey
+from .reads import Reads
+from .registry import KEYS, Registry
 from .statements import fingerprint
 from .tally import Tally
 
-__all__ = ["KEYS", "Context", "Session"]
+__all__ = ["Context", "Session"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,37 +95,6 @@ if TYPE_CHECKING:
         def in_parallel_plan(self) -> bool: ...
 
 
-_STATE = """
-select t.status, t.key_epoch, i.generation, current_setting('application_name') as application,
-       left(nullif(current_setting('ward.purpose', true), ''), 200) as purpose
-  from ward_internal.tenants t
-  left join ward_internal.issuers i on i.issuer = $2
- where t.id = $1 and t.login_role = session_user"""
-_ISSUER = "select document::text, generation from ward_internal.issuers where issuer = $1"
-KEYS = """
-select k.version, k.state, coalesce(m.kek, k.kek) as kek,
-       coalesce(m.kek_version, k.kek_version) as kek_version, coalesce(m.wrapped, k.wrapped) as wrapped,
-       k.commitment, m.version as master,
-       case when m.version is not null then k.wrapped end as salt, t.region
-  from ward_internal.tenant_keys k join ward_internal.tenants t on t.id = k.tenant_id
-  left join ward_internal.tenant_keys m
-    on k.kek = 'master' and m.tenant_id = '00000000-0000-0000-0000-000000000000'
-   and m.version::text = k.kek_version
- where k.tenant_id = $1 and k.state in ('active', 'decrypt-only')"""
-_COLUMNS = """
-select s.id, m.id as model_id, quote_ident(s.name) as name, m.audit as level, m.row_form as form, s.number,
-       s.mask, s.kind
-  from ward_internal.models as m left join ward_internal.column_classes as s on s.model_id = m.id"""
-CLASSES = "select number, name, access, writes from ward_internal.classes_of($1, $2)"
-_GRANTS = """
-select id::text, issuer, subject, classes, date_part('epoch', until) as until from ward_internal.break_glass
- where tenant_id = $1 and state = 'started' and until > clock_timestamp()"""
-_ALL_CLASSES = "select number, name from ward_internal.known_classes"
-_SETTINGS = "select name, value from ward_internal.settings"
-_SLOT = """
-select 1 from pg_replication_slots
- where slot_name = $1 and database = current_database() and wal_status is distinct from 'lost'"""
-
 _NEVER = -(2**63)  # no statement starts then: the earliest timestamp is -infinity's neighbour in 4714 BC
 _LOOKED_UP_FOR = 1.0  # seconds for which tenant and issuer are taken to be as they were
 _KEY_TTL = 300.0
@@ -133,7 +103,6 @@ _SLOT_FOR = 10.0  # seconds for which a slot that was found is taken to be there
 _MOST_SECONDS = 86_400.0
 _LONGEST_ROW = 1_000  # bytes of a row id in a report of tampering: anybody may call unseal with any
 _MOST_TAMPERED = 20  # rows a minute that are named one by one, of a column
-_ACCESS = {"none": NONE, "mask": MASK, "clear": CLEAR}
 
 
 class Context(Record):
@@ -170,11 +139,13 @@ class Session:
         "_logins",
         "_looked_up",
         "_reads",
+        "_registry",
         "_settings",
         "_slot_found",
         "_stamp",
         "_tally",
         "_verified",
+        "_wants_masks",
         "_who",
         "openers",
         "queried",
@@ -183,6 +154,7 @@ class Session:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._registry = Registry(host)
         self._keyring = Keyring()
         self._issuers: dict[str, tuple[int, Issuer]] = {}
         self._verified: dict[bytes, tuple[int, Claims]] = {}
@@ -192,6 +164,7 @@ class Session:
         self._context: Context | None = None
         self._claimed: dict[str, str] | None = None  # of the context's token, once somebody asked
         self._who: tuple[str, str] | None = None
+        self._wants_masks = False  # of roles that the registry's policy gives none
         self._reads: Reads | None = None
         self._stamp = _NEVER  # start of the statement that what is in _reads is of
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
@@ -322,7 +295,11 @@ class Session:
         if len(column) != 16:
             raise OpenFailed
         keys = self.look_again() if context.keys.lacks(sealed) else context.keys
-        return keys.opening(sealed, column, self.release)
+        try:
+            return keys.opening(sealed, column, self.release)
+        except MasksUnread:  # the keeper masks what the registry's policy shows
+            self._wants_masks = True
+            return self.look_again().opening(sealed, column, self.release)
 
     def reading(self) -> Reads:
         """Return what the current statement has read. Raises NoContext, and as ``current`` does."""
@@ -452,6 +429,8 @@ class Session:
             keys = self._keys(context.claims, state, of_new_transaction=False)
             keys.follow(context.keys)
             self._begin(context._replace(keys=keys), self._lasting)
+        if self._wants_masks and keys.masks is None:
+            keys.masks = self._registry.masks()
         if self._host.has_old_snapshot():  # whose rows may be under keys that were retired since
             rows = self._host.query(KEYS, ["uuid"], [keys.tenant])
             keys.follow(TenantKeys(keys.tenant, 0, [WrappedKey(**row) for row in rows]))
@@ -502,7 +481,7 @@ class Session:
             raise AuditUnavailable
         slot = self._settings.get("audit_slot")
         if slot and time.monotonic() - self._slot_found > _SLOT_FOR:
-            if not self._host.query(_SLOT, ["text"], [slot]):
+            if not self._registry.has_slot(slot):
                 raise AuditUnavailable("the audit journal's replication slot is missing or was invalidated")
             self._slot_found = time.monotonic()
 
@@ -545,24 +524,24 @@ class Session:
         return identity
 
     def _issuer(self, name: str) -> tuple[int, Issuer]:
-        rows = self._host.query_now(_ISSUER, ["text"], [name])
-        if not rows:
+        row = self._registry.issuer(name)
+        if row is None:
             raise InvalidToken("token is not valid: its issuer is not registered")
-        generation = rows[0]["generation"]
         known = self._issuers.get(name)
-        if known is None or known[0] != generation:
-            known = self._issuers[name] = (generation, Issuer.from_document(loads(rows[0]["document"])))
+        if known is None or known[0] != row["generation"]:
+            made = Issuer.from_document(loads(row["document"]))
+            known = self._issuers[name] = (row["generation"], made)
         return known
 
     def _state(self, claims: Claims) -> Mapping[str, Any]:
         """Return what the registry says of tenant and issuer now. Raises WrongTenant, TenantNotActive."""
-        rows = self._host.query_now(_STATE, ["uuid", "text"], [claims.tenant_id, claims.issuer])
-        if not rows:
+        state = self._registry.state(claims.tenant_id, claims.issuer)
+        if state is None:
             raise WrongTenant
-        if rows[0]["status"] != "active":
+        if state["status"] != "active":
             self._keyring.forget(claims.tenant_id)
             raise TenantNotActive
-        return rows[0]
+        return state
 
     def _keys(
         self, claims: Claims, state: Mapping[str, Any], *, of_new_transaction: bool = True
@@ -584,39 +563,30 @@ class Session:
         tenant, issuer, epoch = claims.tenant_id, (claims.issuer, state["generation"]), state["key_epoch"]
         role = claims.role if grant is None else f"{claims.role} {grant.id}"
         keys = self._keyring.get(tenant, role, issuer, epoch, self._number("key_ttl", _KEY_TTL))
-        if keys is None:
+        if keys is None or (self._wants_masks and keys.masks is None):
             self._load_settings()
-            rows_of_keys = self._host.query_now(KEYS, ["uuid"], [tenant])
-            rows = self._host.query_now(_COLUMNS)
-            columns = {
-                bytes_of(row["id"]): Column(
-                    bytes_of(row["model_id"]),
-                    row["name"],
-                    row["level"],
-                    row["form"],
-                    row["number"],
-                    row["mask"],
-                    row["kind"],
-                )
-                for row in rows
-                if row["id"] is not None
-            }
-            quiet = {bytes_of(row["model_id"]) for row in rows if row["level"] == "off"}
-            wrapped = [WrappedKey(**row) for row in rows_of_keys]
-            classes = {
-                row["number"]: Class(row["number"], row["name"], _ACCESS[row["access"]], row["writes"])
-                for row in self._host.query_now(CLASSES, ["uuid", "text"], [tenant, claims.role])
-            }
+            registry = self._registry
+            numbers = registry.numbers()
+            columns, quiet = registry.columns(numbers)
+            classes = registry.classes(tenant, claims.role, numbers)
             if grant is not None:
-                for row in self._host.query_now(_ALL_CLASSES):
-                    number, name = row["number"], row["name"]
+                for name, number in numbers.items():
                     had = classes.get(number) or Class(number, name, NONE, False)
                     classes[number] = had._replace(access=CLEAR) if name in grant.classes else had
-            grants = {
-                (row["issuer"], row["subject"]): Grant(row["id"], frozenset(row["classes"]), row["until"])
-                for row in self._host.query_now(_GRANTS, ["uuid"], [tenant])
-            }
-            keys = TenantKeys(tenant, epoch, wrapped, columns, issuer, quiet, role, classes, grants, grant)
+            wants_masks = self._wants_masks or any(each.access == MASK for each in classes.values())
+            keys = TenantKeys(
+                tenant,
+                epoch,
+                registry.keys(tenant, state["region"]),
+                columns,
+                issuer,
+                quiet,
+                role,
+                classes,
+                registry.grants(tenant),
+                grant,
+                registry.masks() if wants_masks else None,
+            )
             self._keyring.put(keys)
         return keys
 
@@ -635,7 +605,7 @@ class Session:
         self.queried.clear()
 
     def _load_settings(self) -> None:
-        self._settings = {row["name"]: row["value"] for row in self._host.query_now(_SETTINGS)}
+        self._settings = self._registry.settings()
 
     def _number(self, name: str, default: float) -> float:
         try:

@@ -16,7 +16,18 @@ from wardkey_core.identity import bytes_of
 from wardkey_core.records import Record
 from wardkey_core.wire import DEFAULT_REGION
 
-__all__ = ["CLEAR", "MASK", "NONE", "Class", "Grant", "Keyring", "TenantKeys", "WrappedKey", "nonce"]
+__all__ = [
+    "CLEAR",
+    "MASK",
+    "NONE",
+    "Class",
+    "Grant",
+    "Keyring",
+    "MasksUnread",
+    "TenantKeys",
+    "WrappedKey",
+    "nonce",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +57,7 @@ _BATCH = 100
 _MOST_COLUMNS = 4096
 _MOST_UNKNOWN = 16
 _COLUMN_LENGTH = 16  # of an id
+_NO_MASK = "null", ""  # of a column that is newer than the context
 NONE, MASK, CLEAR = range(3)  # what a role sees of a class
 
 
@@ -64,6 +76,10 @@ class Grant(Record):
     id: str
     classes: frozenset[str]
     until: float
+
+
+class MasksUnread(Exception):
+    """A mask is needed of keys that were made without: the registry has it."""
 
 
 class WrappedKey(Record):
@@ -91,7 +107,8 @@ class TenantKeys:
     ``columns`` says what the journal calls a column and what class it is of, ``quiet`` of which models
     nothing is journalled. ``issuer``, by name and generation: whose tokens they are released to. ``classes``:
     by number. ``grants``: those of break-glass that hold, by issuer and subject; ``grant``: the one that
-    these keys are under.
+    these keys are under. ``masks``: mask and type by column id; None where they were not read, which is for
+    roles that see none.
     """
 
     def __init__(
@@ -106,6 +123,7 @@ class TenantKeys:
         classes: Mapping[int, Class] | None = None,
         grants: Mapping[tuple[str, str], Grant] | None = None,
         grant: Grant | None = None,
+        masks: Mapping[bytes, tuple[str, str]] | None = None,
     ) -> None:
         self.tenant = tenant
         self.epoch = epoch
@@ -113,6 +131,7 @@ class TenantKeys:
         self.role = role
         self.grants = grants
         self.grant = grant
+        self.masks = masks
         self.columns = columns or {}
         self.quiet = quiet
         self.may_write = any(each.writes for each in (classes or {}).values())
@@ -165,7 +184,7 @@ class TenantKeys:
     def opening(self, sealed: bytes, column: bytes, release: Release) -> Key:
         """Return what opens ``sealed``.
 
-        Raises OpenFailed, KeyUnknown, ClassHidden and what a keeper may say.
+        Raises OpenFailed, KeyUnknown, ClassHidden, MasksUnread and what a keeper may say.
         """
         place = (column, sealed[:5])
         key = self._columns.get(place)
@@ -233,9 +252,11 @@ class TenantKeys:
             names = {name, self._classes[known.number].name} if known else {name}
             if names.isdisjoint(self._released[version][1]):
                 return key
+        if self.masks is None:
+            raise MasksUnread
         from . import masks  # most backends show none
 
-        mask, kind = (known.mask, known.kind) if known else ("null", "")
+        mask, kind = self.masks.get(column, _NO_MASK)
         if mask in masks.KEYLESS:
             return masks.Constant(sealed[:5], masks.constant(mask, kind))
         key_of_class = self._class_key(version, self._classes[number].name, release)
@@ -263,7 +284,12 @@ class TenantKeys:
 
     def _wanted(self) -> set[str]:
         """Return the classes whose keys this role needs: not of those that it sees as constants only."""
-        keyed = {column.number for column in self.columns.values() if column.mask not in ("redact", "null")}
+        masks = self.masks or {}
+        keyed = {
+            column.number
+            for identity, column in self.columns.items()
+            if masks.get(identity, _NO_MASK)[0] not in ("redact", "null")
+        }
         return {
             each.name
             for each in self._classes.values()

@@ -47,7 +47,7 @@ _WATCHED = 1.0  # seconds of reading after which the context is asked about
 class Column(Record):
     """A sealed column: id of its model, name as SQL quotes it, level of its model, form of the row id.
 
-    ``number`` of its class; ``mask`` that shows it to who may not see it in the clear; ``kind``: its type.
+    ``number`` of its class.
     """
 
     model: bytes
@@ -55,8 +55,6 @@ class Column(Record):
     level: str
     form: str
     number: int = 0
-    mask: str = "null"
-    kind: str = ""
 
 
 class Reads:

@@ -14,8 +14,8 @@ from wardkey_core.envelope import header
 from wardkey_core.errors import KeeperUnavailable, KeyUnknown
 from wardkey_core.identity import bytes_of
 
-from .context import KEYS
 from .keyring import WrappedKey
+from .registry import KEYS
 
 __all__ = ["reseal"]
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from wardkey_core.envelope import class_key, commitment
 from wardkey_core.journal_reader import Event, Query, Read, decode
-from wardkey_pg import context as context_module
+from wardkey_pg import registry
 from wardkey_pg.context import Session
 
 from tests.support.tokens import ISSUER, NOW, document, good, jwk
@@ -76,7 +76,12 @@ class Backend:
         self.session = Session(self)
 
     def add_tenant(self, tenant: str, slug: str) -> None:
-        self.tenants[tenant] = {"login_role": f"tenant_{slug}", "status": "active", "key_epoch": 1}
+        self.tenants[tenant] = {
+            "login_role": f"tenant_{slug}",
+            "status": "active",
+            "key_epoch": 1,
+            "region": "default",
+        }
         self.keys[tenant] = [self.wrapped(tenant)]
 
     @staticmethod
@@ -112,32 +117,40 @@ class Backend:
     def query(self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         assert len(types) == len(args)
         self.queries.append(sql)
-        if sql == context_module._STATE:
+        if sql == registry.STATE:
             self.before_state()
             tenant = self.tenants.get(args[0])
             if tenant is None or tenant["login_role"] != self.user:
                 return []
             generation = self.issuers.get(args[1], (None, None))[1]
             return [{**tenant, "generation": generation, "application": "psql", "purpose": self.purpose}]
-        if sql == context_module._ISSUER:
+        if sql == registry.ISSUER:
             if args[0] not in self.issuers:
                 return []
             document, generation = self.issuers[args[0]]
             return [{"document": json.dumps(document), "generation": generation}]
-        if sql == context_module.KEYS:
+        if sql in (registry.OWN_KEYS, registry.KEYS):
             return list(self.keys[args[0]])
-        if sql == context_module._COLUMNS:
-            return [{"number": 3, "mask": "null", "kind": "text", **column} for column in self.columns]
-        if sql == context_module.CLASSES:
+        if sql == registry.MODELS:
+            models = {column["model_id"]: column for column in self.columns}
             return [
-                {"number": number, "name": name, **(self.policy or allowed)(args[1], name)}
-                for number, name in enumerate(CLASSES, 1)
+                {"id": model, "audit": column["level"], "row_form": column["form"]}
+                for model, column in models.items()
             ]
-        if sql == context_module._GRANTS:
+        if sql == registry.COLUMNS:
+            return [{"class": "clinical", **column} for column in self.columns]
+        if sql == registry.MASKS:
+            return [{"mask": "null", "kind": "text", **column} for column in self.columns]
+        if sql == registry.POLICY:
+            return [
+                {"class": name, "of_platform": True, **(self.policy or allowed)(args[1], name)}
+                for name in CLASSES
+            ]
+        if sql in (registry.CLASSES_ADDED, registry.GRANTED):
             return []
-        if sql == context_module._SLOT:
+        if sql == registry.SLOT:
             return [{"found": 1}] if args[0] in self.slots else []
-        if sql == context_module._SETTINGS:
+        if sql == registry.SETTINGS:
             return [{"name": name, "value": value} for name, value in self.settings.items()]
         if sql == "select ward.renew_keys()":
             self.session.renew_keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from wardkey_core.errors import ContextStale, InvalidToken, TenantNotActive
-from wardkey_pg import context as context_module
+from wardkey_pg import registry
 
 from tests.support.backend import ACME, Backend
 from tests.support.tokens import ISSUER, document, jwk
@@ -16,7 +16,7 @@ def test_a_known_token_costs_one_query(backend: Backend) -> None:
     backend.begin()
     backend.queries.clear()
     backend.session.login(token)
-    assert backend.queries == [context_module._STATE]
+    assert backend.queries == [registry.STATE]
 
 
 def test_a_suspended_tenant_is_refused(backend: Backend) -> None:
@@ -88,7 +88,7 @@ def test_a_transaction_that_lasts_looks_again(backend: Backend) -> None:
     backend.clock.now += 2
     backend.session.current()
     backend.session.current()
-    assert backend.queries == ["select ward.renew_keys()", context_module._STATE]
+    assert backend.queries == ["select ward.renew_keys()", registry.STATE]
 
 
 def test_a_suspension_ends_a_transaction_that_lasts(backend: Backend) -> None:
@@ -123,16 +123,16 @@ def test_a_parallel_plan_goes_by_what_was_looked_up_for_as_long_as_a_key_is_kept
 
 
 def test_known_tokens_are_bounded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context_module, "_MOST_TOKENS", 3)
+    monkeypatch.setattr("wardkey_pg.context._MOST_TOKENS", 3)
     tokens = [backend.token(jti=str(number)) for number in range(6)]
     for token in tokens:
         backend.session.login(token)
     assert len(backend.session._verified) == 3
     backend.queries.clear()
     backend.session.login(tokens[-1])
-    assert backend.queries == [context_module._STATE]
+    assert backend.queries == [registry.STATE]
     backend.session.login(tokens[0])
-    assert context_module._ISSUER in backend.queries
+    assert registry.ISSUER in backend.queries
 
 
 def test_tokens_are_not_kept_by_their_text(backend: Backend) -> None:

@@ -12,7 +12,7 @@ import pytest
 from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import ClassHidden, KeyUnknown, OpenFailed, RoleMayNotWrite
 from wardkey_core.journal_reader import Read
-from wardkey_pg import context as context_module
+from wardkey_pg import registry
 from wardkey_pg.keyring import TenantKeys
 from wardkey_pg.sealing import make_seal, make_unseal, open_slowly, sealers_slowly
 
@@ -40,7 +40,7 @@ def ward(backend: Backend, keeper: SocketKeeper) -> Backend:
     backend.columns = [
         {
             "id": str(UUID(bytes=column)), "model_id": str(UUID(int=9)), "name": "c", "level": "row",
-            "form": "t", "number": NUMBERS[column], "mask": MASKS[column], "kind": kinds[column],
+            "form": "t", "class": CLASSES[NUMBERS[column] - 1], "mask": MASKS[column], "kind": kinds[column],
         }
         for column in NUMBERS
     ]  # fmt: skip
@@ -181,7 +181,7 @@ def test_a_policy_that_was_narrowed_holds_at_the_next_transaction(ward: Backend)
     with pytest.raises(ClassHidden):
         _read(ward, BIRTH)
     assert not keys._released
-    assert ward.queries.count(context_module.CLASSES) == 2
+    assert ward.queries.count(registry.POLICY) == 2
 
 
 def test_a_context_that_is_renewed_takes_no_key_along_that_the_role_lost(ward: Backend) -> None:

@@ -69,7 +69,7 @@ def test_the_subject_may_come_with_another_token(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("role", ["SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER"])
-def test_only_viewers_may_not_write(backend: Backend, role: str) -> None:
+def test_roles_write_what_the_policy_says_and_super_admin_nothing(backend: Backend, role: str) -> None:
     backend.session.login(backend.token(role=role))
     context = backend.session.current()
-    assert context is not None and context.keys.may_write == (role != "VIEWER")
+    assert context is not None and context.keys.may_write == (role not in ("VIEWER", "SUPER_ADMIN"))

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from wardkey_core.envelope import ColumnKey
 from wardkey_core.errors import KeysChanged, KeyUnknown, OpenFailed, TenantNotActive
-from wardkey_pg import context as context_module
+from wardkey_pg import registry
 from wardkey_pg.sealing import make_seal, open_slowly, sealers_slowly
 
 from tests.support.backend import ACME, Backend, SocketKeeper, class_of
@@ -66,7 +66,7 @@ def test_an_unknown_key_is_looked_up_once(backend: Backend) -> None:
     for _ in range(3):
         with pytest.raises(KeyUnknown):
             _open(backend, 77)
-    assert backend.queries.count(context_module._STATE) == 1
+    assert backend.queries.count(registry.STATE) == 1
 
 
 def test_any_number_of_unknown_keys_costs_few_queries(backend: Backend) -> None:
@@ -75,7 +75,7 @@ def test_any_number_of_unknown_keys_costs_few_queries(backend: Backend) -> None:
     for version in range(100, 300):
         with pytest.raises(KeyUnknown):
             _open(backend, version)
-    assert backend.queries.count(context_module._STATE) <= 16
+    assert backend.queries.count(registry.STATE) <= 16
 
 
 def test_bytes_that_are_no_sealed_value_cost_none(backend: Backend) -> None:

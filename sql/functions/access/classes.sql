@@ -69,17 +69,8 @@ create or replace view ward_internal.tenant_access as
   cross join ward_internal.platform_policy as p
   left join ward_internal.tenant_policy as n on n.tenant_id = t.id and n.role = p.role and n.class = p.class;
 comment on view ward_internal.tenant_access is
-  'what each role sees of each class in each tenant: the stricter of the two policies';
-
-create or replace function ward_internal.classes_of(p_tenant uuid, p_role text)
-returns table (number smallint, name text, access text, writes boolean)
-language sql stable rows 8 security invoker set search_path = pg_catalog, pg_temp as $$
-  select c.number, c.name, a.access, a.writes
-  from ward_internal.tenant_access as a join ward_internal.known_classes as c on c.name = a.class
-  where a.tenant_id = p_tenant and a.role = p_role
-$$;
-comment on function ward_internal.classes_of(uuid, text) is
-  'what a role sees and writes of each class in a tenant; no row: nothing';
+  'what each role sees of each class in each tenant: the stricter of the two policies. For people: backends decide the '
+  'same from the tables, plpython/wardkey_pg/registry.py';
 
 create or replace view ward.classes as
   select c.number, c.name, c.description, c.mask, (

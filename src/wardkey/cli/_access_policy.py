@@ -61,7 +61,7 @@ def set_(
 
     with places(context, keeper_directory, only) as (connection, keeper):
         cell = use.set_cell(connection, keeper, role, name, access, write)
-    facts = {"role": role, "class": name, **cell._asdict()}
+    facts = {"role": role, "class": name, "access": cell.access, "write": cell.write}
     writes = ", writes" if cell.write else ""
     emit(context, facts, lambda: click.echo(f"{role} sees {name}: {cell.access}{writes}"))
 
