@@ -16,7 +16,7 @@ from typing import Any
 import click
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-from wardkey_core.errors import BY_SQLSTATE
+from wardkey_core.administration import BY_SQLSTATE
 
 from wardkey.cli import cli
 from wardkey.doctor import Check, checks

@@ -63,7 +63,7 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64  # each backend reads this module: none that takes time
 
-from wardkey_core.errors import BY_SQLSTATE, KeeperUnavailable, KeyRefused, Unsupported, WardError
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
 from wardkey_core.plain_json import dumps, loads
 
 TYPE_CHECKING = False
@@ -116,6 +116,8 @@ def frame(message: Mapping[str, Any]) -> bytes:
     """Return the bytes that carry ``message``. Raises Unsupported when they would be too many."""
     body = dumps(message, ascii_only=True).encode()
     if len(body) > MAX_FRAME:
+        from .administration import Unsupported  # most backends never do
+
         raise Unsupported("the message is longer than a frame of the keeper's may be")
     return len(body).to_bytes(HEADER_LENGTH, "big") + body
 
@@ -124,6 +126,8 @@ def frame_length(header: bytes) -> int:
     """Return how long the request after ``header`` is. Raises Unsupported when none is that long."""
     length = int.from_bytes(header, "big")
     if not 0 < length <= MAX_FRAME:
+        from .administration import Unsupported
+
         raise Unsupported(
             "the keeper got a frame that is empty or too long", "a frame holds 1 to 65536 bytes"
         )
@@ -247,6 +251,8 @@ def granted(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the members of an answer. Raises the error of a refusal."""
     if answer.pop("ok") is True:
         return answer
+    from .administration import BY_SQLSTATE
+
     texts = (answer.get("message"), answer.get("hint"))
     message, hint = (text[:_MAX_TEXT] if isinstance(text, str) else None for text in texts)
     raise BY_SQLSTATE.get(str(answer.get("sqlstate")), KeyRefused)(message, hint)

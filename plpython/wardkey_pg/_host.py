@@ -5,7 +5,7 @@ from __future__ import annotations
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, CFuncPtr, Structure, _SimpleCData, byref, dlopen
 
 import plpy
-from wardkey_core.errors import BY_SQLSTATE, WardError
+from wardkey_core.errors import WardError
 from wardkey_core.journal import PREFIX
 
 __all__ = ["PostgresHost", "keep_refusal", "statement_started", "take_refusal"]
@@ -329,6 +329,8 @@ def keep_refusal(
             refused(error)
             _kept = error
         except plpy.SPIError as error:
+            from wardkey_core.administration import BY_SQLSTATE  # most backends never do
+
             known = BY_SQLSTATE.get(_sqlstate(error))
             if known is None:
                 raise  # a cancel, a query that failed

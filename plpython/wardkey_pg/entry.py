@@ -11,7 +11,6 @@ from wardkey_core.errors import (
     NoContext,
     OpenFailed,
     RoleMayNotWrite,
-    Unsupported,
     VersionMismatch,
     WardError,
     WrongTenant,
@@ -212,7 +211,10 @@ def _report_to(tenants: list[str], operation: str, detail: str) -> bool:
 def _check_issuer(document: str) -> bool:
     try:
         Issuer.from_document(loads(document))
-    except ValueError as error:  # says what is wrong where; an issuer's document holds public keys only
+    except ValueError as error:
+        from wardkey_core.administration import Unsupported  # most backends never do
+
+        # says what is wrong where; an issuer's document holds public keys only
         raise Unsupported(f"issuer document: {error}", "its members: \\df+ ward.add_issuer") from None
     return True
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from wardkey_core.errors import Unsupported
+from wardkey_core.administration import Unsupported
 from wardkey_core.log.exporter import Period, steps
 from wardkey_core.log.source import DamagedLog, Log, Row
 

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from wardkey_core.errors import GrantRefused, InvalidToken, Unsupported, WardError
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import GrantRefused, InvalidToken, WardError
 from wardkey_core.tokens import Claims
 
 from tests.support.keepers import ACME, GLOBEX, Keeper

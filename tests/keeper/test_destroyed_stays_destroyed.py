@@ -15,7 +15,8 @@ from uuid import UUID
 
 import pytest
 from wardkey_core import keeper_client as client
-from wardkey_core.errors import KeeperUnavailable, KeyDestroyed, KeyRefused, Unsupported
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import KeeperUnavailable, KeyDestroyed, KeyRefused
 from wardkey_core.wire import frame
 
 from tests.support.keepers import ACME, GLOBEX, Keeper

@@ -8,8 +8,9 @@ import time
 from uuid import UUID
 
 import pytest
+from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import class_key, commitment, key_aad
-from wardkey_core.errors import CommitmentMismatch, InvalidToken, KeyRefused, TokenExpired, Unsupported
+from wardkey_core.errors import CommitmentMismatch, InvalidToken, KeyRefused, TokenExpired
 
 from tests.support import tokens
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root, stranger_asks

@@ -7,7 +7,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from wardkey_core.errors import CommitmentMismatch, KeyRefused, Unsupported, WardError
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import CommitmentMismatch, KeyRefused, WardError
 
 from tests.support.keepers import ACME, GLOBEX, Keeper
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from wardkey_core.errors import KeyRefused, RegionRefused, Unsupported
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import KeyRefused, RegionRefused
 
 from tests.support.cli import Wardkey
 from tests.support.database import Connection, Database

@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 import pytest
-from wardkey_core.errors import KeeperUnavailable, KeyRefused, Unsupported
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import KeeperUnavailable, KeyRefused
 from wardkey_core.log.checkpoint import Checkpoint, Signed, fingerprint, verify_chain
 
 from tests.audit.logs import moment

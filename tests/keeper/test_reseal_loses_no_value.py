@@ -7,8 +7,8 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import OVERHEAD, ColumnKey, class_key, class_of, version_of
-from wardkey_core.errors import Unsupported
 
 from tests.support.keepers import field, split
 from wardkey.keeper.reseal import reseal

@@ -17,8 +17,9 @@ from uuid import UUID
 
 import pytest
 from wardkey_core import keeper_client as client
+from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import ColumnKey
-from wardkey_core.errors import KeyRefused, Unsupported
+from wardkey_core.errors import KeyRefused
 from wardkey_core.wire import MAX_FIELDS, frame
 
 from tests.support.keepers import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from wardkey_core.errors import InvalidPolicy, NotAllowed
+from wardkey_core.administration import InvalidPolicy, NotAllowed
 from wardkey_core.policy import CLASSES, DEFAULT, ROLES
 
 from tests.support.database import Connection, Database, clone

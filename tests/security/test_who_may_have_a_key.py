@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import ColumnKey, commitment, key_aad
-from wardkey_core.errors import KeyDestroyed, KeyRefused, Unsupported, WardError
+from wardkey_core.errors import KeyDestroyed, KeyRefused, WardError
 
 from tests.faults.cells import SECRET, Cell, read, running
 from tests.kms.benches import GcpBench

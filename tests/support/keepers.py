@@ -18,7 +18,8 @@ from typing import Any
 from uuid import uuid4
 
 from wardkey_core import keeper_client as client
-from wardkey_core.errors import BY_SQLSTATE, KeeperUnavailable
+from wardkey_core.administration import BY_SQLSTATE
+from wardkey_core.errors import KeeperUnavailable
 from wardkey_core.wire import frame
 
 from wardkey.embedded.issuer import EmbeddedIssuer

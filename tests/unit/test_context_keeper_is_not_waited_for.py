@@ -10,15 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from wardkey_core.errors import (
-    BY_SQLSTATE,
-    KeeperBusy,
-    KeeperUnavailable,
-    KeyRefused,
-    OpenFailed,
-    TokenExpired,
-    WardError,
-)
+from wardkey_core.administration import BY_SQLSTATE
+from wardkey_core.errors import KeeperBusy, KeeperUnavailable, KeyRefused, OpenFailed, TokenExpired, WardError
 from wardkey_core.wire import MAX_FRAME
 from wardkey_pg.keeper import KeeperClient
 from wardkey_pg.keyring import WrappedKey

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from wardkey_core import administration
 from wardkey_core import errors as inside
+from wardkey_core.administration import BY_SQLSTATE
 
 from wardkey import errors as client
 
@@ -24,12 +26,12 @@ def _condition(cls: type[inside.WardError]) -> str:
 def test_every_condition_of_sql_is_a_class_of_that_name() -> None:
     assert len(_TABLE) > 10
     for condition, sqlstate in _TABLE.items():
-        assert _condition(inside.BY_SQLSTATE[sqlstate]) == condition
+        assert _condition(BY_SQLSTATE[sqlstate]) == condition
 
 
 def test_every_administration_error_is_a_condition_of_sql() -> None:
     """The others are raised in Python."""
-    classes = inside.AdministrationError.__subclasses__()
+    classes = administration.AdministrationError.__subclasses__()
     assert {_condition(cls): cls.sqlstate for cls in classes} == _TABLE
 
 
@@ -44,19 +46,19 @@ def test_sqlstates_are_unique_and_of_the_class() -> None:
     leaves = [
         cls
         for cls in _all(inside.WardError)[1:]
-        if "sqlstate" in vars(cls) and cls.__module__ == inside.__name__
+        if "sqlstate" in vars(cls) and cls.__module__ in (inside.__name__, administration.__name__)
     ]
-    assert len({cls.sqlstate for cls in leaves}) == len(leaves) == len(inside.BY_SQLSTATE)
-    assert all(re.fullmatch(r"WK[0-4]\d\d", sqlstate) for sqlstate in inside.BY_SQLSTATE)
+    assert len({cls.sqlstate for cls in leaves}) == len(leaves) == len(BY_SQLSTATE)
+    assert all(re.fullmatch(r"WK[0-4]\d\d", sqlstate) for sqlstate in BY_SQLSTATE)
 
 
 def test_the_client_exports_every_class() -> None:
-    for cls in inside.BY_SQLSTATE.values():
+    for cls in BY_SQLSTATE.values():
         assert getattr(client, cls.__name__) is cls
         assert cls.__name__ in client.__all__
 
 
-@pytest.mark.parametrize("sqlstate", sorted(inside.BY_SQLSTATE))
+@pytest.mark.parametrize("sqlstate", sorted(BY_SQLSTATE))
 def test_the_client_maps_every_sqlstate(sqlstate: str) -> None:
     class Diagnostics:
         message_primary = "message"
@@ -67,11 +69,11 @@ def test_the_client_maps_every_sqlstate(sqlstate: str) -> None:
 
     error = Error()
     error.sqlstate = sqlstate
-    assert type(client.ward_error(error)) is inside.BY_SQLSTATE[sqlstate]
+    assert type(client.ward_error(error)) is BY_SQLSTATE[sqlstate]
 
 
 def test_texts_are_short_and_lower_case() -> None:
-    for cls in inside.BY_SQLSTATE.values():
+    for cls in BY_SQLSTATE.values():
         for text in (cls.default_message, cls.default_hint or "x"):
             assert text[0].islower() or text.startswith("VIEWER")
             assert len(text) <= 120 and not text.endswith(".")

@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 import pytest
 from wardkey_core import wire
-from wardkey_core.errors import KeyRefused, Unsupported
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import KeyRefused
 
 from wardkey.keeper import requests
 from wardkey.keeper.requests import parse_request

@@ -1,4 +1,4 @@
--- The conditions SQL code raises, by name; class WK, the same table as wardkey_core/errors.py.
+-- The conditions SQL code raises, by name; class WK, the same table as wardkey_core/administration.py.
 
 create or replace function ward_internal.sqlstate(p_condition text) returns text
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from wardkey_core.errors import InvalidPolicy
+from wardkey_core.administration import InvalidPolicy
 from wardkey_core.policy import Cell, Policy, changed
 
 from ..daemon.files import locked

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from wardkey_core.errors import UnknownObject, UnknownTenant, Unsupported
+from wardkey_core.administration import UnknownObject, UnknownTenant, Unsupported
 from wardkey_core.tokens import Issuer
 
 from ..daemon.files import locked

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
-from wardkey_core.errors import KeeperUnavailable, KeyRefused, Unsupported, WardError
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
 from wardkey_core.wire import to_base64
 
 from wardkey.kms import KekRef, Kms, KmsError

@@ -18,7 +18,8 @@ from pathlib import Path
 from threading import Lock
 from uuid import UUID
 
-from wardkey_core.errors import KeeperUnavailable, KeyRefused, Unsupported
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import KeeperUnavailable, KeyRefused
 from wardkey_core.log.canonical import NotCanonical
 from wardkey_core.log.checkpoint import Checkpoint, fingerprint
 

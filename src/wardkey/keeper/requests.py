@@ -11,8 +11,8 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Struct
+from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import MASTER, MAX_VERSION, SALT_LENGTH
-from wardkey_core.errors import Unsupported
 from wardkey_core.wire import DEFAULT_REGION, MAX_FIELDS, REGION_FORM, parse_json
 
 from wardkey.kms import KekRef

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
+from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import (
     FORMAT,
     HEADER_LENGTH,
@@ -29,7 +30,6 @@ from wardkey_core.envelope import (
     class_key,
     header,
 )
-from wardkey_core.errors import Unsupported
 
 __all__ = ["reseal"]
 

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
-from wardkey_core.errors import KeeperBusy, KeeperUnavailable, Unsupported, WardError
+from wardkey_core.administration import Unsupported
+from wardkey_core.errors import KeeperBusy, KeeperUnavailable, WardError
 from wardkey_core.wire import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
 
 from wardkey.daemon.service import ServiceError
