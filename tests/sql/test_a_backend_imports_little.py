@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from wardkey_pg.together import MODULES
+
 from tests.support.database import Database
 
 _SLOW = {
@@ -9,11 +11,16 @@ _SLOW = {
     "hashlib", "hmac", "json", "operator", "random", "re", "socket", "threading", "typing", "uuid",
     "warnings",
     "cryptography.exceptions", "cryptography.hazmat.primitives", "cryptography.utils",
-    "wardkey_core.journal_reader",
+    "wardkey_core.administration", "wardkey_core.journal_reader", "wardkey_pg.masks",
 }  # fmt: skip
 _MODULES = """
 create function public.modules() returns setof text language plpython3u as
   'import sys; return list(sys.modules)';
+create function public.together() returns setof text language plpython3u as $$
+  import sys
+  ours = {name: module.__loader__ for name, module in sys.modules.items() if name.startswith("wardkey_")}
+  return [name for name, loader in ours.items() if type(loader).__name__ == "_Together"]
+$$;
 grant usage on schema public to tenant_acme;"""
 
 
@@ -28,5 +35,9 @@ def test_the_first_login_and_field_import_nothing_slow(shared: Database) -> None
             connection.execute("insert into patients (id, name) values (1, 'Ada')")
             assert connection.execute("select name from patients").fetchall() == [("Ada",)]
             imported = {name for (name,) in connection.execute("select public.modules()")}
+            together = {name for (name,) in connection.execute("select public.together()")}
     assert "wardkey_pg.entry" in imported
     assert (imported - at_start) & _SLOW == set()
+    assert (
+        together == {name for name in imported if name.startswith("wardkey_")} - {"wardkey_pg"} == {*MODULES}
+    )
