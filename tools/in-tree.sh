@@ -4,7 +4,7 @@
 # The tree of a release is made once by debootstrap below $WARDKEY_TREES (default /var/cache/wardkey/trees), as bare as
 # minbase with make. +SUITE makes packages of an older release available too, as on a machine that was upgraded from it.
 # COMMAND has namespaces of its own: what it starts ends with it. The copy is /srv/wardkey; it keeps its .venv.
-# Mirror, certificates and pip's configuration are those of this machine, read each time.
+# Mirror, certificates, pip's and npm's configuration are those of this machine, read each time.
 set -eu
 cd "$(dirname "$0")/.."
 suites=$1 suite=${1%%+*} trees=${WARDKEY_TREES:-/var/cache/wardkey/trees}
@@ -41,7 +41,7 @@ rm -f "$tree"/etc/apt/sources.list "$tree"/etc/apt/sources.list.d/*
 components=main
 ! grep -q "^ID=ubuntu" "$tree/etc/os-release" || components="main universe"
 echo "$suites" | tr + '\n' | sed "s|.*|deb $mirror & $components|" >"$tree/etc/apt/sources.list"
-for path in /etc/apt/apt.conf.d /etc/apt/auth.conf.d /etc/pip.conf /etc/xdg/pip /root/.config/pip /root/.pip \
+for path in /etc/apt/apt.conf.d /etc/apt/auth.conf.d /etc/pip.conf /etc/xdg/pip /root/.config/pip /root/.pip /root/.npmrc \
     /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
     [ -e "$path" ] || continue
     mkdir -p "$tree${path%/*}"

