@@ -37,6 +37,7 @@ BENCHES = (
     "scribe",
     "publisher",
     "lint",
+    "gateway",
 )
 
 

@@ -79,6 +79,9 @@ packages=
 if [ "$purpose" = test ] && ! PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; then
     packages="$packages pgbouncer"
 fi
+if [ "$purpose" = test ] && ! PATH=$PATH:/usr/sbin command -v nginx >/dev/null; then
+    packages="$packages nginx"
+fi
 if [ "$purpose" = test ] && ! command -v softhsm2-util >/dev/null; then
     packages="$packages softhsm2"
 fi

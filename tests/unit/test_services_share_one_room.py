@@ -46,10 +46,17 @@ def test_printed_commands_start_the_services(tmp_path: Path) -> None:
         "/var/lib/wardkey/publisher": str(tmp_path),
         "/run/wardkey": str(tmp_path),
         "ward-socket": grp.getgrgid(os.getgid()).gr_name,
+        "/etc/wardkey": str(tmp_path),
+        "www-data": grp.getgrgid(os.getgid()).gr_name,
         "--allow-uid postgres": f"--allow-uid {getpass.getuser()}",
         "ward-scribe": getpass.getuser(),
     }
-    said = {"keeper": "ready at", "scribe": "No such file", "publisher": "there is no"}
+    said = {
+        "keeper": "ready at",
+        "scribe": "No such file",
+        "publisher": "there is no",
+        "gateway": "No such file",
+    }
     for service in SERVICES:
         (text,) = units(service, dsn=f"host={tmp_path} dbname=wardkey").values()
         command = next(line for line in text.splitlines() if line.startswith("ExecStart="))
@@ -66,7 +73,7 @@ def test_printed_commands_start_the_services(tmp_path: Path) -> None:
             assert time.monotonic() < deadline and process.poll() in (None, 1), log.read_text()
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == (1 if service == "publisher" else 0), log.read_text()
+        assert process.wait(30) == (1 if service in ("publisher", "gateway") else 0), log.read_text()
 
 
 def test_keeper_tells_systemd_that_it_serves(tmp_path: Path) -> None:

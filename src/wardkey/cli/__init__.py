@@ -33,7 +33,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Database": {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),
-        "service": ("service", "Run keeper, scribe and publisher under systemd, on a server of your own."),
+        "service": (
+            "service",
+            "Run keeper, scribe, publisher and gateway under systemd, on a server of your own.",
+        ),
         "migrate": ("migrate", "Bring extension and reference clinic model up to date."),
         "doctor": ("doctor", "Check a live server against every invariant; changes nothing in it."),
         "tenant": ("tenant", "Create, list, suspend, resume, restore, export, shred and drop tenants."),
@@ -52,6 +55,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Identity": {
         "issuer": ("issuer", "Add, list and remove the issuers of tokens."),
         "token": ("token", "Sign a token with the embedded issuer."),
+        "gateway": ("gateway", "Verify tokens before an application, for nginx and Envoy."),
     },
     "Getting started": {
         "demo": ("demo", "Clinics, patients, attacks and costs, shown on the embedded server."),

@@ -10,17 +10,19 @@ import click
 from ._context import Context, pass_context
 from ._output import UNREACHABLE, emit, fail, table
 
-_WHAT = click.Choice(["keeper", "scribe", "publisher", "timers"])
+_WHAT = click.Choice(["keeper", "scribe", "publisher", "gateway", "timers"])
 _COLUMNS = ("service", "state", "pid", "since", "restarts")
 
 
 @click.group()
 def service() -> None:
-    """Run keeper, scribe and publisher under systemd, on a server of your own."""
+    """Run keeper, scribe, publisher and gateway under systemd, on a server of your own."""
 
 
 @service.command("print")
-@click.argument("what", metavar="[keeper|scribe|publisher|timers]...", nargs=-1, required=True, type=_WHAT)
+@click.argument(
+    "what", metavar="[keeper|scribe|publisher|gateway|timers]...", nargs=-1, required=True, type=_WHAT
+)
 @click.option("--kms", metavar="URI", help="The cell's KMS, instead of what the keeper's kms.json says.")
 @click.option(
     "--into",
@@ -33,8 +35,8 @@ def print_units(context: Context, what: tuple[str, ...], kms: str | None, into: 
     """Print systemd units, hardened.
 
     The database is the one of --dsn, without a user, or `host=/var/run/postgresql dbname=wardkey`. OS users:
-    wardkey-keeper, ward-scribe, wardkey-publisher; group ward-socket may open the keeper's socket. The timers
-    rotate keys that are due, prune audit logs and run the doctor, daily.
+    wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-gateway; group ward-socket may open the keeper's
+    socket. The timers rotate keys that are due, prune audit logs and run the doctor, daily.
     """
     from ..daemon import units
 

@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UnsafeFileError", "locked", "new_file", "read_guarded", "sync_directory", "write_atomically"]
+__all__ = [
+    "UnsafeFileError",
+    "identity_of",
+    "locked",
+    "new_file",
+    "read_guarded",
+    "sync_directory",
+    "write_atomically",
+]
 
 MAX_LENGTH = 4 * 1024 * 1024
 
@@ -80,6 +88,15 @@ def read_guarded(path: Path, *, secret: bool, limit: int | None = MAX_LENGTH) ->
         if status.st_mode & (0o077 if secret else 0o022):
             raise UnsafeFileError(f"{path} is open to other users; fix it with: chmod 600")
         return file.read(limit)
+
+
+def identity_of(path: Path) -> tuple[int, ...] | None:
+    """Return what is another as soon as the file was replaced or changed, None when there is no file."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sync_directory(directory: Path) -> None:

@@ -11,18 +11,22 @@ import sys
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DSN", "GROUP", "KEEPER", "PUBLISHER", "SCRIBE", "SERVICES", "states", "units"]
+__all__ = ["DSN", "GATEWAY", "GROUP", "KEEPER", "PUBLISHER", "SCRIBE", "SERVICES", "states", "units"]
 
-SERVICES: Final = ("keeper", "scribe", "publisher")
+SERVICES: Final = ("keeper", "scribe", "publisher", "gateway")
 KEEPER: Final = "wardkey-keeper"
 SCRIBE: Final = "ward-scribe"
 PUBLISHER: Final = "wardkey-publisher"
+GATEWAY: Final = "wardkey-gateway"
 """OS users. The first two are not those of an embedded server, which may be on the same machine."""
 GROUP: Final = "ward-socket"
 """Who may open the keeper's socket."""
+PROXY_GROUP: Final = "www-data"
+"""Who may open the gateway's socket: nginx."""
 DSN: Final = "host=/var/run/postgresql dbname=wardkey"
 
 _SOCKET: Final = "/run/wardkey/keeper.sock"
+_GATEWAY_SOCKET: Final = "/run/wardkey-gateway/gateway.sock"
 _CONFINED: Final = """\
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -67,6 +71,7 @@ def units(what: str, *, dsn: str = DSN, kms: str | None = None) -> dict[str, str
         "keeper": lambda: _keeper(kms),
         "scribe": lambda: _scribe(dsn),
         "publisher": lambda: _publisher(dsn),
+        "gateway": lambda: _gateway(),
         "timers": lambda: _timers(dsn),
     }[what]()
 
@@ -122,6 +127,19 @@ def _publisher(dsn: str) -> dict[str, str]:
         f"{_KEPT_RUNNING}{_CONFINED}{_ANYWHERE}PrivateDevices=yes\n"
     )
     return _file("publisher", "brings the audit log to Kafka", service, after="postgresql.service")
+
+
+def _gateway() -> dict[str, str]:
+    options = f"--issuers /etc/wardkey/issuers.json --socket {_GATEWAY_SOCKET} --socket-group {PROXY_GROUP}"
+    service = (
+        f"Type=notify\nUser={GATEWAY}\nSupplementaryGroups={PROXY_GROUP}\n"
+        f"ExecStart={_python('wardkey.gateway')} {options}\n"
+        "RuntimeDirectory=wardkey-gateway\nRuntimeDirectoryMode=0755\n"
+        f"{_KEPT_RUNNING}{_CONFINED}"
+        "# It gives its socket to the group.\nSystemCallFilter=@chown\n"
+        f"{_ANYWHERE}PrivateDevices=yes\n"
+    )
+    return _file("gateway", "verifies tokens for nginx", service, after="network-online.target")
 
 
 def _timers(dsn: str) -> dict[str, str]:

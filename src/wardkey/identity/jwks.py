@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from wardkey_core.jwk import ALGORITHMS, VerifyingKey
 from wardkey_core.tokens import Issuer
 
-__all__ = ["JwksError", "document_from_jwks", "fetch", "read", "read_settings"]
+__all__ = ["JwksError", "check_url", "document_from_jwks", "fetch", "read", "read_settings"]
 
 MAX_LENGTH = 1024 * 1024
 FETCH_SECONDS = 10
@@ -61,7 +61,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def fetch(url: str) -> bytes:
     """Return what is at ``url``: https, or http on this host. Raises JwksError."""
-    _check_url(url)
+    check_url(url)
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -171,11 +171,12 @@ def _text(value: object) -> str | None:
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
-        _check_url(newurl)
+        check_url(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Raise JwksError unless a JWKS may come from ``url``."""
     try:
         parts = urlsplit(url)
         host = parts.hostname

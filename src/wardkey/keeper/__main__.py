@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
-import grp
 import os
 import pwd
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from wardkey_core.jwk import import_algorithms
 from wardkey_core.wire import REGION_FORM
 
+from wardkey.daemon.listening import bind, group_id
 from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready
 from wardkey.daemon.service import Service as Daemon
 from wardkey.kms import KmsConfigurationError
@@ -28,7 +28,7 @@ from .journal import ReleaseLog
 from .ledger import LEDGER_FILE, Ledger
 from .policy import POLICY_FILE, KeeperPolicy
 from .providers import Providers, configured, import_all
-from .server import SocketServer, bind
+from .server import SocketServer
 from .service import Service
 from .signing import SigningKey
 from .trust import ISSUERS_FILE, TrustedIssuers
@@ -57,7 +57,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
     ledger = Ledger(directory / LEDGER_FILE, report)
     signing = SigningKey(directory / "signing.key")
     checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, report)
-    listening = bind(options.socket, options.socket_group)
+    listening = bind(options.socket, options.socket_group, "a keeper")
     mine = options.socket.lstat().st_ino
     sys.setswitchinterval(SWITCH_SECONDS)
     service = Service(
@@ -110,7 +110,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--scribe-uid",
         help="users who may also have checkpoints of audit logs signed, besides administrators",
     )
-    parser.add_argument("--socket-group", type=_gid, metavar="GROUP", help="group that may open the socket")
+    parser.add_argument(
+        "--socket-group", type=group_id, metavar="GROUP", help="group that may open the socket"
+    )
     parser.add_argument("--ttl", type=_ttl, default=300, help="seconds a key stays in memory (default 300)")
     parser.add_argument(
         "--region",
@@ -133,13 +135,6 @@ def _uid(text: str) -> int:
         return int(text) if text.isdecimal() else pwd.getpwnam(text).pw_uid
     except KeyError:
         raise argparse.ArgumentTypeError(f"there is no user {text}") from None
-
-
-def _gid(text: str) -> int:
-    try:
-        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"there is no group {text}") from None
 
 
 def _region(text: str) -> str:

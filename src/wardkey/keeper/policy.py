@@ -14,9 +14,7 @@ from wardkey_core.errors import KeyRefused
 from wardkey_core.policy import DEFAULT, Cell, Policy, document, parse
 from wardkey_core.wire import parse_json
 
-from wardkey.daemon.files import read_guarded, write_atomically
-
-from .trust import identity_of
+from wardkey.daemon.files import identity_of, read_guarded, write_atomically
 
 __all__ = ["POLICY_FILE", "KeeperPolicy", "read_policy", "write_policy"]
 

@@ -18,6 +18,7 @@ from uuid import UUID
 from msgspec.structs import replace
 from wardkey_core.errors import KeeperUnavailable, KeyRefused, RegionRefused, WardError
 
+from wardkey.daemon.files import identity_of
 from wardkey.kms import (
     Kms,
     KmsConfigurationError,
@@ -30,8 +31,6 @@ from wardkey.kms import (
     scheme_of,
 )
 from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, Entry, read
-
-from .trust import identity_of
 
 __all__ = ["Provider", "Providers", "configured", "import_all"]
 

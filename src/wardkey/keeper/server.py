@@ -12,15 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import secrets
 import socket
-import stat
 import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -29,16 +25,13 @@ from wardkey_core.administration import Unsupported
 from wardkey_core.errors import KeeperBusy, KeeperUnavailable, WardError
 from wardkey_core.wire import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
 
-from wardkey.daemon.service import ServiceError
-
 from .journal import Peer
 from .requests import Reseal, parse_request
 from .service import Service
 
-__all__ = ["SocketServer", "bind"]
+__all__ = ["SocketServer"]
 
 MAX_CONNECTIONS = 400  # further ones are told to ask again
-BACKLOG = 512  # connections that wait to be accepted; further ones wait for that
 IDLE_SECONDS = 60.0  # between requests
 FRAME_SECONDS = 5.0  # from the first byte of a request to its last, and for an answer to be taken
 SLOWEST = 8 * 1024 * 1024  # bytes a second, of those behind a frame: fields to reseal and their answer
@@ -47,7 +40,6 @@ ACCEPTED_AT_ONCE = 64  # before others get their turn
 SHORT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 AFTER_SHORTAGE = 1.0  # seconds until the next connection is accepted
 GRACE_SECONDS = 2.0  # for requests that are being answered when the keeper stops
-_MAX_PATH = 107
 _NOTHING = memoryview(b"")
 
 _T = TypeVar("_T")
@@ -216,50 +208,6 @@ class Wire:
 
     def close(self) -> None:
         self._connection.close()
-
-
-def bind(path: Path, group: int | None) -> socket.socket:
-    """Return a socket that listens at ``path``, mode 0660. Raises ServiceError.
-
-    It gets its mode and group under another name first, so that nobody meets it without them. What a dead
-    keeper left is replaced; a living one is not.
-    """
-    if len(os.fsencode(path)) > _MAX_PATH:
-        raise ServiceError(f"{path} is longer than the {_MAX_PATH} bytes a socket's path may have")
-    _refuse_living(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}")
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(0o177)
-    try:
-        listening.bind(os.fspath(temporary))
-        if group is not None:
-            os.chown(temporary, -1, group, follow_symlinks=False)
-        temporary.chmod(0o660)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-        temporary.rename(path)
-    except OSError as error:
-        listening.close()
-        with suppress(OSError):
-            temporary.unlink()
-        raise ServiceError(f"cannot listen at {path}: {error.strerror}") from None
-    finally:
-        os.umask(previous)
-    return listening
-
-
-def _refuse_living(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ServiceError(f"{path} exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        failure = probe.connect_ex(os.fspath(path))
-    if failure not in (errno.ECONNREFUSED, errno.ENOENT):
-        raise ServiceError(f"a keeper already runs at {path}")
 
 
 async def _within(result: Awaitable[_T], seconds: float) -> _T:

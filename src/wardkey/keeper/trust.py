@@ -16,9 +16,9 @@ from wardkey_core.errors import KeyRefused
 from wardkey_core.tokens import Claims, Issuer
 from wardkey_core.verifier import Verifier, parse_issuers
 
-from wardkey.daemon.files import read_guarded, write_atomically
+from wardkey.daemon.files import identity_of, read_guarded, write_atomically
 
-__all__ = ["ISSUERS_FILE", "TrustedIssuers", "identity_of", "read_documents", "write_documents"]
+__all__ = ["ISSUERS_FILE", "TrustedIssuers", "read_documents", "write_documents"]
 
 ISSUERS_FILE = "issuers.json"
 
@@ -81,12 +81,3 @@ def write_documents(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
     directory = path.parent.stat()
     content = json.dumps({"issuers": list(documents)}, indent=1).encode("utf-8")
     write_atomically(path, content + b"\n", owner=(directory.st_uid, directory.st_gid))
-
-
-def identity_of(path: Path) -> tuple[int, ...] | None:
-    """Return what is another as soon as the file was replaced or changed, None when there is no file."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
