@@ -1,4 +1,4 @@
-"""Servers before and behind the gateway: uvicorn, nginx, the gateway itself; and requests byte by byte."""
+"""Servers before and behind the gateway: uvicorn, nginx, Envoy, the gateway; and requests byte by byte."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from tests.support import tokens
 from tests.support.ports import free_port
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-EXAMPLE = Path(__file__).parents[2] / "docs/examples/nginx.conf"
+ENVOY = Path(sys.executable).with_name("envoy")
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 Header = tuple[str, str]
 
 
@@ -178,23 +179,49 @@ def gateway_command(*arguments: str) -> list[str]:
 def nginx(directory: Path, gateway: Path, application: int) -> Iterator[int]:
     """Run nginx with the example's configuration, other paths and ports in it, and yield its port."""
     assert NGINX, "apt-get install nginx"
-    port, text = free_port(), EXAMPLE.read_text()
+    port, text = free_port(), (EXAMPLES / "nginx.conf").read_text()
     paths = "".join(
         f"  {name}_temp_path {directory}/{name};\n"
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    for old, new in (
-        ("user www-data;", "user root;" if os.geteuid() == 0 else ""),
-        ("pid /run/nginx.pid;", f"pid {directory}/nginx.pid;"),
-        ("http {\n", f"http {{\n{paths}"),
-        ("127.0.0.1:8000", f"127.0.0.1:{application}"),
-        ("/run/wardkey-gateway/gateway.sock", str(gateway)),
-        ("127.0.0.1:8080", f"127.0.0.1:{port}"),
-    ):
-        assert text.count(old) >= 1, old
-        text = text.replace(old, new) if "sock" in old else text.replace(old, new, 1)
+    text = changed(
+        text,
+        {
+            "user www-data;": "user root;" if os.geteuid() == 0 else "",
+            "pid /run/nginx.pid;": f"pid {directory}/nginx.pid;",
+            "http {\n": f"http {{\n{paths}",
+            "server 127.0.0.1:8000": f"server 127.0.0.1:{application}",
+            "unix:/run/wardkey-gateway/gateway.sock": f"unix:{gateway}",
+            "listen 127.0.0.1:8080": f"listen 127.0.0.1:{port}",
+        },
+    )
     (directory / "nginx.conf").write_text(text)
     log = directory / "nginx.log"
     command = [NGINX, "-e", str(log), "-c", str(directory / "nginx.conf"), "-p", str(directory)]
     with running([*command, "-g", "daemon off; error_log stderr notice;"], log, "start worker process"):
         yield port
+
+
+@contextmanager
+def envoy(directory: Path, gateway: Path, application: int) -> Iterator[int]:
+    """Run Envoy with the example's configuration, other paths and ports in it, and yield its port."""
+    port, text = free_port(), (EXAMPLES / "envoy.yaml").read_text()
+    quick = "stat_prefix: clients\n                delayed_close_timeout: 0.02s"  # a second, of each refusal
+    changes = {
+        "stat_prefix: clients": quick,
+        "port_value: 8080": f"port_value: {port}",
+        "port_value: 8000": f"port_value: {application}",
+        "path: /run/wardkey-gateway/gateway.sock": f"path: {gateway}",
+    }
+    (directory / "envoy.yaml").write_text(changed(text, changes))
+    command = [str(ENVOY), "-c", str(directory / "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart"]
+    with running(command, directory / "envoy.log", "starting main dispatch loop"):
+        yield port
+
+
+def changed(text: str, changes: Mapping[str, str]) -> str:
+    """Return ``text`` with other places in it; each is there once."""
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text

@@ -11,7 +11,7 @@ __all__ = ["gateway"]
 
 @click.group()
 def gateway() -> None:
-    """Verify tokens before an application."""
+    """Verify tokens before an application, for nginx and Envoy."""
 
 
 @gateway.command("run")

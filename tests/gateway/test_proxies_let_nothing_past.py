@@ -1,6 +1,6 @@
-"""nginx as docs/examples/nginx.conf has it, the gateway's own process, an application: nothing slips past.
+"""nginx and Envoy as docs/examples has them, the gateway's own process, an application: nothing slips past.
 
-The application trusts what it is told, so what nginx lets through is what an attacker gets.
+The application trusts what it is told, so what the proxy lets through is what an attacker gets.
 """
 
 from __future__ import annotations
@@ -31,16 +31,27 @@ from tests.support.ports import free_port
 OURS = {"xauthtenant": [tokens.TENANT], "xauthsubject": ["dr.grey"], "xauthrole": ["EVALUATOR"]}
 
 
-@dataclass(frozen=True)
-class Chain:
-    """nginx at ``port``, the gateway at ``socket`` with ``log``."""
+PROXIES = {"nginx": gateways.nginx, "envoy": gateways.envoy}
 
-    port: int
+
+@dataclass(frozen=True)
+class Running:
+    """A gateway's process: where it listens, and what it has written."""
+
     socket: Path
     log: Path
 
     def requests(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A proxy before a gateway. ``good``: what the gateway answers it for a good token."""
+
+    port: int
+    gateway: Running
+    good: int
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +63,22 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def chain(directory: Path) -> Iterator[Chain]:
+def gateway(directory: Path) -> Iterator[Running]:
     at, log = directory / "gateway.sock", directory / "gateway.log"
     trusted = gateways.issuers(directory / "issuers.json")
     command = gateways.gateway_command("--issuers", str(trusted), "--socket", str(at), "--log-requests")
+    with gateways.running(command, log, "ready at"):
+        yield Running(at, log)
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def chain(directory: Path, gateway: Running, request: pytest.FixtureRequest) -> Iterator[Chain]:
+    start, good = PROXIES[request.param], 204 if request.param == "nginx" else 200
     with (
-        gateways.running(command, log, "ready at"),
         gateways.serve(gateways.echo()) as application,
-        gateways.nginx(directory, at, application) as port,
+        start(directory, gateway.socket, application) as port,
     ):
-        yield Chain(port, at, log)
+        yield Chain(port, gateway, good)
 
 
 def test_the_application_is_told_who_asks(chain: Chain) -> None:
@@ -71,7 +88,7 @@ def test_the_application_is_told_who_asks(chain: Chain) -> None:
     ours = gateways.auth_headers(seen)
     (request,) = ours.pop("xauthrequestid")
     assert ours == OURS and dict(seen["headers"])["authorization"] == f"Bearer {signed}"
-    assert request == chain.requests()[-1]["request_id"]
+    assert request == chain.gateway.requests()[-1]["request_id"]
 
 
 FORGED = [
@@ -110,9 +127,9 @@ def test_no_header_of_the_client_is_x_auth(chain: Chain) -> None:
 
 
 def test_no_option_of_connection_removes_what_is_injected(chain: Chain) -> None:
-    line = b"Connection: close, X-Auth-Tenant, X-Auth-Role, Authorization"
-    status, seen = ask(chain.port, line, authorization(token()))
-    assert status == 200 and gateways.auth_headers(seen).keys() == {*OURS, "xauthrequestid"}
+    for options in (b"X-Auth-Tenant, X-Auth-Role", b"Authorization", b"X-Auth-Role, Authorization"):
+        status, seen = ask(chain.port, b"Connection: close, " + options, authorization(token()))
+        assert status == 401 or gateways.auth_headers(seen).keys() == {*OURS, "xauthrequestid"}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +226,9 @@ def test_a_body_arrives_whole_and_the_gateway_gets_none(chain: Chain) -> None:
     body = b"x" * 100_000
     lines = [authorization(token()), b"Content-Length: 100000", b"Content-Type: text/plain"]
     head = b"\r\n".join([b"POST /notes HTTP/1.1", b"Host: x", b"Connection: close", *lines, b"", b""])
-    assert raw(chain.port, head + body).endswith(b'"}') and chain.requests()[-1]["status"] == 204
+    assert (
+        raw(chain.port, head + body).endswith(b'"}') and chain.gateway.requests()[-1]["status"] == chain.good
+    )
     chunks = b"2\r\nab\r\n0\r\nX-Auth-Role: SUPER_ADMIN\r\n\r\n"
     head = head.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked")
     answer = raw(chain.port, head + chunks)
@@ -218,7 +237,7 @@ def test_a_body_arrives_whole_and_the_gateway_gets_none(chain: Chain) -> None:
 
 def test_a_websocket_is_upgraded_with_a_token_only(chain: Chain) -> None:
     url = f"ws://127.0.0.1:{chain.port}/talk"
-    forged = [("X-Auth-Role", "SUPER_ADMIN"), ("X_Auth_Role", "SUPER_ADMIN")]
+    forged = [("X-Auth-Role", "SUPER_ADMIN"), ("X.Auth.Role", "SUPER_ADMIN")]
     with connect(url, additional_headers=[*forged, ("Authorization", f"Bearer {token()}")]) as websocket:
         ours = gateways.auth_headers(json.loads(websocket.recv()))
         assert len(ours.pop("xauthrequestid")) == 1 and ours == OURS
@@ -229,8 +248,8 @@ def test_a_websocket_is_upgraded_with_a_token_only(chain: Chain) -> None:
     assert refused.value.response.status_code == 401
 
 
-def test_envoy_is_answered_200_and_401(chain: Chain) -> None:
-    transport = httpx.HTTPTransport(uds=str(chain.socket))
+def test_envoy_is_answered_200_and_401(gateway: Running) -> None:
+    transport = httpx.HTTPTransport(uds=str(gateway.socket))
     with httpx.Client(transport=transport, base_url="http://gateway") as client:
         good = {"Authorization": f"Bearer {token(sub='Ü, 1')}"}
         answer = client.post("/envoy/patients/7?role=ADMIN", headers=good, content=b"body")
@@ -257,21 +276,21 @@ def test_the_log_has_verified_claims_and_constants_only(chain: Chain) -> None:
     bad, marked = token(aud="other"), token(sub="Subject Unheard")
     for signed in (bad, marked, "x" * 50):
         ask(chain.port, authorization(signed), path=b"/patients/ssn-123")
-    said = chain.log.read_text()
+    said = chain.gateway.log.read_text()
     for part in (*bad.split("."), *marked.split("."), "Unheard", "ssn-123", "x" * 50):
         assert part not in said
-    last = chain.requests()[-3:]
-    assert [line["status"] for line in last] == [401, 204, 401]
+    last = chain.gateway.requests()[-3:]
+    assert [line["status"] for line in last] == [401, chain.good, 401]
     assert last[0]["reason"] == "token is not valid: claim aud is missing or not this audience alone"
     assert last[1].keys() == {"at", "status", "request_id", "tenant", "role"}
 
 
-def test_the_socket_is_for_its_group(chain: Chain) -> None:
-    mode = chain.socket.stat().st_mode
+def test_the_socket_is_for_its_group(gateway: Running) -> None:
+    mode = gateway.socket.stat().st_mode
     assert stat.S_ISSOCK(mode) and mode & 0o777 == 0o660
-    command = gateways.gateway_command("--issuers", str(chain.socket.with_name("issuers.json")))
+    command = gateways.gateway_command("--issuers", str(gateway.socket.with_name("issuers.json")))
     for more, said in (
-        (["--socket", str(chain.socket)], "a gateway already runs at"),
+        (["--socket", str(gateway.socket)], "a gateway already runs at"),
         ([], "give one of --socket"),
         (["--port", "1", "--socket", "/x"], "give one of --socket"),
     ):
@@ -307,11 +326,12 @@ def test_it_stops_when_what_it_answers_is_answered(directory: Path, number: int)
     assert token().split(".")[0] not in log.read_text()
 
 
-def test_without_the_gateway_nobody_passes(directory: Path) -> None:
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_without_the_gateway_nobody_passes(directory: Path, proxy: str) -> None:
     with (
         gateways.serve(gateways.echo()) as application,
         tempfile.TemporaryDirectory(dir=directory) as own,
-        gateways.nginx(Path(own), Path(own) / "nobody.sock", application) as port,
+        PROXIES[proxy](Path(own), Path(own) / "nobody.sock", application) as port,
     ):
-        assert ask(port, authorization(token()))[0] == 500
+        assert ask(port, authorization(token()))[0] in (403, 500)
         assert ask(port, path=b"/health")[0] == 200
