@@ -9,7 +9,7 @@ from typing import Any
 from pglast import ast
 from pglast.enums import ConstrType, ObjectType
 
-from .._flow import calls, indexed, name_of, outputs, reads, scope, with_queries
+from .._flow import calls, indexed, outputs, reads, scope, with_queries
 from .._model import Project
 from .._rule import Hit, Rules, Statement, hit, nodes_of, value
 from .._sql import Raise
@@ -144,17 +144,6 @@ def copy_to_file(node: ast.CopyStmt, at: Statement, project: Project) -> Iterato
     is_file = node.filename and not node.is_program and not node.is_from
     if is_file and (sources := _of(node.query, at, project)):
         yield hit(sources)
-
-
-def _conditions(node: Any) -> list[Any]:
-    """Return what AND joins."""
-    if isinstance(node, ast.BoolExpr) and node.boolop == 0:
-        return [one for argument in node.args for one in _conditions(argument)]
-    return [node] if node is not None else []
-
-
-def _is_equality(node: Any) -> bool:
-    return isinstance(node, ast.A_Expr) and name_of(node.name) == "="
 
 
 @RULES.rule("WL216", ast.VariableSetStmt)
