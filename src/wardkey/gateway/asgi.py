@@ -9,7 +9,7 @@ from typing import Any
 
 from wardkey_core.tokens import UnknownKey
 
-from .headers import IDENTITY, Identity, Refusal, bearer, identify, is_dropped, kept_options
+from .headers import IDENTITY, Identity, Refusal, bearer, identify, split
 from .trust import Trust
 
 __all__ = ["AsgiGateway", "authenticate", "respond"]
@@ -40,16 +40,7 @@ class AsgiGateway:
             return
         if kind not in ("http", "websocket"):
             raise ValueError("the gateway lets http and websocket through, nothing else")
-        credentials: list[bytes] = []
-        headers: list[tuple[bytes, bytes]] = []
-        for name, value in scope["headers"]:
-            if is_dropped(name):
-                continue
-            if (lower := name.lower()) == b"authorization":
-                credentials.append(value)
-            elif lower == b"connection":
-                value = kept_options(value)
-            headers.append((name, value))
+        headers, credentials = split(scope["headers"])
         identity: Identity | None = None
         if scope["path"] not in self._public:
             try:
@@ -57,7 +48,7 @@ class AsgiGateway:
             except Refusal as refusal:
                 await _refuse(refusal, scope, receive, send)
                 return
-            headers += ((name.lower().encode(), value.encode()) for name, value in identity.headers())
+            headers += identity.raw_headers()
             if kind == "websocket":
                 receive, send = _until(identity.expires_at, receive, send)
         await self._app({**scope, "headers": headers, IDENTITY: identity}, receive, send)

@@ -8,12 +8,12 @@ by their letters and digits, and a name that RFC 9110 does not allow is dropped 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
+from random import getrandbits
 from urllib.parse import quote
 
 from wardkey_core.errors import InvalidToken, TokenExpired
@@ -21,17 +21,29 @@ from wardkey_core.tokens import MAX_TOKEN_LENGTH, Claims, UnknownKey
 
 from .trust import KeysUnavailable
 
-__all__ = ["IDENTITY", "INJECTED", "Identity", "Refusal", "bearer", "identify", "is_dropped", "kept_options"]
+__all__ = [
+    "IDENTITY",
+    "INJECTED",
+    "Identity",
+    "Refusal",
+    "bearer",
+    "identify",
+    "is_dropped",
+    "kept_options",
+    "new_request_id",
+    "split",
+]
 
 IDENTITY = "wardkey.identity"
 """Key of the Identity in an ASGI scope and a WSGI environ; None on a public path."""
 INJECTED = ("X-Auth-Tenant", "X-Auth-Subject", "X-Auth-Role", "X-Auth-Request-Id")
+_INJECTED = tuple(name.lower().encode() for name in INJECTED)
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _ODD = re.compile(rb"[^0-9a-z]+")
-_LETTERS = tuple(_ODD.sub(b"", name.lower().encode()) for name in INJECTED)
-_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr](?: +([0-9A-Za-z._~+/-]+=*))?")  # RFC 6750, 2.1
-_MOST_NAME = 128  # bytes of a name whose verdict is remembered
+_LETTERS = tuple(_ODD.sub(b"", name) for name in _INJECTED)
+_TOKEN = b"-._~+/=0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 6750, 2.1
+_MOST_NAMES, _LONGEST_NAME = 4096, 128  # of names whose kind is remembered
 _PLAIN = "!#$&'()*+-./:;<=>?@[]^_`{|}~"  # stays in a subject: printable ASCII but space " % , and \
 
 
@@ -54,8 +66,13 @@ class Identity:
 
     def headers(self) -> list[tuple[str, str]]:
         """Return what is injected: ASCII, one header of each of INJECTED, a subject percent-encoded."""
-        values = (self.tenant_id, _encoded(self.subject), self.role, self.request_id)
+        values = (value.decode("ascii") for _, value in self.raw_headers())
         return list(zip(INJECTED, values, strict=True))
+
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the same as ASGI has headers, names in lower case."""
+        request = _INJECTED[3], self.request_id.encode()
+        return (*_of_claims(self.tenant_id, self.subject, self.role), request)
 
 
 class Refusal(Exception):
@@ -84,17 +101,49 @@ class Refusal(Exception):
         return f'Bearer realm="wardkey"{error}{described}'
 
 
+def split(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+    """Return what of a client's headers is passed on, and the values of Authorization, which is, too."""
+    kept: list[tuple[bytes, bytes]] = []
+    credentials: list[bytes] = []
+    for header in headers:
+        kind = _KINDS.get(header[0]) or _kind(header[0])
+        if kind == _KEPT:
+            kept.append(header)
+        elif kind == _CREDENTIALS:
+            kept.append(header)
+            credentials.append(header[1])
+        elif kind == _OPTIONS:
+            kept.append((header[0], kept_options(header[1])))
+    return kept, credentials
+
+
 def is_dropped(name: bytes) -> bool:
     """Tell whether a client's header of this name is dropped."""
-    return _is_dropped(name) if len(name) <= _MOST_NAME else _is_dropped.__wrapped__(name)
+    return (_KINDS.get(name) or _kind(name)) == _DROPPED
 
 
-@lru_cache(4096)
-def _is_dropped(name: bytes) -> bool:
-    if not _NAME.fullmatch(name):
-        return True
-    words = _ODD.sub(b"-", name.lower()).strip(b"-")
-    return words == b"x-auth" or words.startswith(b"x-auth-") or words.replace(b"-", b"").startswith(_LETTERS)
+_KEPT, _DROPPED, _CREDENTIALS, _OPTIONS = range(1, 5)
+_KINDS: dict[bytes, int] = {}  # of names that were seen: it saves most of what a request costs here
+_NAMED = {b"authorization": _CREDENTIALS, b"connection": _OPTIONS}
+
+
+def _kind(name: bytes) -> int:
+    lower = name.lower()
+    words = _ODD.sub(b"-", lower).strip(b"-")
+    if (
+        not _NAME.fullmatch(name)
+        or words == b"x-auth"
+        or words.startswith(b"x-auth-")
+        or words.replace(b"-", b"").startswith(_LETTERS)
+    ):
+        kind = _DROPPED
+    else:
+        kind = _NAMED.get(lower, _KEPT)
+    if len(_KINDS) >= _MOST_NAMES:
+        _KINDS.clear()
+    if len(name) <= _LONGEST_NAME:
+        _KINDS[name] = kind
+    return kind
 
 
 def kept_options(connection: bytes) -> bytes:
@@ -106,17 +155,22 @@ def kept_options(connection: bytes) -> bytes:
     return b", ".join(kept)
 
 
+def new_request_id() -> str:
+    """Return 32 hexadecimal digits that no other request has. They are no secret."""
+    return f"{getrandbits(128):032x}"
+
+
 def bearer(values: Sequence[bytes]) -> str:
     """Return the token of a request's Authorization headers. Raises Refusal."""
     if len(values) > 1:
         raise Refusal(400, "invalid_request", "more than one Authorization header")
-    value = values[0].strip(b" \t") if values else b""
-    if value[:6].lower() != b"bearer":
+    scheme, _, token = (values[0] if values else b"").strip(b" \t").partition(b" ")
+    if scheme.lower() != b"bearer":
         raise Refusal(401, "", "no token")
-    match = _BEARER.fullmatch(value) if len(value) <= MAX_TOKEN_LENGTH + 64 else None
-    if match is None or match[1] is None:
+    token = token.lstrip(b" ")
+    if not 0 < len(token) <= MAX_TOKEN_LENGTH + 64 or token.translate(None, _TOKEN):
         raise Refusal(400, "invalid_request", "the Authorization header is malformed or too long")
-    return match[1].decode("ascii")
+    return token.decode("ascii")
 
 
 def identify(verify: Callable[[str], Claims], token: str) -> Identity:
@@ -132,11 +186,12 @@ def identify(verify: Callable[[str], Claims], token: str) -> Identity:
     except KeysUnavailable as error:
         refusal = Refusal(503, "temporarily_unavailable", str(error))
     else:
-        expires, request = claims.expires_at, os.urandom(16).hex()
+        expires, request = claims.expires_at, new_request_id()
         return Identity(claims.tenant_id, claims.subject, claims.role, expires, request, token)
     raise refusal
 
 
 @lru_cache(4096)
-def _encoded(subject: str) -> str:
-    return quote(subject, safe=_PLAIN)
+def _of_claims(tenant_id: str, subject: str, role: str) -> tuple[tuple[bytes, bytes], ...]:
+    values = (tenant_id, quote(subject, safe=_PLAIN), role)
+    return tuple((name, value.encode("ascii")) for name, value in zip(_INJECTED, values, strict=False))

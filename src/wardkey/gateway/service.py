@@ -8,13 +8,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 from .asgi import Receive, Scope, Send, authenticate, respond
-from .headers import Identity, Refusal
+from .headers import Identity, Refusal, new_request_id
 from .trust import Trust
 
 __all__ = ["AuthService"]
@@ -61,7 +60,7 @@ class AuthService:
             return
         line = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "status": status}
         if identity is None:
-            line |= {"reason": reason, "request_id": os.urandom(16).hex()}
+            line |= {"reason": reason, "request_id": new_request_id()}
         else:
             line |= {"request_id": identity.request_id, "tenant": identity.tenant_id, "role": identity.role}
         self._log(json.dumps(line))
