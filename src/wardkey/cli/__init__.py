@@ -23,6 +23,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "up": ("server", "Start the private PostgreSQL, the keeper and the scribe, made first if missing."),
         "down": ("server", "Stop PostgreSQL and all that runs beside it; the data stays."),
         "upgrade": ("upgrade", "Move the data to a newer PostgreSQL that is installed."),
+        "backup": ("backup", "Back up database, keeper and orchestrator into a new directory."),
+        "restore": ("backup", "Make an embedded server out of a backup, and open every tenant."),
         "status": ("server", "Say what runs, where, and for how long."),
         "logs": ("server", "Show the logs of PostgreSQL, keeper, scribe, publisher and supervisor."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),

@@ -1,0 +1,154 @@
+"""The state of keeper and orchestrator as one file: a tar archive, sealed with age to recipients.
+
+Neither side writes it to a disk in clear: it is packed into the sealing and unpacked out of the opening
+through a pipe. Any age program opens it too: ``age -d -i key.txt state.tar.age | tar x``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import MissingSoftware, RestoreRefused, ServerError
+
+__all__ = ["identities", "opened", "pack", "recipients"]
+
+Entry = tuple[str, Path | bytes]
+"""A name in the archive, and the file or the bytes that are it."""
+
+
+def recipients(texts: Sequence[str]) -> list[Any]:
+    """Read recipients, ``age1…`` or an SSH public key each. Raises ServerError, MissingSoftware."""
+    age = _age()
+    found = []
+    for text in texts:
+        try:
+            of = age.ssh if text.startswith("ssh-") else age.x25519
+            found.append(of.Recipient.from_str(text))
+        except age.RecipientError:
+            raise ServerError(
+                f"not an age recipient: {text[:12]}…",
+                "make a key with age-keygen; the recipient is its age1… line",
+            ) from None
+    return found
+
+
+def identities(path: Path) -> list[Any]:
+    """Read a file of ``age-keygen``, or an SSH private key. Raises ServerError, MissingSoftware, OSError."""
+    age, data = _age(), path.read_bytes()
+    try:
+        if data.startswith(b"-----BEGIN"):
+            return [age.ssh.Identity.from_buffer(data)]
+        lines = (line.strip() for line in data.decode().splitlines())
+        found = [age.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+    except (age.IdentityError, UnicodeDecodeError):
+        found = []
+    if not found:
+        raise ServerError(f"{path} has no age identity", "give the file that age-keygen wrote")
+    return found
+
+
+def pack(entries: Iterable[Entry], to: Sequence[Any], stream: IO[bytes]) -> None:
+    """Write ``entries`` to ``stream``, sealed. Raises OSError, ServerError."""
+
+    def write(pipe: IO[bytes]) -> None:
+        with tarfile.open(fileobj=pipe, mode="w|") as archive:
+            for name, content in entries:
+                _add(archive, name, content)
+
+    with _beside(write, writes=True) as pipe:
+        _age().encrypt_io(pipe, stream, list(to))
+
+
+@contextmanager
+def opened(stream: IO[bytes], by: Sequence[Any]) -> Iterator[Iterator[tuple[str, bytes]]]:
+    """Yield names and contents, in the archive's order. Raises RestoreRefused for what does not open.
+
+    The end of the file is authenticated when the block has ended, not before: keep nothing until then.
+    """
+    age = _age()
+
+    def read(pipe: IO[bytes]) -> None:
+        try:
+            age.decrypt_io(stream, pipe, list(by))
+        except age.DecryptError:
+            raise RestoreRefused(
+                "the state does not open with this identity, or was changed",
+                "give the identity of one of the recipients it was made for",
+            ) from None
+
+    with _beside(read, writes=True) as pipe:
+        try:
+            with tarfile.open(fileobj=pipe, mode="r|") as archive:
+                yield ((one.name, _content(archive, one)) for one in archive)
+            while pipe.read(1 << 16):
+                pass  # so that the end is opened too
+        except tarfile.TarError:
+            raise RestoreRefused(
+                "the state is no archive", "give a directory that wardkey backup made"
+            ) from None
+
+
+@contextmanager
+def _beside(work: Callable[[IO[bytes]], None], *, writes: bool) -> Iterator[IO[bytes]]:
+    """Run ``work`` in a thread with one end of a pipe, yield the other end; raise what it raised."""
+    reading, writing = os.pipe()
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            with os.fdopen(writing, "wb") as end:
+                work(end)
+        except BrokenPipeError:
+            pass  # the other side has had enough, and says why
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        with os.fdopen(reading, "rb") as end:
+            yield end
+    except Exception:
+        thread.join()
+        if failures:
+            raise failures[0] from None
+        raise
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _add(archive: tarfile.TarFile, name: str, content: Path | bytes) -> None:
+    if isinstance(content, Path):
+        content = content.read_bytes()  # whole: it may grow, or be replaced, while it is packed
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o600
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    parts = Path(member.name).parts
+    file = archive.extractfile(member) if member.isreg() else None
+    if file is None or member.name.startswith("/") or ".." in parts:
+        raise RestoreRefused(
+            "the state has something that is no file of it", "it was not made by wardkey backup"
+        )
+    return file.read()
+
+
+def _age() -> Any:
+    try:
+        import pyrage
+    except ImportError:
+        raise MissingSoftware(
+            "backups are sealed with the package pyrage, which is not installed",
+            "pip install 'wardkey[backup]'",
+        ) from None
+    return pyrage
