@@ -112,13 +112,13 @@ def _restore(
 
 def _unpack(home: Home, backup: Path, by: list[Any], without: tuple[str, ...]) -> tuple[dict[str, Any], str]:
     """Write the state into the home; return the manifest and the roles."""
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     tops = {"keeper", "orchestrator", "issuer", "publisher", "pgpass", "config.json"} - set(without)
     home.path.mkdir(parents=True, exist_ok=True)
     with (backup / STATE).open("rb") as stream, opened(stream, by) as entries:
         for name, content in entries:
             if name in (MANIFEST, ROLES):
-                found[name] = content
+                files[name] = content
                 if name == MANIFEST and json.loads(content)["dump_sha256"] != digest(backup / DUMP):
                     raise RestoreRefused(
                         "the dump is not the one that the state was saved with", "use both as they were made"
@@ -127,9 +127,9 @@ def _unpack(home: Home, backup: Path, by: list[Any], without: tuple[str, ...]) -
                 path = home.path / name
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_atomically(path, content)
-    if found.keys() != {MANIFEST, ROLES}:
+    if files.keys() != {MANIFEST, ROLES}:
         raise RestoreRefused("the state has no manifest", "give a directory that wardkey backup made")
-    return json.loads(found[MANIFEST]), found[ROLES].decode()
+    return json.loads(files[MANIFEST]), files[ROLES].decode()
 
 
 def _software(manifest: dict[str, Any]) -> Software:

@@ -26,17 +26,17 @@ Entry = tuple[str, Path | bytes]
 def recipients(texts: Sequence[str]) -> list[Any]:
     """Read recipients, ``age1…`` or an SSH public key each. Raises ServerError, MissingSoftware."""
     age = _age()
-    found = []
+    keys = []
     for text in texts:
         try:
             of = age.ssh if text.startswith("ssh-") else age.x25519
-            found.append(of.Recipient.from_str(text))
+            keys.append(of.Recipient.from_str(text))
         except age.RecipientError:
             raise ServerError(
                 f"not an age recipient: {text[:12]}…",
                 "make a key with age-keygen; the recipient is its age1… line",
             ) from None
-    return found
+    return keys
 
 
 def identities(path: Path) -> list[Any]:
@@ -46,12 +46,12 @@ def identities(path: Path) -> list[Any]:
         if data.startswith(b"-----BEGIN"):
             return [age.ssh.Identity.from_buffer(data)]
         lines = (line.strip() for line in data.decode().splitlines())
-        found = [age.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+        keys = [age.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
     except (age.IdentityError, UnicodeDecodeError):
-        found = []
-    if not found:
+        keys = []
+    if not keys:
         raise ServerError(f"{path} has no age identity", "give the file that age-keygen wrote")
-    return found
+    return keys
 
 
 def pack(entries: Iterable[Entry], to: Sequence[Any], stream: IO[bytes]) -> None:
