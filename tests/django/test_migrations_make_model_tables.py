@@ -14,16 +14,23 @@ from django.db import IntegrityError, NotSupportedError, ProgrammingError, conne
 from django.db.migrations import (
     AddConstraint,
     AddField,
+    AddIndex,
     AlterField,
+    AlterModelTable,
+    AlterUniqueTogether,
     CreateModel,
     DeleteModel,
     Migration,
+    RemoveConstraint,
     RemoveField,
     RenameField,
+    RenameIndex,
+    RenameModel,
     RunSQL,
 )
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
+from django.db.models.functions import Now
 
 from tests.support.database import Database
 from wardkey.django.models import Sealed
@@ -187,6 +194,51 @@ def test_a_table_that_references_another_migrations(made: Database, migrate: Cal
         assert admin.execute(rules).fetchall() == []
 
 
+def test_plain_changes_of_a_protected_table(made: Database, migrate: Callable[..., None]) -> None:
+    migrate(
+        AddIndex("person", models.Index(fields=["city", "-created"], name="persons_city")),
+        RenameIndex("person", new_name="persons_by_city", old_name="persons_city"),
+        AlterUniqueTogether("person", {("city", "created")}),
+        AlterField("person", "city", models.CharField(max_length=40, unique=True, null=True)),
+        RemoveConstraint("visit", "visits_once"),
+        AlterField("visit", "began", models.DateTimeField(db_default=Now())),
+        RenameModel("visit", "Stay"),
+        CreateModel(
+            "Child",
+            [
+                ("person_ptr", parent_link()),
+                ("school", Sealed(models.TextField(db_default="none"))),
+                ("age", models.IntegerField(db_default=7)),
+                (
+                    "twice",
+                    models.GeneratedField(
+                        expression=models.F("age") * 2, output_field=models.IntegerField(), db_persist=True
+                    ),
+                ),
+            ],
+            {"db_table": "children"},
+            ("hospital.person",),
+        ),
+    )
+    tables = declared(made)
+    assert list(tables) == ["children", "persons", "persons_tags", "tags", "visits"]
+    assert {"UNIQUE (city, created)", "UNIQUE (city)"} <= {
+        key.split(" ", 1)[1] for key in tables["persons"][1]
+    }
+    assert json.loads(tables["children"][0]) == {"school": "clinical"} and "visits_once" not in str(tables)
+    with made.tenant("acme", subject="t") as acme:
+        acme.execute("insert into persons (mrn, name, findings, created) values ('1', 'A', '{}', now())")
+        acme.execute("insert into children (person_ptr_id) select id from persons")
+        assert acme.execute("select school, twice from children").fetchone() == ("none", 14)
+        acme.execute("delete from children; delete from persons")
+    with pytest.raises(NotSupportedError, match="faces keep their name"):
+        migrate(AlterModelTable("person", "people"))
+
+
+def parent_link() -> models.OneToOneField:
+    return models.OneToOneField("hospital.person", models.CASCADE, parent_link=True, primary_key=True)
+
+
 def test_a_sealed_field_changes_class_mask_and_name_and_nothing_else(
     made: Database, migrate: Callable[..., None]
 ) -> None:
@@ -228,6 +280,26 @@ def test_an_annotation_that_is_wrong_is_refused(migrate: Callable[..., None]) ->
     key = Sealed(models.TextField(unique=True))
     key.set_attributes_from_name("key")
     assert "wardkey.E001" in [message.id for message in key.check()]
+
+
+def test_a_model_that_contradicts_the_database_is_named(made: Database) -> None:
+    check = connections["owner"].validation.check
+    assert check() == []
+    with made.admin() as admin:
+        admin.execute("select ward.classify('hospital.persons', 'born', 'clinical')")
+        admin.execute("alter table hospital.visits add column person_note text")
+        try:
+            (message,) = check()
+        finally:
+            admin.execute("select ward.classify('hospital.persons', 'born', 'quasi')")
+            admin.execute("alter table hospital.visits drop column person_note cascade")
+    assert message.msg == "column born is of class clinical in the database, quasi in the model"
+    with made.admin() as admin:
+        admin.execute("select ward.unprotect('hospital.visits')")
+        try:
+            assert [message.msg for message in check()] == ["table visits is not protected"]
+        finally:
+            admin.execute("select ward.protect('hospital.visits', '{reason}')")
 
 
 def test_no_table_is_dropped_with_rows_of_tenants(made: Database, migrate: Callable[..., None]) -> None:

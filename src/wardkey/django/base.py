@@ -123,6 +123,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def make_debug_cursor(self, cursor: Any) -> CursorDebugWrapper:
         return CursorDebugWrapper(cursor, self)
 
+    @async_unsafe
     def get_autocommit(self) -> bool:
         if self.closed_in_transaction and not self.in_atomic_block:
             self._forget()

@@ -12,73 +12,57 @@ from typing import Any
 from django.db import router
 from django.db.migrations.operations.base import Operation
 
-from .owner.schema import SchemaEditor
-
 __all__ = ["AddRowRule", "ProtectTable", "RemoveRowRule", "SetAudit", "ShareTable"]
+
+_Calls = list[tuple[Any, ...]]  # functions of schema ward, with what they are given after the table
 
 
 class _TableOperation(Operation):
-    reduces_to_sql = True
-    reversible = True
-    table: str
+    reduces_to_sql = reversible = True
 
-    def forwards(self, editor: SchemaEditor) -> None:
-        raise NotImplementedError
-
-    def backwards(self, editor: SchemaEditor) -> None:
-        raise NotImplementedError
+    def __init__(self, table: str, calls: _Calls, reverse: _Calls) -> None:
+        self.table, self.calls, self.reverse = table, calls, reverse
 
     def state_forwards(self, app_label: str, state: Any) -> None:
         """Models stay as they are."""
 
     def database_forwards(self, app_label: str, editor: Any, from_state: Any, to_state: Any) -> None:
-        if router.allow_migrate(editor.connection.alias, app_label):
-            editor.protect_pending()
-            self.forwards(editor)
+        self._call(app_label, editor, self.calls)
 
     def database_backwards(self, app_label: str, editor: Any, from_state: Any, to_state: Any) -> None:
-        if router.allow_migrate(editor.connection.alias, app_label):
-            self.backwards(editor)
+        self._call(app_label, editor, self.reverse)
 
     def describe(self) -> str:
         return f"{type(self).__name__} on table {self.table}"
+
+    def _call(self, app_label: str, editor: Any, calls: _Calls) -> None:
+        if router.allow_migrate(editor.connection.alias, app_label):
+            editor.protect_pending()
+            for function, *arguments in calls:
+                editor.call(function, self.table, *arguments)
 
 
 class AddRowRule(_TableOperation):
     """Roles see and write only rows of which ``expression``, over plain columns and claims, is true."""
 
     def __init__(self, table: str, name: str, *, roles: Sequence[str], expression: str) -> None:
-        self.table, self.name, self.roles, self.expression = table, name, list(roles), expression
-
-    def forwards(self, editor: SchemaEditor) -> None:
-        casts = ("regclass", "text[]")
-        editor.call("add_row_rule", self.table, self.roles, self.expression, self.name, types=casts)
-
-    def backwards(self, editor: SchemaEditor) -> None:
-        editor.call("drop_row_rule", self.table, self.name)
+        rule = ("add_row_rule", list(roles), expression, name)
+        super().__init__(table, [rule], [("drop_row_rule", name)])
 
 
 class RemoveRowRule(AddRowRule):
     """Take a rule away; roles and expression are those it comes back with."""
 
-    def forwards(self, editor: SchemaEditor) -> None:
-        super().backwards(editor)
-
-    def backwards(self, editor: SchemaEditor) -> None:
-        super().forwards(editor)
+    def __init__(self, table: str, name: str, *, roles: Sequence[str], expression: str) -> None:
+        super().__init__(table, name, roles=roles, expression=expression)
+        self.calls, self.reverse = self.reverse, self.calls
 
 
 class SetAudit(_TableOperation):
     """How reading the table is journalled: row, statement or off, the last two with a reason."""
 
     def __init__(self, table: str, level: str, reason: str) -> None:
-        self.table, self.level, self.reason = table, level, reason
-
-    def forwards(self, editor: SchemaEditor) -> None:
-        editor.call("set_audit", self.table, self.level, self.reason)
-
-    def backwards(self, editor: SchemaEditor) -> None:
-        editor.call("set_audit", self.table, "row")
+        super().__init__(table, [("set_audit", level, reason)], [("set_audit", "row")])
 
 
 class ProtectTable(_TableOperation):
@@ -87,23 +71,14 @@ class ProtectTable(_TableOperation):
     def __init__(
         self, table: str, seal: Mapping[str, str] | None = None, masks: Mapping[str, str] | None = None
     ) -> None:
-        self.table, self.seal, self.masks = table, dict(seal or {}), dict(masks or {})
-
-    def forwards(self, editor: SchemaEditor) -> None:
-        editor.protect(self.table, self.seal, self.masks)
-
-    def backwards(self, editor: SchemaEditor) -> None:
-        editor.call("unprotect", self.table)
+        protect = ("protect", dict(seal or {}))
+        super().__init__(
+            table, [protect, *(("set_mask", *one) for one in (masks or {}).items())], [("unprotect",)]
+        )
 
 
 class ShareTable(_TableOperation):
     """Let all tenants read a table."""
 
     def __init__(self, table: str) -> None:
-        self.table = table
-
-    def forwards(self, editor: SchemaEditor) -> None:
-        editor.call("share", self.table)
-
-    def backwards(self, editor: SchemaEditor) -> None:
-        editor.call("unshare", self.table)
+        super().__init__(table, [("share",)], [("unshare",)])

@@ -9,6 +9,7 @@ from django.utils.functional import cached_property
 
 from ..errors import ErrorWrapper
 from .schema import SchemaEditor
+from .validation import DatabaseValidation
 
 __all__ = ["DatabaseWrapper"]
 
@@ -26,6 +27,7 @@ class DatabaseIntrospection(introspection.DatabaseIntrospection):
 class DatabaseWrapper(base.DatabaseWrapper):
     SchemaEditorClass = SchemaEditor
     introspection_class = DatabaseIntrospection
+    validation_class = DatabaseValidation
 
     @cached_property
     def wrap_database_errors(self) -> ErrorWrapper:

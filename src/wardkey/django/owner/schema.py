@@ -55,25 +55,19 @@ class SchemaEditor(schema.DatabaseSchemaEditor):
             if statement not in later:
                 self.execute(statement, None)
         for table, sealed in self.pending.items():
-            classes = {column: field.classified for column, field in sealed.items()}
-            self.protect(
-                table, classes, {column: field.mask for column, field in sealed.items() if field.mask}
-            )
+            self.call("protect", table, {column: field.classified for column, field in sealed.items()})
+            for column, field in sealed.items():
+                if field.mask:
+                    self.call("set_mask", table, column, field.mask)
         for statement in later:  # two tables may reference each other: by their shapes, which are there now
             self.execute(statement, None)
         self.pending = {}
 
-    def protect(self, table: str, classes: dict[str, str], masks: dict[str, str]) -> None:
-        self.call("protect", table, json.dumps(classes), types=("regclass", "jsonb"))
-        for column, mask in masks.items():
-            self.call("set_mask", table, column, mask)
-
-    def call(
-        self, function: str, table: str, *arguments: Any, types: tuple[str, ...] = ("regclass",)
-    ) -> None:
+    def call(self, function: str, table: str, *arguments: Any) -> None:
         """Call a function of schema ward for a table, given by its name in the search_path."""
-        casts = [f"%s::{kind}" for kind in types] + ["%s"] * (1 + len(arguments) - len(types))
-        self.execute(f"SELECT ward.{function}({', '.join(casts)})", [self.quote_name(table), *arguments])
+        marks = ["%s::regclass", *("%s::jsonb" if isinstance(one, dict) else "%s" for one in arguments)]
+        given = [json.dumps(one) if isinstance(one, dict) else one for one in arguments]
+        self.execute(f"SELECT ward.{function}({', '.join(marks)})", [self.quote_name(table), *given])
 
     def create_model(self, model: Any) -> None:
         table = model._meta.db_table
@@ -90,6 +84,8 @@ class SchemaEditor(schema.DatabaseSchemaEditor):
         self.pending.pop(model._meta.db_table, None)
 
     def alter_db_table(self, model: Any, old_db_table: str, new_db_table: str) -> None:
+        if old_db_table != new_db_table and is_ward(model) and old_db_table not in self.pending:
+            raise NotSupportedError(f"faces keep their name: let Meta say db_table = {old_db_table!r}")
         super().alter_db_table(model, old_db_table, new_db_table)
         if old_db_table in self.pending:
             self.pending[new_db_table] = self.pending.pop(old_db_table)
