@@ -125,9 +125,11 @@ def served() -> Iterator[str]:
     with make_server("127.0.0.1", 0, get_wsgi_application(), handler_class=_Quiet) as server:
         thread = Thread(target=server.serve_forever, args=[0.01])
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class _Quiet(WSGIRequestHandler):
