@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextvars
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from django.db import (
     transaction,
 )
 from django.db.transaction import TransactionManagementError
+from psycopg.pq import Trace
 
 from tests.support.database import Database
 from wardkey.django import tokens
@@ -199,6 +202,19 @@ def test_refusals_are_errors_of_django_with_the_cause(site: Database, token: str
         assert type(refused.value.__cause__) is cause and refused.value.__cause__.hint in str(refused.value)
         with tokens.use(token), in_ward:
             Person.objects.all().delete()
+
+
+def test_the_login_is_in_the_round_trip_of_the_first_statement(token: str, tmp_path: Path) -> None:
+    """libpq's trace: an answer is waited for after each Sync or Query."""
+    trace = tmp_path / "trace"
+    with tokens.use(token), trace.open("wb") as file, transaction.atomic(using="wards"):
+        wards.ensure_connection()
+        wards.connection.pgconn.trace(file.fileno())
+        wards.connection.pgconn.set_trace_flags(Trace.SUPPRESS_TIMESTAMPS)
+        assert not Tag.objects.exists()
+        wards.connection.pgconn.untrace()
+    sent = re.findall(r"^F\t\d+\t(\w+)", trace.read_text("latin-1"), re.M)
+    assert sent.count("Sync") + sent.count("Query") == 1 and sent.count("Parse") == 3
 
 
 def test_masks_are_what_the_application_sees(site: Database, token: str) -> None:
