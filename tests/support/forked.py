@@ -166,8 +166,17 @@ def _run(request: dict[str, Any]) -> int:
 def _preload() -> None:
     import wardkey
 
+    others = (
+        ".__main__",
+        ".providers",
+        "wardkey.django.",
+        "wardkey.gateway.fastapi",
+        "wardkey.gateway.flask",
+    )
     for module in walk_packages(wardkey.__path__, "wardkey."):
-        if not module.name.endswith(".__main__") and ".providers" not in module.name:
+        if not any(
+            other in module.name for other in others
+        ):  # frameworks are no command's, and want settings
             import_module(module.name)
     for name in ("psycopg", "rich.console", "rich.table", "rich.markdown", "jinja2", "alembic.command"):
         import_module(name)
