@@ -111,12 +111,12 @@ def test_a_patient_of_the_portal_sees_the_one_patient(database: Database) -> Non
 def test_every_example_is_run() -> None:
     """Here, or by a test of what it shows: its name stands in some test, with or without suffix."""
     tests = "".join(test.read_text() for test in EXAMPLES.parents[1].glob("tests/**/*.py"))
-    examples = list(EXAMPLES.iterdir())
+    examples = list(EXAMPLES.glob("[!_]*"))
     assert examples
     assert [path.name for path in examples if path.name not in tests and f'"{path.stem}"' not in tests] == []
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[!_]*")), ids=lambda path: path.name)
 def test_every_example_is_told_of(path: Path) -> None:
     pages = "".join(page.read_text() for page in EXAMPLES.parent.glob("*.md"))
     assert f"examples/{path.name}" in pages
