@@ -47,3 +47,10 @@ def test_command_names_what_it_needs() -> None:
     assert done.stderr.splitlines() == [
         "error: the command needs the package click", " hint: pip install 'wardkey[cli]'"
     ]  # fmt: skip
+
+
+def test_gateway_needs_no_framework_and_names_its_extra() -> None:
+    absent = "alembic,fastapi,flask,jinja2,msgspec,psutil,psycopg_pool,rich,sqlalchemy,starlette,uvicorn"
+    run = "from wardkey.cli import main\nsys.exit(main(['gateway', 'run', '--issuers', '/x', '--port', '0']))"
+    done = _run("import wardkey.gateway\n" + run, absent)
+    assert done.returncode == 1 and "(pip install 'wardkey[gateway]')" in done.stderr, done.stderr
