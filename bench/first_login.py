@@ -44,9 +44,7 @@ def run(server: Server) -> list[Figure]:
             cpu.append(cpu_seconds(pid) - before)
     started = statistics.median(python)
     return [
-        Figure(
-            "a first login and first field, in starts of PL/Python", statistics.median(cpu) / started, "×", 5
-        ),
+        Figure("a first login and field, in starts of PL/Python", statistics.median(cpu) / started, "×", 2.4),
         Figure("… as CPU time of the backend", statistics.median(cpu) * 1e3, "ms"),
         Figure("… until the client has it", statistics.median(ward) * 1e3, "ms"),
         Figure("a backend's first empty function of PL/Python, CPU time", started * 1e3, "ms"),

@@ -32,7 +32,7 @@ address, application (text) and ``detail`` (object). Tenant zeros: it is that of
 
 from __future__ import annotations
 
-import struct
+from _struct import Struct  # struct's, without reading it
 
 from .plain_json import dumps
 
@@ -55,7 +55,7 @@ PREFIX = "wardkey"
 NO_TENANT = NO_CONTEXT = NO_MODEL = bytes(16)
 
 FORMAT = 1
-HEAD = struct.Struct(">Bc16s16sq")
+HEAD = Struct(">Bc16s16sq")
 _LONGEST_COLUMNS = 65_535
 
 

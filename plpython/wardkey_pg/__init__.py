@@ -12,45 +12,41 @@ import sys
 __version__ = "0.3.0"
 
 
-class _Together:
-    """Finds the modules of a first login, which module ``together`` compiled into one file."""
-
-    def __init__(self, codes: "dict[str, object]") -> None:
-        self._codes = codes
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
-        from _frozen_importlib import ModuleSpec  # importlib.machinery's, without reading importlib
-
-        if name not in self._codes:
-            return None
-        spec = ModuleSpec(name, self, is_package="." not in name)  # type: ignore[arg-type]
-        if spec.submodule_search_locations is not None:
-            spec.submodule_search_locations.append(f"{__path__[0].removesuffix(__name__)}{name}")
-        return spec
-
-    def create_module(self, spec: object) -> None:
-        """Leave it to Python."""
-
-    def exec_module(self, module: object) -> None:
-        members = vars(module)
-        exec(self._codes.pop(members["__name__"]), members)  # type: ignore[arg-type]  # noqa: S102
-
-
-def _find_together() -> None:
-    """Have the file used, if it is there and of this version of Python."""
+def _load_together() -> None:
+    """Load the modules of a first login from the file that module ``together`` makes, if it is there."""
     import marshal
+    from _frozen_importlib import ModuleSpec  # importlib.machinery's, without reading importlib
     from _frozen_importlib_external import MAGIC_NUMBER
 
     try:
-        with open(f"{__path__[0]}/together", "rb") as file:  # noqa: PTH123
-            magic, codes = file.read(len(MAGIC_NUMBER)), file.read()
+        with open(f"{__path__[0]}/together", "rb", buffering=0) as file:  # noqa: PTH123
+            magic, modules = file.read(len(MAGIC_NUMBER)), file.read()
     except OSError:
         return
-    if magic == MAGIC_NUMBER:
-        sys.meta_path.insert(0, _Together(marshal.loads(codes)))  # type: ignore[arg-type]  # noqa: S302
+    if magic != MAGIC_NUMBER:
+        return
+    directory = __path__[0].removesuffix(__name__)
+    for name, is_package, code in marshal.loads(modules):  # noqa: S302
+        if name in sys.modules:
+            continue
+        module = sys.modules[name] = type(sys)(name)
+        module.__spec__ = spec = ModuleSpec(name, None, is_package=is_package)
+        module.__package__ = spec.parent
+        module.__file__ = directory + code.co_filename
+        if is_package:
+            path = directory + name.replace(".", "/")
+            module.__path__ = spec.submodule_search_locations = [path]
+        try:
+            exec(code, vars(module))  # noqa: S102
+        except BaseException:
+            del sys.modules[name]
+            raise
+        parent, _, child = name.rpartition(".")
+        if parent in sys.modules:
+            setattr(sys.modules[parent], child, module)
 
 
 if "plpy" in sys.modules:  # in a backend
     gc.disable()  # until ``entry`` is there: it would look again and again through what stays
     os.environ.setdefault("CRYPTOGRAPHY_OPENSSL_NO_LEGACY", "1")  # ciphers that nobody uses, 0.3 ms
-    _find_together()
+    _load_together()

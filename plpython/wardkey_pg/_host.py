@@ -109,6 +109,9 @@ _in_recovery = _function("RecoveryInProgress", _Bool)
 # without WAL the server goes down.
 _log_message = _Function(("LogLogicalMessage", _server))
 _log_message.restype = _Long
+# The same of a setting's name, whether it may be missing (then NULL), and whether to check who asks.
+_setting = _Function(("GetConfigOption", _server))
+_setting.restype = _Text
 _flush_soon = _function("XLogSetAsyncXactLSN", None, _Long)
 _call_at_end = _function("RegisterXactCallback", None, _OnEnd, _Address)
 _call_before_exit = _function("before_shmem_exit", None, _OnEnd, _Address)
@@ -121,6 +124,7 @@ _current_user = _function("GetUserId", _Int)
 _outer_user = _function("GetOuterUserId", _Int)  # the role of SET ROLE, else the session's
 _symbol_at = _function("dladdr", _Int, _Address, _Address)
 
+_application = _Text.in_dll(_server, "application_name")
 _client_statement = _Text.in_dll(_server, "debug_query_string")
 _statement_address = _Address.in_dll(_server, "debug_query_string")
 _message_context = _Address.in_dll(_server, "MessageContext")  # reset after each message of a client
@@ -132,8 +136,8 @@ _error_contexts = _Address.in_dll(_server, "error_context_stack")
 _PREFIX = PREFIX.encode()
 _CLIENT = """
 select session_user::pg_catalog.text as database_role,
-       pg_catalog.host(pg_catalog.inet_client_addr()) as address,
-       pg_catalog.current_setting('application_name') as application"""
+       pg_catalog.host(pg_catalog.inet_client_addr()) as address"""
+_PURPOSE = "select pg_catalog.left(pg_catalog.current_setting('ward.purpose'), 200) as purpose"
 
 
 class PostgresHost:
@@ -266,7 +270,19 @@ class PostgresHost:
 
     def client(self) -> Mapping[str, str | None]:
         """Return database role, address, application of the connected client; nothing in a parallel plan."""
-        return {} if self.in_parallel_plan() else dict(self.query(_CLIENT)[0])
+        if self.in_parallel_plan():
+            return {}
+        return {**self.query(_CLIENT)[0], "application": self.application()}
+
+    def application(self) -> str:
+        """Return what the client calls itself; PostgreSQL keeps ASCII of it."""
+        return (_application.value or b"").decode(errors="replace")
+
+    def purpose(self) -> str | None:
+        """Return the setting ward.purpose, None where it is empty."""
+        if not _setting(b"ward.purpose", 1, 0):
+            return None
+        return str(self.query(_PURPOSE)[0]["purpose"])
 
     def in_parallel_plan(self) -> bool:
         """Whether a query would fail because workers of a parallel plan are under way."""

@@ -54,7 +54,6 @@ from .keyring import CLEAR, MASK, NONE, Class, Grant, Keyring, MasksUnread, Tena
 from .reads import Reads
 from .registry import KEYS, Registry
 from .statements import fingerprint
-from .tally import Tally
 
 __all__ = ["Context", "Session"]
 
@@ -65,6 +64,7 @@ if TYPE_CHECKING:
 
     from .keyring import Key, Sealer
     from .reads import Opener
+    from .tally import Tally
 
     _Origin = tuple[bytes, bytes, Mapping[str, str | None]]  # tenant, login and texts of an event
 
@@ -86,6 +86,8 @@ if TYPE_CHECKING:
         def is_definer(self) -> bool: ...
         def check_interrupts(self) -> None: ...
         def client(self) -> Mapping[str, str | None]: ...
+        def application(self) -> str: ...
+        def purpose(self) -> str | None: ...
         def journal(self, message: bytes) -> None: ...
         def journal_later(self, message: bytes) -> None: ...
         def in_recovery(self) -> bool: ...
@@ -171,7 +173,7 @@ class Session:
         self.sealers: dict[bytes, Sequence[Sealer]] = {}
         self.queried: set[str] = set()
         self.logout()
-        self._tally = Tally()
+        self._tally: Tally | None = None  # once there is something to count
         host.at_end(self.end_transaction)
         host.at_statement_end(self.end_statement)
         host.at_exit(self.report_counted)
@@ -193,7 +195,7 @@ class Session:
                 raise InvalidToken("token is not valid: its issuer is being changed")
         keys = self._keys(claims, state)
         self._check_journal()
-        login = self._login(token, digest, claims, state["purpose"], state["application"], keys.grant)
+        login = self._login(token, digest, claims, keys.grant)
         if keys.grant is not None:
             claims = claims._replace(expires_at=min(claims.expires_at, keys.grant.until))
         self._begin(Context(claims, keys, token, login, generation), lasting)
@@ -212,7 +214,7 @@ class Session:
             self._forget_statement()
         elif self._context is not None:
             self.logout()
-        if self._tally.due < float("inf") and time.monotonic() >= self._tally.due:
+        if self._tally is not None and time.monotonic() >= self._tally.due:
             self._tally.write(time.monotonic())
 
     def end_statement(self) -> None:
@@ -358,6 +360,10 @@ class Session:
         if self._host.in_recovery():
             return
         login = self._context.login if self._context and self._is_current else journal.NO_CONTEXT
+        if self._tally is None:
+            from .tally import Tally  # most backends never do
+
+            self._tally = Tally()
         kind = (login, operation, repr(alike))
         if self._tally.counts(kind):
             return
@@ -369,7 +375,8 @@ class Session:
 
     def report_counted(self) -> None:
         """Journal what was counted until now: the backend ends."""
-        self._tally.write(float("inf"))
+        if self._tally is not None:
+            self._tally.write(float("inf"))
 
     def report_refusal(self, error: WardError) -> None:
         """Journal that somebody was refused; errors of other kinds are not."""
@@ -485,22 +492,15 @@ class Session:
                 raise AuditUnavailable("the audit journal's replication slot is missing or was invalidated")
             self._slot_found = time.monotonic()
 
-    def _login(
-        self,
-        token: str,
-        digest: bytes,
-        claims: Claims,
-        stated: str | None,
-        application: str | None,
-        grant: Grant | None,
-    ) -> bytes:
+    def _login(self, token: str, digest: bytes, claims: Claims, grant: Grant | None) -> bytes:
         """Return the id of the login with this token, which is journalled when it is new to this backend.
 
         Each transaction of a pooled connection logs in: the same token, purpose and application are the same.
         Under a break-glass grant it is another one: its purpose, which is that of all entries, names it.
         """
         under = None if grant is None else f"ETREAT {grant.id}"
-        known = (digest, under or stated, application)
+        stated = self._host.purpose()
+        known = (digest, under or stated, self._host.application())
         identity = self._logins.pop(known, None)
         if identity is None:
             identity = os.urandom(16)

@@ -30,19 +30,17 @@ if TYPE_CHECKING:
 
 
 STATE = """
-select t.status, t.key_epoch, t.region, i.generation, current_setting('application_name') as application,
-       left(nullif(current_setting('ward.purpose', true), ''), 200) as purpose
-  from ward_internal.tenants t
-  left join ward_internal.issuers i on i.issuer = $2
- where t.id = $1 and t.login_role = session_user"""
-ISSUER = "select document::text, generation from ward_internal.issuers where issuer = $1"
+select status, key_epoch, region,
+       (select generation from ward_internal.issuers where issuer = $2) as generation
+  from ward_internal.tenants where id = $1 and login_role = session_user"""
+ISSUER = "select document, generation from ward_internal.issuers where issuer = $1"
 SETTINGS = "select name, value from ward_internal.settings"
 SLOT = """
 select 1 from pg_replication_slots
  where slot_name = $1 and database = current_database() and wal_status is distinct from 'lost'"""
 OWN_KEYS = """
 select version, state, kek, kek_version, wrapped, commitment from ward_internal.tenant_keys
- where tenant_id = $1 and state in ('active', 'decrypt-only')"""
+ where tenant_id = $1"""
 KEYS = """
 select k.version, k.state, coalesce(m.kek, k.kek) as kek,
        coalesce(m.kek_version, k.kek_version) as kek_version, coalesce(m.wrapped, k.wrapped) as wrapped,
@@ -84,9 +82,9 @@ class Registry:
         return next(iter(self._database.query_now(ISSUER, ["text"], [name])), None)
 
     def state(self, tenant: str, issuer: str) -> Mapping[str, Any] | None:
-        """Return status, key_epoch and region of the session user's tenant, and the issuer's generation.
+        """Return status, key_epoch and region of the tenant, and the issuer's generation.
 
-        Also application and purpose, which are the session's. None where the tenant is another user's.
+        None where the tenant is not the session user's.
         """
         rows = self._database.query_now(STATE, ["uuid", "text"], [tenant, issuer])
         return rows[0] if rows else None
@@ -99,6 +97,7 @@ class Registry:
         return bool(self._database.query_now(SLOT, ["text"], [name]))
 
     def keys(self, tenant: str, region: str) -> list[WrappedKey]:
+        """Return the keys that may be used, and others."""
         rows = self._database.query_now(OWN_KEYS, ["uuid"], [tenant])
         if any(row["kek"] == "master" for row in rows):
             return [WrappedKey(**row) for row in self._database.query_now(KEYS, ["uuid"], [tenant])]

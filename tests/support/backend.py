@@ -55,7 +55,7 @@ class Backend:
         self.queries: list[str] = []
         self.parallel = False
         self.standby = False
-        self.purpose: str | None = None
+        self.stated: str | None = None
         self.text = b"fetch next from c"  # of the client's statement
         self.columns: list[dict[str, Any]] = [
             {"id": str(column), "model_id": str(UUID(int=9)), "name": "c", "level": "row", "form": "t"}
@@ -123,7 +123,7 @@ class Backend:
             if tenant is None or tenant["login_role"] != self.user:
                 return []
             generation = self.issuers.get(args[1], (None, None))[1]
-            return [{**tenant, "generation": generation, "application": "psql", "purpose": self.purpose}]
+            return [{**tenant, "generation": generation}]
         if sql == registry.ISSUER:
             if args[0] not in self.issuers:
                 return []
@@ -208,7 +208,13 @@ class Backend:
         self.later.append(message)
 
     def client(self) -> Mapping[str, str | None]:
-        return {"database_role": self.user, "address": None, "application": "psql"}
+        return {"database_role": self.user, "address": None, "application": self.application()}
+
+    def application(self) -> str:
+        return "psql"
+
+    def purpose(self) -> str | None:
+        return self.stated
 
 
 class SocketKeeper:

@@ -237,7 +237,7 @@ def test_a_login_is_journalled_once_for_a_token_and_its_circumstances(ward: Back
         ward.begin()
         ward.session.login(token)
     assert logins() == [None, None]
-    ward.purpose = "treatment"
+    ward.stated = "treatment"
     ward.begin()
     ward.session.login(token)
     assert logins() == [None, None, "treatment"]

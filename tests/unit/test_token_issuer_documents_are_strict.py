@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from wardkey_core import jwk as jwk_module
+from wardkey_core import jwk_algorithms
 from wardkey_core.tokens import Issuer
 
 from tests.support.tokens import ALGORITHMS, DROP, b64, document, jwk, roca_jwk
@@ -143,10 +143,10 @@ def test_rsa_has_2048_bits_at_least(alg: str) -> None:
 def test_rsa_keys_of_the_roca_kind_are_refused(alg: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """ATTACKS 62: CVE-2017-15361. That the generator here is the broken one shows where nobody looks."""
     says("keys[0].n: a key of the ROCA kind", document(keys=[roca_jwk(alg)]))
-    monkeypatch.setattr(jwk_module, "_is_roca", lambda n: False)
+    monkeypatch.setattr(jwk_algorithms, "_is_roca", lambda n: False)
     assert Issuer.from_document(document(keys=[roca_jwk(alg)]))
 
 
 def test_other_rsa_keys_are_not_taken_for_roca() -> None:
     draw = random.Random(1)
-    assert not any(jwk_module._is_roca(draw.getrandbits(2048) | 1) for _ in range(3000))
+    assert not any(jwk_algorithms._is_roca(draw.getrandbits(2048) | 1) for _ in range(3000))

@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 from wardkey_core.administration import InvalidPolicy
-from wardkey_core.policy import Cell, Policy, changed
+from wardkey_core.policy import Cell, Policy
+from wardkey_core.policy_document import changed
 
 from ..daemon.files import locked
 from ..errors import ServerError, UnknownTenant

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wardkey_core.jwk import import_algorithms
+from wardkey_core.jwk_algorithms import import_algorithms
 
 from wardkey.daemon.listening import BACKLOG, bind, group_id
 from wardkey.daemon.service import Report, Service, ServiceError, Stop, tell_ready

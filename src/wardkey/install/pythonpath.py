@@ -46,7 +46,7 @@ def fill(directory: Path, interpreter: Path) -> bool:
     # unchecked: no backend looks at the sources, which nobody changes in place
     compile_all = [str(interpreter), "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     run([*compile_all, str(draft)], "cannot byte-compile")
-    together = [str(interpreter), "-B", "-m", "wardkey_pg.together"]
+    together = [str(interpreter), "-B", "-X", "no_debug_ranges", "-m", "wardkey_pg.together"]
     run(together, "cannot byte-compile", environment=clean_environment(), directory=draft)
     for path in (draft, *draft.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from wardkey_core.jwk import import_algorithms
+from wardkey_core.jwk_algorithms import import_algorithms
 from wardkey_core.wire import REGION_FORM
 
 from wardkey.daemon.listening import bind, group_id

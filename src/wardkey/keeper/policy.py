@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from wardkey_core.errors import KeyRefused
-from wardkey_core.policy import DEFAULT, Cell, Policy, document, parse
+from wardkey_core.policy import DEFAULT, Cell, Policy
+from wardkey_core.policy_document import document, parse
 from wardkey_core.wire import parse_json
 
 from wardkey.daemon.files import identity_of, read_guarded, write_atomically
