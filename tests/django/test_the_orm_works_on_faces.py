@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.core.paginator import Paginator
 from django.db import (
@@ -23,6 +24,7 @@ from django.db import (
     close_old_connections,
     connections,
     models,
+    router,
     transaction,
 )
 from django.db.transaction import TransactionManagementError
@@ -265,6 +267,22 @@ def test_two_aliases_are_two_transactions(token: str) -> None:
         with transaction.atomic(using="narrow"):
             assert [tag.word for tag in Tag.objects.using("narrow").all()] == ["a"]
             Tag.objects.using("narrow").all().delete()
+
+
+def test_relations_stay_in_their_alias(token: str) -> None:
+    with tokens.use(token), pytest.raises(_Undo), transaction.atomic(using="narrow"):
+        person = Person.objects.using("narrow").create(mrn="1", name="Ann")
+        visit = Visit.objects.using("narrow").create(person=person, reason="x", began=NOON)
+        assert Visit.objects.using("narrow").get().person == person
+        assert person.visit_set.get() == visit and not person.tags.exists()
+        raise _Undo
+    user = User(username="u")
+    user._state.db = "default"
+    assert router.db_for_read(User, instance=person) == router.db_for_read(User) == "default"
+    assert router.db_for_write(Person, instance=user) == router.db_for_write(Person) == "wards"
+    assert router.allow_relation(user, person) and router.allow_relation(person, visit)
+    visit._state.db = "wards"
+    assert not router.allow_relation(person, visit)
 
 
 def test_a_pool_that_is_full_is_one_clear_error(token: str) -> None:

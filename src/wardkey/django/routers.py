@@ -20,11 +20,21 @@ class WardRouter:
 
     wards = "wards"
     owner = "owner"
+    others = "default"
 
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
-        return self.wards if self.routes(model) else None
+        """What an object leads to is where the object is, unless one is a tenant's and the other nobody's."""
+        instance: Any = hints.get("instance")
+        is_of_ours = instance is not None and self.routes(type(instance))
+        if not self.routes(model):
+            return self.others if is_of_ours else None
+        return (is_of_ours and instance._state.db) or self.wards
 
     db_for_write = db_for_read
+
+    def allow_relation(self, one: Any, other: Any, **hints: Any) -> bool | None:
+        """A row of a ward may name one of ``others``, a user for example: no constraint stands behind it."""
+        return True if self.routes(type(one)) != self.routes(type(other)) else None
 
     def allow_migrate(
         self, db: str, app_label: str, model_name: str | None = None, **hints: Any
