@@ -16,6 +16,7 @@ from _common import RESULTS, line, shared_home
 BENCHES = (
     "rivals",
     "page",
+    "sqlalchemy_page",
     "roles",
     "field",
     "first_login",
