@@ -17,7 +17,7 @@ demo:
 	@.venv/bin/wardkey demo
 
 test: lint
-	@$(PYTHON) -m pytest -n 4 --dist loadfile
+	@$(PYTHON) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # In random order, beside two busy cores: the seed is in the heading, and STRESS="--randomly-seed=N" repeats it.
 stress:

@@ -29,7 +29,7 @@ class Impostor:
     """What sits at the keeper's socket when things went wrong. ``answer`` makes the bytes sent back."""
 
     def __init__(self, answer: Answer) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="wardkey-impostor-", dir="/tmp"))
+        self.directory = Path(tempfile.mkdtemp(prefix="wardkey-impostor-"))
         self.directory.chmod(0o755)
         self.path = self.directory / "sock"
         self._answer = answer

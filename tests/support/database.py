@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -126,10 +127,14 @@ def clone(cluster: Cluster, template: str) -> Iterator[Database]:
         yield database
 
 
+@cache
+def _ids(cluster: Cluster, template: str) -> list[UUID]:
+    return [Database(cluster, template).tenant_id(slug) for slug in TENANTS]
+
+
 @contextmanager
 def _same_keks(cluster: Cluster, template: str) -> Iterator[None]:
-    ids = [str(Database(cluster, template).tenant_id(slug)) for slug in TENANTS]
-    files = [cluster.home.keeper / "kek" / f"{tenant}.json" for tenant in ids]
+    files = [cluster.home.keeper / "kek" / f"{tenant}.json" for tenant in _ids(cluster, template)]
     before = [file.read_bytes() for file in files]
     yield
     assert [file.read_bytes() for file in files] == before, f"this test changed the KEKs of {TENANTS}"
@@ -140,7 +145,8 @@ def temporary(cluster: Cluster, name: str, template: str) -> Iterator[Database]:
     """Make a database; it goes afterwards, with the roles of tenants that are in no other."""
     try:
         with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f"create database {name} template {template}")
+            # not through the WAL, which the scribe of the cluster would read
+            connection.execute(f"create database {name} template {template} strategy file_copy")
         yield Database(cluster, name)
     finally:
         with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:

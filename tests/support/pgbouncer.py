@@ -50,7 +50,7 @@ def pgbouncer(database: Database, slugs: Sequence[str], pool_size: int) -> Itera
     """Yield a DSN per tenant. Each has a pool of its own, as each has a login role of its own."""
     user = database.cluster.home.server_user()
     assert PROGRAM, "apt-get install pgbouncer"
-    directory = Path(tempfile.mkdtemp(prefix="wardkey-bouncer-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="wardkey-bouncer-"))
     listen, roles = _free_port(), [f"tenant_{slug}" for slug in slugs]
     with database.admin() as connection:
         port = connection.info.port
