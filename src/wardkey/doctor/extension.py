@@ -132,11 +132,7 @@ def _relations(server: Server) -> Iterator[Problem]:
     for statement in _manifest()["relations"]:
         if match := re.match(r"create or replace view (\S+)", statement):
             views[match[1]] = statement
-        try:
-            with server.connection.transaction():
-                server.connection.execute(_copy(statement))
-        except psycopg.ProgrammingError as error:  # what it is made of is missing
-            yield Problem(statement.partition("\n")[0], f"cannot be made: {error.diag.message_primary}")
+    yield from _make_copies(server, _manifest()["relations"])
     copies = dict(server.rows(_COPIES.format("rel", "class")))
     made = describe(server, copies, lambda oid, text: _COPY.sub(r"\1.\2", text))
     expected = {_COPY.sub(r"\1.\2", copies[oid]): _own(parts) for oid, parts in made.items()}
@@ -152,6 +148,19 @@ def _relations(server: Server) -> Iterator[Problem]:
     for name in there.keys() - expected.keys() - views.keys():
         kind = there[name][1]
         yield Problem(name, f"is an additional {kind}", f"drop {kind} {name};")
+
+
+def _make_copies(server: Server, statements: list[str]) -> Iterator[Problem]:
+    """Make copies of relations, all at once; one after the other where one of them cannot be made."""
+    try:
+        with server.connection.transaction():
+            server.connection.execute("; ".join(map(_copy, statements)))
+    except psycopg.ProgrammingError as error:  # what it is made of is missing
+        if len(statements) == 1:
+            yield Problem(statements[0].partition("\n")[0], f"cannot be made: {error.diag.message_primary}")
+            return
+        for statement in statements:
+            yield from _make_copies(server, [statement])
 
 
 def _own(parts: Parts) -> Parts:
