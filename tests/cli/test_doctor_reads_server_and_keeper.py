@@ -160,6 +160,15 @@ def test_kms_file_that_others_may_change(cluster: Cluster, ill: Database) -> Non
         path.unlink()
 
 
+def test_kms_file_of_the_keeper_that_is_not_the_orchestrators(cluster: Cluster, ill: Database) -> None:
+    write(cluster.home.keeper, Configuration(regions=("elsewhere", "default")))
+    try:
+        (problem,) = look("kms-files", ill, cluster.home)
+        assert "not the orchestrator's" in problem.detail
+    finally:
+        (cluster.home.keeper / "kms.json").unlink()
+
+
 def test_keeper_whose_credential_manages_keks(cluster: Cluster, ill: Database, tmp_path: Path) -> None:
     """For one tenant, so that the cell goes on as it is."""
     tenant, (mine, other) = uuid4(), (tmp_path / "mine", tmp_path / "other")

@@ -16,7 +16,7 @@ import pytest
 from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
 from wardkey.embedded import Home
-from wardkey.embedded.kms_choice import Choice, Side, check_move, forget, sides, use, use_cells
+from wardkey.embedded.kms_choice import Choice, Side, check_move, forget, serve, sides, use, use_cells
 from wardkey.errors import ServerError
 from wardkey.keys.kek import Keks
 from wardkey.kms import configured
@@ -87,7 +87,7 @@ def test_each_gets_its_own_credential_and_nobody_else_can_read_it(
 
 def test_without_a_credential_of_its_own_the_orchestrator_asks_the_keeper(wardkey, home, credential):
     wardkey("kms", "use", VAULT, "--credential", str(credential))
-    assert sides(home)[1].read().cell.uri == "local:"
+    assert sides(home)[1].read().cell.admin is None
     assert Keks(home.orchestrator, home.keeper_socket).uri(uuid4()) is None
     assert wardkey.json("kms", "show")["kms"][0]["managed_with"] is None
 
@@ -176,6 +176,17 @@ def test_repeating_it_keeps_what_the_orchestrator_was_told(home, credential, adm
     assert files(home) == before
     assert use(home, Choice(VAULT, credential=admin_credential), needed=())  # it has read the other one
     assert use(home, Choice(VAULT, environment={"A": "b"}), needed=())
+
+
+def test_a_list_that_the_keepers_user_changed_is_not_believed(home):
+    home.make_directories()
+    use(home, Choice(AWS, admin_uri=AWS), needed=())
+    keeper, orchestrator = sides(home)
+    keeper.write(configured.Configuration((configured.Entry("awskms://theirs", admin="awskms://theirs"),)))
+    assert Keks(home.orchestrator, home.keeper_socket).uri(uuid4()) == AWS
+    serve(home, ["eu-de"])  # whatever is changed next
+    for side in (keeper, orchestrator):
+        assert (side.read().cell.uri, side.read().cell.admin, side.read().regions) == (AWS, AWS, ("eu-de",))
 
 
 def test_a_tenants_own_kms_has_a_place_of_its_own_and_leaves_nothing(home, credential, admin_credential):

@@ -36,10 +36,9 @@ class Cell:
     def __init__(self, database: Database, bench: Bench) -> None:
         self.database, self.bench, self.keeper = database, bench, Keeper()
         shutil.copytree(bench.directory, self.keeper.directory, dirs_exist_ok=True)
-        configured.write(self.keeper.directory, configured.Configuration((Entry(bench.uri),)))
         self.orchestrator = self.keeper.base / "orchestrator"
         shutil.copytree(bench.admin_directory, self.orchestrator)
-        configured.write(self.orchestrator, configured.Configuration((Entry(bench.admin_uri),)))
+        self._use(configured.Configuration((_entry(bench),)))
         self.issuer = database.issuer
         self.keeper.trust(self.issuer.document())
         self.keeper.base.chmod(0o755)
@@ -102,13 +101,20 @@ class Cell:
         return {"version": version, **dict(zip(names, values, strict=True))}
 
     def _bring(self, tenant: UUID, own: Bench) -> None:
-        for directory, uri, source in (
-            (self.keeper.directory, own.uri, own.directory),
-            (self.orchestrator, own.admin_uri, own.admin_directory),
+        for directory, source in (
+            (self.keeper.directory, own.directory),
+            (self.orchestrator, own.admin_directory),
         ):
             shutil.copytree(source, configured.directory_of(directory, tenant))
-            configuration = configured.read(directory)
-            configured.write(directory, configuration.with_owned(tenant, [Entry(uri, tenant)]))
+        self._use(configured.read(self.orchestrator).with_owned(tenant, [_entry(own, tenant)]))
+
+    def _use(self, configuration: configured.Configuration) -> None:
+        for directory in (self.keeper.directory, self.orchestrator):
+            configured.write(directory, configuration)
+
+
+def _entry(bench: Bench, tenant: UUID | None = None) -> Entry:
+    return Entry(bench.uri, tenant, admin=None if bench.admin_uri == "local:" else bench.admin_uri)
 
 
 @contextmanager

@@ -390,12 +390,10 @@ def test_without_its_file_googles_own_credentials_are_used(
 
 def test_each_region_has_its_key_rings_in_its_own_location(gcpkms_bench: GcpBench) -> None:
     places = {"eu-de": PARENT, "us": PARENT.replace("europe-west3", "us-east1")}
-    managed, used = (
-        Entry(uri, regions=places).within("us") for uri in (gcpkms_bench.admin_uri, gcpkms_bench.uri)
-    )
-    assert managed and used
+    used = Entry(gcpkms_bench.uri, regions=places, admin=gcpkms_bench.admin_uri).within("us")
+    assert used and used.admin
     tenant = uuid4()
-    kek = open_kms(managed.uri, gcpkms_bench.admin_directory).create_kek(tenant)
+    kek = open_kms(used.admin, gcpkms_bench.admin_directory).create_kek(tenant)
     assert kek.name == f"gcpkms:{places['us']}/keyRings/wardkey-{tenant}/cryptoKeys/kek"
     kms = open_kms(used.uri, gcpkms_bench.directory)
     wrapped = kms.wrap(kek, DEK, AAD)

@@ -17,7 +17,8 @@ from .benches import DEK, Bench
 def test_the_life_of_a_kek_without_a_keeper(bench: Bench, tmp_path: Path) -> None:
     if bench.scheme == "local":
         pytest.skip("the local KMS is the keeper's")
-    configured.write(bench.admin_directory, configured.Configuration((configured.Entry(bench.admin_uri),)))
+    entry = configured.Entry(bench.uri, admin=bench.admin_uri)
+    configured.write(bench.admin_directory, configured.Configuration((entry,)))
     keks, tenant = Keks(bench.admin_directory, tmp_path / "no keeper"), uuid4()
     old = keks.create(tenant)
     wrapped = bench.open().wrap(old, DEK, b"")

@@ -77,7 +77,7 @@ def use_for_cell(context: Context, choice: Choice) -> Collection[str]:
     from ..kms import is_same, may_hold, scheme_of
 
     wrapped_under, needed = _keks(context)
-    for cells in sides(context.home)[0].read().owned(None) if context.home.exists else ():
+    for cells in sides(context.home)[1].read().owned(None) if context.home.exists else ():
         replaced = scheme_of(cells.uri) == scheme_of(choice.uri) and not is_same(cells.uri, choice.uri)
         if replaced and any(may_hold(cells.uri, kek) for kek in needed or ()):
             fail(
@@ -155,7 +155,7 @@ def use(context: Context, /, uri: str, tenant: str | None, **options: Any) -> No
     else:
         left = {kek for kek in _use_for_tenant(context, choice, tenant) if not may_hold(uri, kek)}
         if uri == _CELL:
-            uri = sides(context.home)[0].read().cell.uri
+            uri = sides(context.home)[1].read().cell.uri
             left = {kek for kek in left if not may_hold(uri, kek)}
         left = {scheme_of(kek) for kek in left}
     facts = {"kms": uri, "tenant": tenant, "rewrap": sorted(left)}

@@ -84,11 +84,16 @@ def _private(server: Server) -> Iterator[Problem]:
 def _kms_files(server: Server) -> Iterator[Problem]:
     if server.home is None or not _local(server):
         return
+    lists = []
     for directory in (server.home.keeper, server.home.orchestrator):
+        file = directory / configured.CONFIGURATION_FILE
         try:
-            configured.read(directory)
+            lists.append(configured.read(directory))
         except KmsConfigurationError as error:
-            yield Problem(str(directory / configured.CONFIGURATION_FILE), str(error), "wardkey kms use URI")
+            yield Problem(str(file), str(error), "wardkey kms use URI")
+    if len(lists) == 2 and lists[0] != lists[1]:
+        text = "the keeper's is not the orchestrator's, which wardkey kms show has"
+        yield Problem(str(server.home.keeper / configured.CONFIGURATION_FILE), text, "wardkey kms use URI")
 
 
 def _credentials(server: Server) -> Iterator[Problem]:
@@ -97,7 +102,7 @@ def _credentials(server: Server) -> Iterator[Problem]:
         return
     keeper, orchestrator = kms_choice.sides(server.home)
     try:
-        used, managed = configured.read(keeper.directory), configured.read(orchestrator.directory)
+        used = configured.read(orchestrator.directory)
     except KmsConfigurationError:
         return
     for entry in used.kms:
@@ -114,7 +119,7 @@ def _credentials(server: Server) -> Iterator[Problem]:
         own, other = (entry.directory(side.directory) / name for side in (keeper, orchestrator))
         slug = tenant and server.value("select slug from ward.tenants where id = %s", tenant)
         fix = f"wardkey kms use '{uri}'{f' --tenant {slug}' if slug else ''} --admin-credential FILE"
-        if managed.uri_of(entry.key) == configured.THROUGH_KEEPER:
+        if entry.admin is None:
             yield Problem(str(own.parent), "the orchestrator has no credential: the keeper manages KEKs", fix)
         elif own.exists() and other.exists() and own.read_bytes() == other.read_bytes():
             yield Problem(str(own), "is the orchestrator's credential too", fix)

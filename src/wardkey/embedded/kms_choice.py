@@ -1,6 +1,6 @@
 """Which KMS a home uses: ``kms.json`` of keeper and orchestrator, and the credentials beside them.
 
-Both files list the same KMSes; where the orchestrator has no credential of its own, its file says ``local:``.
+Both have the same list. The orchestrator's is believed here: the keeper's user may change only the keeper's.
 Nothing is changed unless both can open the KMS: its package is here, the URI makes sense, credentials are
 whole. The KMS itself is not asked; that is what ``wardkey kms check`` does.
 """
@@ -31,17 +31,10 @@ from ..kms import (
     provider_of,
     scheme_of,
 )
-from ..kms.configured import (
-    DEFAULT_KMS,
-    TENANTS,
-    THROUGH_KEEPER,
-    Configuration,
-    Entry,
-)
+from ..kms.configured import DEFAULT_KMS, TENANTS, Configuration, Entry
 from .home import Home
 
 __all__ = [
-    "THROUGH_KEEPER",
     "Choice",
     "Side",
     "check_move",
@@ -143,20 +136,20 @@ def use(
         raise ServerError(f"{scheme_of(choice.uri)}: takes no such file", "leave out --ca, or --credential")
     keeper, orchestrator = sides(home)
     with locked(home.keeper):
-        before, managed = keeper.read(), orchestrator.read()
+        before = orchestrator.read()
         environment = {**before.environment, **choice.environment}
-        entry = _entry(before, choice.uri, tenant, choice.regions)
+        entry = _entry(before, choice, tenant)
         places = [entry.directory(side.directory) for side in (keeper, orchestrator)]
-        admin_uri = _admin_uri(choice, places[1], managed.uri_of(entry.key))
+        entry = replace(entry, admin=_admin_uri(choice, places[1], entry.admin))
         files = _files(choice.uri, places[0], choice.credential, choice.ca)
-        admin_files = _files(admin_uri, places[1], choice.admin_credential, choice.ca)
+        admin_files = _files(entry.admin or DEFAULT_KMS, places[1], choice.admin_credential, choice.ca)
         _try(home, choice.uri, places[0], files, environment)
-        _try(home, admin_uri, places[1], admin_files, environment)
+        _try(home, entry.admin or DEFAULT_KMS, places[1], admin_files, environment)
         replaced = files != _files(choice.uri, places[0], None, None)
         keeper.install(files, entry)
         orchestrator.install(admin_files, entry)
         after = before.with_owned(tenant, [entry, *_left(before, entry, tenant, needed)])
-        _write(home, replace(after, environment=environment), {entry.key: admin_uri}, choice.environment)
+        _write(home, replace(after, environment=environment))
     uris = {each.uri for each in before.kms}
     must_load = scheme_of(choice.uri) not in map(scheme_of, uris)
     return environment != before.environment or (replaced and choice.uri in uris) or must_load
@@ -164,16 +157,14 @@ def use(
 
 def serve(home: Home, regions: Sequence[str]) -> None:
     """Have the keeper make and open keys of these regions only; one that runs does so at once."""
-    keeper = sides(home)[0]
     with locked(home.keeper):
-        before = keeper.read()
-        keeper.write(replace(before, regions=tuple(dict.fromkeys(regions))))
+        _write(home, replace(sides(home)[1].read(), regions=tuple(dict.fromkeys(regions))))
 
 
 def use_cells(home: Home, tenant: UUID, *, needed: Collection[str] | None = None) -> None:
     """Let a tenant go back to the cell's KMS. ``needed``: as for ``use``. Raises ServerError."""
     with locked(home.keeper):
-        before = sides(home)[0].read()
+        before = sides(home)[1].read()
         for own in before.owned(tenant):
             if not own.is_left:
                 hint = "move the tenant to another mount first, with wardkey kms use and wardkey keys rewrap"
@@ -185,7 +176,7 @@ def forget(home: Home, tenant: UUID) -> None:
     """Remove what is there of a tenant's own KMSes, credentials too: the tenant was not made, or is gone."""
     with locked(home.keeper):
         if any(side.read().owned(tenant) for side in sides(home)):
-            _write(home, sides(home)[0].read().with_owned(tenant, ()))
+            _write(home, sides(home)[1].read().with_owned(tenant, ()))
         for side in sides(home):
             side.remove(tenant)
 
@@ -198,7 +189,7 @@ def check_move(home: Home, uri: str, tenant: UUID | None = None) -> None:
     hint = "mount the transit engine of the tenant's own Vault at another path"
     if tenant:
         hint += "; the cell's KMS itself is: wardkey kms use cell --tenant"
-    _check_names(sides(home)[0].read(), uri, hint)
+    _check_names(sides(home)[1].read(), uri, hint)
 
 
 def _check_names(configuration: Configuration, uri: str, hint: str) -> None:
@@ -208,15 +199,16 @@ def _check_names(configuration: Configuration, uri: str, hint: str) -> None:
         raise ServerError(f"the cell's Vault has a mount {place} too: two KEKs would have one name", hint)
 
 
-def _entry(before: Configuration, uri: str, tenant: UUID | None, regions: Mapping[str, str]) -> Entry:
-    """Return the entry for ``uri``: a tenant's own has the name it has already, else a new one."""
+def _entry(before: Configuration, choice: Choice, tenant: UUID | None) -> Entry:
+    """Return the entry for the KMS: name, regions and ``admin`` are those it has already, if any."""
     owned = before.owned(tenant)
-    known = next((own for own in owned if is_same(own.uri, uri)), None)
-    kept = dict(regions) or (known.regions if known else {})
-    if tenant is None:
-        return Entry(uri, regions=kept)
-    new = str(max((int(own.name) + 1 for own in owned), default=0))
-    return Entry(uri, tenant, name=known.name if known else new, regions=kept)
+    for known in owned:
+        if is_same(known.uri, choice.uri):
+            return replace(
+                known, uri=choice.uri, state="present", regions=dict(choice.regions) or known.regions
+            )
+    new = str(max((int(own.name) + 1 for own in owned), default=0)) if tenant else ""
+    return Entry(choice.uri, tenant, name=new, regions=dict(choice.regions))
 
 
 def _left(
@@ -231,39 +223,24 @@ def _left(
     ]
 
 
-def _write(
-    home: Home,
-    after: Configuration,
-    chosen: dict[tuple[UUID | None, str], str] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> None:
-    """Write what the keeper uses, and how the orchestrator manages it: as ``chosen``, else as before.
-
-    The credentials of tenants' KMSes that are not used any more are removed.
-    """
+def _write(home: Home, after: Configuration) -> None:
+    """Replace both files. The credentials of tenants' KMSes that are not used any more are removed."""
     keeper, orchestrator = sides(home)
-    before, managed = keeper.read(), orchestrator.read()
-    uris = {entry.key: managed.uri_of(entry.key) for entry in after.kms} | (chosen or {})
-    orchestrator.write(
-        Configuration(
-            tuple(replace(entry, uri=uris[entry.key]) for entry in after.kms),
-            environment={**managed.environment, **(environment or {})},
-        )
-    )
-    keeper.write(after)
-    for tenant, name in {entry.key for entry in before.kms} - uris.keys():
-        for side in (keeper, orchestrator):
+    gone = {entry.key for entry in orchestrator.read().kms} - {entry.key for entry in after.kms}
+    for side in (orchestrator, keeper):
+        side.write(after)
+        for tenant, name in gone:
             if tenant is not None:
                 side.remove(tenant, name)
 
 
-def _admin_uri(choice: Choice, place: Path, now: str) -> str:
+def _admin_uri(choice: Choice, place: Path, now: str | None) -> str | None:
     """The orchestrator manages KEKs itself where it was given a URI or a credential, now or before."""
-    if choice.admin_uri is None and now.partition("?")[0] == choice.uri.partition("?")[0]:
+    if choice.admin_uri is None and now and now.partition("?")[0] == choice.uri.partition("?")[0]:
         return now
     known = credential_files(choice.uri)
     own = choice.admin_uri or choice.admin_credential or (known and (place / known[0]).exists())
-    return (choice.admin_uri or choice.uri) if own else THROUGH_KEEPER
+    return (choice.admin_uri or choice.uri) if own else None
 
 
 def _files(uri: str, place: Path, credential: Path | None, ca: Path | None) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from ..kms.configured import THROUGH_KEEPER
 from .home import Home
 from .kms_choice import credential_files, sides
 
@@ -16,17 +15,16 @@ __all__ = ["in_use"]
 def in_use(home: Home, slugs: Mapping[UUID, str]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a row per KMS, the cell's first, and the names of environment variables the keeper is given."""
     keeper, orchestrator = sides(home)
-    used, managed = keeper.read(), orchestrator.read()
+    used = orchestrator.read()
     rows = []
     for entry in used.kms:
-        admin_uri = managed.uri_of(entry.key)
         whose = "cell" if entry.tenant is None else slugs.get(entry.tenant, str(entry.tenant))
         row: dict[str, Any] = {
             "for": f"{whose}, keys from before" if entry.is_left else whose,
             "tenant_id": entry.tenant,
             "kms": entry.uri,
             "regions": entry.regions,
-            "managed_with": None if admin_uri == THROUGH_KEEPER else admin_uri,
+            "managed_with": entry.admin,
         }
         names = credential_files(entry.uri)
         for column, side in (("credential", keeper), ("admin_credential", orchestrator)):

@@ -1,8 +1,7 @@
 """Making, rotating and destroying KEKs, which the keeper's credential should not be able to do.
 
-The orchestrator's directory has a ``kms.json`` and credentials of its own, of the same form as the keeper's
-(``wardkey.kms.configured``). Where it says ``local:``, for the cell or for a tenant, the orchestrator has no
-credential there, and the keeper is asked instead.
+The orchestrator's directory has ``kms.json`` (``wardkey.kms.configured``) and credentials of its own. Where
+a KMS has no ``admin`` there, the orchestrator has no credential for it, and the keeper is asked instead.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from ..kms import (
     open_kms,
     pauses,
 )
-from ..kms.configured import THROUGH_KEEPER, Entry
+from ..kms.configured import Entry
 
 __all__ = ["Keks"]
 
@@ -57,8 +56,7 @@ class Keks:
 
     def uri(self, tenant: UUID, region: str = DEFAULT_REGION) -> str | None:
         """Return the KMS that is asked directly for this tenant, None when the keeper is asked."""
-        uri = self._present(tenant, region).uri
-        return None if uri == THROUGH_KEEPER else uri
+        return self._present(tenant, region).admin
 
     def create(self, tenant: UUID, region: str = DEFAULT_REGION) -> KekRef:
         """Return the tenant's current KEK; make it first when there is none."""
@@ -111,7 +109,7 @@ class Keks:
                     _patiently(lambda: kms.destroy_all(tenant))
             except WardError as error:
                 refused.append(error)
-        managed = [entry.label for entry in entries if entry.uri != THROUGH_KEEPER]
+        managed = [entry.label for entry in entries if entry.admin]
         if len(managed) < len(entries):
             try:  # the keeper's credential may not do in the others what was just done there
                 self._ask(tenant, "destroy_all", managed=managed)
@@ -152,13 +150,13 @@ class Keks:
         return entries[0]
 
     def _open(self, entry: Entry) -> Kms | None:
-        if entry.uri == THROUGH_KEEPER:
+        if entry.admin is None:
             return None
-        identity = (*entry.key, entry.uri)
+        identity = (*entry.key, entry.admin)
         if identity not in self._opened:
             os.environ.update(self._configuration.environment)  # modules in C look there, and nowhere else
             try:
-                self._opened[identity] = open_kms(entry.uri, entry.directory(self._directory))
+                self._opened[identity] = open_kms(entry.admin, entry.directory(self._directory))
             except KmsError as error:
                 raise _explained(error) from None
         return self._opened[identity]

@@ -1,14 +1,17 @@
 """Which KMSes a cell and its tenants use: ``kms.json``, one list.
 
-The file is in the directory of the process that uses the KMSes, the keeper or the orchestrator::
+The file is in the directory of the keeper and, the same, in the orchestrator's, which believes its own only::
 
-    {"kms": [{"uri": "vault://127.0.0.1:8200/transit"},
+    {"kms": [{"uri": "vault://127.0.0.1:8200/transit", "admin": "vault://127.0.0.1:8200/transit?keeper=k"},
              {"uri": "local:", "state": "left"},
              {"uri": "gcpkms://projects/…/locations/…", "tenant": "0b6f0000-0000-4000-8000-00000000000a"},
              {"uri": "awskms://eu-central-1", "tenant": "0b6f0000-0000-4000-8000-00000000000b",
               "name": "1", "state": "left"}],
      "regions": ["eu-de", "us"],
      "environment": {"SOFTHSM2_CONF": "/etc/softhsm2.conf"}}
+
+``admin`` is how the orchestrator reaches the KMS with a credential of its own. Without it the keeper is asked
+instead.
 
 ``regions`` are those that the keeper serves, ``["default"]`` if left out: it makes and opens no other's keys.
 An entry's own ``regions`` name the KMS of each, by what stands in its URI's place of the address: ``{"eu-de":
@@ -18,10 +21,9 @@ Without the file, the cell's KMS is ``local:``. An entry with ``tenant`` is that
 ``left``, nothing new is wrapped; it unwraps until every DEK was rewrapped. ``environment`` is for what the
 KMS's own tools read.
 
-``name`` tells the KMSes of the cell, or of one tenant, apart, in the keeper's file and the orchestrator's:
-the cell's have the scheme as name, of which there is one each, a tenant's own ``0``, ``1``, … The cell's
-credentials are beside the file, a tenant's own in ``tenants/<its id>/<name>/``: so none is ever sent to a
-KMS it is not for.
+``name`` tells the KMSes of the cell, or of one tenant, apart: the cell's have the scheme as name, of which
+there is one each, a tenant's own ``0``, ``1``, … The cell's credentials are beside the file, a tenant's own
+in ``tenants/<its id>/<name>/``: so none is ever sent to a KMS it is not for.
 """
 
 from __future__ import annotations
@@ -46,7 +48,6 @@ __all__ = [
     "CONFIGURATION_FILE",
     "DEFAULT_KMS",
     "TENANTS",
-    "THROUGH_KEEPER",
     "Configuration",
     "Entry",
     "directory_of",
@@ -56,9 +57,8 @@ __all__ = [
 
 CONFIGURATION_FILE = "kms.json"
 DEFAULT_KMS = "local:"
-THROUGH_KEEPER = DEFAULT_KMS
-"""The URI in the orchestrator's file of a KMS that it has no credential for: the keeper is asked instead."""
 TENANTS = "tenants"  # the directory of what tenants bring
+_Uri = Annotated[str, Meta(pattern="^[a-z0-9]*:")]
 _Region = Annotated[str, Meta(max_length=63, pattern=REGION_FORM)]
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 
@@ -66,15 +66,16 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}", re.ASCII)
 class Entry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A KMS. Without ``tenant`` it is the cell's. Raises ValueError."""
 
-    uri: Annotated[str, Meta(pattern="^[a-z0-9]*:")]
+    uri: _Uri
     tenant: UUID | None = None
     state: Literal["present", "left"] = "present"
     name: Annotated[str, Meta(pattern=r"^[a-z0-9]*\Z")] = ""
     regions: dict[_Region, Annotated[str, Meta(min_length=1, pattern=r"^[^?\s]*\Z")]] = {}
+    admin: _Uri | None = None
 
     def __post_init__(self) -> None:
-        if not self.uri.isprintable():
-            raise ValueError("uri must be printable")
+        if not f"{self.uri}{self.admin or ''}".isprintable():
+            raise ValueError("uri and admin must be printable")
         if not self.name:
             name = self.uri.partition(":")[0] if self.tenant is None else "0"
             msgspec.structs.force_setattr(self, "name", name)
@@ -98,10 +99,13 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
             return self
         if region not in self.regions:
             return None
-        scheme, _, rest = self.uri.partition(":")
-        _, question, options = rest.partition("?")
-        uri = f"{scheme}://{self.regions[region]}{question}{options}"
-        return msgspec.structs.replace(self, uri=uri, regions={})
+        uri, admin = (each and self._at(each, self.regions[region]) for each in (self.uri, self.admin))
+        return msgspec.structs.replace(self, uri=uri, admin=admin, regions={})
+
+    @staticmethod
+    def _at(uri: str, address: str) -> str:
+        _, question, options = uri.partition("?")
+        return f"{uri.partition(':')[0]}://{address}{question}{options}"
 
     def everywhere(self) -> list[Entry]:
         """Return what it is in each of its regions."""
@@ -131,7 +135,7 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         for entry in self.kms:
             if entry.tenant is not None and not entry.name.isdigit():
                 raise ValueError("a KMS of a tenant has a number as name")
-            if entry.tenant is None and not entry.uri.startswith((f"{entry.name}:", DEFAULT_KMS)):
+            if entry.tenant is None and not entry.uri.startswith(f"{entry.name}:"):
                 raise ValueError("a KMS of the cell has its scheme as name")
 
     @property
@@ -157,10 +161,6 @@ class Configuration(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     def holding(self, tenant: UUID, kek: str) -> list[Entry]:
         """Return where this KEK of the tenant may be, as far as its name tells."""
         return [entry for entry in self.of(tenant) if may_hold(entry.uri, kek)]
-
-    def uri_of(self, key: tuple[UUID | None, str], default: str = DEFAULT_KMS) -> str:
-        """Return the URI of the entry with this key."""
-        return next((entry.uri for entry in self.kms if entry.key == key), default)
 
     def with_owned(self, tenant: UUID | None, entries: Iterable[Entry]) -> Configuration:
         """Return the configuration with ``entries`` in the place of the cell's, or of a tenant's."""
