@@ -1,7 +1,8 @@
 """What does a page of 20 objects of the ORM cost through one Engine for all tenants, over plain PostgreSQL?
 
 Both sides: a Session, ``select(Patient)`` with 20 keys, five sealed fields each, objects made of them. The
-plain side is SQLAlchemy's own engine and pool on a table without row-level security.
+plain side is SQLAlchemy's own engine and pool on a table without row-level security. The same rows without
+SQLAlchemy, by the client and by psycopg, tell how much of the difference is wardkey's own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from wardkey.sqlalchemy import Sealed, as_token, engine
 
 ROWS = 10_000
 ROUNDS = 1_001
+_RAW = "select id, name, ssn, birth_date, phone, address, city from {} where id = any(%s)"
 _KEYS = [list(range(start, start + 20 * 97, 97)) for start in range(1, 1000)]
 
 
@@ -60,14 +62,37 @@ def run(server: Server) -> list[Figure]:
         copy_patients(admin, "plain.patients", patients(ROWS))
         admin.execute("vacuum analyze")
     plain = sa.create_engine("postgresql+psycopg://", creator=lambda: database.admin(autocommit=False))
-    with wardkey.Wards(tenant.dsn) as wards, as_token(tenant.token()):
+    token = tenant.token()
+    with (
+        wardkey.Wards(tenant.dsn) as wards,
+        wardkey.Wards(tenant.dsn) as others,  # with a backend of its own
+        as_token(token),
+        database.admin(autocommit=False) as connection,
+    ):
         sides = {"plain": (plain, Plain), "ward": (engine(wards), Patient)}
         subjects = [Subject(name, _page(*side), _pid(side[0])) for name, side in sides.items()]
+        raw = cycle(_KEYS).__next__
+
+        def by_client() -> None:
+            with others.transaction(token) as ward:
+                ward.execute(_RAW.format("patients"), [raw()]).fetchall()
+
+        def by_psycopg() -> None:
+            connection.execute(_RAW.format("plain.patients"), [raw()]).fetchall()
+            connection.rollback()
+
+        subjects += [Subject("client", by_client), Subject("psycopg", by_psycopg)]
         timings = measure(subjects, ROUNDS, warmup=30)
     plain.dispose()
     ward, other = timings["ward"], timings["plain"]
     return [
         Figure("a page of 20 objects, against the plain one", ward.wall / other.wall, "times", 1.5),
+        Figure("… over the plain one", (ward.wall - other.wall) * 1e3, "ms"),
+        Figure(
+            "… the same rows without SQLAlchemy, over plain ones",
+            (timings["client"].wall - timings["psycopg"].wall) * 1e3,
+            "ms",
+        ),
         Figure("… the plain page itself", other.wall * 1e3, "ms"),
         Figure(
             "… as CPU time of backend and client",
