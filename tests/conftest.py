@@ -25,7 +25,7 @@ from wardkey.install import pythonpath
 
 _HOME = "WARDKEY_TEST_HOME"
 _PACKAGES = "WARDKEY_TEST_PACKAGES"
-_LONG_FIRST = ["cli", "kms", "keys", "upgrade", "scribe", "faults", "concurrency", "security", "sql"]
+_SHORT_LAST = ["security", "sql", "keeper", "audit", "client", "unit"]
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
@@ -56,10 +56,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put directories with long files first: the other workers wait for a long file that begins last."""
-    places = {name: place for place, name in enumerate(_LONG_FIRST)}
+    """Put directories with short files last: the other workers wait for a long file that begins last."""
+    places = {name: place for place, name in enumerate(_SHORT_LAST, start=1)}
     if not config.pluginmanager.hasplugin("randomly"):
-        items.sort(key=lambda item: places.get(item.path.parent.name, len(places)))
+        items.sort(key=lambda item: places.get(item.path.parent.name, 0))
 
 
 def _packages(interpreter: Path) -> Path:
