@@ -1,7 +1,8 @@
-"""What do masks cost: a page of 20 rows as ANALYST, who sees five fields masked, beside one as ADMIN.
+"""What do masks and budgets cost: a page of 20 rows as ANALYST, EVALUATOR or VIEWER beside one as ADMIN.
 
-One field by each mask: initial, last4, year, redact (which needs no key) and null. Both pages give the same
-rows, from the same server, turn by turn.
+ANALYST sees five fields masked, one by each mask: initial, last4, year, redact (which needs no key) and null.
+The others see them in the clear; EVALUATOR has a budget of rows, VIEWER one of distinct rows. All pages give
+the same rows, from the same server, turn by turn.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from itertools import cycle
 
 from _common import Figure, Server, Subject, Tenant, main, measure
+
+from wardkey.access import budgets
 
 ROWS = 10_000
 ROUNDS = 1_001
@@ -27,12 +30,20 @@ def run(server: Server) -> list[Figure]:
         for column, mask in _MASKS.items():
             admin.execute("select ward.set_mask('clinic.patients', %s, %s)", [column, mask])
         admin.execute("vacuum analyze")
-    timings = measure([_page(tenant, role) for role in ("ADMIN", "ANALYST")], ROUNDS, warmup=20)
-    clear, masked = timings["ADMIN"], timings["ANALYST"]
+        keeper = server.cluster.home.keeper
+        budgets.set_(admin, keeper, tenant.slug, "EVALUATOR", "clinic.patients", 1_000_000_000)
+        budgets.set_(admin, keeper, tenant.slug, "VIEWER", "clinic.patients", 100_000, distinct=True)
+    roles = ("ADMIN", "ANALYST", "EVALUATOR", "VIEWER")
+    timings = measure([_page(tenant, role) for role in roles], ROUNDS, warmup=20)
+    clear, masked, counted, distinct = (timings[role] for role in roles)
     return [
         Figure("a page as ANALYST, masked, in such pages as ADMIN", masked.wall / clear.wall, "×", 1.1),
         Figure("… as CPU time of the backend", masked.cpu / clear.cpu, "×"),
         Figure("… the page as ADMIN itself", clear.wall * 1e3, "ms"),
+        Figure("a page with a budget of rows, in such pages without", counted.wall / clear.wall, "×", 1.05),
+        Figure("… as CPU time of the backend", counted.cpu / clear.cpu, "×"),
+        Figure("… of distinct rows", distinct.wall / clear.wall, "×", 1.05),
+        Figure("… as CPU time of the backend", distinct.cpu / clear.cpu, "×"),
     ]
 
 

@@ -40,6 +40,7 @@ _FUNCTIONS = (
     "access/measures",
     "access/policy",
     "access/break_glass",
+    "access/budgets",
     "tenancy/tenants",
     "keys/rotation",
     "sealing/resealing",

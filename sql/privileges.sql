@@ -69,6 +69,8 @@ to ward_tenant;
 grant select on ward.break_glass_grants to ward_owner;
 grant select, insert, update on ward_internal.break_glass to ward_owner;
 
+grant select on ward_internal.honey_rows to ward_owner;  -- what each login reads
+
 grant usage on schema ward_internal, ward_archive to ward_owner;
 grant execute on function
   ward_internal.ask_grant(text, uuid, text[], integer, text, boolean),

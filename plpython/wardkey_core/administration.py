@@ -252,6 +252,18 @@ class InvalidGrant(AdministrationError):
     sqlstate = "WK246"
 
 
+class InvalidBudget(AdministrationError):
+    """A budget is a number of rows of a sealed table, for a role, in a window of a minute to a year."""
+
+    sqlstate = "WK254"
+
+
+class InvalidHoneyRow(AdministrationError):
+    """A honey row is a row of a tenant that is there, named by its primary key."""
+
+    sqlstate = "WK256"
+
+
 class EntryTooLong(AdministrationError):
     """The log's entry could not be written as text; the change is refused."""
 

@@ -72,6 +72,12 @@ class ContextStale(ContextError):
     default_hint = "call ward.login(token) again in this transaction"
 
 
+class LoginsEnded(ContextError):
+    sqlstate = "WK255"
+    default_message = "the logins of this subject were ended"
+    default_hint = "an operator looks into it and lets the subject in again: wardkey access honey lift"
+
+
 class SealError(WardError):
     """A value cannot be sealed or opened."""
 
@@ -124,6 +130,12 @@ class GrantRefused(SealError):
     sqlstate = "WK245"
     default_message = "the keeper refused the break-glass grant"
     default_hint = "the keeper's release log says why"
+
+
+class BudgetExhausted(SealError):
+    sqlstate = "WK253"
+    default_message = "the budget of rows that this role may open of the table is used up"
+    default_hint = "it is renewed when its window ends; an operator sees it with: wardkey access budget usage"
 
 
 class KeeperBusy(KeeperUnavailable):

@@ -7,7 +7,8 @@ version, and ``"salt": base64`` come with them; ``"region": text`` unless it is 
 
     {"op": "release", "tenant": uuid, "version": 1, key, "commitment": base64, "token": jwt,
      "classes": ["clinical", …]}
-        → {"ok": true, "classes": {"clinical": base64 of its key, …}, "masked": ["quasi", …]}
+        → {"ok": true, "classes": {"clinical": base64 of its key, …}, "masked": ["quasi", …],
+           "budgets": [uuid of a model table, …]}; without budgets that is left out
     {"op": "provision", "tenant": uuid, "version": 1, "kek": "local:…", "kek_version": "1"}
         → {"ok": true, "version": 1, key, "commitment": base64}
     {"op": "derive", "tenant": uuid, "version": 1, "master": 1, key of the master}
@@ -45,6 +46,20 @@ version, and ``"salt": base64`` come with them; ``"region": text`` unless it is 
            "until": Unix seconds}
     {"op": "grant", "tenant": uuid, "action": "allow" or "forbid", "token": jwt}
         → {"ok": true}
+    {"op": "lease", "tenant": uuid, "model": uuid, "token": jwt, "row": base64, "settled": {"lease": hex,
+     "used": n, "seen": [base64, …]}}; row and settled may be left out
+        → {"ok": true, "lease": hex, "rows": n, "seconds": s, "left": s, "limit": n, "salt": base64,
+           "known": bool, "alert": "near", "exhausted" or null}
+    {"op": "settle", "tenant": uuid, "settled": as above}
+        → {"ok": true}
+    {"op": "usage", "tenant": uuid}
+        → {"ok": true, "windows": [{"subject": text, "role": text, "model": uuid, "spent": n,
+           "until": Unix seconds}, …]}
+    {"op": "logins", "tenant": uuid, "action": "end", "token": jwt}
+    {"op": "logins", "tenant": uuid, "action": "lift", "issuer": text, "subject": text}
+        → {"ok": true}
+    {"op": "logins", "tenant": uuid, "action": "list"}
+        → {"ok": true, "subjects": [{"issuer": text, "subject": text, "since": Unix seconds}, …]}
     {"op": "status"}
         → {"ok": true, "version": text, "pid": n, "started_at": Unix seconds, "cached_keys": n,
            "kms_calls": n, "kms_calls_by_provider": {"local": n}, "releases": n, "refusals": n,
@@ -64,7 +79,9 @@ from __future__ import annotations
 from binascii import a2b_base64, b2a_base64  # each backend reads this module: none that takes time
 
 from wardkey_core.errors import KeeperUnavailable, KeyRefused, WardError
+from wardkey_core.identity import bytes_of
 from wardkey_core.plain_json import dumps, loads
+from wardkey_core.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,11 +90,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_REGION",
+    "ENDED_SUFFIX",
     "HEADER_LENGTH",
+    "LEASE_SECONDS",
     "MAX_FIELDS",
     "MAX_FRAME",
+    "MOST_LEASED",
     "REGION_FORM",
+    "Leased",
     "answer_length",
+    "budgets_in",
     "bytes_in",
     "certify",
     "checkpoint",
@@ -89,6 +111,9 @@ __all__ = [
     "granted",
     "kek_in",
     "key_members",
+    "lease",
+    "leased_in",
+    "logins",
     "manage_kek",
     "parse_answer",
     "parse_json",
@@ -97,9 +122,12 @@ __all__ = [
     "release",
     "reseal",
     "rewrap",
+    "settle",
+    "settled",
     "status",
     "to_base64",
     "tombstone",
+    "usage",
 ]
 
 MAX_FRAME = 65_536
@@ -108,6 +136,9 @@ DEFAULT_REGION = "default"
 REGION_FORM = r"^[a-z0-9]+(-[a-z0-9]+)*\Z"  # and at most 63 characters, as ward_internal.check_region says
 HEADER_LENGTH = 4
 MAX_FIELDS = 512 * 2**20  # bytes behind the frame of a reseal
+MOST_LEASED = 500  # rows of a lease
+LEASE_SECONDS = 60.0  # that it lasts
+ENDED_SUFFIX = ".ended"  # of the file beside the keeper's socket that names subjects whose logins were ended
 _MAX_TEXT = 500  # characters of a refusal's message or hint
 _NONSENSE = "the keeper gave an answer that is not one"
 
@@ -227,6 +258,35 @@ def grant(tenant: str, action: str, token: str, **members: Any) -> dict[str, Any
     return _given(op="grant", tenant=tenant, action=action, token=token, **members)
 
 
+def lease(
+    tenant: str,
+    model: str,
+    token: str,
+    settled: Mapping[str, Any] | None = None,
+    row: bytes | None = None,
+) -> dict[str, Any]:
+    """``settled``: what became of the lease before; ``row``: digest of the one that is to be opened."""
+    digest = None if row is None else to_base64(row)
+    return _given(op="lease", tenant=tenant, model=model, token=token, settled=settled, row=digest)
+
+
+def settled(lease: str, used: int, seen: Iterable[bytes]) -> dict[str, Any]:
+    """Return what became of a lease: rows that were opened, and digests of distinct ones."""
+    return {"lease": lease, "used": used, "seen": [to_base64(each) for each in seen]}
+
+
+def settle(tenant: str, lease: Mapping[str, Any]) -> dict[str, Any]:
+    return {"op": "settle", "tenant": tenant, "settled": lease}
+
+
+def usage(tenant: str) -> dict[str, Any]:
+    return {"op": "usage", "tenant": tenant}
+
+
+def logins(tenant: str, action: str, **members: Any) -> dict[str, Any]:
+    return _given(op="logins", tenant=tenant, action=action, **members)
+
+
 def status() -> dict[str, Any]:
     return {"op": "status"}
 
@@ -275,6 +335,52 @@ def classes_in(answer: Mapping[str, Any]) -> tuple[dict[str, bytes], frozenset[s
     if type(keys) is not dict or type(masked) is not list or not all(type(name) is str for name in masked):
         raise KeeperUnavailable(_NONSENSE)
     return {name: bytes_in(keys, name) for name in keys}, frozenset(masked)
+
+
+def budgets_in(answer: Mapping[str, Any]) -> frozenset[bytes]:
+    """Return the model tables of which the role has a budget. Raises KeeperUnavailable."""
+    models = answer.get("budgets", [])
+    try:
+        if type(models) is list:
+            return frozenset(map(bytes_of, models))
+    except (ValueError, AttributeError):
+        pass
+    raise KeeperUnavailable(_NONSENSE)
+
+
+class Leased(Record):
+    """An answer to a lease: as the keeper's module ``counters`` says. ``salt`` is empty, or 16 bytes."""
+
+    lease: str
+    rows: int
+    seconds: float
+    left: float
+    limit: int
+    salt: bytes
+    is_known: bool
+    alert: str | None
+
+
+def leased_in(answer: Mapping[str, Any]) -> Leased:
+    """Return the lease in an answer. Raises KeeperUnavailable when none is there, or it is too large."""
+    lease, rows, limit, known = (answer.get(name) for name in ("lease", "rows", "limit", "known"))
+    seconds, left, alert = (answer.get(name) for name in ("seconds", "left", "alert"))
+    if not (
+        type(lease) is str
+        and type(rows) is type(limit) is int
+        and 0 <= rows <= MOST_LEASED
+        and type(known) is bool
+        and isinstance(seconds, int | float)
+        and isinstance(left, int | float)
+        and 0 <= seconds <= LEASE_SECONDS
+        and left >= 0
+        and alert in (None, "near", "exhausted")
+    ):
+        raise KeeperUnavailable(_NONSENSE)
+    salt = bytes_in(answer, "salt")
+    if len(salt) not in (0, 16):
+        raise KeeperUnavailable(_NONSENSE)
+    return Leased(lease, rows, seconds, left, limit, salt, known, alert)
 
 
 def kek_in(answer: Mapping[str, Any]) -> tuple[str, str]:

@@ -15,6 +15,8 @@ Invariants:
 * Past the token's expiry no query begins, neither a client's own nor one of a DO block or function. A query
   that the client sent itself and that began in time may end: a long COPY does not fail in its middle.
 * Released keys serve the tokens of the issuer, as it was registered then, that the keeper released them to.
+* A subject whose logins the keeper has ended is refused at the next transaction, and in one that lasts longer
+  than a second.
 * No context without a journal: logins, refusals, releases of keys, reads and which faces a transaction
   queries are written into it as they happen, and stay when it is rolled back.
 """
@@ -28,6 +30,7 @@ from wardkey_core import journal
 from wardkey_core.ciphers import blake2b, sha256
 from wardkey_core.errors import (
     AuditUnavailable,
+    BudgetExhausted,
     ClassHidden,
     CommitmentMismatch,
     ContextError,
@@ -49,6 +52,7 @@ from wardkey_core.plain_json import loads
 from wardkey_core.records import Record
 from wardkey_core.tokens import Claims, Issuer, string_claims, unverified_issuer, verify
 
+from .ended import EndedLogins
 from .keeper import KeeperClient
 from .keyring import CLEAR, MASK, NONE, Class, Grant, Keyring, MasksUnread, TenantKeys, WrappedKey
 from .reads import Reads
@@ -62,8 +66,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any, Protocol
 
+    from .budgets import Guard
+    from .guards import Guards
     from .keyring import Key, Sealer
-    from .reads import Opener
+    from .reads import Column, Opener
     from .tally import Tally
 
     _Origin = tuple[bytes, bytes, Mapping[str, str | None]]  # tenant, login and texts of an event
@@ -133,6 +139,8 @@ class Session:
     __slots__ = (
         "_claimed",
         "_context",
+        "_ended",
+        "_guards",
         "_host",
         "_is_current",
         "_issuers",
@@ -167,6 +175,8 @@ class Session:
         self._claimed: dict[str, str] | None = None  # of the context's token, once somebody asked
         self._who: tuple[str, str] | None = None
         self._wants_masks = False  # of roles that the registry's policy gives none
+        self._guards: Guards | None = None
+        self._ended = EndedLogins()
         self._reads: Reads | None = None
         self._stamp = _NEVER  # start of the statement that what is in _reads is of
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
@@ -176,12 +186,12 @@ class Session:
         self._tally: Tally | None = None  # once there is something to count
         host.at_end(self.end_transaction)
         host.at_statement_end(self.end_statement)
-        host.at_exit(self.report_counted)
+        host.at_exit(self.end_backend)
 
     def login(self, token: str, *, lasting: bool = False) -> None:
         """Make ``token``'s claims the context: of this transaction, or of the session if ``lasting``.
 
-        Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive, AuditUnavailable.
+        Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive, LoginsEnded, AuditUnavailable.
         """
         self.logout()
         digest, claims, generation = self._verify(token)
@@ -194,12 +204,15 @@ class Session:
             if state["generation"] != generation:
                 raise InvalidToken("token is not valid: its issuer is being changed")
         keys = self._keys(claims, state)
+        self._ended.check(self._settings.get("keeper_socket"), claims)
         self._check_journal()
         login = self._login(token, digest, claims, keys.grant)
         if keys.grant is not None:
             claims = claims._replace(expires_at=min(claims.expires_at, keys.grant.until))
         self._begin(Context(claims, keys, token, login, generation), lasting)
         self._who = claims.tenant_id, claims.subject
+        if self._guards is not None:
+            self._guards.settle_idle(claims)
 
     def logout(self) -> None:
         self._context = self._claimed = None
@@ -314,7 +327,8 @@ class Session:
             reads = context.keys.reads
             if reads is None or reads.context != context.login:
                 tenant = bytes_of(context.claims.tenant_id)
-                reads = Reads(self._host, tenant, context.login, context.keys.columns, self._watch)
+                columns = context.keys.columns
+                reads = Reads(self._host, tenant, context.login, columns, self._watch, self._guard_of)
                 context.keys.reads = reads
             reads.restart(statement, fingerprint(self._host.client_statement()))
             self._reads = reads
@@ -350,6 +364,13 @@ class Session:
                 origin = bytes_of(tenant), journal.NO_CONTEXT, texts
                 self._write_event(origin, operation, {**detail, **who})
 
+    def report_to_platform(self, operation: str, detail: Mapping[str, Any]) -> None:
+        """Journal what the context did for the platform's log alone."""
+        context = self._context
+        who = {} if context is None else {"subject": context.claims.subject, "role": context.claims.role}
+        texts = {**self._host.client(), **who, "database_role": None}  # which would name the tenant's log
+        self._write_event((journal.NO_TENANT, journal.NO_CONTEXT, texts), operation, detail)
+
     def report_often(
         self, operation: str, detail: Mapping[str, Any], alike: Mapping[str, Any], most: int = 1
     ) -> None:
@@ -373,14 +394,17 @@ class Session:
             kind, most, lambda count: self._write_event(origin, operation, {**alike, "count": count})
         )
 
-    def report_counted(self) -> None:
-        """Journal what was counted until now: the backend ends."""
+    def end_backend(self) -> None:
+        """Journal what was counted until now and give back what leases left over: the backend ends."""
         if self._tally is not None:
             self._tally.write(float("inf"))
+        if self._guards is not None:
+            self._guards.settle_all()
 
     def report_refusal(self, error: WardError) -> None:
         """Journal that somebody was refused; errors of other kinds are not."""
-        if isinstance(error, ContextError | KeyRefused | KeyDestroyed | CommitmentMismatch | ClassHidden):
+        told = ContextError | KeyRefused | KeyDestroyed | CommitmentMismatch | ClassHidden | BudgetExhausted
+        if isinstance(error, told):
             detail = {"sqlstate": error.sqlstate, "reason": error.message}
             self.report_often("refusal", detail, detail)
 
@@ -405,6 +429,22 @@ class Session:
         at = self._host.statement_start()
         self._host.journal(journal.event(tenant, login, at, operation, texts, detail))
 
+    def _guard_of(self, column: Column) -> Guard | None:
+        """Return what guards the rows of a column's table, None if nothing does. Raises KeysChanged."""
+        context = self._context
+        if context is None:
+            raise NoContext
+        keys = context.keys
+        if column.model == journal.NO_MODEL and keys.budgets:
+            raise KeysChanged("a column is newer than this transaction, and the tenant has budgets")
+        if column.model not in keys.budgets and column.model not in keys.honey:
+            return None
+        if self._guards is None:
+            from .guards import Guards  # most backends need none
+
+            self._guards = Guards(self, self._ended)
+        return self._guards.of(context, column)
+
     def look_again(self) -> TenantKeys:
         """Return the context's keys as the registry has them now. Raises KeysChanged where it cannot ask."""
         if self._host.in_parallel_plan():
@@ -424,6 +464,7 @@ class Session:
             return
         try:
             state = self._state(context.claims)
+            self._ended.check(self._settings.get("keeper_socket"), context.claims)
             if state["generation"] != context.generation:
                 self.login(context.token, lasting=self._lasting)
                 return
@@ -450,11 +491,13 @@ class Session:
         context = self._context
         if context is None:
             raise KeeperUnavailable("no token to show to the keeper")
-        keys, masked = self.keeper().release(context.claims.tenant_id, key, context.token, sorted(classes))
+        answer = self.keeper().release(context.claims.tenant_id, key, context.token, sorted(classes))
+        keys, masked, context.keys.budgets = answer
         self.report("key_released", {"version": key.version, "classes": sorted(keys)})
         return keys, masked
 
-    def keeper(self) -> KeeperClient:
+    def keeper(self, timeout: float | None = None, *, at_exit: bool = False) -> KeeperClient:
+        """Return a client of the keeper. ``at_exit``: no query can be run any more, as a cancel needs."""
         path = self._settings.get("keeper_socket")
         if not path:
             self._load_settings()
@@ -463,7 +506,8 @@ class Session:
             raise KeeperUnavailable(
                 "the keeper's socket is not known", "select ward.set('keeper_socket', '/path/of/keeper.sock')"
             )
-        return KeeperClient(path, self._number("keeper_timeout", 30.0), self._host.check_interrupts)
+        look = (lambda: None) if at_exit else self._host.check_interrupts
+        return KeeperClient(path, timeout or self._number("keeper_timeout", 30.0), look)
 
     def _verify(self, token: str) -> tuple[bytes, Claims, int]:
         digest = blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32).digest()
@@ -563,7 +607,8 @@ class Session:
         tenant, issuer, epoch = claims.tenant_id, (claims.issuer, state["generation"]), state["key_epoch"]
         role = claims.role if grant is None else f"{claims.role} {grant.id}"
         keys = self._keyring.get(tenant, role, issuer, epoch, self._number("key_ttl", _KEY_TTL))
-        if keys is None or (self._wants_masks and keys.masks is None):
+        is_for_others = keys is not None and keys.is_inherited and self._context is None
+        if keys is None or is_for_others or (self._wants_masks and keys.masks is None):
             self._load_settings()
             registry = self._registry
             numbers = registry.numbers()
@@ -586,6 +631,7 @@ class Session:
                 registry.grants(tenant),
                 grant,
                 registry.masks() if wants_masks else None,
+                registry.honey(tenant),
             )
             self._keyring.put(keys)
         return keys

@@ -41,12 +41,28 @@ class KeeperClient:
 
     def release(
         self, tenant: str, key: WrappedKey, token: str, classes: Collection[str]
-    ) -> tuple[dict[str, bytes], frozenset[str]]:
+    ) -> tuple[dict[str, bytes], frozenset[str], frozenset[bytes]]:
         """Return the keys of those of ``classes`` that the token's role may have, and which it sees masked.
 
-        Raises KeeperUnavailable, or what the keeper says (KeyRefused, TokenExpired, …).
+        Also the models of which it has a budget. Raises KeeperUnavailable, or what the keeper says
+        (KeyRefused, TokenExpired, …).
         """
-        return wire.classes_in(self._ask(wire.release(tenant, _key(key, key.commitment), token, classes)))
+        answer = self._ask(wire.release(tenant, _key(key, key.commitment), token, classes))
+        return *wire.classes_in(answer), wire.budgets_in(answer)
+
+    def lease(
+        self, tenant: str, model: str, token: str, settled: Mapping[str, Any] | None, row: bytes | None
+    ) -> wire.Leased:
+        """Have rows of ``model`` counted as opened. Raises as ``release``."""
+        return wire.leased_in(self._ask(wire.lease(tenant, model, token, settled, row)))
+
+    def settle(self, tenant: str, settled: Mapping[str, Any]) -> None:
+        """Give back what a lease left over."""
+        self._ask(wire.settle(tenant, settled))
+
+    def end_logins(self, tenant: str, token: str) -> None:
+        """Have the subject of ``token`` let in no more."""
+        self._ask(wire.logins(tenant, "end", token=token))
 
     def provision(
         self, tenant: str, version: int, kek: str | None, kek_version: str | None, region: str

@@ -108,7 +108,9 @@ class TenantKeys:
     nothing is journalled. ``issuer``, by name and generation: whose tokens they are released to. ``classes``:
     by number. ``grants``: those of break-glass that hold, by issuer and subject; ``grant``: the one that
     these keys are under. ``masks``: mask and type by column id; None where they were not read, which is for
-    roles that see none.
+    roles that see none. ``honey``: honey rows by model, and whether opening one ends logins. ``budgets``:
+    the models of which the keeper said, with its last release, that the role has a budget. The keeper was not
+    asked for keys that others had (``follow``): they serve one transaction.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class TenantKeys:
         grants: Mapping[tuple[str, str], Grant] | None = None,
         grant: Grant | None = None,
         masks: Mapping[bytes, tuple[str, str]] | None = None,
+        honey: Mapping[bytes, Mapping[bytes, bool]] | None = None,
     ) -> None:
         self.tenant = tenant
         self.epoch = epoch
@@ -132,6 +135,9 @@ class TenantKeys:
         self.grants = grants
         self.grant = grant
         self.masks = masks
+        self.honey = honey or {}
+        self.budgets: frozenset[bytes] = frozenset()
+        self.is_inherited = False
         self.columns = columns or {}
         self.quiet = quiet
         self.may_write = any(each.writes for each in (classes or {}).values())
@@ -234,6 +240,7 @@ class TenantKeys:
                 keys, masked = former._released[version]
                 wanted = self._wanted()
                 self._released[version] = {name: keys[name] for name in keys if name in wanted}, masked
+                self.budgets, self.is_inherited = former.budgets, True
         self._unknown |= former._unknown
 
     def _opener(self, sealed: bytes, column: bytes, release: Release) -> Key:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
+    from .budgets import Guard
     from .keyring import Key
 
     _Cipher = Callable[[bytes, bytes, bytes], bytes]
@@ -70,6 +71,9 @@ class Reads:
 
     ``watch`` is called before a row is noted, once a second. It may raise ValueError: then the hot path
     leaves the field to the slow one.
+
+    ``guard_of`` says what guards a table's rows: a budget, honey rows. Most tables have neither, and their
+    rows cost nothing for it.
     """
 
     __slots__ = (
@@ -77,6 +81,8 @@ class Reads:
         "_columns",
         "_ends",
         "_flushed",
+        "_guard_of",
+        "_guards",
         "_journal",
         "_now",
         "_statement",
@@ -96,6 +102,7 @@ class Reads:
         context: bytes,
         columns: Mapping[bytes, Column],
         watch: Callable[[], None] = lambda: None,
+        guard_of: Callable[[Column], Guard | None] = lambda column: None,
     ) -> None:
         self._journal = journal
         self._tenant = tenant
@@ -105,6 +112,8 @@ class Reads:
         self._flushed = float("-inf")
         self.until = float("inf")
         self.watch = watch
+        self._guard_of = guard_of
+        self._guards: dict[bytes, Guard] = {}
         self._now = journal.journal
         self._ends: dict[tuple[bytes, tuple[str, ...]], tuple[bytes, bytes]] = {}
         self.keys: dict[tuple[bytes, bytes], Key] = {}
@@ -123,6 +132,8 @@ class Reads:
             self._flushed = now
         for model in self._begun.models.values():
             model.rows.clear()
+        for guard in self._guards.values():
+            guard.restart()
         begun = None if text is None else self._texts.get(text)
         if begun is None:
             begun = _Statement()
@@ -141,28 +152,32 @@ class Reads:
         self.openers = begun.openers
 
     def note(self, column: bytes, key: Key, row: bytes) -> None:
-        """Journal that ``column`` of ``row`` was opened, and let the hot path open the next ones."""
+        """Journal that ``column`` of ``row`` was opened, and let the hot path open the next ones.
+
+        Raises BudgetExhausted, and what asking the keeper may.
+        """
         known = self._columns.get(column)
         if known is None:  # newer than the context; what cannot be named is journalled all the same
             known = Column(journal.NO_MODEL, text_of(column), "row", "")
         place = (column, key.header)
         rows, note = None, None
+        guard = self._guarding(known) if key.aad_prefix else None  # a constant mask opens nothing
+        if guard is not None:
+            model = self._model(known, column, guard)
+            rows, note = model.rows, model.guarded
+            guard.ensure(row)
         if known.level != "off":
-            models = self._begun.models
-            table = known.model if known.form else column
-            model = models.get(table)
-            if model is None:
-                later = self._journal.journal_later
-                model = models[table] = _Model(self, known.level == "row", self._now, later)
+            model = self._model(known, column, guard)
             new = known.name not in model.columns
             if new:
                 model.columns += (known.name,)
                 model.rows.clear()
                 self._name(model, known)
             if known.level == "row":
-                rows, note = model.rows, model.note
-                if row not in rows:
-                    note(row)
+                if guard is None:
+                    rows, note = model.rows, model.note
+                if row not in model.rows:
+                    model.note(row)
             else:
                 self._begun.once.append(place)
                 if new:
@@ -173,6 +188,23 @@ class Reads:
     def query(self, model: bytes) -> None:
         """Journal that the face of ``model`` is queried."""
         self._now(journal.query(self._tenant, self.context, self._statement, model))
+
+    def _guarding(self, column: Column) -> Guard | None:
+        guard = self._guards.get(column.model) or self._guard_of(column)
+        if guard is not None:
+            self._guards[column.model] = guard
+        return guard
+
+    def _model(self, known: Column, column: bytes, guard: Guard | None) -> _Model:
+        """Return the statement's rows of a table: those that are guarded, apart from those shown masked."""
+        table = known.model if known.form else column
+        place = table if guard is None else table + b"!"
+        model = self._begun.models.get(place)
+        if model is None:
+            later = self._journal.journal_later
+            model = _Model(self, known.level == "row", self._now, later, guard)
+            self._begun.models[place] = model
+        return model
 
     def _name(self, model: _Model, column: Column) -> None:
         """Give ``model`` the head of messages about the columns it has now."""
@@ -207,13 +239,19 @@ class _Statement:
 class _Model:
     """One table's rows in a statement: those of which a message names all ``columns``."""
 
-    __slots__ = ("_by_row", "_later", "_reads", "columns", "ends", "head", "now", "rows")
+    __slots__ = ("_by_row", "_guard", "_later", "_reads", "columns", "ends", "head", "now", "rows")
 
     def __init__(
-        self, reads: Reads, by_row: bool, now: Callable[[bytes], None], later: Callable[[bytes], None]
+        self,
+        reads: Reads,
+        by_row: bool,
+        now: Callable[[bytes], None],
+        later: Callable[[bytes], None],
+        guard: Guard | None,
     ) -> None:
         self._reads = reads
         self._by_row = by_row
+        self._guard = guard
         self.now = now
         self._later = later
         self.columns: tuple[str, ...] = ()
@@ -242,3 +280,14 @@ class _Model:
             if len(rows) >= _MOST_ROWS:
                 rows.clear()
         rows.add(row)
+
+    def guarded(self, row: bytes) -> None:
+        """As ``note``, of a table that is guarded. Raises ValueError where somebody has to be asked first."""
+        if self._guard is not None and not self._guard.take(row):
+            raise ValueError
+        if self._by_row:
+            self.note(row)
+        else:
+            if len(self.rows) >= _MOST_ROWS:
+                self.rows.clear()
+            self.rows.add(row)

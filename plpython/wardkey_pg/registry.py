@@ -60,6 +60,7 @@ POLICY = """
 select class, access, writes, true as of_platform from ward_internal.policy where role = $2
 union all
 select class, access, writes, false from ward_internal.tenant_policy where tenant_id = $1 and role = $2"""
+HONEY = "select model_id, row_id, ends_logins from ward_internal.honey_rows where tenant_id = $1"
 GRANTED = "select id from ward_internal.break_glass where tenant_id = $1 and state = 'started'"
 GRANTS = """
 select id::text, issuer, subject, classes, date_part('epoch', until) as until from ward_internal.break_glass
@@ -150,6 +151,13 @@ class Registry:
             access = min(most, least)
             classes[number] = Class(number, name, access, writes and may and access != NONE)
         return classes
+
+    def honey(self, tenant: str) -> dict[bytes, dict[bytes, bool]]:
+        """Return the honey rows by model, and whether opening one ends logins."""
+        honey: dict[bytes, dict[bytes, bool]] = {}
+        for row in self._database.query_now(HONEY, ["uuid"], [tenant]):
+            honey.setdefault(bytes_of(row["model_id"]), {})[bytes(row["row_id"])] = row["ends_logins"]
+        return honey
 
     def grants(self, tenant: str) -> dict[tuple[str, str], Grant]:
         """Return the break-glass grants that hold, by issuer and subject."""

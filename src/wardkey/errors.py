@@ -3,10 +3,11 @@
 WardError                  sqlstate, message, hint
 ├── ContextError           who is asking (raised by ward.login and by using a face without it)
 │   └── NoContext · InvalidToken · TokenExpired · WrongTenant · TenantNotActive · RoleMayNotWrite ·
-│       ContextStale
+│       ContextStale · LoginsEnded
 ├── SealError              values and their keys
 │   └── OpenFailed · KeeperUnavailable · KeeperBusy · KeyRefused · KeyUnknown · CommitmentMismatch ·
-│       KeyDestroyed · KeysChanged · RegionRefused · ClassHidden · GrantRefused
+│       KeyDestroyed · KeysChanged · RegionRefused · ClassHidden · GrantRefused ·
+│       BudgetExhausted
 ├── AdministrationError    what a DBA or operator asked for
 │   └── InvalidSlug · DuplicateTenant · UnknownTenant · UnknownObject · NoPrimaryKey · TypeCannotBeSealed ·
 │       SealedIndex · TableInUse · TableNotEmpty · Unsupported · WardNotEmpty · NotConfirmed · NotAllowed ·
@@ -15,7 +16,7 @@ WardError                  sqlstate, message, hint
 │       RuleNamesSealedColumn · RuleCallsFunction · InvalidRowRule · RuleForUnknownRole ·
 │       ClaimDoesNotFit · InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished ·
 │       NotDelegated · WouldReveal · InvalidCounts · MaskDoesNotFit · InvalidPolicy ·
-│       PolicyWidened · InvalidGrant · EntryTooLong
+│       PolicyWidened · InvalidGrant · InvalidBudget · InvalidHoneyRow · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -42,8 +43,10 @@ from wardkey_core.administration import (
     DuplicateTenant,
     EntryTooLong,
     InvalidBaa,
+    InvalidBudget,
     InvalidCounts,
     InvalidGrant,
+    InvalidHoneyRow,
     InvalidMeasure,
     InvalidPolicy,
     InvalidRegion,
@@ -80,6 +83,7 @@ from wardkey_core.administration import (
 )
 from wardkey_core.errors import (
     AuditUnavailable,
+    BudgetExhausted,
     ClassHidden,
     CommitmentMismatch,
     ContextError,
@@ -92,6 +96,7 @@ from wardkey_core.errors import (
     KeyRefused,
     KeysChanged,
     KeyUnknown,
+    LoginsEnded,
     NoContext,
     OpenFailed,
     RegionRefused,
@@ -108,6 +113,7 @@ __all__ = [
     "AdministrationError",
     "AlreadyPublished",
     "AuditUnavailable",
+    "BudgetExhausted",
     "ChangeRefused",
     "ClaimDoesNotFit",
     "ClassHidden",
@@ -119,8 +125,10 @@ __all__ = [
     "EntryTooLong",
     "GrantRefused",
     "InvalidBaa",
+    "InvalidBudget",
     "InvalidCounts",
     "InvalidGrant",
+    "InvalidHoneyRow",
     "InvalidMeasure",
     "InvalidPolicy",
     "InvalidRegion",
@@ -134,6 +142,7 @@ __all__ = [
     "KeyRefused",
     "KeyUnknown",
     "KeysChanged",
+    "LoginsEnded",
     "MaskDoesNotFit",
     "MissingSoftware",
     "NoBaa",

@@ -26,6 +26,10 @@ def filled(cluster: Cluster, template: str) -> Iterator[Database]:
         log = clinic_month(admin)
         log.put("e", "grant", 90, database_role="dba", detail={"objects": [{"object": "audit_log"}]})
         log.put("e", "measures_read", 95, database_role="tenant_globex", detail={"payer": "globex"})
+        model = admin.execute("select id::text from ward_internal.models where face = 'patients'").fetchone()
+        told = {"subject": "nurse.kim", "role": "VIEWER", "detail": {"model": model[0], "budget": 500}}
+        for operation in ("budget_near", "budget_exhausted", "budget_near"):
+            log.put("e", operation, 96, **told)
         grant = uuid4()
         admin.execute(
             "insert into ward_internal.break_glass (id, tenant_id, issuer, subject, role, classes, minutes,"
@@ -86,6 +90,12 @@ def test_it_names_each_break_glass_and_what_was_read_meanwhile(asked: dict[str, 
     assert said == ["dr.glass", "VIEWER", "note", "unconscious", "dr.boss", 2, None]
 
 
+def test_it_names_who_came_near_the_end_of_a_budget(asked: dict[str, Any]) -> None:
+    (row,) = asked["budgets"]
+    said = [row[name] for name in ("who", "role", "table", "budget", "times_near", "times_used_up")]
+    assert said == ["nurse.kim", "VIEWER", "patients", 500, 2, 1]
+
+
 def test_it_names_delegations_changes_and_refusals(asked: dict[str, Any]) -> None:
     (delegation,) = asked["delegations"]
     assert (delegation["payer"], delegation["measures"], delegation["delegated_by"]) == (
@@ -105,7 +115,7 @@ def test_the_page_is_to_be_signed_and_runs_nothing(asked: dict[str, Any], page: 
     assert SCRIPT not in text and "<script" not in text and SECRET not in text
     (policy,) = re.findall(r'Security-Policy" content="([^"]+)"', text)
     assert policy.startswith("default-src 'none'; style-src 'sha256-") and "'unsafe" not in policy
-    assert "Yes." in text and text.count('class="decision"') == len(asked["people"]) + 3
+    assert "Yes." in text and text.count('class="decision"') == len(asked["people"]) + 4
 
 
 def test_that_it_was_asked_is_an_entry_and_the_terminal_shows_it(
@@ -122,4 +132,4 @@ def test_that_it_was_asked_is_an_entry_and_the_terminal_shows_it(
 def test_a_section_without_an_answer_says_so(filled: Database) -> None:
     wardkey = Wardkey(filled.cluster.home.path)
     shown = wardkey("--dsn", filled.dsn(), "access", "review", "--tenant", "globex").stdout
-    assert "Nothing was read." in shown and "Nothing is delegated." in shown
+    assert "Nobody came near" in shown and "Nothing was read." in shown and "Nothing is delegated." in shown

@@ -220,6 +220,7 @@ ELSEWHERE = {
     "kms-credentials",
     "issuers-agree",
     "policies-agree",
+    "budgets-agree",
     "keeper-provider",
     "keeper-regions",
     *("scribe-exists", "scribe-at-work", "scribe-required", "scribe-room", "scribe-on-time"),
@@ -235,6 +236,7 @@ OF_THE_MACHINE = {
     "keeper-provider",
     "issuers-agree",
     "policies-agree",
+    "budgets-agree",
     "scribe-exists",
 }
 """Checks whose outcome other tests of the same cluster, or the machine, may change."""

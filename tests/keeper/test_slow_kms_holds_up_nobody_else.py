@@ -21,7 +21,10 @@ from wardkey_core.wire import frame, to_base64
 from tests.support.keepers import ACME, GLOBEX
 from wardkey.embedded.issuer import EmbeddedIssuer
 from wardkey.keeper import server
+from wardkey.keeper.budgets import BUDGETS_FILE, KeeperBudgets
 from wardkey.keeper.checkpoints import CHECKPOINTS_FILE, Checkpoints
+from wardkey.keeper.counters import COUNTERS_FILE, Counters
+from wardkey.keeper.ended import ENDED_FILE, Ended
 from wardkey.keeper.grants import GRANTS_FILE, Grants
 from wardkey.keeper.journal import Peer, ReleaseLog
 from wardkey.keeper.ledger import Ledger
@@ -77,6 +80,9 @@ class Bench:
             log,
             checkpoints,
             Grants(directory / GRANTS_FILE, report),
+            KeeperBudgets(directory / BUDGETS_FILE, report),
+            Counters(directory / COUNTERS_FILE, report),
+            Ended(directory / ENDED_FILE, directory / "sock", report),
             deadline=deadline,
             report=report,
         )

@@ -61,6 +61,7 @@ class Backend:
             {"id": str(column), "model_id": str(UUID(int=9)), "name": "c", "level": "row", "form": "t"}
             for column in (UUID(int=0), UUID(bytes=bytes(range(16))))
         ]
+        self.honey: list[Mapping[str, Any]] = []
         self.policy: Callable[[str, str], dict[str, Any]] | None = None
         self.slots: set[str] = set()
         self.messages: list[bytes] = []
@@ -148,6 +149,8 @@ class Backend:
             ]
         if sql in (registry.CLASSES_ADDED, registry.GRANTED):
             return []
+        if sql == registry.HONEY:
+            return self.honey
         if sql == registry.SLOT:
             return [{"found": 1}] if args[0] in self.slots else []
         if sql == registry.SETTINGS:

@@ -55,6 +55,13 @@ ALL = [
     wire.grant(TENANT, "approve", "token", id=TENANT, reason="0" * 64),
     *(wire.grant(TENANT, action, "token", id=TENANT) for action in ("deny", "end")),
     *(wire.grant(TENANT, action, "token") for action in ("allow", "forbid")),
+    wire.lease(TENANT, PLATFORM, "token"),
+    wire.lease(TENANT, PLATFORM, "token", wire.settled("0" * 32, 2, [b"12345678"]), b"12345678"),
+    wire.settle(TENANT, wire.settled("0" * 32, 0, [])),
+    wire.usage(TENANT),
+    wire.logins(TENANT, "end", token="token"),
+    wire.logins(TENANT, "lift", issuer="i", subject="s"),
+    wire.logins(TENANT, "list"),
     wire.status(),
 ]
 

@@ -45,6 +45,8 @@ begin
     execute format('drop policy %I on %s', v_policy, v_model.shape);
   end loop;
   delete from ward_internal.row_rules where model_id = v_model.id;
+  delete from ward_internal.budgets where model_id = v_model.id;
+  delete from ward_internal.honey_rows where model_id = v_model.id;
   delete from ward_internal.sealed_columns where model_id = v_model.id;
   delete from ward_internal.models where id = v_model.id;
   execute format('drop table %s', p_table);

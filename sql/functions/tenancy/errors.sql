@@ -30,6 +30,8 @@ return case p_condition
   when 'mask_does_not_fit' then 'WK233'
   when 'invalid_policy' then 'WK234'
   when 'policy_widened' then 'WK235'
+  when 'invalid_budget' then 'WK254'
+  when 'invalid_honey_row' then 'WK256'
   when 'invalid_region' then 'WK241'
   when 'rule_names_sealed_column' then 'WK258'
   when 'rule_calls_function' then 'WK259'

@@ -210,6 +210,8 @@ begin
     end if;
     delete from ward_internal.sealed_columns where model_id = v_model.id;
     delete from ward_internal.row_rules where model_id = v_model.id;
+    delete from ward_internal.budgets where model_id = v_model.id;
+    delete from ward_internal.honey_rows where model_id = v_model.id;
     delete from ward_internal.models where id = v_model.id;
     if exists (select from pg_class where oid = v_model.shape) then
       execute format('drop table %s cascade', v_model.shape);

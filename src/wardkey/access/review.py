@@ -117,6 +117,22 @@ SECTIONS = (
         is_decided=True,
     ),
     Section(
+        "budgets",
+        "Budgets near their end",
+        "Who opened more than 80 % of the rows that a budget allows in a window, or all of them and wanted"
+        " more.",
+        "Nobody came near the end of a budget.",
+        """
+        select e.subject as who, e.role, coalesce(m.face, e.detail ->> 'model') as table,
+               max((e.detail ->> 'budget')::bigint) as budget,
+               count(*) filter (where e.operation = 'budget_near') as times_near,
+               count(*) filter (where e.operation = 'budget_exhausted') as times_used_up, max(e.at) as last
+          from entries as e left join ward_internal.models as m on m.id::text = e.detail ->> 'model'
+         where e.operation in ('budget_near', 'budget_exhausted')
+         group by 1, 2, 3 order by 6 desc, 5 desc, 1, 2, 3""",
+        is_decided=True,
+    ),
+    Section(
         "delegations",
         "Delegations to payers",
         "Who may read counts of this tenant, and when that was last done. One that nobody reads may go.",
@@ -143,7 +159,8 @@ SECTIONS = (
                   from jsonb_each(e.detail) as d) as detail
           from entries as e
          where e.operation in ('grant', 'revoke', 'policy_narrowed', 'policy_restored', 'row_rule_added',
-             'row_rule_dropped', 'classified', 'mask_set', 'delegated', 'delegation_revoked')
+             'row_rule_dropped', 'budget_set', 'budget_dropped', 'classified', 'mask_set', 'delegated',
+             'delegation_revoked')
          order by e.at, e.id""",
         is_decided=True,
     ),

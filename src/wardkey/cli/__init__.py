@@ -47,7 +47,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "audit",
             "Export, verify, prove, compare and prune the audit log, and answer questions to it.",
         ),
-        "access": ("access", "Say who may see what: classes, policy, row rules, break-glass, measures."),
+        "access": (
+            "access",
+            "Say who may see what: classes, policy, row rules, budgets, break-glass, measures.",
+        ),
         "baa": ("baa", "Record, list, show and end business associate agreements."),
         "table": ("table", "Protect tables, share reference tables, list them."),
     },

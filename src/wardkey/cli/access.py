@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from . import _access_break_glass as break_glass
+from . import _access_budgets as budgets
 from . import _access_measures as measures
 from . import _access_policy as policy
 from . import _access_rules as rules
@@ -15,8 +16,10 @@ __all__ = ["access"]
 
 @click.group()
 def access() -> None:
-    """Say who may see what: classes, policy, row rules, break-glass, measures."""
+    """Say who may see what: classes, policy, row rules, budgets, break-glass, measures."""
 
 
-for _command in (*policy.COMMANDS, *break_glass.COMMANDS, *measures.COMMANDS, *rules.COMMANDS, review):
+_GROUPS = (policy, break_glass, budgets, measures, rules)
+
+for _command in (*(command for group in _GROUPS for command in group.COMMANDS), review):
     access.add_command(_command)

@@ -34,19 +34,31 @@ class AppendFile:
             os.fsync(descriptor)
         sync_directory(path.parent)
 
-    def append(self, line: bytes) -> None:
-        """Put a line, newline included, on the disk, or nothing of it. Raises OSError, ServiceError."""
+    def append(self, line: bytes, *, later: bool = False) -> None:
+        """Put a line, newline included, on the disk, or nothing of it. Raises OSError, ServiceError.
+
+        ``later``: into the kernel, so that a crash of the process loses nothing; ``flush`` does the rest.
+        """
         descriptor = _open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
             if os.fstat(descriptor).st_size != self._length:
                 raise ServiceError(f"{self.path} is not of the length it had")
             append_line(descriptor, line)
             try:
-                os.fsync(descriptor)
+                if not later:
+                    os.fsync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, self._length)
                 raise
             self._length += len(line)
+        finally:
+            os.close(descriptor)
+
+    def flush(self) -> None:
+        """Put what was appended on the disk. Raises OSError; may be called in a thread."""
+        descriptor = open_to_append(self.path)
+        try:
+            os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
 

@@ -40,9 +40,14 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def write_atomically(
-    path: Path, data: bytes, *, owner: tuple[int, int] | None = None, exclusive: bool = False
+    path: Path,
+    data: bytes,
+    *,
+    owner: tuple[int, int] | None = None,
+    exclusive: bool = False,
+    mode: int = 0o600,
 ) -> None:
-    """Write ``path``, mode 0600: a reader or a crash meets the old content or the new, nothing between.
+    """Write ``path``: a reader or a crash meets the old content or the new, nothing between.
 
     ``owner``: uid and gid of the file. ``exclusive``: raise FileExistsError instead of replacing. Raises
     OSError.
@@ -53,7 +58,7 @@ def write_atomically(
     )
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
+            os.fchmod(descriptor, mode)
             if owner is not None and owner != (os.geteuid(), os.getegid()):
                 os.fchown(descriptor, *owner)
             file.write(data)

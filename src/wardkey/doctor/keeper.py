@@ -10,7 +10,7 @@ from typing import Any
 from wardkey_core import keeper_client as client
 from wardkey_pg import __version__
 
-from ..access import policy
+from ..access import budgets, policy
 from ..embedded import kms_choice
 from ..errors import KeeperUnavailable, KeyRefused, ServerError, WardError
 from ..identity import issuers
@@ -171,6 +171,27 @@ def _policies(server: Server) -> Iterator[Problem]:
         )
 
 
+def _budgets(server: Server) -> Iterator[Problem]:
+    """Compare the budgets of database and keeper, where the keeper's directory is this home's."""
+    if server.home is None or not _local(server):
+        return
+    try:
+        differing = budgets.differences(server.connection, server.home.keeper)
+    except (WardError, OSError):
+        yield Problem(str(server.home.keeper), "the keeper's budgets cannot be read", "run this as root")
+        return
+    for row in differing:
+        options = f"--tenant {row['slug']} --role {row['role']}"
+        further = f"--window {row['window']}s{' --distinct' if row['distinct'] else ''}"
+        yield Problem(
+            f"{row['slug']}, {row['role']}, {row['table']}",
+            f"the database says {row['database'] or 'no budget'}, the keeper {row['keeper'] or 'none'}",
+            f"wardkey access budget set {row['table']} {row['rows']} {options} {further}"
+            if row["database"]
+            else f"wardkey access budget drop {row['table']} {options}",
+        )
+
+
 def _regions(server: Server) -> Iterator[Problem]:
     status = _status(server)
     if status is None:
@@ -210,6 +231,7 @@ CHECKS = (
     ),
     Check("issuers-agree", "database and keeper trust the same issuers", _issuers),
     Check("policies-agree", "database and keeper have the same access policy", _policies),
+    Check("budgets-agree", "database and keeper have the same budgets", _budgets),
     Check("keeper-regions", "the keeper serves the regions of all tenants", _regions),
     Check("keeper-provider", "KEKs lie in a KMS, not on the database's host", _provider, "info"),
 )

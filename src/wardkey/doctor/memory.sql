@@ -33,6 +33,14 @@ select concat_ws('/', 'tenant_policy', p.tenant_id, p.role, p.class), md5(concat
   '{policy_narrowed,policy_restored,dropped,shredding,shredded}', format('policy of %s for %s and class %s', t.slug, p.role, p.class)
 from ward_internal.tenant_policy as p join ward_internal.tenants as t on t.id = p.tenant_id
 union all
+select concat_ws('/', 'budgets', b.tenant_id, b.role, b.model_id), md5(concat_ws('|', b.row_limit, b.is_distinct, b.seconds)),
+  b.tenant_id::text, '{budget_set,budget_dropped,dropped,shredding,shredded}', format('budget of %s for %s', t.slug, b.role)
+from ward_internal.budgets as b join ward_internal.tenants as t on t.id = b.tenant_id
+union all
+select concat_ws('/', 'honey_rows', h.tenant_id, h.model_id, encode(h.row_id, 'hex')), h.ends_logins::text, master.id::text,
+  '{honey_added,honey_dropped,unprotected,dropped}', format('a honey row of %s', t.slug)
+from ward_internal.honey_rows as h join ward_internal.tenants as t on t.id = h.tenant_id cross join master
+union all
 select 'settings/' || name, md5(value), master.id::text, '{set}', 'setting ' || name
 from ward_internal.settings cross join master
 union all

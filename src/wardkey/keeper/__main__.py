@@ -22,7 +22,10 @@ from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready
 from wardkey.daemon.service import Service as Daemon
 from wardkey.kms import KmsConfigurationError
 
+from .budgets import BUDGETS_FILE, KeeperBudgets
 from .checkpoints import CHECKPOINTS_FILE, Checkpoints
+from .counters import COUNTERS_FILE, Counters
+from .ended import ENDED_FILE, Ended
 from .grants import GRANTS_FILE, Grants
 from .journal import ReleaseLog
 from .ledger import LEDGER_FILE, Ledger
@@ -57,6 +60,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
     ledger = Ledger(directory / LEDGER_FILE, report)
     signing = SigningKey(directory / "signing.key")
     checkpoints = Checkpoints(directory / CHECKPOINTS_FILE, signing, report)
+    counters = Counters(directory / COUNTERS_FILE, report)
     listening = bind(options.socket, options.socket_group, "a keeper")
     mine = options.socket.lstat().st_ino
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -69,6 +73,9 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
         ReleaseLog(directory / "release.log"),
         checkpoints,
         Grants(directory / GRANTS_FILE, report),
+        KeeperBudgets(directory / BUDGETS_FILE, report),
+        counters,
+        Ended(directory / ENDED_FILE, options.socket, report),
         administrators=frozenset((*options.admin_uid, os.geteuid(), 0)),
         scribes=frozenset(options.scribe_uid),
         ttl=options.ttl,

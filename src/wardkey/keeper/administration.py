@@ -16,7 +16,7 @@ from wardkey.kms import KekRef, Kms, KmsError
 from .keys import Keys
 from .ledger import Ledger
 from .providers import Provider, Providers
-from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Shred, Tombstone
+from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Logins, Shred, Tombstone, Usage
 from .signing import SigningKey
 
 __all__ = ["Administration", "is_for_administrators"]
@@ -25,10 +25,12 @@ _T = TypeVar("_T")
 
 
 def is_for_administrators(request: object) -> bool:
-    """Whether the request can end keys or has the keeper sign."""
+    """Whether the request can end keys, has the keeper sign, or is about what people did."""
     match request:
-        case Tombstone() | Shred() | Certify():
+        case Tombstone() | Shred() | Certify() | Usage():
             return True
+        case Logins(action=action):
+            return action != "end"
         case Checkpoint(readmit=readmit):
             return readmit
         case Kek(action=action):

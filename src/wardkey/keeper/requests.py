@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import MASTER, MAX_VERSION, SALT_LENGTH
-from wardkey_core.wire import DEFAULT_REGION, MAX_FIELDS, REGION_FORM, parse_json
+from wardkey_core.wire import DEFAULT_REGION, MAX_FIELDS, MOST_LEASED, REGION_FORM, parse_json
 
 from wardkey.kms import KekRef
 
@@ -26,14 +26,19 @@ __all__ = [
     "Derive",
     "Grant",
     "Kek",
+    "Lease",
+    "Logins",
     "Provision",
     "Release",
     "Request",
     "Reseal",
     "Rewrap",
+    "Settle",
+    "Settled",
     "Shred",
     "Status",
     "Tombstone",
+    "Usage",
     "WrappedKey",
     "parse_request",
 ]
@@ -59,6 +64,7 @@ _Name = Annotated[str, Meta(min_length=1, max_length=1024)]
 _Text = Annotated[str, Meta(min_length=1)]
 _Wrapped = Annotated[bytes, Meta(min_length=1)]
 _Salt = Annotated[bytes, Meta(min_length=SALT_LENGTH, max_length=SALT_LENGTH)]
+_Digest = Annotated[bytes, Meta(min_length=8, max_length=8)]
 _Commitment = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
@@ -278,6 +284,48 @@ class Grant(_Request, frozen=True, kw_only=True):
             raise ValueError("an action has its own members, and no others")
 
 
+class Settled(_Members, frozen=True, kw_only=True):
+    """What became of a lease: rows that were opened; of distinct ones, the digests of those."""
+
+    lease: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    used: Annotated[int, Meta(ge=0, le=MOST_LEASED)]
+    seen: Annotated[list[_Digest], Meta(max_length=MOST_LEASED)] = []
+
+
+class Lease(_Request, frozen=True, kw_only=True):
+    """Asks for rows of ``model`` that may be opened under a budget, on ``token``: see module counters."""
+
+    model: UUID
+    token: str
+    row: _Digest | None = None
+    settled: Settled | None = None
+
+
+class Settle(_Request, frozen=True, kw_only=True):
+    """Gives back what a lease left over."""
+
+    settled: Settled
+
+
+class Usage(_Request, frozen=True, kw_only=True):
+    """Asks what a tenant's people have opened under budgets."""
+
+
+class Logins(_Request, frozen=True, kw_only=True):
+    """Asks for the logins of a subject to be ended, the token's; for one to be let in again; for a list."""
+
+    action: Literal["end", "lift", "list"]
+    token: str | None = None
+    issuer: _Text | None = None
+    subject: _Text | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {name for name in ("token", "issuer", "subject") if getattr(self, name) is not None}
+        if given != {"end": {"token"}, "lift": {"issuer", "subject"}, "list": set()}[self.action]:
+            raise ValueError("an action has its own members, and no others")
+
+
 class Status(_Members, frozen=True, kw_only=True, tag_field="op", tag=str.lower):
     """Asks how the keeper does."""
 
@@ -296,6 +344,10 @@ Request = (
     | Certify
     | Checkpoint
     | Grant
+    | Lease
+    | Settle
+    | Usage
+    | Logins
     | Status
 )
 _REQUESTS: dict[str, type[Request]] = {each.__name__.lower(): each for each in get_args(Request)}

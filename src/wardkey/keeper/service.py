@@ -20,12 +20,15 @@ from uuid import UUID
 from wardkey_core.envelope import class_key
 from wardkey_core.errors import GrantRefused, KeeperUnavailable, KeyRefused, WardError
 from wardkey_core.tokens import Claims
-from wardkey_core.wire import to_base64
+from wardkey_core.wire import LEASE_SECONDS, MOST_LEASED, to_base64
 from wardkey_pg import __version__
 
 from ..daemon.privileges import LAST, set_nice
 from .administration import Administration, is_for_administrators
+from .budgets import KeeperBudgets
 from .checkpoints import Checkpoints
+from .counters import Counters
+from .ended import Ended
 from .grants import Grants
 from .journal import Peer, ReleaseLog
 from .keys import Keys
@@ -39,14 +42,18 @@ from .requests import (
     Derive,
     Grant,
     Kek,
+    Lease,
+    Logins,
     Provision,
     Release,
     Request,
     Reseal,
     Rewrap,
+    Settle,
     Shred,
     Status,
     Tombstone,
+    Usage,
     WrappedKey,
 )
 from .reseal import reseal
@@ -94,6 +101,9 @@ class Service:
         log: ReleaseLog,
         checkpoints: Checkpoints,
         grants: Grants,
+        budgets: KeeperBudgets,
+        counters: Counters,
+        ended: Ended,
         *,
         administrators: frozenset[int] = frozenset(),
         scribes: frozenset[int] = frozenset(),
@@ -108,6 +118,9 @@ class Service:
         self._log = log
         self._checkpoints = checkpoints
         self._grants = grants
+        self._budgets = budgets
+        self._counters = counters
+        self._ended = ended
         self._administrators = administrators
         self._scribes = scribes
         self._deadline = deadline
@@ -129,6 +142,8 @@ class Service:
         if isinstance(request, Status):
             return self._status()
         line = _line(request, peer)
+        if isinstance(request, Lease | Settle):
+            return await self._logged(line, self._answered(request, line), quietly=True)
         if isinstance(request, Checkpoint) and not request.readmit:
             # many and always the same: refusals are in the log, and the first of each peer
             known = (peer, request.tenant, 0)
@@ -178,7 +193,7 @@ class Service:
     def close(self) -> None:
         self._keys.forget()
         self._providers.close()
-        self._flushing.submit(self._log.flush)
+        self._flushing.submit(self._flush_files)
         self._flushing.shutdown(wait=True)
         self._resealing.shutdown(wait=False, cancel_futures=True)
 
@@ -227,6 +242,16 @@ class Service:
                 return await self._in_time(self._administration.kek(request), ADMINISTRATION_SECONDS)
             case Tombstone() | Shred():
                 return await self._administration.tombstone(request)
+            case Lease():
+                return self._lease(request, line)
+            case Settle(settled=settled):
+                self._counters.settle(settled)
+                self._hurry()
+                return {}
+            case Usage(tenant=tenant):
+                return {"windows": self._counters.usage(tenant)}
+            case Logins():
+                return await asyncio.to_thread(self._logins, request, line)
             case Grant():
                 return await asyncio.to_thread(self._grant, request, line)
             case Certify():
@@ -259,6 +284,7 @@ class Service:
         line.claims = self._trust.verify(request.token, time.time())
         if line.claims.tenant_id != str(request.key.tenant):
             raise KeyRefused("the token belongs to another tenant than the key")
+        self._ended.check(line.claims)
         if request.key.tenant == MASTER_TENANT:
             raise KeyRefused("the master secret is released to nobody")
         tenant, version = request.key.tenant.bytes, request.version
@@ -270,7 +296,46 @@ class Service:
             access |= {name: "clear" for name in request.classes if name in grant.classes}
         line.classes = [name for name in access if access[name] != "none"]
         keys = {name: to_base64(class_key(dek, tenant, version, name)) for name in line.classes}
-        return {"classes": keys, "masked": [name for name in line.classes if access[name] == "mask"]}
+        answer = {"classes": keys, "masked": [name for name in line.classes if access[name] == "mask"]}
+        if budgets := self._budgets.models(request.key.tenant, line.claims.role):
+            answer["budgets"] = [*budgets]
+        return answer
+
+    def _lease(self, request: Lease, line: _Line) -> dict[str, Any]:
+        line.claims = self._claims(request.tenant, request.token)
+        self._ended.check(line.claims)
+        budget = self._budgets.find(request.tenant, line.claims.role, request.model)
+        if budget is None:  # it was dropped after the backend got its keys
+            free = {"rows": MOST_LEASED, "seconds": LEASE_SECONDS, "left": LEASE_SECONDS, "limit": 0}
+            return {"lease": "", **free, "salt": "", "known": False, "alert": None}
+        lease = self._counters.lease(budget, line.claims, request.settled, request.row)
+        self._hurry()
+        return {
+            "lease": lease.id,
+            "rows": lease.rows,
+            "seconds": lease.seconds,
+            "left": lease.left,
+            "limit": lease.limit,
+            "salt": to_base64(lease.salt),
+            "known": lease.is_known,
+            "alert": lease.alert,
+        }
+
+    def _logins(self, request: Logins, line: _Line) -> dict[str, Any]:
+        if request.action == "list":
+            return {"subjects": self._ended.every(request.tenant)}
+        if request.issuer is not None and request.subject is not None:
+            self._ended.lift(request.tenant, request.issuer, request.subject)
+        else:
+            line.claims = self._claims(request.tenant, request.token or "")
+            self._ended.end(line.claims)
+        return {}
+
+    def _claims(self, tenant: UUID, token: str) -> Claims:
+        claims = self._trust.verify(token, time.time())
+        if claims.tenant_id != str(tenant):
+            raise KeyRefused("the token belongs to another tenant", "use one of this tenant's")
+        return claims
 
     def _grant(self, request: Grant, line: _Line) -> dict[str, Any]:
         grants, tenant = self._grants, request.tenant
@@ -349,7 +414,14 @@ class Service:
         self._is_written = False
         if self._flushed is not None and not self._flushed.done():
             return self._hurry()  # the disk is slow; nothing is queued behind what it has
-        self._flushed = self._flushing.submit(self._log.flush)
+        self._flushed = self._flushing.submit(self._flush_files)
+
+    def _flush_files(self) -> None:
+        self._log.flush()
+        try:
+            self._counters.flush()
+        except OSError as error:
+            self._report(f"the counters of budgets cannot be put on the disk: {error.strerror}")
 
     def _log_refusal(self, op: str, error: WardError, peer: Peer, line: _Line | None = None) -> None:
         self._refusals += 1
@@ -383,7 +455,7 @@ _OUTCOMES: dict[type[Request], str] = {
 def _line(request: Request, peer: Peer) -> _Line:
     op, outcome = type(request).__name__.lower(), _OUTCOMES.get(type(request), "done")
     version = request.to if isinstance(request, Reseal) else getattr(request, "version", None)
-    if isinstance(request, Kek | Grant):
+    if isinstance(request, Kek | Grant | Logins):
         op = f"{op} {request.action}"
     elif isinstance(request, Checkpoint) and request.readmit:
         outcome = "readmitted"

@@ -1,0 +1,167 @@
+"""Nobody but the platform tells a honey row from others; who opens one is out at the next transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from wardkey_core import wire
+
+from tests.support.database import Connection, Database
+from tests.support.journals import journal_of
+from tests.support.sqlstate import refused
+from wardkey.access import budgets
+from wardkey.errors import UnknownObject
+
+PATIENTS = "clinic.patients"
+HONEY = "7"
+OPEN = "select name, ssn from patients where id = %s"
+
+
+@pytest.fixture
+def ward(database: Database) -> Iterator[Database]:
+    """A database whose tenant acme has ten patients, one of them a honey row."""
+    with database.tenant("acme", role="ADMIN") as connection:
+        connection.execute(
+            "insert into patients (id, name, ssn)"
+            " select n, 'P' || n, '999-' || n from generate_series(1, 10) as n"
+        )
+    with database.admin() as admin:
+        budgets.add_honey(admin, "acme", PATIENTS, [HONEY])
+    yield database
+    socket = database.cluster.home.keeper_socket
+    with database.admin() as admin:
+        for row in budgets.ended(admin, socket, "acme"):
+            budgets.lift(admin, socket, "acme", row["subject"])
+
+
+def is_out(person: Connection) -> bool:
+    try:
+        person.execute("select 1 from patients limit 1")
+    except psycopg.Error as error:
+        return error.sqlstate == "WK255"
+    return False
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("begin", ["begin", "begin read only"])
+def test_who_opens_one_is_out_at_the_next_transaction(ward: Database, begin: str, end: str) -> None:
+    socket = ward.cluster.home.keeper_socket
+    with (
+        ward.tenant("acme", subject="nosy", role="VIEWER") as nosy,
+        ward.tenant("acme", subject="nosy", role="ADMIN") as elsewhere,
+        ward.tenant("acme", subject="other", role="VIEWER") as other,
+        ward.admin() as admin,
+    ):
+        assert elsewhere.execute(OPEN, [1]).rowcount == other.execute(OPEN, [1]).rowcount == 1  # warm
+        nosy.execute(begin)
+        assert nosy.execute(OPEN, [HONEY]).fetchone() == ("P7", "999-7")
+        assert nosy.execute(OPEN, [8]).rowcount == 1  # nothing is told yet
+        nosy.execute(end)
+        assert is_out(nosy) and is_out(elsewhere) and not is_out(other)
+        with ward.tenant("acme") as cold, refused("WK255"):
+            cold.execute("select ward.login_session(%s)", [ward.token("acme", subject="nosy")])
+        with ward.tenant("globex", subject="nosy", role="VIEWER") as namesake:
+            assert not is_out(namesake)
+        assert [row["subject"] for row in budgets.ended(admin, socket, "acme")] == ["nosy"]
+        budgets.lift(admin, socket, "acme", "nosy")
+        with ward.tenant("acme", subject="nosy", role="VIEWER") as again:
+            assert not is_out(again)
+        with pytest.raises(UnknownObject):
+            budgets.lift(admin, socket, "acme", "nosy")
+
+
+def test_the_keeper_releases_nothing_to_who_is_out(ward: Database) -> None:
+    """Also where somebody has taken away what it tells backends."""
+    told = ward.cluster.home.keeper_socket
+    with ward.tenant("acme", subject="nosy", role="VIEWER") as nosy, ward.admin() as admin:
+        nosy.execute(OPEN, [HONEY])
+        told.with_name(told.name + wire.ENDED_SUFFIX).write_text("")
+        admin.execute("select ward_internal.forget_keys()")
+        with ward.tenant("acme", subject="nosy", role="VIEWER") as cold, refused("WK255"):
+            cold.execute(OPEN, [1])
+
+
+def test_the_alarm_is_the_platforms_alone(ward: Database) -> None:
+    with journal_of(ward) as journal:
+        with ward.tenant("acme", subject="nosy", role="VIEWER") as nosy, nosy.transaction():
+            for _ in range(3):
+                nosy.execute(OPEN, [HONEY])
+            nosy.execute("select name from patients")
+        (alarm,) = journal.events("honey_row_opened")
+    assert alarm.tenant is None and alarm.context is None  # the platform's
+    detail = alarm.detail or {}
+    assert (detail["alarm"], detail["row"], detail["logins_ended"]) == (True, HONEY, True)
+    assert (detail["tenant"], alarm.texts["subject"]) == (str(ward.tenant_id("acme")), "nosy")
+    with ward.admin() as admin:
+        kinds = "select slug, kind from ward.events where kind like 'honey%'"
+        assert admin.execute(kinds).fetchall() == [(None, "honey added")]
+
+
+def test_an_alarm_ends_nobodys_logins_where_that_is_the_policy(ward: Database) -> None:
+    with ward.admin() as admin:
+        budgets.add_honey(admin, "acme", PATIENTS, [HONEY], ends_logins=False)
+    with journal_of(ward) as journal, ward.tenant("acme", subject="nosy", role="VIEWER") as nosy:
+        nosy.execute(OPEN, [HONEY])
+        assert len(journal.events("honey_row_opened")) == 1 and not is_out(nosy)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select id from patients",
+        "select count(*) from patients where id = 7",
+        "select city, created_at from patients where id = 7",
+    ],
+)
+def test_what_opens_no_sealed_value_is_no_alarm(ward: Database, statement: str) -> None:
+    with ward.tenant("acme", subject="calm", role="VIEWER") as calm:
+        calm.execute(statement)
+        assert not is_out(calm)
+
+
+def test_nothing_that_a_tenant_sees_tells_it(ward: Database) -> None:
+    """Neither columns, catalog, plan and sizes, nor errors, nor the tenant's own log."""
+    with ward.admin() as admin, ward.tenant("acme", subject="admin", role="ADMIN") as tenant:
+        budgets.drop_honey(admin, "acme", PATIENTS, [HONEY])
+        before = _all_that_is_seen(tenant)
+        budgets.add_honey(admin, "acme", PATIENTS, [HONEY], ends_logins=False)
+        assert _all_that_is_seen(tenant) == before
+        for statement in (
+            "select * from ward.honey_rows",
+            "select * from ward_internal.honey_rows",
+            "select ward_internal.look_up_row(ward.tenant_id(), 'clinic.patients', '{7}')",
+        ):
+            with refused():
+                tenant.execute(statement)
+        # a change of the row, which opens it, says what it says of others
+        changed = tenant.execute(
+            "update patients set city = 'x' where id in (6, 7) returning city"
+        ).fetchall()
+        assert changed == [("x",), ("x",)]
+        log = tenant.execute("select to_jsonb(e)::text from ward.audit_entries() as e").fetchall()
+        assert "honey" not in repr(log) and "alarm" not in repr(log)
+
+
+def _all_that_is_seen(tenant: Connection) -> list[object]:
+    row = "(select to_jsonb(p) - 'id' - 'name' - 'ssn' from patients as p where id = {})"
+    return [
+        tenant.execute(f"select {row.format(6)} = {row.format(7)}").fetchall(),
+        tenant.execute("explain select name from patients where id = 7").fetchall(),
+        tenant.execute("select relname, relkind, reloptions from pg_class order by 1, 2").fetchall(),
+        tenant.execute("select proname, prosrc from pg_proc order by 1, 2").fetchall(),
+    ]
+
+
+def test_a_honey_row_is_a_row_that_is_there(ward: Database) -> None:
+    with ward.admin() as admin:
+        for key in (["999"], ["7", "8"], ["seven"], []):
+            with refused("WK256"):
+                budgets.add_honey(admin, "acme", PATIENTS, key)
+        with refused("WK256"):
+            budgets.add_honey(admin, "globex", PATIENTS, [HONEY])
+        with refused("WK203"):
+            budgets.add_honey(admin, "nobody", PATIENTS, [HONEY])
+        with refused("WK204"):
+            budgets.drop_honey(admin, "acme", PATIENTS, ["8"])
