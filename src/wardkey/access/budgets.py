@@ -20,8 +20,8 @@ from wardkey_core.administration import InvalidBudget, UnknownObject
 
 from ..daemon.files import locked
 from ..errors import ServerError
-from ..identity.issuers import tenant_id
 from ..keeper.budgets import BUDGETS_FILE, Budget, read_budgets, write_budgets
+from ..keys.registry import tenant_id
 
 __all__ = [
     "add_honey",

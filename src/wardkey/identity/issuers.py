@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from wardkey_core.administration import UnknownObject, UnknownTenant, Unsupported
+from wardkey_core.administration import UnknownObject, Unsupported
 from wardkey_core.tokens import Issuer
 
 from ..daemon.files import locked
 from ..errors import ServerError
 from ..keeper.trust import ISSUERS_FILE, read_documents, write_documents
+from ..keys.registry import tenant_id
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["register", "registered", "remove", "tenant_id"]
 
 Documents = list[dict[str, Any]]
-
-
-def tenant_id(connection: Connection[Any], slug: str) -> UUID:
-    """Return the id of the tenant called ``slug``. Raises UnknownTenant."""
-    row = connection.execute("select id from ward.tenants where slug = %s", [slug]).fetchone()
-    if row is None:
-        raise UnknownTenant("no such tenant", "list them: wardkey tenant list")
-    tenant: UUID = row[0]
-    return tenant
 
 
 def register(connection: Connection[Any] | None, keeper: Path | None, document: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "read_policy",
     "read_tenants",
     "read_ward",
+    "tenant_id",
 ]
 
 Connection = psycopg.Connection[Any]
@@ -132,6 +133,15 @@ def keks_of(connection: Connection, tenant: UUID | None = None) -> tuple[set[str
     """
     keks = connection.execute(_KEKS, {"tenant": tenant}).fetchall()
     return {kek for kek, used in keks if used}, {kek for kek, _ in keks}
+
+
+def tenant_id(connection: Connection, slug: str) -> UUID:
+    """Return the id of the tenant called ``slug``. Raises UnknownTenant."""
+    row = connection.execute("select id from ward.tenants where slug = %s", [slug]).fetchone()
+    if row is None:
+        raise UnknownTenant("no such tenant", "list them: wardkey tenant list")
+    tenant: UUID = row[0]
+    return tenant
 
 
 def keeper_socket(connection: Connection) -> Path:
