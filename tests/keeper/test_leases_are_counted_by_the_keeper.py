@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from wardkey_core import wire
-from wardkey_core.errors import InvalidToken, KeyRefused, LoginsEnded, UnknownObject, Unsupported, WardError
+from wardkey_core.administration import UnknownObject, Unsupported
+from wardkey_core.errors import InvalidToken, KeyRefused, LoginsEnded, WardError
 
 from tests.support.keepers import ACME, GLOBEX, Keeper, is_root, stranger_asks
 from wardkey.keeper.budgets import BUDGETS_FILE, Budget, write_budgets

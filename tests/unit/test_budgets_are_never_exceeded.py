@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wardkey_core import wire
+from wardkey_core.administration import 
 from wardkey_core.errors import (
     BudgetExhausted,
     KeeperUnavailable,
