@@ -18,13 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wardkey_core import wire
-from wardkey_core.administration import 
+from wardkey_core.administration import Unsupported
 from wardkey_core.errors import (
     BudgetExhausted,
     KeeperUnavailable,
     KeysChanged,
     LoginsEnded,
-    Unsupported,
     WardError,
 )
 from wardkey_core.identity import subject_digest
