@@ -17,6 +17,7 @@ BENCHES = (
     "rivals",
     "page",
     "sqlalchemy_page",
+    "client",
     "roles",
     "field",
     "first_login",

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +45,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Pooled(dict[str, str]):
+    """A DSN for each tenant. ``restart()``: end PgBouncer and start it again."""
+
+    restart: Callable[[], None]
+
+
 @contextmanager
-def pgbouncer(database: Database, slugs: Sequence[str], pool_size: int) -> Iterator[dict[str, str]]:
+def pgbouncer(database: Database, slugs: Sequence[str], pool_size: int) -> Iterator[Pooled]:
     """Yield a DSN per tenant. Each has a pool of its own, as each has a login role of its own."""
     user = database.cluster.home.server_user()
     assert PROGRAM, "apt-get install pgbouncer"
@@ -72,22 +78,42 @@ def pgbouncer(database: Database, slugs: Sequence[str], pool_size: int) -> Itera
         for path in (directory, *directory.iterdir()):
             os.chown(path, user.uid, user.gid)
         command = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--clear-groups", "--", *command]
-    process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = _start(command)
+
+    def restart() -> None:
+        nonlocal process
+        _end(process)
+        process = _start(command)
+        _wait(next(iter(pooled.values())))
+
     try:
-        passwords = dict(_passwords(database.cluster.home.pgpass))
-        yield {
-            slug: _wait(
-                f"host=127.0.0.1 port={listen} dbname={database.name} user={role} password={passwords[role]}"
+        known = dict(passwords(database.cluster.home.pgpass))
+        pooled = Pooled(
+            (
+                slug,
+                _wait(
+                    f"host=127.0.0.1 port={listen} dbname={database.name} user={role} password={known[role]}"
+                ),
             )
             for slug, role in zip(slugs, roles, strict=True)
-        }
+        )
+        pooled.restart = restart
+        yield pooled
     finally:
-        process.terminate()
-        process.wait(10)
+        _end(process)
         shutil.rmtree(directory)
 
 
-def _passwords(pgpass: Path) -> Iterator[tuple[str, str]]:
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(10)
+
+
+def passwords(pgpass: Path) -> Iterator[tuple[str, str]]:
     for line in pgpass.read_text().splitlines():
         *_, role, password = line.split(":")
         yield role, password

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
 from functools import partial
 from math import ceil
 from threading import Lock
@@ -22,10 +21,10 @@ from psycopg import pq
 from ..errors import MissingSoftware, PoolExhausted, Unreachable, WardError
 from .connection import LOGIN, AsyncWardConnection, WardConnection
 from .dsn import Template, Tenants
-from .ledger import Ledger, Share
+from .ledger import Ledger, Place, Share
 from .tokens import Secret, tenant_of
 
-__all__ = ["AnyConnection", "BaseWards", "Steps"]
+__all__ = ["BaseWards", "Steps"]
 
 AnyConnection = WardConnection | AsyncWardConnection
 T = TypeVar("T")
@@ -34,13 +33,6 @@ Steps = Generator[Callable[[], Any], Any, T]
 _RECONNECT = 1.0  # seconds after which a failed connection is tried once more, before its callers are told
 _EXHAUSTED = "no connection became free in time: {} has all that it may have"
 _SILENT = "the server did not answer in time"
-
-
-class _Place:
-    """A tenant's seats, a semaphore, kept while somebody waits for one or has one."""
-
-    def __init__(self, seats: Any) -> None:
-        self.seats, self.users = seats, 0
 
 
 class BaseWards:
@@ -73,16 +65,11 @@ class BaseWards:
         self._pools = psycopg_pool
         self._template, self._password = Template(dsn, tenants), password
         self._max_per_tenant, self._max_idle, self._timeout = max_per_tenant, max_idle, timeout
-        self._options = {
-            "application_name": "wardkey client",
-            "connect_timeout": max(2, ceil(timeout)),
-            **options,
-            "autocommit": True,
-            "prepare_threshold": prepare_threshold,
-        }
+        self._defaults = {"application_name": "wardkey client", "connect_timeout": max(2, ceil(timeout))}
+        self._options = {**options, "autocommit": True, "prepare_threshold": prepare_threshold}
         self._lock = Lock()  # of ledger and places; nobody waits while holding it
         self._ledger = Ledger(max_size)
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Place] = {}
         self._seats = self._semaphore_class(max_size)
         self._closed = self._semaphore_class(0)  # what pools that were closed left to others
         self._is_closed = False
@@ -120,14 +107,19 @@ class BaseWards:
         if self._is_closed:
             raise Unreachable("these wards are closed", "make new ones: wardkey.Wards(…)")
         slug, deadline = self._template.slug(tenant), monotonic() + self._timeout
-        with ExitStack() as undo:
-            for seats, whose in ((self._enter(slug, undo), "its tenant"), (self._seats, "this process")):
+        place = self._enter(slug)
+        held: list[Any] = []
+        try:
+            for seats, whose in ((place.seats, "its tenant"), (self._seats, "this process")):
                 if not (yield partial(self._acquire, seats, deadline - monotonic())):
                     raise PoolExhausted(_EXHAUSTED.format(whose))
-                undo.callback(seats.release)
+                held.append(seats)
             connection = yield from self._connect(slug, deadline)
-            connection.seats = undo.pop_all()
-            return connection
+        except BaseException:
+            self._exit(slug, place, held)
+            raise
+        connection.place = place
+        return connection
 
     def _put(self, connection: Any) -> Steps[None]:
         share, pgconn = connection.share, connection.pgconn
@@ -142,8 +134,10 @@ class BaseWards:
         except (psycopg.Error, WardError):
             pgconn.finish()
         finally:
-            with connection.seats:
+            try:
                 yield from self._give(share, connection)
+            finally:
+                self._exit(share.tenant, connection.place, [self._seats, connection.place.seats])
         with self._lock:
             spare = self._ledger.idle(since=monotonic() - self._max_idle)
         if spare is not None:
@@ -181,17 +175,18 @@ class BaseWards:
 
     # Places and shares.
 
-    def _enter(self, slug: str, undo: ExitStack) -> Any:
-        """Return the tenant's seats, for one more who uses them until ``undo``."""
+    def _enter(self, slug: str) -> Place:
+        """Return the place of the tenant, for one more who uses it until ``_exit``."""
         with self._lock:
             place = self._places.get(slug)
             if place is None:
-                place = self._places[slug] = _Place(self._semaphore_class(self._max_per_tenant))
+                place = self._places[slug] = Place(self._semaphore_class(self._max_per_tenant))
             place.users += 1
-        undo.callback(self._exit, slug, place)
-        return place.seats
+        return place
 
-    def _exit(self, slug: str, place: _Place) -> None:
+    def _exit(self, slug: str, place: Place, held: list[Any]) -> None:
+        for seats in held:
+            seats.release()
         with self._lock:
             place.users -= 1
             if not place.users:
@@ -234,7 +229,7 @@ class BaseWards:
         )
 
     def _how_to_connect(self, share: Share) -> Steps[dict[str, Any]]:
-        options = {**self._template.parts(share.tenant), **self._options, "share": share}
+        options = {**self._defaults, **self._template.parts(share.tenant), **self._options, "share": share}
         if self._password is not None:
             try:
                 options["password"] = yield partial(self._password, share.tenant)

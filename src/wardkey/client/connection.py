@@ -12,8 +12,9 @@ statement calls ``_start_query``, where psycopg itself sends BEGIN. Both classes
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import psycopg
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from psycopg._pipeline_base import BasePipeline
     from psycopg.abc import PQGen
 
-    from .ledger import Share
+    from .ledger import Place, Share
 
     _Base = psycopg._connection_base.BaseConnection[Any]
 else:
@@ -37,10 +38,11 @@ else:
 __all__ = ["LOGIN", "AsyncWardConnection", "WardConnection"]
 
 LOGIN = "select ward.login(%s)"
-_ATTRIBUTES = (
-    "_autocommit", "_isolation_level", "_read_only", "_deferrable", "_begin_statement",
-    "row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold",
-)  # fmt: skip
+_NAMES = (
+    *("_autocommit", "_isolation_level", "_read_only", "_deferrable", "_begin_statement"),
+    *("row_factory", "cursor_factory", "server_cursor_factory"),
+)
+_ATTRIBUTES = attrgetter(*_NAMES, "_prepared.prepare_threshold")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,9 +90,10 @@ class _LogsIn(_Base):
     """The login before a transaction's first statement, as generators for either way to wait."""
 
     share: Share  # of whose pool
-    seats: ExitStack  # closed when it goes back
+    place: Place  # where it has a seat
     _secret: Secret | None = None  # whose the next transaction is
     _opened: BasePipeline | None = None  # the pipeline that the login is in, if it is not the caller's
+    _as_made: tuple[Any, ...]  # the attributes that callers may change
     _joins: bool = False  # whether the statement that runs may be in that pipeline
     _pipeline_class: type[Any]
     _cursor_class: type[Any]
@@ -100,13 +103,14 @@ class _LogsIn(_Base):
         self._secret = secret
 
     def _made(self) -> None:
-        self._as_made = [getattr(self, name) for name in _ATTRIBUTES]
+        self._as_made = _ATTRIBUTES(self)
 
     def restore(self) -> None:
         """Undo what a caller changed of the connection's attributes."""
-        for name, value in zip(_ATTRIBUTES, self._as_made, strict=True):
-            if getattr(self, name) != value:
+        if _ATTRIBUTES(self) != self._as_made:
+            for name, value in zip(_NAMES, self._as_made, strict=False):
                 setattr(self, name, value)
+            self.prepare_threshold = self._as_made[-1]
 
     def _start_query(self) -> PQGen[None]:
         secret, self._secret = self._secret, None

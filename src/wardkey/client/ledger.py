@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-__all__ = ["Ledger", "Share"]
+__all__ = ["Ledger", "Place", "Share"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Share:
     """A tenant's pool: how many connections it may open, and how many of them are out."""
 
@@ -25,6 +25,14 @@ class Share:
     used: float = 0.0  # when a connection last came back, by time.monotonic
     is_live: bool = True  # takes requests; else its pool is closed, or is being closed
     failure: str | None = None  # why its last connection was not made
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A tenant's seats, a semaphore, kept while somebody waits for one or has one."""
+
+    seats: Any
+    users: int = 0
 
 
 class Ledger:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from base64 import urlsafe_b64decode
 
 from wardkey_core.plain_json import loads
@@ -45,8 +44,8 @@ def _claimed(secret: Secret) -> str | None:
         _, payload, _ = secret.token.split(".")
         if len(secret.token) > _MAX_LENGTH:
             return None
-        claims = loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode("utf-8"))
-    except (ValueError, AttributeError, TypeError, RecursionError, binascii.Error):
+        claims = loads(urlsafe_b64decode(payload + "==").decode())
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return None
     names = [claims[name] for name in _CLAIMS if name in claims] if isinstance(claims, dict) else []
     return names[0] if names and isinstance(names[0], str) else None
