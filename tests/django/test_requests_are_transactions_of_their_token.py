@@ -21,6 +21,7 @@ from django.test import AsyncClient, Client, override_settings
 from django.views import debug
 
 from tests.support.database import Database
+from wardkey.access import budgets
 
 
 class Site:
@@ -164,6 +165,20 @@ def test_a_role_sees_what_the_policy_leaves_it(acme: Site) -> None:
         == 403
     )
     assert acme.get(role="VIEWER").json() == {"names": ["Ann"]}
+
+
+def test_a_budget_that_is_used_up_is_no_fault_of_the_server(acme: Site, site: Database) -> None:
+    for mrn in "123":
+        acme.add(mrn, "Ann")
+    keeper = site.cluster.home.keeper
+    with site.admin() as admin:
+        budgets.set_(admin, keeper, "acme", "VIEWER", "hospital.persons", 2)
+        try:
+            spent = acme.get(role="VIEWER")
+        finally:
+            budgets.drop(admin, keeper, "acme", "VIEWER", "hospital.persons")
+    assert spent.status_code == 429 and b"used up" in spent.content
+    assert acme.get(role="VIEWER").status_code == 200
 
 
 def test_a_template_may_query(acme: Site) -> None:

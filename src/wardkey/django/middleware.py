@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse
 
 from ..errors import (
     AuditUnavailable,
+    BudgetExhausted,
     ClassHidden,
     ContextError,
     InvalidToken,
@@ -58,7 +59,7 @@ class BearerMiddleware:
         return token.strip() if scheme.lower() == "bearer" else None
 
     def refuse(self, request: HttpRequest, status: int, error: WardError) -> HttpResponse:
-        """Return the answer to a request that the database refused: 401, 403 or 503."""
+        """Return the answer to a request that the database refused: 401, 403, 429 or 503."""
         response = HttpResponse(f"{error.message}\n", status=status, content_type="text/plain; charset=utf-8")
         if status == 401:
             response["WWW-Authenticate"] = (
@@ -68,7 +69,7 @@ class BearerMiddleware:
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         cause = exception.__cause__ if isinstance(exception, Error) else None
-        for kinds, status in ((_NOT_KNOWN, 401), (_FORBIDDEN, 403), (_AWAY, 503)):
+        for kinds, status in ((_NOT_KNOWN, 401), (_FORBIDDEN, 403), (BudgetExhausted, 429), (_AWAY, 503)):
             if isinstance(cause, kinds):
                 return self.refuse(request, status, cause)
         return None
