@@ -62,6 +62,7 @@ exec unshare --mount --pid --fork --kill-child sh -eu -c '
     mount --bind "$tree" "$tree"  # a mount point, as a root is: tests unshare mounts below it
     mount -t proc proc "$tree/proc"
     mount --rbind /dev "$tree/dev"
+    mount -t tmpfs -o mode=1777 tmpfs "$tree/dev/shm"  # tests here do not see the processes of homes there
     mount -t tmpfs -o mode=1777 tmpfs "$tree/tmp"
     exec chroot "$tree" env -u VIRTUAL_ENV -u PYTHONPATH HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         sh -c "cd /srv/wardkey && exec \"\$@\"" sh "$@"' sh "$@"

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from ..daemon.files import write_atomically
+from ..daemon.files import locked, write_atomically
 from ..daemon.programs import OsUser, run
 from ..errors import MissingSoftware, ServerError
 
@@ -240,8 +240,10 @@ class Home:
 
 def _own_user(name: str) -> OsUser:
     if os.geteuid() == 0 and OsUser.named(name) is None:
-        create = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
-        run([*create, "--shell", "/usr/sbin/nologin", name], f"cannot make OS user {name}")
+        with locked(Path("/etc")):  # another home may be made at the same moment
+            if OsUser.named(name) is None:
+                create = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
+                run([*create, "--shell", "/usr/sbin/nologin", name], f"cannot make OS user {name}")
     return _service_user(name)
 
 
