@@ -19,6 +19,7 @@ from wardkey_core.errors import KeeperUnavailable, KeyRefused
 from wardkey_core.wire import frame, to_base64
 
 from tests.support.keepers import ACME, GLOBEX
+from wardkey.daemon.listening import bind
 from wardkey.embedded.issuer import EmbeddedIssuer
 from wardkey.keeper import server
 from wardkey.keeper.budgets import BUDGETS_FILE, KeeperBudgets
@@ -249,7 +250,7 @@ def test_a_tenant_whose_kms_hangs_leaves_places_to_others(
         acme, globex = await bench.provision(ACME), await bench.provision(GLOBEX)
         bench.kms.trouble = lambda: release.wait(20) and None
         stop, served = asyncio.Event(), server.SocketServer(bench.service, frozenset([os.geteuid()]), print)
-        serving = asyncio.create_task(served.run(server.bind(path, None), stop))
+        serving = asyncio.create_task(served.run(bind(path, None, "a keeper"), stop))
         hanging = [asyncio.create_task(ask(acme)) for _ in range(18)]
         refused, _ = await asyncio.wait(hanging, return_when=asyncio.FIRST_COMPLETED)
         assert {task.result()["sqlstate"] for task in refused} == {"WK113"}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -17,6 +16,9 @@ from ..client import AsyncWards, Wards
 from ..client.tokens import Secret
 from ..errors import WrongTenant
 from .dialect import AsyncConnection, AsyncWardDialect, Connection, WardDialect, autocommit
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["as_token", "async_engine", "engine", "token"]
 
@@ -54,6 +56,8 @@ def engine(wards: Wards, **options: Any) -> sa.Engine:
 
 def async_engine(wards: AsyncWards, **options: Any) -> AsyncEngine:
     """Return the same for asyncio."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # wants greenlet, which migrations do without
+
     dbapi = AsyncWardDialect.import_dbapi()  # type: ignore[no-untyped-call]
     made = create_async_engine(
         _URL, creator=lambda: AsyncConnection(wards, dbapi), module=dbapi, **_checked(options)
