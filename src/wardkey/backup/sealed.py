@@ -62,7 +62,7 @@ def pack(entries: Iterable[Entry], to: Sequence[Any], stream: IO[bytes]) -> None
             for name, content in entries:
                 _add(archive, name, content)
 
-    with _beside(write, writes=True) as pipe:
+    with _beside(write) as pipe:
         _age().encrypt_io(pipe, stream, list(to))
 
 
@@ -83,7 +83,7 @@ def opened(stream: IO[bytes], by: Sequence[Any]) -> Iterator[Iterator[tuple[str,
                 "give the identity of one of the recipients it was made for",
             ) from None
 
-    with _beside(read, writes=True) as pipe:
+    with _beside(read) as pipe:
         try:
             with tarfile.open(fileobj=pipe, mode="r|") as archive:
                 yield ((one.name, _content(archive, one)) for one in archive)
@@ -96,7 +96,7 @@ def opened(stream: IO[bytes], by: Sequence[Any]) -> Iterator[Iterator[tuple[str,
 
 
 @contextmanager
-def _beside(work: Callable[[IO[bytes]], None], *, writes: bool) -> Iterator[IO[bytes]]:
+def _beside(work: Callable[[IO[bytes]], None]) -> Iterator[IO[bytes]]:
     """Run ``work`` in a thread with one end of a pipe, yield the other end; raise what it raised."""
     reading, writing = os.pipe()
     failures: list[Exception] = []
