@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -100,7 +101,11 @@ class Timing:
 
 
 def measure(subjects: Sequence[Subject], rounds: int, *, warmup: int = 3) -> dict[str, Timing]:
-    """Run the subjects in turn, ``rounds`` times, every other round in reverse."""
+    """Run the subjects in turn, ``rounds`` times, each round in another order.
+
+    Who ran just before tells in a page's time, more so if it was the same one.
+    """
+    orders = Random(1)
     for _ in range(warmup):
         for subject in subjects:
             subject.prepare()
@@ -112,8 +117,8 @@ def measure(subjects: Sequence[Subject], rounds: int, *, warmup: int = 3) -> dic
     gc.collect()
     gc.disable()
     try:
-        for number in range(rounds):
-            for subject in subjects if number % 2 else reversed(subjects):
+        for _ in range(rounds):
+            for subject in orders.sample(subjects, len(subjects)):
                 subject.prepare()
                 used, start = time.thread_time(), time.perf_counter()
                 subject.run()

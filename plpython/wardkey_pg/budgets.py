@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 
 from wardkey_core import wire
-from wardkey_core.ciphers import blake2b
+from wardkey_core.ciphers import blake2b, sha256
 from wardkey_core.errors import BudgetExhausted
 
 __all__ = ["Guard", "Purse"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any
 
     # what became of the lease before, digest of the row that is wanted
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 _DIGEST_LENGTH = 8
 _MOST_SEEN = 100_000
 _MOST_KNOWN = 50_000
+_LONGEST_SEEN = 40  # bytes of a row id; of longer ones the hash is remembered
 
 
 class Purse:
     """``take`` is for the hot path, ``ensure`` asks the keeper first where that is needed.
 
-    Of distinct rows (there is a salt then), those that this backend saw opened in the window cost nothing.
+    Of distinct rows (there is a salt then), those that this backend saw opened in the window cost nothing;
+    their digests are made when the lease is settled, not row by row.
     """
 
     __slots__ = (
@@ -57,16 +59,18 @@ class Purse:
     def take(self, row: bytes) -> bool:
         """Spend one for ``row``. False: nothing is left, or what is left may no longer be spent."""
         now = time.monotonic()
-        if self._salt:
-            digest = self._digest(row)
-            if digest in self._seen and now < self._window_until:
+        if not self._salt:
+            if self._rest <= 0 or now >= self._until:
+                return False
+        else:
+            if len(row) > _LONGEST_SEEN:
+                row = _short(row)
+            if row in self._seen and now < self._window_until:
                 return True
             if self._rest <= 0 or now >= self._until:
                 return False
-            self._seen.add(digest)
-            self._fresh.append(digest)
-        elif self._rest <= 0 or now >= self._until:
-            return False
+            self._seen.add(row)
+            self._fresh.append(row)
         self._rest -= 1
         return True
 
@@ -79,7 +83,7 @@ class Purse:
         if not leased.rows and leased.salt and self._digest(row) != wanted:  # the keeper may know this row
             leased = self._draw(draw, self._digest(row))
         if leased.is_known and leased.salt:
-            self._seen.add(self._digest(row))
+            self._seen.add(_short(row))
         if not self.take(row):
             raise BudgetExhausted
 
@@ -87,7 +91,8 @@ class Purse:
         """Return what became of the lease, which is over then; None without one."""
         if not self._lease:
             return None
-        settled = wire.settled(self._lease, self._rows - self._rest, self._fresh)
+        fresh = [self._digest(row) for row in self._fresh]
+        settled = wire.settled(self._lease, self._rows - self._rest, fresh)
         self._lease, self._rest, self._fresh = "", 0, []
         return settled
 
@@ -103,16 +108,18 @@ class Purse:
         return leased
 
     def _digest(self, row: bytes) -> bytes:
-        return blake2b(row, key=self._salt, digest_size=_DIGEST_LENGTH).digest()
+        return blake2b(_short(row), key=self._salt, digest_size=_DIGEST_LENGTH).digest()
 
 
 class Guard:
     """What is done before a row of a table leaves that has a budget or honey rows, once a statement.
 
     ``honey``: row ids, and whether opening one ends logins. ``alarm`` is called with such a row, once.
+    ``known``: rows of this statement that may go, beside those that its hot path remembers. ``take`` is the
+    purse's.
     """
 
-    __slots__ = ("_alarm", "_draw", "_honey", "_known", "_purse")
+    __slots__ = ("_alarm", "_draw", "_purse", "honey", "known", "take")
 
     def __init__(
         self,
@@ -123,33 +130,31 @@ class Guard:
     ) -> None:
         self._purse = purse
         self._draw = draw
-        self._honey = dict(honey)
         self._alarm = alarm
-        self._known: set[bytes] = set()  # rows of this statement; forgotten ones count again
-
-    def restart(self) -> None:
-        self._known.clear()
-
-    def take(self, row: bytes) -> bool:
-        """Let ``row`` go, without asking anybody. False: ``ensure`` has to."""
-        if row in self._known:
-            return True
-        if row in self._honey or (self._purse is not None and not self._purse.take(row)):
-            return False
-        self._add(row)
-        return True
+        self.honey = dict(honey)
+        self.known: set[bytes] = set()
+        self.take: Callable[[bytes], bool] = _take_any if purse is None else purse.take
 
     def ensure(self, row: bytes) -> None:
         """Let ``row`` go. Raises BudgetExhausted, and what asking the keeper may."""
-        if row in self._known:
+        if row in self.known:
             return
         if self._purse is not None:
             self._purse.ensure(row, self._draw)
-        if (ends := self._honey.pop(row, None)) is not None:
+        if (ends := self.honey.pop(row, None)) is not None:
             self._alarm(row, ends)
-        self._add(row)
+        self.know((row,))
 
-    def _add(self, row: bytes) -> None:
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known.add(row)
+    def know(self, rows: Collection[bytes]) -> None:
+        """Let ``rows`` go again in this statement, as they did before. Forgotten ones count again."""
+        if len(self.known) >= _MOST_KNOWN:
+            self.known.clear()
+        self.known.update(rows)
+
+
+def _short(row: bytes) -> bytes:
+    return row if len(row) <= _LONGEST_SEEN else sha256(row).digest()
+
+
+def _take_any(row: bytes) -> bool:
+    return True

@@ -22,21 +22,25 @@ if TYPE_CHECKING:
 class EndedLogins:
     """What the file said when it was last another one."""
 
-    __slots__ = ("_digests", "_seen")
+    __slots__ = ("_digests", "_own", "_seen")
 
     def __init__(self) -> None:
         self._digests: set[bytes] = set()
+        self._own: set[bytes] = set()  # of which the keeper may not know
         self._seen: tuple[int, int] | None = None  # inode and time of the file
 
     def add(self, claims: Claims) -> None:
         """Let the subject in no more here, whether or not the keeper could be told."""
-        self._digests.add(subject_digest(claims.tenant_id, claims.issuer, claims.subject))
+        self._own.add(subject_digest(claims.tenant_id, claims.issuer, claims.subject))
 
     def check(self, socket: str | None, claims: Claims) -> None:
         """Raises LoginsEnded. ``socket``: the keeper's."""
         if socket:
             self._look(socket + ENDED_SUFFIX)
-        if self._digests and subject_digest(claims.tenant_id, claims.issuer, claims.subject) in self._digests:
+        if not self._digests and not self._own:
+            return
+        digest = subject_digest(claims.tenant_id, claims.issuer, claims.subject)
+        if digest in self._digests or digest in self._own:
             raise LoginsEnded
 
     def _look(self, path: str) -> None:

@@ -106,12 +106,11 @@ class Guards:
 
         claims, is_ended = context.claims, False
         if ends:
-            self._ended.add(claims)
             try:
                 self._session.keeper().end_logins(claims.tenant_id, context.token)
                 is_ended = True
-            except WardError:
-                pass  # this backend knows, and the alarm says that others do not
+            except WardError:  # this backend knows, and the alarm says that others do not
+                self._ended.add(claims)
         detail = {
             "alarm": True,
             "tenant": claims.tenant_id,

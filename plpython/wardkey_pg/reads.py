@@ -133,7 +133,7 @@ class Reads:
         for model in self._begun.models.values():
             model.rows.clear()
         for guard in self._guards.values():
-            guard.restart()
+            guard.known.clear()
         begun = None if text is None else self._texts.get(text)
         if begun is None:
             begun = _Statement()
@@ -165,13 +165,14 @@ class Reads:
         if guard is not None:
             model = self._model(known, column, guard)
             rows, note = model.rows, model.guarded
-            guard.ensure(row)
+            if row not in rows:
+                guard.ensure(row)
         if known.level != "off":
             model = self._model(known, column, guard)
             new = known.name not in model.columns
             if new:
                 model.columns += (known.name,)
-                model.rows.clear()
+                model.forget_rows()
                 self._name(model, known)
             if known.level == "row":
                 if guard is None:
@@ -283,7 +284,8 @@ class _Model:
 
     def guarded(self, row: bytes) -> None:
         """As ``note``, of a table that is guarded. Raises ValueError where somebody has to be asked first."""
-        if self._guard is not None and not self._guard.take(row):
+        guard = self._guard
+        if guard is None or (row not in guard.known and (row in guard.honey or not guard.take(row))):
             raise ValueError
         if self._by_row:
             self.note(row)
@@ -291,3 +293,9 @@ class _Model:
             if len(self.rows) >= _MOST_ROWS:
                 self.rows.clear()
             self.rows.add(row)
+
+    def forget_rows(self) -> None:
+        """Have messages about all rows again; what was counted of them is counted."""
+        if self._guard is not None:
+            self._guard.know(self.rows)
+        self.rows.clear()

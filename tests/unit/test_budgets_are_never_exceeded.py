@@ -34,7 +34,7 @@ from wardkey_pg.budgets import Purse
 
 from tests.support.backend import ACME, Backend, SocketKeeper, frame, release_any
 from tests.support.tokens import ISSUER
-from tests.unit.test_reads_are_noted_once_a_statement import NAME, NEW, NOTE, TABLE, column, read, rows
+from tests.unit.test_reads_are_noted_once_a_statement import NAME, NEW, NOTE, SSN, TABLE, column, read, rows
 from wardkey.daemon.service import ServiceError
 from wardkey.keeper import counters as counters_module
 from wardkey.keeper import grants
@@ -318,6 +318,42 @@ def test_a_backend_asks_once_a_lease(backend: Backend, bank: Bank) -> None:
     assert told.count("budget_exhausted") == 1
 
 
+@pytest.mark.parametrize("level", ["row", "statement", "off"])
+def test_a_row_counts_once_a_statement(backend: Backend, bank: Bank, level: str) -> None:
+    """Whichever columns are opened of it."""
+    bank.left = bank.size = 100
+    backend.columns = [column(each, TABLE, f"c{each[0]}", level) for each in (NAME, SSN)]
+    backend.tenants[ACME]["key_epoch"] += 1
+    backend.begin()
+    backend.text = b"select * from patients"
+    backend.session.login(backend.token())
+    for count in (1, 2, 3):
+        backend.statement()
+        for number in range(4):
+            read(backend, NAME, number)
+        for number in (*range(4), 0):
+            read(backend, SSN, number)
+        assert spent(bank, backend) == 4 * count
+
+
+def spent(bank: Bank, backend: Backend) -> int:
+    """Return how many rows the backend has opened of its lease."""
+    (purse,) = backend.session._guards._purses.values()  # type: ignore[union-attr]
+    return purse._rows - purse._rest
+
+
+def test_long_row_ids_are_told_by_the_digest_of_others(world: World) -> None:
+    """What backends settle of a row is the same, however they remember it."""
+    world.limit = budget(3, distinct=True)
+    for backend in range(3):
+        purse = world.purses.setdefault(backend, Purse())
+        for row in (b"short", b"l" * 1_000, b"l" * 999 + b"m"):
+            for _ in range(2):
+                purse.ensure(row, world.draw)
+        world.leave(backend, killed=False)
+    assert world.counters.usage(TENANT)[0]["spent"] == 3
+
+
 def test_other_tables_ask_nobody(backend: Backend, bank: Bank) -> None:
     for number in range(30):
         assert read(backend, NOTE, number) == "Ada"
@@ -385,3 +421,14 @@ def test_a_subject_whose_logins_were_ended_is_refused(backend: Backend, bank: Ba
     told.write_text("rubbish")
     with pytest.raises(KeeperUnavailable):
         backend.session.login(token)
+
+
+def test_a_backend_that_could_not_tell_the_keeper_lets_nobody_in_again(backend: Backend, bank: Bank) -> None:
+    """Also after the keeper told of somebody else."""
+    told = Path(bank.path + wire.ENDED_SUFFIX)
+    claims = backend.session._context.claims  # type: ignore[union-attr]
+    backend.session._ended.add(claims)
+    told.write_text(subject_digest(ACME, ISSUER, "somebody else").hex() + "\n")
+    backend.begin()
+    with pytest.raises(LoginsEnded):
+        backend.session.login(backend.token())
