@@ -38,6 +38,7 @@ BENCHES = (
     "big_scan",
     "scribe",
     "publisher",
+    "incident_scope",
     "lint",
     "gateway",
 )

@@ -48,6 +48,7 @@ _FUNCTIONS = (
     "tenancy/issuers",
     "audit/retention",
     "audit/questions",
+    "access/incidents",
     "audit/compare",
     "audit/export",
     "models/upsert",

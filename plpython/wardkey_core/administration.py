@@ -1,4 +1,4 @@
-"""What a DBA or operator asked for and cannot have: WK114, WK201–WK269, WK402; and all errors by SQLSTATE.
+"""What a DBA or operator asked for and cannot have: WK114, WK201–WK285, WK402; and all errors by SQLSTATE.
 
 Apart from the others, because a backend needs none of them to log in, and making a class takes it 15 µs.
 """
@@ -250,6 +250,12 @@ class InvalidGrant(AdministrationError):
     """That is no break-glass request, or none in that state."""
 
     sqlstate = "WK246"
+
+
+class InvalidIncident(AdministrationError):
+    """Not the facts of an incident, or the evidence does not bear out its conclusion."""
+
+    sqlstate = "WK285"
 
 
 class InvalidBudget(AdministrationError):

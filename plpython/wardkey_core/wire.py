@@ -32,6 +32,8 @@ version, and ``"salt": base64`` come with them; ``"region": text`` unless it is 
         → {"ok": true, "time": text}
     {"op": "certify", "tenant": uuid, "statement": text}
         → {"ok": true, "signature": base64, "public_key": base64}
+    {"op": "report", "tenant": nil uuid, "digest": SHA-256 in hex}
+        → {"ok": true, "signature": base64, "public_key": base64}
     {"op": "checkpoint", "tenant": uuid, "statement": text}
         → {"ok": true, "signature": base64, "public_key": base64}
     {"op": "checkpoint", "tenant": uuid}
@@ -56,7 +58,7 @@ version, and ``"salt": base64`` come with them; ``"region": text`` unless it is 
         → {"ok": true, "windows": [{"subject": text, "role": text, "model": uuid, "spent": n,
            "until": Unix seconds}, …]}
     {"op": "logins", "tenant": uuid, "action": "end", "token": jwt}
-    {"op": "logins", "tenant": uuid, "action": "lift", "issuer": text, "subject": text}
+    {"op": "logins", "tenant": uuid, "action": "end" or "lift", "issuer": text, "subject": text}
         → {"ok": true}
     {"op": "logins", "tenant": uuid, "action": "list"}
         → {"ok": true, "subjects": [{"issuer": text, "subject": text, "since": Unix seconds}, …]}
@@ -120,6 +122,7 @@ __all__ = [
     "provision",
     "refusal",
     "release",
+    "report",
     "reseal",
     "rewrap",
     "settle",
@@ -243,6 +246,11 @@ def tombstone(tenant: str, name: str, version: int | None = None) -> dict[str, A
 
 def certify(tenant: str, statement: str) -> dict[str, Any]:
     return {"op": "certify", "tenant": tenant, "statement": statement}
+
+
+def report(tenant: str, digest: str) -> dict[str, Any]:
+    """``tenant``: the nil uuid, for a report may be about several."""
+    return {"op": "report", "tenant": tenant, "digest": digest}
 
 
 def checkpoint(

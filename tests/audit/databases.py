@@ -58,7 +58,7 @@ class Filled:
         texts = {"address": "10.0.0.7", "application": "clinic-app", "database_role": f"tenant_{self.slug}"}
         self.put(
             "e", "login", minute, context=context, subject=subject, role=role,
-            detail={"issuer": "https://id.example"}, **texts | members,
+            **{"detail": {"issuer": "https://id.example"}} | texts | members,
         )  # fmt: skip
         return context
 

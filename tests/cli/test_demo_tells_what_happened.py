@@ -60,6 +60,9 @@ def test_second_run_uses_the_clinics_that_are_there(shown: Wardkey) -> None:
     got = [step["got"] for step in facts["glass"]["steps"]]
     assert got[:4] == ["WK232", "waits", "WK245", "started"] and got[5:] == ["ended", "WK232"]
     assert not got[4].startswith("WK") and facts["glass"]["trail"]["approver"] == "dr. chief"
+    counted = facts["exercise"]
+    assert (counted["by_token"], counted["by_dump"], counted["untouched"]) == (3, 20, 1)
+    assert counted["verdicts"] == {"token": ["version 1 fails"], "dump": ["version 1 holds"]}
     assert {view["slug"]: len(view["rows"]) for view in facts["views"]} == dict.fromkeys(data.slugs(2), 5)
 
 
@@ -72,6 +75,7 @@ def test_terminal_shows_every_part(shown: Wardkey) -> None:
         "A payer reads sums",
         "lie on disk",
         "attacks",
+        "An exercise",
         "What it costs",
         "Go on by hand",
         str(shown.home),

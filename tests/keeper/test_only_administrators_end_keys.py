@@ -22,6 +22,8 @@ ENDING: list[dict[str, Any]] = [
     {"op": "shred", "name": "acme"},
     {"op": "kek", "action": "destroy_all"},
     {"op": "certify", "statement": "all is gone"},
+    {"op": "report", "digest": "0" * 64},
+    {"op": "logins", "action": "end", "issuer": "i", "subject": "s"},
 ]
 CERTIFICATE = b"wardkey/1 certificate of destruction\n"
 
@@ -62,7 +64,8 @@ def test_an_administrator_may(shared: Keeper, uid: int) -> None:
         answer = stranger_asks(shared, {"tenant": ACME, **request}, uid=uid)
         assert answer and answer["ok"] is True, answer
     assert [line["op"] for line in shared.log_lines()[-len(ENDING) :]] == [
-        *("kek disable", "kek destroy", "tombstone", "shred", "kek destroy_all", "certify")
+        *("kek disable", "kek destroy", "tombstone", "shred", "kek destroy_all", "certify", "report"),
+        "logins end",
     ]
     answer = stranger_asks(shared, {"op": "shred", "tenant": GLOBEX, "name": "globex"}, uid=1)
     assert answer and answer["ok"] is False

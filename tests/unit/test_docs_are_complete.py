@@ -103,7 +103,12 @@ def test_pages_name_only_what_there_is(page: Path) -> None:
     for line in re.findall(r"(?:^|`|\$ )wardkey ([a-z-][^`\n#→]*)", text, re.M):
         words = line.split()
         command = _follow(words)
-        options = {name for one in (command, cli) for parameter in one.params for name in parameter.opts}
+        options = {
+            name
+            for one in (command, cli)
+            for parameter in one.params
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         for option in re.findall(r"(?<!\S)--[a-z-]+", line):
             assert option in options | {"--help"} or isinstance(command, click.Group), line
 

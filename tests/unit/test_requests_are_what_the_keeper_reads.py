@@ -39,6 +39,7 @@ ALL = [
     wire.tombstone(TENANT, "acme", 1),
     wire.tombstone(TENANT, "acme"),
     wire.certify(TENANT, "a statement\n"),
+    wire.report(PLATFORM, "0" * 64),
     wire.checkpoint(TENANT),
     wire.checkpoint(PLATFORM, "a log", statement="a statement\n"),
     wire.checkpoint(TENANT, readmit=True),
@@ -60,7 +61,7 @@ ALL = [
     wire.settle(TENANT, wire.settled("0" * 32, 0, [])),
     wire.usage(TENANT),
     wire.logins(TENANT, "end", token="token"),
-    wire.logins(TENANT, "lift", issuer="i", subject="s"),
+    *(wire.logins(TENANT, action, issuer="i", subject="s") for action in ("end", "lift")),
     wire.logins(TENANT, "list"),
     wire.status(),
 ]

@@ -46,6 +46,7 @@ return case p_condition
   when 'would_reveal' then 'WK268'
   when 'invalid_counts' then 'WK269'
   when 'invalid_grant' then 'WK246'
+  when 'invalid_incident' then 'WK285'
 end;
 comment on function ward_internal.sqlstate(text) is 'SQLSTATE of a condition raised in SQL';
 

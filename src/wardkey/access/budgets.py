@@ -28,6 +28,7 @@ __all__ = [
     "differences",
     "drop",
     "drop_honey",
+    "end",
     "ended",
     "every",
     "honey",
@@ -180,6 +181,16 @@ def ended(connection: Connection, socket: Path, slug: str) -> Rows:
     return [{**each, "since": datetime.fromtimestamp(each["since"], UTC)} for each in answer["subjects"]]
 
 
+def end(connection: Connection, socket: Path, slug: str, subject: str, issuer: str) -> None:
+    """Let a subject in no more, until it is lifted. It is an event of the platform's log.
+
+    Raises UnknownTenant, KeeperUnavailable, KeyRefused.
+    """
+    tenant = tenant_id(connection, slug)
+    keeper_client.ask(socket, wire.logins(str(tenant), "end", issuer=issuer, subject=subject))
+    _tell(connection, "logins ended", tenant, subject)
+
+
 def lift(connection: Connection, socket: Path, slug: str, subject: str, issuer: str | None = None) -> None:
     """Let a subject in again; of any issuer, if none is named. It is an event of the platform's log.
 
@@ -197,10 +208,14 @@ def lift(connection: Connection, socket: Path, slug: str, subject: str, issuer: 
         )
     for name in known:
         keeper_client.ask(socket, wire.logins(str(tenant), "lift", issuer=name, subject=subject))
+    _tell(connection, "logins lifted", tenant, subject)
+
+
+def _tell(connection: Connection, kind: str, tenant: UUID, subject: str) -> None:
     connection.execute(
-        "select ward_internal.log_event(ward_internal.master_id(), 'logins lifted',"
+        "select ward_internal.log_event(ward_internal.master_id(), %s,"
         " jsonb_build_object('tenant', %s::uuid, 'of', %s::text))",
-        [tenant, subject],
+        [kind, tenant, subject],
     )
 
 

@@ -51,6 +51,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "access",
             "Say who may see what: classes, policy, row rules, budgets, break-glass, measures.",
         ),
+        "incident": ("incident", "Count whom a loss reaches; assess, report and close an incident."),
         "baa": ("baa", "Record, list, show and end business associate agreements."),
         "table": ("table", "Protect tables, share reference tables, list them."),
     },

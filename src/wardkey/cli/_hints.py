@@ -8,6 +8,7 @@ __all__ = ["VIEWS", "in_commands"]
 
 VIEWS = {
     "audit_holds": "wardkey audit holds",
+    "incidents": "wardkey incident list",
     "baas": "wardkey baa list",
     "break_glass_requests": "wardkey access break-glass list",
     "budgets": "wardkey access budget list",

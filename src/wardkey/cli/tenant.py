@@ -78,7 +78,7 @@ def create_(
     from ..tenants.provisioning import create
 
     _check_create(slugs, name, mode, uri, options)
-    passwords, remember = _remember(context)
+    passwords, remember = remembering(context)
     own = own_kms(context, make_choice(uri, options) if uri else None)
     made: list[dict[str, Any]] = []
     with context.connect(autocommit=True) as connection, own as (id_, keks), progress(context) as bar:
@@ -169,7 +169,7 @@ def drop(context: Context, slug: str, confirmed: str | None, force: bool) -> Non
     from ..embedded import kms_choice
     from ..tenants import provisioning as tenants
 
-    _, remember = _remember(context)
+    _, remember = remembering(context)
     with context.connect() as connection:
         tenant_id = tenants.find(connection, slug)["id"]
         if (confirmed or _asked(slug)) != slug:
@@ -187,7 +187,7 @@ def reset_password(context: Context, slug: str) -> None:
     """Give a tenant's login role a new password. Open connections stay."""
     from ..tenants import provisioning as tenants
 
-    passwords, remember = _remember(context)
+    passwords, remember = remembering(context)
     with context.connect() as connection:
         tenants.set_password(connection, slug, remember)
     facts = {"slug": slug, "login_role": f"tenant_{slug}", "password": passwords.get(slug)}
@@ -195,7 +195,7 @@ def reset_password(context: Context, slug: str) -> None:
     emit(context, facts, lambda: click.echo(shown))
 
 
-def _remember(context: Context) -> tuple[dict[str, str], Remember]:
+def remembering(context: Context) -> tuple[dict[str, str], Remember]:
     """Return where passwords are put to be printed, and what to call with each."""
     passwords: dict[str, str] = {}
     if context.dsn is None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .attacks import Outcome
 from .cost import Cost
+from .exercise import Exercise
 from .glass import Told
 from .payer import FEWEST, Summaries
 from .roles import ROLES, Guess, Seen
@@ -147,6 +148,15 @@ class Show:
         self._console.print()
         held = sum(outcome.held for outcome in outcomes)
         self._say(f"{held} of {len(outcomes)} held. Each verdict is drawn from what came back just now.")
+
+    def exercise(self, counted: Exercise) -> None:
+        self._heading(f"An exercise: a token of {counted.slug} leaks, a dump of it is stolen")
+        table = _table("what was lost", "patients it reaches", "clinics and payers untouched", "its key")
+        for what, patients in (("token", counted.by_token), ("dump", counted.by_dump)):
+            verdicts = ", ".join(counted.verdicts[what])
+            table.add_row(f"a {what}", str(patients), str(counted.untouched), verdicts)
+        self._console.print(table)
+        self._say("fails: the key was released on the token. holds: what is sealed in the dump stays so.")
 
     def costs(self, costs: list[Cost]) -> None:
         self._heading("What it costs, against plain tables, measured just now")

@@ -15,6 +15,7 @@ from ..embedded import Cluster
 from ..embedded.issuer import embedded_issuer
 from ..errors import from_psycopg
 from . import attacks, cost, data
+from .exercise import Exercise, exercise
 from .glass import Told, break_the_glass
 from .load import Ward, counts, fill, load_codes, provision
 from .payer import FEWEST, PAYER, Summaries, summaries
@@ -52,6 +53,7 @@ class Facts:
     attacker: str
     victim: str
     attacks: list[attacks.Outcome]
+    exercise: Exercise
     costs: list[cost.Cost]
     seconds: float
 
@@ -75,6 +77,7 @@ class Watcher(Protocol):
     def summaries(self, read: Summaries | None) -> None: ...
     def disk(self, disk: OnDisk) -> None: ...
     def attacks(self, attacker: str, victim: str, outcomes: list[attacks.Outcome]) -> None: ...
+    def exercise(self, counted: Exercise) -> None: ...
     def costs(self, costs: list[cost.Cost]) -> None: ...
 
 
@@ -98,6 +101,10 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
             attacker, victim = wards[0], wards[1]
             outcomes = list(attacks.run(attacks.scene(attacker, victim, admin)))
             watcher.attacks(attacker.slug, victim.slug, outcomes)
+            admin.commit()
+            with connect(cluster.dsn(), "wardkey demo", autocommit=True) as officer:
+                counted = exercise(officer, attacker, cluster.home.keeper)
+            watcher.exercise(counted)
             costs = cost.measure(admin, attacker)
             watcher.costs(costs)
     except psycopg.Error as error:
@@ -116,6 +123,7 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
         attacker.slug,
         victim.slug,
         outcomes,
+        counted,
         costs,
         taken,
     )

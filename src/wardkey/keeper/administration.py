@@ -16,7 +16,7 @@ from wardkey.kms import KekRef, Kms, KmsError
 from .keys import Keys
 from .ledger import Ledger
 from .providers import Provider, Providers
-from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Logins, Shred, Tombstone, Usage
+from .requests import MASTER_TENANT, Certify, Checkpoint, Kek, Logins, Report, Shred, Tombstone, Usage
 from .signing import SigningKey
 
 __all__ = ["Administration", "is_for_administrators"]
@@ -27,10 +27,10 @@ _T = TypeVar("_T")
 def is_for_administrators(request: object) -> bool:
     """Whether the request can end keys, has the keeper sign, or is about what people did."""
     match request:
-        case Tombstone() | Shred() | Certify() | Usage():
+        case Tombstone() | Shred() | Certify() | Report() | Usage():
             return True
-        case Logins(action=action):
-            return action != "end"
+        case Logins(action=action, token=token):
+            return action != "end" or token is None
         case Checkpoint(readmit=readmit):
             return readmit
         case Kek(action=action):
@@ -101,6 +101,11 @@ class Administration:
             request.tenant, "a tenant that is not shredded gets no certificate of destruction"
         )
         signature, public_key = self._signing.certify(request.statement)
+        return {"signature": to_base64(signature), "public_key": to_base64(public_key)}
+
+    def report(self, request: Report) -> dict[str, Any]:
+        """Sign the report of an incident: an administrator of this keeper made it, and it is whole."""
+        signature, public_key = self._signing.sign_report(request.digest)
         return {"signature": to_base64(signature), "public_key": to_base64(public_key)}
 
     def public_key(self) -> str | None:

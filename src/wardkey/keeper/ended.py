@@ -1,4 +1,5 @@
-"""Whose logins were ended: subjects that opened a honey row, until an operator lets them in again.
+"""Whose logins were ended: subjects that opened a honey row or whose credential was lost, until an operator
+lets them in again.
 
 The keeper releases nothing to them, and tells backends, which refuse them at the next transaction, by a file
 beside its socket, ``SOCKET.ended``: a SHA-256 a line (``wardkey_core.identity.subject_digest``), replaced
@@ -74,11 +75,10 @@ class Ended:
         if self._since and (claims.tenant_id, claims.issuer, claims.subject) in self._since:
             raise LoginsEnded
 
-    def end(self, claims: Claims) -> None:
-        """Let this subject in no more. Raises KeeperUnavailable."""
-        subject = (claims.tenant_id, claims.issuer, claims.subject)
-        if subject not in self._since:
-            self._write(_Ended, subject)
+    def end(self, tenant: UUID, issuer: str, subject: str) -> None:
+        """Let a subject in no more. Raises KeeperUnavailable."""
+        if (str(tenant), issuer, subject) not in self._since:
+            self._write(_Ended, (str(tenant), issuer, subject))
 
     def lift(self, tenant: UUID, issuer: str, subject: str) -> None:
         """Let a subject in again. Raises UnknownObject, KeeperUnavailable."""

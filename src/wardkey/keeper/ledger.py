@@ -25,7 +25,7 @@ from wardkey_core.wire import parse_json
 from wardkey.daemon.appending import AppendFile
 from wardkey.daemon.service import ServiceError
 
-__all__ = ["LEDGER_FILE", "Ledger"]
+__all__ = ["LEDGER_FILE", "Ledger", "tombstones"]
 
 LEDGER_FILE = "ledger.jsonl"
 _MEMBERS = {"time", "what", "tenant", "version", "name"}
@@ -94,6 +94,16 @@ class Ledger:
         except (OSError, ServiceError) as error:
             self._report(f"the ledger cannot be written: {error}")
             raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log") from None
+
+
+def tombstones(path: Path) -> dict[tuple[UUID, int | None], str]:
+    """Return since when the keeper serves which tenants and versions no more; lines it wrote, no others.
+
+    Raises OSError.
+    """
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    entries = [entry for entry in map(_parse, lines) if entry is not None]
+    return {(entry.tenant, entry.version): entry.time for entry in entries}
 
 
 def _line(entry: Entry) -> bytes:

@@ -30,6 +30,7 @@ __all__ = [
     "Logins",
     "Provision",
     "Release",
+    "Report",
     "Request",
     "Reseal",
     "Rewrap",
@@ -247,6 +248,12 @@ class Certify(_Request, frozen=True, kw_only=True):
     statement: _Text
 
 
+class Report(_Request, frozen=True, kw_only=True):
+    """Asks for the keeper's signature on the report of an incident, which may be about several tenants."""
+
+    digest: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
 class Checkpoint(_Request, frozen=True, kw_only=True):
     """Asks for the signature of a checkpoint; without ``statement``, for the key and what was signed last.
 
@@ -312,7 +319,9 @@ class Usage(_Request, frozen=True, kw_only=True):
 
 
 class Logins(_Request, frozen=True, kw_only=True):
-    """Asks for the logins of a subject to be ended, the token's; for one to be let in again; for a list."""
+    """Asks for the logins of a subject to be ended, the token's or one named; for one to be let in again; for
+    a list.
+    """
 
     action: Literal["end", "lift", "list"]
     token: str | None = None
@@ -322,7 +331,8 @@ class Logins(_Request, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = {name for name in ("token", "issuer", "subject") if getattr(self, name) is not None}
-        if given != {"end": {"token"}, "lift": {"issuer", "subject"}, "list": set()}[self.action]:
+        named = {"issuer", "subject"}
+        if given not in {"end": ({"token"}, named), "lift": (named,), "list": (set(),)}[self.action]:
             raise ValueError("an action has its own members, and no others")
 
 
@@ -342,6 +352,7 @@ Request = (
     | Tombstone
     | Shred
     | Certify
+    | Report
     | Checkpoint
     | Grant
     | Lease

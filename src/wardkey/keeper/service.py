@@ -46,6 +46,7 @@ from .requests import (
     Logins,
     Provision,
     Release,
+    Report,
     Request,
     Reseal,
     Rewrap,
@@ -256,6 +257,8 @@ class Service:
                 return await asyncio.to_thread(self._grant, request, line)
             case Certify():
                 return self._administration.certify(request)
+            case Report():
+                return self._administration.report(request)
             case Checkpoint():
                 return await asyncio.to_thread(self._checkpoint, request)
         raise TypeError(type(request).__name__)
@@ -325,10 +328,11 @@ class Service:
         if request.action == "list":
             return {"subjects": self._ended.every(request.tenant)}
         if request.issuer is not None and request.subject is not None:
-            self._ended.lift(request.tenant, request.issuer, request.subject)
+            act = self._ended.end if request.action == "end" else self._ended.lift
+            act(request.tenant, request.issuer, request.subject)
         else:
-            line.claims = self._claims(request.tenant, request.token or "")
-            self._ended.end(line.claims)
+            line.claims = claims = self._claims(request.tenant, request.token or "")
+            self._ended.end(request.tenant, claims.issuer, claims.subject)
         return {}
 
     def _claims(self, tenant: UUID, token: str) -> Claims:
@@ -448,6 +452,7 @@ _OUTCOMES: dict[type[Request], str] = {
     Rewrap: "rewrapped",
     Reseal: "resealed",
     Certify: "signed",
+    Report: "signed",
     Checkpoint: "signed",
 }
 

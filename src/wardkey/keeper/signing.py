@@ -1,5 +1,5 @@
-"""The keeper's signing key: for certificates of destruction, checkpoints of audit logs, and DEKs that are
-wrapped under a public key.
+"""The keeper's signing key: for certificates of destruction, reports of incidents, checkpoints of audit logs,
+and DEKs that are wrapped under a public key.
 
 ``signing.key`` in its directory, mode 0600: the 32 bytes of an Ed25519 private key (RFC 8032), made when it
 is first needed. ``signing.former`` beside it: public keys in base64, one a line, of signing keys that were
@@ -19,10 +19,12 @@ from wardkey_core.log import checkpoint
 
 from wardkey.daemon.files import read_guarded, write_atomically
 
-__all__ = ["CERTIFICATE", "SIGNATURE_LENGTH", "SigningKey"]
+__all__ = ["CERTIFICATE", "REPORT", "SIGNATURE_LENGTH", "SigningKey"]
 
 CERTIFICATE = b"wardkey/1 certificate of destruction\n"
 """What is signed begins with its kind, so that no statement can pass for one of another kind."""
+
+REPORT = b"wardkey/1 report of an incident\n"
 
 SIGNATURE_LENGTH = 64
 _WRAPPED = b"wardkey/1 wrapped key\n"
@@ -40,8 +42,18 @@ class SigningKey:
 
         Raises KeeperUnavailable.
         """
+        return self._sign(CERTIFICATE, statement)
+
+    def sign_report(self, digest: str) -> tuple[bytes, bytes]:
+        """Return the signature of an incident's report, known by its SHA-256, and the public key.
+
+        Raises KeeperUnavailable.
+        """
+        return self._sign(REPORT, digest)
+
+    def _sign(self, kind: bytes, statement: str) -> tuple[bytes, bytes]:
         key = self._load(make=True)
-        return key.sign(CERTIFICATE + statement.encode("utf-8")), key.public_key().public_bytes_raw()
+        return key.sign(kind + statement.encode("utf-8")), key.public_key().public_bytes_raw()
 
     def sign_checkpoint(self, statement: str) -> bytes:
         """Return the signature of a checkpoint of an audit log. Raises KeeperUnavailable."""
