@@ -41,6 +41,7 @@ _FUNCTIONS = (
     "access/policy",
     "access/break_glass",
     "access/budgets",
+    "access/cache",
     "tenancy/tenants",
     "keys/rotation",
     "sealing/resealing",

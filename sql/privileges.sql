@@ -40,6 +40,10 @@ alter function ward.audit_of_key(integer, timestamptz, timestamptz, text) owner 
 alter function ward.audit_activity(timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) owner to ward_owner;
 alter function ward.audit_export(timestamptz, timestamptz) owner to ward_owner;
+alter function ward.request_cache_ticket() owner to ward_owner;
+alter function ward.begin_fill() owner to ward_owner;
+alter function ward.end_fill(text) owner to ward_owner;
+alter function ward.read_cached(jsonb) owner to ward_owner;
 alter function ward.delegate(text, text[]) owner to ward_owner;
 alter function ward.revoke_delegation(text, text[]) owner to ward_owner;
 alter function ward.publish_measures(daterange, text[]) owner to ward_owner;
@@ -151,6 +155,15 @@ grant execute on function
   ward_internal.run_measure(text, name, daterange)
 to ward_owner;
 
+-- What clients cache.
+grant execute on function ward.request_cache_ticket(), ward.begin_fill(), ward.end_fill(text), ward.read_cached(jsonb)
+to ward_tenant;
+grant select on ward_internal.cache_state, ward_internal.cache_policies, ward_internal.row_rules to ward_owner;
+grant execute on function
+  ward_internal.request_cache_ticket(), ward_internal.begin_fill(), ward_internal.end_fill(text),
+  ward_internal.read_cached(text)
+to ward_owner;
+
 -- for ward_internal.is_running, entries
 grant execute on function pg_xact_status(xid8), pg_current_xact_id() to ward_owner;
 grant execute on function pg_advisory_xact_lock(bigint) to ward_owner;  -- for ward_internal.lease_audit_ids
@@ -190,6 +203,17 @@ grant select, insert, update on ward_internal.audit_topics to ward_publisher;
 grant execute on function ward_internal.json_text(jsonb), ward_internal.report_unpublished(uuid, jsonb)
   to ward_publisher;
 grant execute on function pg_try_advisory_lock(bigint) to ward_publisher;
+
+-- The invalidator: which tenants there are, and the WAL, of which it decodes whose tables were written.
+grant usage on schema ward_internal to ward_invalidator;
+grant select (id, slug, status, key_epoch) on ward_internal.tenants to ward_invalidator;
+grant select (url, generation, at) on ward_internal.cache_state to ward_invalidator;
+grant execute on function ward_internal.begin_invalidation(uuid, bytea) to ward_invalidator;
+grant select on pg_replication_slots to ward_invalidator;
+grant execute on function
+  pg_get_replication_slots(), pg_current_wal_flush_lsn(), pg_current_snapshot(), pg_control_system(),
+  pg_try_advisory_lock(bigint)
+to ward_invalidator;
 
 do $$
 begin

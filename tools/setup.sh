@@ -88,6 +88,9 @@ fi
 if [ "$purpose" = test ] && ! command -v softhsm2-util >/dev/null; then
     packages="$packages softhsm2"
 fi
+if [ "$purpose" = test ] && ! command -v redis-server >/dev/null; then
+    packages="$packages redis-server"
+fi
 # To read the audit report. Ubuntu's Chromium is a snap: tests/cli/conftest.py leaves the tests with it out there.
 if [ "$purpose" = test ] && ! command -v chromium-headless-shell >/dev/null && ! grep -q '^ID=ubuntu' /etc/os-release; then
     packages="$packages chromium-headless-shell fonts-dejavu-core"

@@ -34,6 +34,7 @@ __all__ = [
     "MAX_VERSION",
     "SALT_LENGTH",
     "ColumnKey",
+    "cache_key",
     "class_key",
     "class_of",
     "commitment",
@@ -77,6 +78,11 @@ def version_of(sealed: bytes) -> int:
 def class_key(dek: bytes, tenant: bytes, version: int, name: str) -> bytes:
     """Return the key of the class called ``name``, of a tenant (16 bytes) and DEK version."""
     return hkdf(dek, tenant, b"wardkey/1 class" + version.to_bytes(4, "big") + name.encode())
+
+
+def cache_key(dek: bytes, tenant: bytes, version: int, role: str) -> bytes:
+    """Return the key under which clients with this role cache what they have read (``wardkey.cache``)."""
+    return hkdf(dek, tenant, b"wardkey/1 cache" + version.to_bytes(4, "big") + role.encode())
 
 
 def commitment(dek: bytes, tenant: bytes, version: int) -> bytes:

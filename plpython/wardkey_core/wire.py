@@ -9,6 +9,8 @@ version, and ``"salt": base64`` come with them; ``"region": text`` unless it is 
      "classes": ["clinical", …]}
         → {"ok": true, "classes": {"clinical": base64 of its key, …}, "masked": ["quasi", …],
            "budgets": [uuid of a model table, …]}; without budgets that is left out
+    {"op": "cache", "tenant": uuid, "version": 1, key, "commitment": base64, "token": jwt}
+        → {"ok": true, "key": base64}; of the token's role
     {"op": "provision", "tenant": uuid, "version": 1, "kek": "local:…", "kek_version": "1"}
         → {"ok": true, "version": 1, key, "commitment": base64}
     {"op": "derive", "tenant": uuid, "version": 1, "master": 1, key of the master}
@@ -103,6 +105,7 @@ __all__ = [
     "answer_length",
     "budgets_in",
     "bytes_in",
+    "cache",
     "certify",
     "checkpoint",
     "classes_in",
@@ -202,6 +205,10 @@ def key_members(
 
 def release(tenant: str, key: Mapping[str, Any], token: str, classes: Iterable[str]) -> dict[str, Any]:
     return {"op": "release", "tenant": tenant, **key, "token": token, "classes": list(classes)}
+
+
+def cache(tenant: str, key: Mapping[str, Any], token: str) -> dict[str, Any]:
+    return {"op": "cache", "tenant": tenant, **key, "token": token}
 
 
 def provision(

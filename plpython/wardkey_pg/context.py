@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from .budgets import Guard
+    from .cached import Recording
     from .guards import Guards
     from .keyring import Key, Sealer
     from .reads import Column, Opener
@@ -149,6 +150,7 @@ class Session:
         "_logins",
         "_looked_up",
         "_reads",
+        "_recording",
         "_registry",
         "_settings",
         "_slot_found",
@@ -178,6 +180,7 @@ class Session:
         self._guards: Guards | None = None
         self._ended = EndedLogins()
         self._reads: Reads | None = None
+        self._recording: Recording | None = None  # of what a client is about to cache
         self._stamp = _NEVER  # start of the statement that what is in _reads is of
         self.openers: dict[tuple[bytes, bytes], Opener] = {}
         self.sealers: dict[bytes, Sequence[Sealer]] = {}
@@ -221,7 +224,7 @@ class Session:
 
     def end_transaction(self) -> None:
         """End the context with its transaction; one that lasts is looked up again in the next."""
-        self._who = None
+        self._who = self._recording = None
         if self._lasting:
             self._is_current = False
             self._forget_statement()
@@ -330,11 +333,36 @@ class Session:
                 columns = context.keys.columns
                 reads = Reads(self._host, tenant, context.login, columns, self._watch, self._guard_of)
                 context.keys.reads = reads
+            reads.recording = self._recording
             reads.restart(statement, fingerprint(self._host.client_statement()))
             self._reads = reads
             self.openers = reads.openers if self._host.watch_statement() else {}
             self._stamp = statement
         return reads
+
+    def record(self, recording: Recording | None) -> Recording | None:
+        """Have ``recording`` hear of what the transaction opens from now on; return what did until now."""
+        if self._reads is not None:
+            self._reads.record()
+            self._reads.recording = recording
+        former, self._recording = self._recording, recording
+        return former
+
+    def cache_key(self) -> bytes:
+        """Have the keeper release the key of what clients with this role cache, on the current token."""
+        context = self.current()
+        if context is None:
+            raise NoContext
+        keys = context.keys
+        if keys.cache_key is None:
+            active = keys.active
+            keys.cache_key = self.keeper().cache_key(context.claims.tenant_id, active, context.token)
+            self.report("key_released", {"version": active.version, "classes": [], "cache": keys.role})
+        return keys.cache_key
+
+    @property
+    def host(self) -> Host:
+        return self._host
 
     def note_query(self, model: str) -> None:
         """Journal that this transaction queries the face of ``model``, if that is journalled at all."""

@@ -50,6 +50,10 @@ class KeeperClient:
         answer = self._ask(wire.release(tenant, _key(key, key.commitment), token, classes))
         return *wire.classes_in(answer), wire.budgets_in(answer)
 
+    def cache_key(self, tenant: str, key: WrappedKey, token: str) -> bytes:
+        """Return the key of what clients with the token's role cache. Raises as ``release``."""
+        return wire.bytes_in(self._ask(wire.cache(tenant, _key(key, key.commitment), token)), "key")
+
     def lease(
         self, tenant: str, model: str, token: str, settled: Mapping[str, Any] | None, row: bytes | None
     ) -> wire.Leased:

@@ -141,6 +141,7 @@ class TenantKeys:
         self.columns = columns or {}
         self.quiet = quiet
         self.may_write = any(each.writes for each in (classes or {}).values())
+        self.cache_key: bytes | None = None  # of the active version, once it was released
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
         self.sealers: dict[bytes, Sequence[Sealer]] = {}
@@ -182,6 +183,13 @@ class TenantKeys:
         if is_whole:
             self.sealers[columns] = made
         return made
+
+    @property
+    def active(self) -> WrappedKey:
+        """The version that values are sealed under. Raises KeyUnknown."""
+        if self._active is None:
+            raise KeyUnknown("the tenant has no active key")
+        return self._wrapped[self._active]
 
     def knows(self, columns: bytes) -> bool:
         """Whether each of ``columns`` was registered when these keys were read."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from .budgets import Guard
+    from .cached import Recording
     from .keyring import Key
 
     _Cipher = Callable[[bytes, bytes, bytes], bytes]
@@ -72,6 +73,8 @@ class Reads:
     ``watch`` is called before a row is noted, once a second. It may raise ValueError: then the hot path
     leaves the field to the slow one.
 
+    ``recording`` hears of each statement's rows before they are forgotten, where a client fills its cache.
+
     ``guard_of`` says what guards a table's rows: a budget, honey rows. Most tables have neither, and their
     rows cost nothing for it.
     """
@@ -91,6 +94,7 @@ class Reads:
         "context",
         "keys",
         "openers",
+        "recording",
         "until",
         "watch",
     )
@@ -120,9 +124,16 @@ class Reads:
         self._texts: dict[int, _Statement] = {}
         self._begun = _Statement()
         self.openers = self._begun.openers
+        self.recording: Recording | None = None
+
+    def record(self) -> None:
+        """Have the rows of the current statement recorded, if somebody records."""
+        if self.recording is not None:
+            self.recording.take(self._statement, self._begun.models)
 
     def restart(self, statement: int, text: int | None = None) -> None:
         """Begin a statement. ``text``: what tells its text from others, None where that promises nothing."""
+        self.record()
         self._statement = statement
         now = time.monotonic()
         self.until = now + _WATCHED
@@ -240,7 +251,7 @@ class _Statement:
 class _Model:
     """One table's rows in a statement: those of which a message names all ``columns``."""
 
-    __slots__ = ("_by_row", "_guard", "_later", "_reads", "columns", "ends", "head", "now", "rows")
+    __slots__ = ("_guard", "_later", "_reads", "by_row", "columns", "ends", "head", "now", "rows")
 
     def __init__(
         self,
@@ -251,7 +262,7 @@ class _Model:
         guard: Guard | None,
     ) -> None:
         self._reads = reads
-        self._by_row = by_row
+        self.by_row = by_row
         self._guard = guard
         self.now = now
         self._later = later
@@ -263,7 +274,7 @@ class _Model:
     def restart(self, now: Callable[[bytes], None], at: bytes) -> None:
         """Begin a statement at ``at`` that opens the same columns, if rows are named; else they are new."""
         self.now = now
-        if self._by_row:
+        if self.by_row:
             self.head = self.ends[0] + at + self.ends[1]
         else:
             self.columns = ()
@@ -279,6 +290,7 @@ class _Model:
         else:
             self._later(self.head + row)
             if len(rows) >= _MOST_ROWS:
+                self._reads.record()
                 rows.clear()
         rows.add(row)
 
@@ -287,7 +299,7 @@ class _Model:
         guard = self._guard
         if guard is None or (row not in guard.known and (row in guard.honey or not guard.take(row))):
             raise ValueError
-        if self._by_row:
+        if self.by_row:
             self.note(row)
         else:
             if len(self.rows) >= _MOST_ROWS:

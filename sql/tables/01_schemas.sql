@@ -13,6 +13,9 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'ward_publisher') then
     create role ward_publisher login noinherit;
   end if;
+  if not exists (select from pg_catalog.pg_roles where rolname = 'ward_invalidator') then
+    create role ward_invalidator login noinherit replication;
+  end if;
 end
 $$;
 
@@ -21,6 +24,8 @@ comment on role ward_tenant is 'carries what every tenant''s login role may do';
 comment on role ward_scribe is
   'the scribe: reads the audit stream, adds to the log, changes none of it; has no password';
 comment on role ward_publisher is 'the publisher: reads the sealed log, remembers how far it has come; has no password';
+comment on role ward_invalidator is
+  'the invalidator: reads from the WAL which tables of which tenants were written, tells Redis; has no password';
 
 create schema ward;
 comment on schema ward is 'wardkey: the functions applications, DBAs and operators call';

@@ -24,7 +24,8 @@ WardError                  sqlstate, message, hint
 │   └── NotRunning · Unreachable · MissingSoftware · PoolExhausted
 ├── StreamError            the scribe's replication slot and what comes out of it
 │   └── SlotMissing · SlotInUse · SlotMoved · StreamLost · StreamDamaged
-└── PublisherError         Kafka, and the publisher that brings the audit log there
+├── PublisherError         Kafka, and the publisher that brings the audit log there
+└── CacheError             Redis, and the invalidator that tells it which tables were written
 
 The classes of the database's own errors are those of ``wardkey_core.errors``, which alone names SQLSTATEs.
 The client library raises other database errors (a unique violation, say) as psycopg does.
@@ -272,6 +273,12 @@ class StreamDamaged(StreamError):
 
 class PublisherError(WardError):
     """Kafka cannot be reached, or does not do what was asked."""
+
+    sqlstate = ""
+
+
+class CacheError(WardError):
+    """Redis cannot be used as it is, or what is to be cached cannot be."""
 
     sqlstate = ""
 

@@ -49,6 +49,7 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
         "try_tenant_id", "try_claims", "try_logout", "try_unseal", "try_unseal_text",
         "face_constraints",
         "delegate", "revoke_delegation", "publish_measures", "read_measures",
+        "request_cache_ticket", "begin_fill", "end_fill", "read_cached",
         "claim", "try_claim", "rule_claim", "tenant_unless", "is_ruled",
         "break_glass", "approve_break_glass", "deny_break_glass", "end_break_glass", "review_break_glass",
         "allow_break_glass", "break_glass_requests",

@@ -60,8 +60,10 @@ def test_wardkeys_roles_have_no_members_and_no_powers(calm: Wards) -> None:
     assert members == []
     powers = calm.admin.execute(
         """select rolname from pg_roles where rolname ~ '^(ward_|tenant_)' and (rolsuper or rolcreaterole
-             or rolcreatedb or rolbypassrls or rolreplication and rolname <> 'ward_scribe'
-             or rolcanlogin and rolname ~ '^ward_' and rolname not in ('ward_scribe', 'ward_publisher'))"""
+             or rolcreatedb or rolbypassrls or rolreplication
+                and rolname not in ('ward_scribe', 'ward_invalidator')
+             or rolcanlogin and rolname ~ '^ward_' and rolname not in (
+               'ward_scribe', 'ward_publisher', 'ward_invalidator'))"""
     ).fetchall()
     assert powers == []
 

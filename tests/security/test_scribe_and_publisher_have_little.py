@@ -34,6 +34,18 @@ FORBIDDEN = {
         "copy (select) to program 'true'",
         "set role ward_owner",
     ),
+    "ward_invalidator": (
+        "select secret from ward_internal.cache_state",
+        "update ward_internal.cache_state set url = 'redis://elsewhere'",
+        "select from ward_internal.audit_log",
+        "select from ward_internal.tenant_keys",
+        "select name from ward_internal.tenants",
+        "select from tenant_acme.patients",
+        "select ward.login('x')",
+        "select ward.set_cache(null)",
+        "create table public.x ()",
+        "set role ward_owner",
+    ),
     "ward_publisher": (
         "insert into ward_internal.audit_log (kind, operation) values ('e', 'x')",
         "update ward_internal.audit_log set subject = 'x'",

@@ -21,6 +21,8 @@ COMMITTED = wire.key_members(3, "local:x", "1", b"wrapped", commitment=b"c" * 32
 ALL = [
     wire.release(TENANT, COMMITTED, "token", ["clinical"]),
     wire.release(TENANT, DERIVED, "token", ["clinical", "of_a_dba"]),
+    wire.cache(TENANT, COMMITTED, "token"),
+    wire.cache(TENANT, DERIVED, "token"),
     wire.provision(TENANT, 1),
     wire.provision(TENANT, 1, region="eu-de"),
     wire.rewrap(TENANT, COMMITTED | {"region": "eu-de"}),

@@ -44,6 +44,7 @@ def test_printed_commands_start_the_services(tmp_path: Path) -> None:
     here = {
         "/var/lib/wardkey-keeper": str(tmp_path / "keeper"),
         "/var/lib/wardkey/publisher": str(tmp_path),
+        "/var/lib/wardkey/invalidator": str(tmp_path),
         "/run/wardkey": str(tmp_path),
         "ward-socket": grp.getgrgid(os.getgid()).gr_name,
         "/etc/wardkey": str(tmp_path),
@@ -55,6 +56,7 @@ def test_printed_commands_start_the_services(tmp_path: Path) -> None:
         "keeper": "ready at",
         "scribe": "No such file",
         "publisher": "there is no",
+        "invalidator": "there is no",
         "gateway": "No such file",
     }
     for service in SERVICES:
@@ -73,7 +75,9 @@ def test_printed_commands_start_the_services(tmp_path: Path) -> None:
             assert time.monotonic() < deadline and process.poll() in (None, 1), log.read_text()
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == (1 if service in ("publisher", "gateway") else 0), log.read_text()
+        assert process.wait(30) == (1 if service in ("publisher", "invalidator", "gateway") else 0), (
+            log.read_text()
+        )
 
 
 def test_keeper_tells_systemd_that_it_serves(tmp_path: Path) -> None:

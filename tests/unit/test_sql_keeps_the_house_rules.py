@@ -14,6 +14,10 @@ from tests.support.extension_script import SQL, Function, dotted, functions, scr
 
 # PL/Python whose text has no SQL: nothing in it is looked up by a path; pinning one costs time at every call.
 _UNPINNED = {
+    "ward_internal.request_cache_ticket": "as ward_internal.login",
+    "ward_internal.begin_fill": "as ward_internal.login",
+    "ward_internal.end_fill": "as ward_internal.login",
+    "ward_internal.read_cached": "as ward_internal.login",
     "ward_internal.login": "queries of wardkey_pg name schemas; the gate ward.login pins the path",
     "ward_internal.login_session": "as ward_internal.login",
     "ward_internal.renew_session": "as ward_internal.login",
@@ -62,7 +66,7 @@ _NOUNS = re.compile(
     r"|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|allow|approve|archive|ask|begin|bound|break|build|can|check|classify|close|compare|copy|create|cut|delegate|deny|derive|destroy|drop|end|fail|fence|finish|follow|forget"
+    r"^(add|allow|approve|archive|ask|begin|bound|break|build|can|check|classify|close|compare|copy|create|cut|delegate|deny|derive|destroy|drop|end|fail|fence|finish|flush|follow|forget"
     r"|harden|hold|is|judge|name|narrow|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|read|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|review|revoke|rewrap|rotate|run|seal|set|share|suspend"

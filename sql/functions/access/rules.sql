@@ -236,7 +236,7 @@ create or replace function ward_internal.lock_row_rules(p_table regclass) return
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   perform ward_internal.require_superuser();
-  lock table ward_internal.tenants in share mode;
+  lock table ward_internal.tenants in share row exclusive mode;
   lock table ward_internal.models in share row exclusive mode;
   perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
   return ward_internal.model_of(p_table);
@@ -280,6 +280,7 @@ begin
     from pg_policy where polrelid = v_shape and polname = 'ward_rule_' || v_name
     returning roles, expression into p_roles, p_expression;
   perform ward_internal.build_row_rules(v_model, ruled) from ward_internal.relations_of(array[p_table]) as ruled;
+  update ward_internal.tenants set key_epoch = key_epoch + 1;  -- what clients have cached was read without it
   perform ward_internal.log_event(ward_internal.master_id(), 'row rule added', jsonb_build_object(
     'table', p_table::text, 'rule', v_name, 'roles', p_roles, 'expression', p_expression));
   return v_name;
@@ -306,6 +307,7 @@ begin
   end if;
   perform ward_internal.build_row_rules(v_model, ruled) from ward_internal.relations_of(array[p_table]) as ruled;
   execute format('drop policy if exists %I on %s', 'ward_rule_' || p_name, v_shape);
+  update ward_internal.tenants set key_epoch = key_epoch + 1;
   perform ward_internal.log_event(ward_internal.master_id(), 'row rule dropped',
     jsonb_build_object('table', p_table::text, 'rule', p_name));
 end

@@ -133,7 +133,8 @@ declare
   v_name text;
 begin
   execute format('revoke all on database %I from public', current_database());
-  execute format('grant connect on database %I to ward_tenant, ward_scribe, ward_publisher', current_database());
+  execute format('grant connect on database %I to ward_tenant, ward_scribe, ward_publisher, ward_invalidator',
+    current_database());
   if to_regnamespace('public') is not null then
     revoke create on schema public from public;
   end if;

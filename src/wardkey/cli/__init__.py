@@ -26,11 +26,12 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "backup": ("backup", "Back up database, keeper and orchestrator into a new DIRECTORY."),
         "restore": ("backup", "Make an embedded server out of a backup, start it, and open every tenant."),
         "status": ("server", "Say what runs, where, and for how long."),
-        "logs": ("server", "Show the logs of PostgreSQL, keeper, scribe, publisher and supervisor."),
+        "logs": ("server", "Show the logs of PostgreSQL and of all that runs beside it."),
         "psql": ("server", "Open psql, as superuser or inside a tenant's ward."),
         "keeper": ("keeper", "Ask the keeper, the process that releases keys."),
         "scribe": ("scribe", "Run and ask the scribe, the process that seals the audit log."),
         "kafka": ("kafka", "Publish the audit log to Kafka, a topic per tenant."),
+        "cache": ("cache", "Let clients cache in Redis, sealed, a user per tenant."),
         "kms": ("kms", "Choose, show and check the KMS of the embedded server."),
     },
     "Database": {

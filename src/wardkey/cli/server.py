@@ -17,7 +17,7 @@ from .kms import choice_options, make_choice, use_for_cell
 if TYPE_CHECKING:
     from ..embedded import Status
 
-_LOGS = ("postgres", "keeper", "scribe", "publisher", "supervisor")
+_LOGS = ("postgres", "keeper", "scribe", "publisher", "invalidator", "supervisor")
 ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 
 
@@ -35,8 +35,8 @@ ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 def up(context: Context, /, uri: str | None, served: tuple[str, ...], **options: Any) -> None:
     """Start the private PostgreSQL, the keeper and the scribe, made first if missing.
 
-    With Kafka configured (`wardkey kafka use`) the publisher too. Running it again does no harm: it starts
-    what does not run and repairs what a crash left.
+    With Kafka configured (`wardkey kafka use`) the publisher too, with a cache (`wardkey cache use`) the
+    invalidator. Running it again does no harm: it starts what does not run and repairs what a crash left.
     """
     from ..embedded import Cluster
 
@@ -77,7 +77,7 @@ def status(context: Context) -> int:
 @click.option("--only", type=click.Choice(_LOGS), help="One of the logs.")
 @pass_context
 def logs(context: Context, lines: int, follow: bool, only: str | None) -> None:
-    """Show the logs of PostgreSQL, keeper, scribe, publisher and supervisor.
+    """Show the logs of PostgreSQL and of all that runs beside it.
 
     They hold no data, parameter or key.
     """

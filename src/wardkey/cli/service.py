@@ -10,7 +10,7 @@ import click
 from ._context import Context, pass_context
 from ._output import UNREACHABLE, emit, fail, table
 
-_WHAT = click.Choice(["keeper", "scribe", "publisher", "gateway", "timers"])
+_WHAT = click.Choice(["keeper", "scribe", "publisher", "invalidator", "gateway", "timers"])
 _COLUMNS = ("service", "state", "pid", "since", "restarts")
 
 
@@ -21,7 +21,11 @@ def service() -> None:
 
 @service.command("print")
 @click.argument(
-    "what", metavar="[keeper|scribe|publisher|gateway|timers]...", nargs=-1, required=True, type=_WHAT
+    "what",
+    metavar="[keeper|scribe|publisher|invalidator|gateway|timers]...",
+    nargs=-1,
+    required=True,
+    type=_WHAT,
 )
 @click.option("--kms", metavar="URI", help="The cell's KMS, instead of what the keeper's kms.json says.")
 @click.option(
@@ -35,8 +39,9 @@ def print_units(context: Context, what: tuple[str, ...], kms: str | None, into: 
     """Print systemd units, hardened.
 
     The database is the one of --dsn, without a user, or `host=/var/run/postgresql dbname=wardkey`. OS users:
-    wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-gateway; group ward-socket may open the keeper's
-    socket. The timers rotate keys that are due, prune audit logs and run the doctor, daily.
+    wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-invalidator, wardkey-gateway; group ward-socket
+    may open the keeper's socket. The timers rotate keys that are due, prune audit logs and run the doctor,
+    daily.
     """
     from ..daemon import units
 

@@ -39,16 +39,16 @@ class AsyncWards(BaseWards):
 
     async def getconn(self, tenant: str) -> AsyncWardConnection:
         """As ``Wards.getconn``."""
-        connection: AsyncWardConnection = await _run(self._get(tenant))
+        connection: AsyncWardConnection = await run(self._get(tenant))
         return connection
 
     async def putconn(self, connection: AsyncWardConnection) -> None:
         """As ``Wards.putconn``."""
-        await self._whole(partial(_run, self._put(connection)))
+        await self._whole(partial(run, self._put(connection)))
 
     async def close(self) -> None:
         """As ``Wards.close``."""
-        await _run(self._close_pools())
+        await run(self._close_pools())
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,17 +85,17 @@ class AsyncWards(BaseWards):
 
     def _new_pool(self, share: Share, **options: Any) -> Any:
         async def connect() -> dict[str, Any]:
-            return await _run(self._how_to_connect(share))
+            return await run(self._how_to_connect(share))
 
         async def fail(_: object) -> None:  # in the pool's own task, which closing it waits for
-            task = asyncio.ensure_future(_run(self._fail_pool(share)))
+            task = asyncio.ensure_future(run(self._fail_pool(share)))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         return self._pools.AsyncConnectionPool(kwargs=connect, reconnect_failed=fail, **options)
 
 
-async def _run(steps: Steps[T]) -> T:
+async def run(steps: Steps[T]) -> T:
     try:
         call = next(steps)
         while True:

@@ -47,16 +47,16 @@ class Wards(BaseWards):
         For adapters; without ``begin`` a face refuses it. Give it back with ``putconn``. Raises
         PoolExhausted, Unreachable, UnknownTenant, InvalidSlug.
         """
-        connection: WardConnection = _run(self._get(tenant))
+        connection: WardConnection = run(self._get(tenant))
         return connection
 
     def putconn(self, connection: WardConnection) -> None:
         """Give a connection back, once: rolled back, with its attributes as they were, or closed."""
-        _run(self._put(connection))
+        run(self._put(connection))
 
     def close(self) -> None:
         """Close all pools; connections that are out are closed when they are given back."""
-        _run(self._close_pools())
+        run(self._close_pools())
 
     def __enter__(self) -> Self:
         return self
@@ -84,13 +84,13 @@ class Wards(BaseWards):
 
     def _new_pool(self, share: Share, **options: Any) -> Any:
         def fail(_: object) -> None:  # in the pool's own thread, which closing it waits for
-            Thread(target=_run, args=[self._fail_pool(share)], daemon=True).start()
+            Thread(target=run, args=[self._fail_pool(share)], daemon=True).start()
 
-        connect = lambda: _run(self._how_to_connect(share))  # noqa: E731
+        connect = lambda: run(self._how_to_connect(share))  # noqa: E731
         return self._pools.ConnectionPool(kwargs=connect, reconnect_failed=fail, **options)
 
 
-def _run(steps: Steps[T]) -> T:
+def run(steps: Steps[T]) -> T:
     try:
         call = next(steps)
         while True:

@@ -11,12 +11,24 @@ import sys
 from pathlib import Path
 from typing import Final
 
-__all__ = ["DSN", "GATEWAY", "GROUP", "KEEPER", "PUBLISHER", "SCRIBE", "SERVICES", "states", "units"]
+__all__ = [
+    "DSN",
+    "GATEWAY",
+    "GROUP",
+    "INVALIDATOR",
+    "KEEPER",
+    "PUBLISHER",
+    "SCRIBE",
+    "SERVICES",
+    "states",
+    "units",
+]
 
-SERVICES: Final = ("keeper", "scribe", "publisher", "gateway")
+SERVICES: Final = ("keeper", "scribe", "publisher", "invalidator", "gateway")
 KEEPER: Final = "wardkey-keeper"
 SCRIBE: Final = "ward-scribe"
 PUBLISHER: Final = "wardkey-publisher"
+INVALIDATOR: Final = "wardkey-invalidator"
 GATEWAY: Final = "wardkey-gateway"
 """OS users. The first two are not those of an embedded server, which may be on the same machine."""
 GROUP: Final = "ward-socket"
@@ -71,6 +83,7 @@ def units(what: str, *, dsn: str = DSN, kms: str | None = None) -> dict[str, str
         "keeper": lambda: _keeper(kms),
         "scribe": lambda: _scribe(dsn),
         "publisher": lambda: _publisher(dsn),
+        "invalidator": lambda: _invalidator(dsn),
         "gateway": lambda: _gateway(),
         "timers": lambda: _timers(dsn),
     }[what]()
@@ -127,6 +140,17 @@ def _publisher(dsn: str) -> dict[str, str]:
         f"{_KEPT_RUNNING}{_CONFINED}{_ANYWHERE}PrivateDevices=yes\n"
     )
     return _file("publisher", "brings the audit log to Kafka", service, after="postgresql.service")
+
+
+def _invalidator(dsn: str) -> dict[str, str]:
+    options = (
+        f"--dsn {_quoted(f'{dsn} user=ward_invalidator')} --config /var/lib/wardkey/invalidator/cache.json"
+    )
+    service = (
+        f"User={INVALIDATOR}\nExecStart={_python('wardkey.cache')} {options}\n"
+        f"{_KEPT_RUNNING}{_CONFINED}{_ANYWHERE}PrivateDevices=yes\n"
+    )
+    return _file("invalidator", "tells Redis which tables were written", service, after="postgresql.service")
 
 
 def _gateway() -> dict[str, str]:

@@ -28,11 +28,12 @@ select format('transaction %s', gid), format('prepared by %I at %s', owner, date
   format('rollback prepared %L;', gid)
 from pg_prepared_xacts where database = current_database() order by prepared;
 
--- unpublished (warn): no publication but the scribe's sends what is in wards, logs or registry to others
+-- unpublished (warn): no publication but those of scribe and invalidator sends what is in wards, logs or registry to others
 select format('publication %I', p.pubname), format('publishes %s of wardkey''s tables, %s.%s for one', count(*),
     quote_ident(min(p.schemaname)), quote_ident(min(p.tablename))), format('drop publication %I;', p.pubname)
 from pg_publication_tables as p
-where p.pubname not in ('wardkey_audit', 'wardkey_audit_ids') and (
+where p.pubname not in ('wardkey_audit', 'wardkey_audit_ids')
+  and (p.pubname <> 'wardkey_cache' or p.attnames <> '{tenant_id,model_id,kind}') and (
   p.schemaname in ('ward_internal', 'ward_archive', 'ward_model')
   or p.schemaname in (select schema_name from ward_internal.ward_schemas())
   or to_regclass(format('%I.%I', p.schemaname, p.tablename)) in (select relation from ward_internal.models))

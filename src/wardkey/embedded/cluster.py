@@ -1,6 +1,7 @@
-"""PostgreSQL, keeper, scribe, publisher and extension of one home as one thing: start, stop, status, DSN.
+"""PostgreSQL, what runs beside it, and the extension of one home as one thing: start, stop, status, DSN.
 
-The supervisor starts keeper, scribe and publisher again when they end; PostgreSQL looks after its own.
+The supervisor starts keeper, scribe, publisher and invalidator again when they end; PostgreSQL looks after
+its own.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from ..daemon.supervision import Supervision
 from ..errors import NotRunning, ServerError
 from ..install.software import Software
 from .home import Config, Home
-from .parts import KeeperProcess, PublisherProcess, ScribeProcess
+from .parts import InvalidatorProcess, KeeperProcess, PublisherProcess, ScribeProcess
 from .postgres import Postgres
 
 __all__ = ["Cluster", "Status"]
+
+_BY_OS_USER = ("postgres", "ward_scribe", "ward_publisher", "ward_invalidator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Cluster:
         self.postgres = Postgres(home, settings or {})
         self.scribe = ScribeProcess(home)
         self.publisher = PublisherProcess(home)
+        self.invalidator = InvalidatorProcess(home)
         self.supervision = Supervision(home.supervisor, home.supervisor_log)
         self.regions = tuple(regions)
         self._say = say or (lambda text: None)
@@ -104,6 +108,10 @@ class Cluster:
                 self.publisher.stop()
             elif self.publisher.start(self.dsn(user="ward_publisher")):
                 self._say("publisher started")
+            if not self.invalidator.configured:
+                self.invalidator.stop()
+            elif self.invalidator.start(self.dsn(user="ward_invalidator")):
+                self._say("invalidator started")
         return self.status()
 
     def stop(self) -> bool:
@@ -112,8 +120,9 @@ class Cluster:
             return False
         with self.home.locked():
             parts = (self.postgres.postmaster, self.keeper.process, self.scribe.process)
-            watching = (self.publisher.process, self.supervision.supervisor)
+            watching = (self.publisher.process, self.invalidator.process, self.supervision.supervisor)
             ran = any(part is not None for part in (*parts, *watching))
+            self.invalidator.stop()
             self.publisher.stop()
             self.scribe.stop()
             self.postgres.stop()
@@ -136,6 +145,14 @@ class Cluster:
             if self.postgres.postmaster is None or not self.publisher.configured:
                 return False
             return self.publisher.start(self.dsn(user="ward_publisher"))
+
+    def restart_invalidator(self) -> bool:
+        """Have an invalidator run as Redis is configured now, as ``restart_publisher`` does."""
+        with self.home.locked():
+            self.invalidator.stop()
+            if self.postgres.postmaster is None or not self.invalidator.configured:
+                return False
+            return self.invalidator.start(self.dsn(user="ward_invalidator"))
 
     def status(self) -> Status:
         """Say what runs, by the processes themselves."""
@@ -180,7 +197,7 @@ class Cluster:
         if config is None:
             raise NotRunning
         parts = {"host": self.home.run, "port": config.port, "dbname": dbname, "user": user}
-        if user not in ("postgres", "ward_scribe", "ward_publisher"):  # who come by their OS user
+        if user not in _BY_OS_USER:  # who come by their OS user
             parts["passfile"] = self.home.pgpass
         return " ".join(f"{name}={_quoted(str(value))}" for name, value in parts.items())
 

@@ -8,11 +8,12 @@
     issuer/       0700, operator: key.pem   pgpass      0600, operator: a line per tenant login role
     orchestrator/ 0700, operator: kms.json and the credentials that manage KEKs, out of the keeper's reach
     publisher/    0700, OS user of the publisher: kafka.json
+    invalidator/  0700, OS user of the invalidator: cache.json
     supervisor/   0700, operator: what should run, the pids of what does, how often it was restarted
 
-Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe and publisher as
-``wardkey-scribe`` and ``wardkey-publisher``: none can read another's directory. Anybody else runs all as
-itself.
+Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe, publisher and invalidator as
+``wardkey-scribe``, ``wardkey-publisher`` and ``wardkey-invalidator``: none can read another's directory.
+Anybody else runs all as itself.
 """
 
 from __future__ import annotations
@@ -144,6 +145,18 @@ class Home:
         return self.run / "publisher.json"
 
     @property
+    def invalidator(self) -> Path:
+        return self.path / "invalidator"
+
+    @property
+    def invalidator_log(self) -> Path:
+        return self.log / "invalidator.log"
+
+    @property
+    def invalidator_status(self) -> Path:
+        return self.run / "invalidator.json"
+
+    @property
     def exists(self) -> bool:
         return self.config_file.exists()
 
@@ -186,6 +199,10 @@ class Home:
         """The OS user the publisher runs as; made when missing."""
         return _own_user("wardkey-publisher")
 
+    def invalidator_user(self) -> OsUser:
+        """The OS user the invalidator runs as; made when missing."""
+        return _own_user("wardkey-invalidator")
+
     def make_directories(self) -> None:
         """Make what is missing, and set owners and modes of all of it."""
         server, keeper, operator = self.server_user(), self.keeper_user(), OsUser.current()
@@ -202,8 +219,11 @@ class Home:
         # the other's. The keeper runs with this group, so that its socket (0660) lets the server in.
         _directory(self.run, operator.uid, server.gid, 0o1775 if operator.uid == 0 else 0o700)
         _directory(self.keeper, keeper.uid, keeper.gid, 0o700)
-        publisher = self.publisher_user()
-        _directory(self.publisher, publisher.uid, publisher.gid, 0o700)
+        for directory, user in (
+            (self.publisher, self.publisher_user()),
+            (self.invalidator, self.invalidator_user()),
+        ):
+            _directory(directory, user.uid, user.gid, 0o700)
         for directory in (self.issuer, self.orchestrator, self.supervisor):
             _directory(directory, operator.uid, operator.gid, 0o700)
         for file, owner in (
@@ -211,6 +231,7 @@ class Home:
             (self.keeper_log, operator),
             (self.scribe_log, operator),
             (self.publisher_log, operator),
+            (self.invalidator_log, operator),
             (self.supervisor_log, operator),
         ):
             file.touch(0o640)

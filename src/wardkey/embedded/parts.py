@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from wardkey_core import keeper_client
 
+from ..cache import config as cache_config
 from ..daemon.processes import Process, end
 from ..daemon.programs import OsUser
 from ..daemon.status import StatusFile
@@ -22,7 +23,7 @@ from ..publisher import config
 from ..publisher.config import Configuration
 from .home import Home
 
-__all__ = ["KeeperProcess", "Part", "PublisherProcess", "ScribeProcess"]
+__all__ = ["InvalidatorProcess", "KeeperProcess", "Part", "PublisherProcess", "ScribeProcess"]
 
 
 class Part(ABC):
@@ -217,3 +218,50 @@ class PublisherProcess(Part):
     def status(self) -> dict[str, Any] | None:
         """Return what the publisher last wrote about itself."""
         return StatusFile.read(self._home.publisher_status)
+
+
+class InvalidatorProcess(Part):
+    """Its user has the credentials of Redis, and no others."""
+
+    name = "invalidator"
+
+    @property
+    def configuration_file(self) -> Path:
+        return self._home.invalidator / cache_config.CONFIGURATION_FILE
+
+    @property
+    def configured(self) -> bool:
+        return self.configuration_file.exists()
+
+    def configuration(self) -> cache_config.Configuration | None:
+        """Return where Redis is, None when there is no cache. Raises CacheError."""
+        return cache_config.read(self.configuration_file)
+
+    def configure(self, configuration: cache_config.Configuration | None) -> None:
+        """Write down where Redis is; None: there is no cache."""
+        if configuration is None:
+            self.configuration_file.unlink(missing_ok=True)
+            return
+        owner = self._home.invalidator_user()
+        cache_config.write(self.configuration_file, configuration, (owner.uid, owner.gid))
+
+    def start(self, dsn: str) -> bool:
+        """Start the invalidator and wait until it is at work; True when it had to be started.
+
+        One that waits for Redis or the database is left to it, and says so in its status.
+        """
+        home = self._home
+        options = ["--dsn", dsn, "--config", str(self.configuration_file)]
+        options += ["--status", str(home.invalidator_status)]
+        return self._start("wardkey.cache", options, home.invalidator_user())
+
+    def stop(self) -> None:
+        super().stop()
+        self._home.invalidator_status.unlink(missing_ok=True)
+
+    def is_at_work(self, process: Process) -> bool:
+        return (self.status() or {}).get("pid") == process.pid
+
+    def status(self) -> dict[str, Any] | None:
+        """Return what the invalidator last wrote about itself."""
+        return StatusFile.read(self._home.invalidator_status)

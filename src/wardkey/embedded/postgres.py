@@ -126,6 +126,7 @@ class Postgres:
                     "postgres": [OsUser.current(), user],
                     "ward_scribe": [home.scribe_user()],
                     "ward_publisher": [home.publisher_user()],
+                    "ward_invalidator": [home.invalidator_user()],
                 }
             ),
         }

@@ -21,6 +21,7 @@ from .grants import LONGEST_MINUTES
 
 __all__ = [
     "MASTER_TENANT",
+    "Cache",
     "Certify",
     "Checkpoint",
     "Derive",
@@ -141,6 +142,13 @@ class Release(_KeyRequest, frozen=True, kw_only=True):
 
     commitment: _Commitment
     classes: Annotated[list[_Class], Meta(min_length=1, max_length=255)]
+    token: str = ""
+
+
+class Cache(_KeyRequest, frozen=True, kw_only=True):
+    """Asks for the key of what clients with the token's role cache."""
+
+    commitment: _Commitment
     token: str = ""
 
 
@@ -344,6 +352,7 @@ class Status(_Members, frozen=True, kw_only=True, tag_field="op", tag=str.lower)
 
 Request = (
     Release
+    | Cache
     | Provision
     | Derive
     | Rewrap

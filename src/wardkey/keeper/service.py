@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
-from wardkey_core.envelope import class_key
+from wardkey_core.envelope import cache_key, class_key
 from wardkey_core.errors import GrantRefused, KeeperUnavailable, KeyRefused, WardError
 from wardkey_core.tokens import Claims
 from wardkey_core.wire import LEASE_SECONDS, MOST_LEASED, to_base64
@@ -37,6 +37,7 @@ from .policy import KeeperPolicy
 from .providers import Providers
 from .requests import (
     MASTER_TENANT,
+    Cache,
     Certify,
     Checkpoint,
     Derive,
@@ -231,6 +232,9 @@ class Service:
         match request:
             case Release():
                 return await self._release(request, line)
+            case Cache(tenant=tenant, version=version):
+                dek, claims = await self._dek(request, line)
+                return {"key": to_base64(cache_key(dek, tenant.bytes, version, claims.role))}
             case Provision(tenant=tenant, version=version, target=kek, region=region):
                 key, committed = await self._in_time(self._keys.provision(tenant, version, kek, region))
                 return {"version": version, **_wrapped(key), "commitment": to_base64(committed)}
@@ -281,26 +285,30 @@ class Service:
             self._noted.clear()
         self._noted.add(known)
 
-    async def _release(self, request: Release, line: _Line) -> dict[str, Any]:
+    async def _dek(self, request: Release | Cache, line: _Line) -> tuple[bytes, Claims]:
+        """Return the DEK that keys are released of, and the verified claims of who asks for them."""
         if not request.token:
             raise KeyRefused("the keeper releases a key only to a token of its tenant")
-        line.claims = self._trust.verify(request.token, time.time())
-        if line.claims.tenant_id != str(request.key.tenant):
+        line.claims = claims = self._trust.verify(request.token, time.time())
+        if claims.tenant_id != str(request.key.tenant):
             raise KeyRefused("the token belongs to another tenant than the key")
-        self._ended.check(line.claims)
+        self._ended.check(claims)
         if request.key.tenant == MASTER_TENANT:
             raise KeyRefused("the master secret is released to nobody")
+        return await self._in_time(self._keys.committed(request.key, request.commitment)), claims
+
+    async def _release(self, request: Release, line: _Line) -> dict[str, Any]:
+        dek, claims = await self._dek(request, line)
         tenant, version = request.key.tenant.bytes, request.version
-        dek = await self._in_time(self._keys.committed(request.key, request.commitment))
-        allowed = self._policy.of(line.claims.role)
+        allowed = self._policy.of(claims.role)
         access = {name: allowed[name].access for name in request.classes if name in allowed}
-        if (grant := self._grants.active(request.key.tenant, line.claims)) is not None:
+        if (grant := self._grants.active(request.key.tenant, claims)) is not None:
             line.grant = str(grant.id)
             access |= {name: "clear" for name in request.classes if name in grant.classes}
         line.classes = [name for name in access if access[name] != "none"]
         keys = {name: to_base64(class_key(dek, tenant, version, name)) for name in line.classes}
         answer = {"classes": keys, "masked": [name for name in line.classes if access[name] == "mask"]}
-        if budgets := self._budgets.models(request.key.tenant, line.claims.role):
+        if budgets := self._budgets.models(request.key.tenant, claims.role):
             answer["budgets"] = [*budgets]
         return answer
 
@@ -447,6 +455,7 @@ class Service:
 
 _OUTCOMES: dict[type[Request], str] = {
     Release: "released",
+    Cache: "released",
     Provision: "provisioned",
     Derive: "derived",
     Rewrap: "rewrapped",

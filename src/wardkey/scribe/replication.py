@@ -66,22 +66,36 @@ class Stream:
 
     ``conninfo``: a role with REPLICATION, the slot's database. ``after``: the position the caller has
     stored; None: where the slot was last confirmed. ``patience``: seconds the server has for any answer.
+    ``is_temporary``: the slot is made, and goes with the stream. ``messages``: also what stands in the WAL
+    outside of transactions.
 
     Raises SlotMissing, SlotInUse, SlotMoved, StreamError (a slot of another kind), Unreachable, StreamLost,
     DatabaseError (any other refusal of the server).
     """
 
     def __init__(
-        self, conninfo: str, slot: str, publication: str, *, after: int | None = None, patience: float = 60.0
+        self,
+        conninfo: str,
+        slot: str,
+        publication: str,
+        *,
+        after: int | None = None,
+        patience: float = 60.0,
+        is_temporary: bool = False,
+        messages: bool = True,
+        name: str = "wardkey scribe",
     ) -> None:
-        self._patience = patience
+        self._patience, self._messages = patience, messages
         self._decoder = Decoder()
         self._within = False  # a transaction of which the end is still to come
         self._heard = self._asked = time.monotonic()
-        self._connection = _connect(conninfo, patience)
+        self._connection = _connect(conninfo, patience, name)
         self._pgconn = self._connection.pgconn
         try:
             with _translated():
+                if is_temporary:
+                    made = "CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')"
+                    self._connection.execute(sql.SQL(made).format(sql.Identifier(slot)))
                 self._confirmed = self._check(slot, publication, after)
                 self._reached = self._seen = self._confirmed if after is None else after
                 self._start(slot, publication)
@@ -193,7 +207,7 @@ class Stream:
         )
         self._pgconn.send_query(
             f"START_REPLICATION SLOT {quoted} LOGICAL {lsn_text(self._reached)} "
-            f"(proto_version '1', publication_names {names}, messages 'true')".encode()
+            f"(proto_version '1', publication_names {names}, messages '{self._messages}')".encode()
         )
         self._flush()
         deadline = time.monotonic() + self._patience
@@ -285,11 +299,11 @@ def lsn_text(position: int) -> str:
     return f"{position >> 32:X}/{position & 0xFFFFFFFF:X}"
 
 
-def _connect(conninfo: str, patience: float) -> psycopg.Connection[tuple[Any, ...]]:
+def _connect(conninfo: str, patience: float, name: str) -> psycopg.Connection[tuple[Any, ...]]:
     try:
         return connect(
             conninfo,
-            "wardkey scribe",
+            name,
             autocommit=True,
             settings={"search_path": "pg_catalog"},
             replication="database",
