@@ -95,6 +95,30 @@ def test_cancelled_in_a_statement_that_changed_rows(database):
     run(database, work, max_per_tenant=1)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_cancelled_while_it_gives_its_connection_back(database, times):
+    """However often: what was begun goes on without who began it."""
+    token = database.token("acme", tenant="acme")
+
+    async def work(wards: AsyncWards) -> None:
+        connection = await wards.getconn("acme")
+        wards.begin(connection, token)
+        await connection.execute("insert into patients (name) values ('lost')")
+        async with connection.share.pool._lock:  # so that it cannot be given back yet
+            giving = asyncio.ensure_future(wards.putconn(connection))
+            while connection.pgconn.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                await asyncio.sleep(0)
+            for _ in range(times):
+                giving.cancel()
+                await asyncio.wait([giving])
+            assert giving.cancelled()
+        again = await wards.getconn("acme")
+        assert again is connection
+        await wards.putconn(again)
+
+    run(database, work, max_per_tenant=1, timeout=60)
+
+
 def test_a_password_may_be_awaited(database):
     async def password(tenant: str) -> str:
         await asyncio.sleep(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from base64 import urlsafe_b64encode
+from collections import Counter
 
 import psycopg
 import pytest
@@ -14,7 +15,8 @@ from psycopg.errors import DeadlockDetected, SerializationFailure, UniqueViolati
 
 from tests.support import tokens
 from wardkey import retry, tenant_of
-from wardkey.client.ledger import Ledger, Share
+from wardkey.client import tokens as client_tokens
+from wardkey.client.ledger import Ledger, Share, Waiter
 from wardkey.errors import ContextStale, InvalidToken, KeeperBusy, KeysChanged, TokenExpired
 
 QUICK = {"delay": 0.0}
@@ -119,9 +121,61 @@ def test_waits_are_drawn_below_a_bound_that_doubles():
         assert min(drawn) < 0.1 * bound
 
 
+def test_a_token_that_is_known_is_still_its_tenants(monkeypatch):
+    monkeypatch.setattr(client_tokens, "_MAX_KNOWN", 3)
+    monkeypatch.setattr(client_tokens, "_known", known := {})
+    every = {token({"tenant": f"t{number}", "sub": "ann"}): f"t{number}" for number in range(8)}
+    for _ in range(3):
+        for each, tenant in every.items():
+            assert tenant_of(each) == tenant
+            assert len(known) <= 3
+    assert not any(each in repr(known) for each in every)
+
+
+SEATS = st.lists(st.tuples(st.sampled_from(["sit", "rise", "leave"]), st.integers(0, 3)), max_size=60)
+
+
+@given(SEATS)
+def test_seats_are_bounded_and_none_is_left_empty(steps):
+    ledger, taken, waiting = Ledger(4, 2), [], []
+    for what, number in steps:
+        tenant = f"t{number}"
+        if what == "sit":
+            if ledger.sit(tenant):
+                taken.append(tenant)
+            else:
+                ledger.queue(waiter := Waiter(tenant, None))
+                waiting.append(waiter)
+        elif what == "rise" and taken:
+            gone = taken.pop(number % len(taken))
+            if (woken := ledger.rise(gone)) is not None:
+                assert woken is next(each for each in waiting if each.tenant == woken.tenant)
+                waiting.remove(woken)
+                taken.append(woken.tenant)
+        elif what == "leave" and waiting:
+            ledger.unqueue(waiting.pop(number % len(waiting)))
+        counts = Counter(taken)
+        assert len(taken) <= 4
+        assert max(counts.values(), default=0) <= 2
+        if len(taken) < 4:  # who waits does so for a seat of its tenant
+            assert all(counts[each.tenant] == 2 for each in waiting)
+        assert all(each.has_seat is False for each in waiting)
+
+
+def test_seats_go_to_tenants_in_turn():
+    ledger = Ledger(1, 1)
+    assert ledger.sit("x")
+    for tenant in ("greedy", "greedy", "greedy", "modest"):
+        ledger.queue(Waiter(tenant, None))
+    served, tenant = [], "x"
+    while (waiter := ledger.rise(tenant)) is not None:
+        served.append(tenant := waiter.tenant)
+    assert served == ["greedy", "modest", "greedy", "greedy"]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["take", "give", "retire", "idle", "closed"]), st.integers(0, 3))))
 def test_shares_never_add_up_to_more_than_allowed(steps):
-    ledger, out, closing = Ledger(4), [], []
+    ledger, out, closing = Ledger(4, 4), [], []
     every: set[Share] = set()
     for what, number in steps:
         if what == "take" and len(out) < 4:

@@ -339,6 +339,32 @@ def test_a_session_with_objects_of_a_tenant_begins_as_no_other(
             assert session.get(Patient, 1) is None
 
 
+def test_a_session_with_objects_of_a_person_begins_as_no_other(
+    one: sa.Engine, tokens: dict[str, str], shared: Database
+) -> None:
+    """The identity map would hand one person's values to another, who may see them masked or not at all."""
+    others = [
+        shared.token("acme", "eve"),
+        shared.token("acme", role="VIEWER"),
+        shared.token("acme", ward="7"),
+    ]
+    with Session(one, expire_on_commit=False) as session:
+        with as_token(tokens["acme"]):
+            session.add(Patient(id=1, name="Ada"))
+            session.commit()
+            ada = session.get(Patient, 1)
+        with as_token(shared.token("acme", lifetime=800)):  # the next token of the same person
+            assert session.scalars(sa.select(Patient)).all() == [ada]
+            session.commit()
+        for other in others:
+            with as_token(other), pytest.raises(WrongTenant, match="another tenant or subject"):
+                session.scalars(sa.select(Patient)).all()
+            session.rollback()
+        session.expunge_all()
+        with as_token(others[0]):
+            assert session.scalars(sa.select(Patient)).one() is not ada
+
+
 def test_a_lost_connection_is_replaced(one: sa.Engine, tokens: dict[str, str], shared: Database) -> None:
     pid = sa.text("select pg_backend_pid()")
     with as_token(tokens["acme"]), one.connect() as connection:

@@ -7,7 +7,6 @@ does it below.
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Generator
 from functools import partial
 from math import ceil
@@ -21,8 +20,8 @@ from psycopg import pq
 from ..errors import MissingSoftware, PoolExhausted, Unreachable, WardError
 from .connection import LOGIN, AsyncWardConnection, WardConnection
 from .dsn import Template, Tenants
-from .ledger import Ledger, Place, Share
-from .tokens import Secret, tenant_of
+from .ledger import Ledger, Share, Waiter
+from .tokens import Secret, caller_of
 
 __all__ = ["BaseWards", "Steps"]
 
@@ -64,13 +63,11 @@ class BaseWards:
             ) from None
         self._pools = psycopg_pool
         self._template, self._password = Template(dsn, tenants), password
-        self._max_per_tenant, self._max_idle, self._timeout = max_per_tenant, max_idle, timeout
+        self._max_idle, self._timeout = max_idle, timeout
         self._defaults = {"application_name": "wardkey client", "connect_timeout": max(2, ceil(timeout))}
         self._options = {**options, "autocommit": True, "prepare_threshold": prepare_threshold}
-        self._lock = Lock()  # of ledger and places; nobody waits while holding it
-        self._ledger = Ledger(max_size)
-        self._places: dict[str, Place] = {}
-        self._seats = self._semaphore_class(max_size)
+        self._lock = Lock()  # of the ledger; nobody waits while holding it
+        self._ledger = Ledger(max_size, max_per_tenant)
         self._closed = self._semaphore_class(0)  # what pools that were closed left to others
         self._is_closed = False
 
@@ -86,7 +83,7 @@ class BaseWards:
         connection.arm(Secret(token))
 
     def _whose(self, secret: Secret) -> str:
-        return "" if self._template.is_of_one else tenant_of(secret.token)
+        return "" if self._template.is_of_one else caller_of(secret).tenant
 
     # What differs: each of these either blocks or is to be awaited.
 
@@ -107,18 +104,20 @@ class BaseWards:
         if self._is_closed:
             raise Unreachable("these wards are closed", "make new ones: wardkey.Wards(…)")
         slug, deadline = self._template.slug(tenant), monotonic() + self._timeout
-        place = self._enter(slug)
-        held: list[Any] = []
+        has_seat, waiter = self._sit(slug)
         try:
-            for seats, whose in ((place.seats, "its tenant"), (self._seats, "this process")):
-                if not (yield partial(self._acquire, seats, deadline - monotonic())):
-                    raise PoolExhausted(_EXHAUSTED.format(whose))
-                held.append(seats)
+            if waiter is not None:
+                try:
+                    yield partial(self._acquire, waiter.bell, deadline - monotonic())
+                finally:
+                    has_seat = self._unqueue(waiter)
+                if not has_seat:
+                    raise PoolExhausted(self._who_has_all(slug))
             connection = yield from self._connect(slug, deadline)
         except BaseException:
-            self._exit(slug, place, held)
+            if has_seat:
+                self._rise(slug)
             raise
-        connection.place = place
         return connection
 
     def _put(self, connection: Any) -> Steps[None]:
@@ -137,7 +136,7 @@ class BaseWards:
             try:
                 yield from self._give(share, connection)
             finally:
-                self._exit(share.tenant, connection.place, [self._seats, connection.place.seats])
+                self._rise(share.tenant)
         with self._lock:
             spare = self._ledger.idle(since=monotonic() - self._max_idle)
         if spare is not None:
@@ -160,7 +159,7 @@ class BaseWards:
                     raise Unreachable(share.failure or _SILENT) from None
                 raise
             connection.share = share
-            if _is_open(connection):
+            if connection.is_open():
                 return connection
             try:
                 yield partial(self._whole, share.pool.drain)  # a restart: its others are no better
@@ -173,29 +172,38 @@ class BaseWards:
         finally:
             self._give_back(share)
 
-    # Places and shares.
+    # Seats and shares.
 
-    def _enter(self, slug: str) -> Place:
-        """Return the place of the tenant, for one more who uses it until ``_exit``."""
+    def _sit(self, slug: str) -> tuple[bool, Waiter | None]:
+        """Take a seat, or a place in the queue."""
         with self._lock:
-            place = self._places.get(slug)
-            if place is None:
-                place = self._places[slug] = Place(self._semaphore_class(self._max_per_tenant))
-            place.users += 1
-        return place
+            if self._ledger.sit(slug):
+                return True, None
+            waiter = Waiter(slug, self._semaphore_class(0))
+            self._ledger.queue(waiter)
+        return False, waiter
 
-    def _exit(self, slug: str, place: Place, held: list[Any]) -> None:
-        for seats in held:
-            seats.release()
+    def _unqueue(self, waiter: Waiter) -> bool:
+        """End the waiting, whether it was successful, too long or cancelled; tell whether it has a seat."""
         with self._lock:
-            place.users -= 1
-            if not place.users:
-                del self._places[slug]
+            if not waiter.has_seat:
+                self._ledger.unqueue(waiter)
+        return waiter.has_seat
+
+    def _rise(self, slug: str) -> None:
+        with self._lock:
+            waiter = self._ledger.rise(slug)
+        if waiter is not None:
+            waiter.bell.release()
+
+    def _who_has_all(self, slug: str) -> str:
+        with self._lock:
+            return _EXHAUSTED.format("its tenant" if self._ledger.is_full(slug) else "this process")
 
     def _take(self, slug: str, deadline: float) -> Steps[Share]:
         """Count a connection of the tenant as out; for that, close the pool of another if need be.
 
-        Who comes here has two seats, so of all connections there may be, one is not out: it is in a pool, or
+        Who comes here has a seat, so of all connections there may be, one is not out: it is in a pool, or
         in one that is being closed.
         """
         while True:
@@ -258,16 +266,3 @@ class BaseWards:
             shares = [self._ledger.drop(share) for share in self._ledger.live()]
         for share in shares:
             yield from self._close_pool(share)
-
-
-def _is_open(connection: AnyConnection) -> bool:
-    """Tell whether the server left the connection open while it lay in the pool. Makes no round trip."""
-    pgconn = connection.pgconn
-    try:
-        poll = select.poll()
-        poll.register(pgconn.socket, select.POLLIN)
-        while poll.poll(0):  # its last words, then the end of the stream
-            pgconn.consume_input()
-    except psycopg.OperationalError:
-        return False
-    return pgconn.status == pq.ConnStatus.OK

@@ -11,15 +11,17 @@ statement calls ``_start_query``, where psycopg itself sends BEGIN. Both classes
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncPipeline, Pipeline
-from psycopg.pq import TransactionStatus
+from psycopg._preparing import Prepare
+from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.sql import Composable
 
 from ..errors import WardError, from_psycopg, ward_error
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from psycopg._pipeline_base import BasePipeline
     from psycopg.abc import PQGen
 
-    from .ledger import Place, Share
+    from .ledger import Share
 
     _Base = psycopg._connection_base.BaseConnection[Any]
 else:
@@ -38,6 +40,7 @@ else:
 __all__ = ["LOGIN", "AsyncWardConnection", "WardConnection"]
 
 LOGIN = "select ward.login(%s)"
+_QUERY = LOGIN.replace("%s", "$1").encode()
 _NAMES = (
     *("_autocommit", "_isolation_level", "_read_only", "_deferrable", "_begin_statement"),
     *("row_factory", "cursor_factory", "server_cursor_factory"),
@@ -86,24 +89,41 @@ class AsyncWardCursor(psycopg.AsyncCursor[Any]):
     executemany = _without_values_async(psycopg.AsyncCursor.executemany)
 
 
+class _Login:
+    """What psycopg's manager of prepared statements looks at of a query."""
+
+    query, types = _QUERY, (0,)
+
+
 class _LogsIn(_Base):
     """The login before a transaction's first statement, as generators for either way to wait."""
 
     share: Share  # of whose pool
-    place: Place  # where it has a seat
     _secret: Secret | None = None  # whose the next transaction is
     _opened: BasePipeline | None = None  # the pipeline that the login is in, if it is not the caller's
     _as_made: tuple[Any, ...]  # the attributes that callers may change
+    _poll: select.poll
     _joins: bool = False  # whether the statement that runs may be in that pipeline
     _pipeline_class: type[Any]
-    _cursor_class: type[Any]
 
     def arm(self, secret: Secret | None) -> None:
         """Say whose the next transaction is, from its first statement on; None: nobody's."""
         self._secret = secret
 
     def _made(self) -> None:
+        self._get_tx_start_command()  # which keeps it among the attributes
         self._as_made = _ATTRIBUTES(self)
+        self._poll = select.poll()
+        self._poll.register(self.pgconn.socket, select.POLLIN)
+
+    def is_open(self) -> bool:
+        """Tell whether the server left the connection open while it lay in the pool. Makes no round trip."""
+        try:
+            while self._poll.poll(0):  # its last words, then the end of the stream
+                self.pgconn.consume_input()
+        except psycopg.OperationalError:
+            return False
+        return self.pgconn.status == ConnStatus.OK
 
     def restore(self) -> None:
         """Undo what a caller changed of the connection's attributes."""
@@ -117,14 +137,30 @@ class _LogsIn(_Base):
         if secret is None:
             yield from super()._start_query()
             return
-        if self._pipeline is None:
-            pipeline = self._pipeline = self._pipeline_class(self, _no_lock=True)
+        pipeline = self._pipeline
+        if pipeline is None:
+            pipeline = self._opened = self._pipeline = self._pipeline_class(self, _no_lock=True)
             yield from pipeline._enter_gen()
-            self._opened = pipeline
         yield from self._exec_command(self._get_tx_start_command())
-        yield from self._cursor_class(self)._execute_gen(LOGIN, [secret.token])
+        self._queue_login(secret, pipeline)
+        yield from pipeline._communicate_gen()  # the server begins while the statement is made ready
         if not self._joins:
             yield from self._leave(None)
+
+    def _queue_login(self, secret: Secret, pipeline: BasePipeline) -> None:
+        """Do what a cursor's ``execute`` does in a pipeline, without one: nobody asks for the result."""
+        # "?" is in no token; NUL would end it
+        token = [secret.token.encode("ascii", "replace").replace(b"\0", b"?")]
+        prepare, name = self._prepared.get(_Login, None)  # type: ignore[arg-type]
+        if prepare is Prepare.NO:
+            commands = [partial(self.pgconn.send_query_params, _QUERY, token)]
+        else:
+            commands = [partial(self.pgconn.send_query_prepared, name, token)]
+        if prepare is Prepare.SHOULD:
+            commands.insert(0, partial(self.pgconn.send_prepare, name, _QUERY))
+        self._prepared.maybe_add_to_cache(_Login, prepare, name)  # type: ignore[arg-type]
+        pipeline.command_queue.extend(commands)
+        pipeline.result_queue.extend([None] * len(commands))
 
     def _with_login(self, gen: PQGen[T]) -> PQGen[T]:
         self._joins = self._is_single_statement(gen)
@@ -180,7 +216,7 @@ class _LogsIn(_Base):
 class WardConnection(_LogsIn, psycopg.Connection[Any]):
     """A psycopg connection as a tenant's login role."""
 
-    _pipeline_class, _cursor_class = Pipeline, psycopg.Cursor
+    _pipeline_class = Pipeline
     execute = _without_values(psycopg.Connection.execute)  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -230,7 +266,7 @@ class WardConnection(_LogsIn, psycopg.Connection[Any]):
 class AsyncWardConnection(_LogsIn, psycopg.AsyncConnection[Any]):
     """``WardConnection`` for asyncio."""
 
-    _pipeline_class, _cursor_class = AsyncPipeline, psycopg.AsyncCursor
+    _pipeline_class = AsyncPipeline
     execute = _without_values_async(psycopg.AsyncConnection.execute)  # type: ignore[assignment]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

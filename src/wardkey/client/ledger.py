@@ -1,17 +1,19 @@
-"""How many connections each tenant's pool may have: so many in all, and the least recently used give way.
+"""Who may have a connection, and how many each tenant's pool may open: the least recently used give way.
 
-Pure: no I/O and no waiting. Who calls holds a lock. What is counted is what pools may open, so the bound
-holds whatever they have opened by now: the sum over pools of ``size``.
+Pure: no I/O and no waiting. Who calls holds a lock. A request first takes a seat, of which there are as many
+as connections, in all and for each tenant; who finds none is in a queue. Seats go to tenants in turn, so that
+the many requests of one do not keep others waiting. What is counted of pools is what they may open, so the
+bound holds whatever they have opened by now: the sum over pools of ``size``.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-__all__ = ["Ledger", "Place", "Share"]
+__all__ = ["Ledger", "Share", "Waiter"]
 
 
 @dataclass(eq=False, slots=True)
@@ -28,20 +30,63 @@ class Share:
 
 
 @dataclass(eq=False, slots=True)
-class Place:
-    """A tenant's seats, a semaphore, kept while somebody waits for one or has one."""
+class Waiter:
+    """A request that waits for a seat of its tenant: ``bell``, a semaphore, is for its waiting."""
 
-    seats: Any
-    users: int = 0
+    tenant: str
+    bell: Any
+    has_seat: bool = False
 
 
 class Ledger:
-    """The shares of all tenants."""
+    """The seats and shares of all tenants."""
 
-    def __init__(self, max_size: int) -> None:
-        self._max_size = max_size
+    def __init__(self, max_size: int, max_per_tenant: int) -> None:
+        self._max_size, self._max_per_tenant = max_size, max_per_tenant
         self._total = 0
         self._live: OrderedDict[str, Share] = OrderedDict()  # the least recently used first
+        self._seats: dict[str, int] = {}  # that are taken
+        self._taken = 0  # their sum
+        self._queues: OrderedDict[str, deque[Waiter]] = OrderedDict()  # of tenants, whose turn it is first
+
+    def sit(self, tenant: str) -> bool:
+        """Take a seat for a request of the tenant; False: there is none."""
+        if self._taken == self._max_size or self.is_full(tenant):
+            return False
+        self._seats[tenant] = self._seats.get(tenant, 0) + 1
+        self._taken += 1
+        return True
+
+    def is_full(self, tenant: str) -> bool:
+        """Tell whether the tenant has all the seats it may have."""
+        return self._seats.get(tenant, 0) == self._max_per_tenant
+
+    def queue(self, waiter: Waiter) -> None:
+        """Let somebody who found no seat wait for one."""
+        self._queues.setdefault(waiter.tenant, deque()).append(waiter)
+
+    def unqueue(self, waiter: Waiter) -> None:
+        """Let somebody wait no longer who has no seat."""
+        queue = self._queues[waiter.tenant]
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[waiter.tenant]
+
+    def rise(self, tenant: str) -> Waiter | None:
+        """Give a seat of the tenant back. Return who has one for that, if somebody waited who may."""
+        self._taken -= 1
+        self._seats[tenant] -= 1
+        if not self._seats[tenant]:
+            del self._seats[tenant]
+        for name, queue in self._queues.items():
+            if self.sit(name):
+                waiter = queue[0]
+                self.unqueue(waiter)
+                if queue:
+                    self._queues.move_to_end(name)
+                waiter.has_seat = True
+                return waiter
+        return None
 
     def take(self, tenant: str) -> Share | None:
         """Count one more connection of the tenant as out. None: other pools have all, see ``retire``."""

@@ -19,8 +19,8 @@ from sqlalchemy.dialects.postgresql.psycopg import (
 )
 from sqlalchemy.util import await_only
 
-from ..client import AsyncWards, tenant_of
-from ..client.tokens import Secret
+from ..client import AsyncWards
+from ..client.tokens import Caller, Secret, caller_of
 from ..errors import NoContext, Unsupported
 from .annotations import Protected, ward_of
 from .reflection import FaceReflection
@@ -38,7 +38,7 @@ def autocommit() -> Unsupported:
 class Connection:
     """A connection as SQLAlchemy has it: a tenant's own, while there is a transaction."""
 
-    tenant: str | None = None
+    caller: Caller | None = None
     secret: Secret | None = None
 
     def __init__(self, wards: Any) -> None:
@@ -55,8 +55,8 @@ class Connection:
                 "the transaction has no token",
                 "with wardkey.sqlalchemy.as_token(token), or option ward_token",
             )
-        self.tenant = tenant_of(secret.token)
-        self._borrowed = self._get(self.tenant)
+        self.caller = caller_of(secret)
+        self._borrowed = self._get(self.caller.tenant)
         try:
             for name, value in self.settings.items():
                 self._set(name, value)
@@ -73,6 +73,12 @@ class Connection:
 
     def close(self) -> None:
         if self._borrowed is not None:
+            self._give_back()
+
+    def terminate(self) -> None:
+        """Close also the tenant's connection: SQLAlchemy has invalidated it."""
+        if self._borrowed is not None:
+            self.driver_connection.pgconn.finish()
             self._give_back()
 
     def cursor(self, *name: str) -> Any:
@@ -191,6 +197,9 @@ class _Wards(FaceReflection):
 
     def do_begin(self, dbapi_connection: Any) -> None:
         dbapi_connection.begin()
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        dbapi_connection.terminate()
 
     def do_begin_twophase(self, connection: sa.Connection, xid: Any) -> None:
         raise Unsupported("a prepared transaction would outlive its login", "use one-phase transactions")

@@ -26,7 +26,7 @@ token: ContextVar[Secret | None] = ContextVar("wardkey token", default=None)
 
 _URL = "postgresql+wardkey://"
 _OPTION = "ward_token"
-_TENANT = "wardkey tenant"
+_CALLER = "wardkey caller"
 
 
 def as_token(token: str) -> AbstractContextManager[None]:
@@ -95,14 +95,17 @@ def _begin(connection: sa.Connection) -> None:
 
 @event.listens_for(Session, "after_begin")
 def _keep_apart(session: Session, _: object, connection: sa.Connection) -> None:
-    """Refuse a session that has objects of one tenant to begin as another: they would stand for its rows."""
+    """Refuse a session that has objects of one caller to begin as another: they would stand for its rows.
+
+    Another is also who has another subject, role or claim: rules and masks show them other rows and values.
+    """
     if not isinstance(connection.dialect, WardDialect | AsyncWardDialect):
         return
-    tenant = connection.connection.tenant
-    if session.info.setdefault(_TENANT, tenant) != tenant:
+    caller = connection.connection.caller
+    if session.info.setdefault(_CALLER, caller) != caller:
         if len(session.identity_map):
             raise WrongTenant(
-                "the session has objects of another tenant",
+                "the session has objects of another tenant or subject",
                 "use a session for each request, or session.expunge_all()",
             )
-        session.info[_TENANT] = tenant
+        session.info[_CALLER] = caller
