@@ -42,6 +42,19 @@ def test_the_client_reads_what_it_wrote(database: Database) -> None:
     assert (inserted, reason) == ("inserted ('cough',)", "cough") and refused.startswith("WK002 ")
 
 
+def test_one_object_serves_two_tenants(database: Database) -> None:
+    _psql(database.dsn(), "protect.sql")
+    both = [database.token(slug, tenant=slug) for slug in ("acme", "globex")]
+    environment = {"WARDKEY_WARD_DSN": database.dsn("tenant_{tenant}"), "WARDKEY_TOKENS": " ".join(both)}
+    command = [sys.executable, EXAMPLES / "many_tenants.py"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second, refused, awaited, rest = done.stdout.splitlines()
+    assert (first, second) == ("first 1 2", "second 1")
+    assert refused.startswith("WK002 ")
+    assert (awaited, rest) == ("awaited [2, 1]", "timed out 2")
+
+
 def test_a_measure_counts_in_the_reference_clinic(cluster: Cluster) -> None:
     with empty_database(cluster) as database:
         migrations.migrate(database.dsn())

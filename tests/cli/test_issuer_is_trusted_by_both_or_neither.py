@@ -102,6 +102,41 @@ def test_add_list_replace_remove(wardkey, on, jwks, postgresql, keeper_directory
     assert error["sqlstate"] == "WK204"
 
 
+def test_keys_are_refreshed_and_nothing_else(wardkey, on, jwks, postgresql, keeper_directory, tmp_path):
+    """By cron: what the provider publishes is believed, what it does not is not."""
+    refresh = ["--json", "issuer", "refresh", tokens.ISSUER, *on]
+    assert "no such issuer" in wardkey(*refresh, "--jwks", str(jwks), code=1).stderr
+    wardkey(*ADD, "--jwks", str(jwks), "--claim-tenant", "https://x/tenant", "--max-lifetime", "60", *on)
+    before = read_documents(keeper_directory / "issuers.json")
+    query = "select document, xmin::text from ward_internal.issuers where issuer = %s"
+    ((document, version),) = postgresql.execute(query, [tokens.ISSUER])
+
+    def refreshed(*keys: object, code: int = 0):
+        (tmp_path / "now.json").write_text(json.dumps({"keys": keys}))
+        return wardkey(*refresh, "--jwks", str(tmp_path / "now.json"), code=code)
+
+    same = json.loads(refreshed(tokens.jwk("EdDSA"), tokens.jwk("ES256")).stdout)
+    assert (same["changed"], same["added"], same["removed"]) == (False, [], [])
+    assert postgresql.execute(query, [tokens.ISSUER]).fetchall() == [(document, version)]
+    for keys in ([], [tokens.jwk("RS256", use="enc")], [tokens.jwk("EdDSA", d="c2VjcmV0")]):
+        refreshed(*keys, code=1)  # a provider that errs takes nobody's keys away
+    assert read_documents(keeper_directory / "issuers.json") == before
+
+    rotated = json.loads(refreshed(tokens.jwk("ES256"), tokens.jwk("RS256")).stdout)
+    assert (rotated["added"], rotated["removed"]) == (["key-RS256"], ["key-EdDSA"])
+    (now, _), (theirs,) = (
+        postgresql.execute(query, [tokens.ISSUER]).fetchone(),
+        read_documents(keeper_directory / "issuers.json"),
+    )
+    assert now == theirs
+    assert [key.pop("kid") for key in now["keys"]] == ["key-ES256", "key-RS256"]
+    assert {**now, "keys": None} == {**document, "keys": None}
+
+    wardkey(*ADD, "--jwks", str(jwks), "--only", "keeper", *on)
+    error = wardkey(*refresh, "--jwks", str(jwks), code=1).stderr
+    assert "different documents" in error  # it gives nobody's trust to the other
+
+
 def test_a_database_that_refuses_leaves_the_keeper_as_it_was(wardkey, on, jwks, postgresql, keeper_directory):
     postgresql.execute(
         "create function public.refuse() returns trigger language plpgsql as $$begin raise 'no'; end$$;"

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from tests.support.database import Database
 from tests.support.dumps import empty_database
 from wardkey.embedded import Cluster
+from wardkey.errors import Unsupported
 from wardkey.install import migrations
 from wardkey.sqlalchemy import Plain, Protected, RowRule, Sealed, Shared
 
@@ -286,6 +287,28 @@ def test_models_that_contradict_the_database_are_refused(
     assert not list((project.directory / "versions").glob("*.py"))
 
 
+def test_a_type_changes_while_there_are_no_tenants(
+    project: Project, cluster: Cluster, tmp_path: Path
+) -> None:
+    project.models(template(city=sa.String(80)))
+    with pytest.raises(CommandError, match=r"patients\.city is of another type, and there are tenants"):
+        project.write()
+    with empty_database(cluster) as database:
+        migrations.migrate(database.dsn())
+        project = Project(tmp_path / "without", database)
+        metadata = runpy.run_path(str(EXAMPLES / "models.py"))["Base"].metadata
+        metadata.tables["clinic.patients"].c.mrn.type = sa.String(80)
+        project.models(metadata)
+        assert "op.change_model_type('patients', 'mrn', sa.String(length=80)" in project.write()
+        project.upgrade()
+        project.check()
+        with database.admin() as admin:
+            admin.execute("select ward.set('keeper_socket', %s)", [str(cluster.home.keeper_socket)])
+        database.new_tenant()
+        with pytest.raises(Unsupported, match=r"clinic\.patients\.mrn keeps its type: there are tenants"):
+            project.downgrade()
+
+
 def test_protection_ends_only_where_a_model_says_so(project: Project) -> None:
     def models(*said: Any) -> sa.MetaData:
         metadata = template()
@@ -308,8 +331,6 @@ def test_protection_ends_only_where_a_model_says_so(project: Project) -> None:
 
 
 def test_a_sealed_column_is_made_by_no_plain_create_table(project: Project) -> None:
-    from wardkey.errors import Unsupported
-
     metadata = sa.MetaData(schema="clinic")
     sa.Table("t", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("ssn", Sealed))
     with project.engine.connect() as connection, pytest.raises(Unsupported, match="would not be sealed"):

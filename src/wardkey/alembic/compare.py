@@ -19,9 +19,12 @@ from alembic.util import CommandError, PriorityDispatchResult
 
 from ..sqlalchemy.annotations import Plain, Protected, Sealed, Shared, ward_of
 from .operations import (
+    ANOTHER_COLUMN,
+    FACES_HAVE_IT,
     AddModelColumn,
     AddRowRule,
     AddSealedColumn,
+    ChangeModelType,
     ClassifyColumn,
     ProtectTable,
     SetAudit,
@@ -37,9 +40,11 @@ _UNSAID: Final = (
     "is a model table: say which of its columns are Sealed(…), or Protected() in its info, or Plain() if it "
     "is to be an ordinary table again"
 )
-_ANOTHER: Final = "add another column, and copy through each face"
-_NOT_SEALED: Final = f"is Sealed(…), and is in the database unsealed: {_ANOTHER}"
-_OTHER_TYPE: Final = f"is of another type, and nobody can look whether its sealed values fit: {_ANOTHER}"
+_NOT_SEALED: Final = f"is Sealed(…), and is in the database unsealed: {ANOTHER_COLUMN}"
+_OTHER_TYPE: Final = (
+    f"is of another type, and nobody can look whether its sealed values fit: {ANOTHER_COLUMN}"
+)
+_TYPE_OF_FACES: Final = f"is of another type, and {FACES_HAVE_IT}: {ANOTHER_COLUMN}"
 
 
 def begin(
@@ -243,6 +248,17 @@ class _Comparison:
                         existing_server_default=one.existing_server_default,
                     )  # fmt: skip
                     one.modify_server_default = False
+                if one.has_changes():
+                    yield one
+            case ops.AlterColumnOp() if one.modify_type is not None:
+                if self.wards.has_tenants:
+                    self._fault(key, _TYPE_OF_FACES, one.column_name)
+                    return
+                yield ChangeModelType(
+                    one.table_name, one.column_name, one.modify_type,
+                    schema=one.schema, existing=one.existing_type,
+                )  # fmt: skip
+                one.modify_type, one.existing_type = None, one.modify_type
                 if one.has_changes():
                     yield one
             case ops.CreateForeignKeyOp() | ops.DropConstraintOp(constraint_type="foreignkey"):

@@ -18,10 +18,13 @@ from alembic.operations import MigrateOperation, Operations, ops
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine, to_instance
 
+from ..errors import Unsupported
+
 __all__ = [
     "AddModelColumn",
     "AddRowRule",
     "AddSealedColumn",
+    "ChangeModelType",
     "ClassifyColumn",
     "DropModelColumn",
     "DropRowRule",
@@ -33,6 +36,9 @@ __all__ = [
     "UnshareTable",
     "WardOperation",
 ]
+
+ANOTHER_COLUMN = "add another column, and copy through each face"
+FACES_HAVE_IT = "there are tenants, whose faces have it"
 
 Call = tuple[str, *tuple[Any, ...]]  # a function of schema ward, and its arguments after the table
 
@@ -219,6 +225,44 @@ class DropModelColumn(WardOperation):
 
     def reverse(self) -> MigrateOperation:
         return _known(self.existing)
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class ChangeModelType(WardOperation):
+    """``op.change_model_type``: a column that is not sealed gets another type, while there are no tenants.
+
+    Raises Unsupported where there are: their faces have the column's type.
+    """
+
+    operation = "change_model_type"
+    column_name: str = field(kw_only=False)
+    type_: TypeEngine[Any] | type[TypeEngine[Any]] = field(kw_only=False)
+    existing: TypeEngine[Any] | type[TypeEngine[Any]] | None = None
+
+    def statements(self, table: str, dialect: sa.Dialect) -> Iterator[sa.Executable]:
+        column = dialect.identifier_preparer.quote(self.column_name)
+        made = to_instance(self.type_).compile(dialect)
+        yield sa.text(f"alter table {table} alter column {column} type {made}")
+
+    def reverse(self) -> ChangeModelType:
+        if self.existing is None:
+            raise ValueError("what was there before is not known")
+        return ChangeModelType(
+            self.table_name, self.column_name, self.existing, schema=self.schema, existing=self.type_
+        )
+
+
+@Operations.implementation_for(ChangeModelType)
+def _change_type(operations: Operations, operation: ChangeModelType) -> None:
+    try:
+        _run(operations, operation)
+    except sa.exc.NotSupportedError:
+        name = ".".join(filter(None, (operation.schema, operation.table_name, operation.column_name)))
+        failure = Unsupported(f"{name} keeps its type: {FACES_HAVE_IT}", ANOTHER_COLUMN)
+    else:
+        return
+    raise failure
 
 
 @_register

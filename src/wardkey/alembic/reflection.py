@@ -80,6 +80,10 @@ class Wards:
         shares = {key(*row) for row in connection.exec_driver_sql(_SHARES)}
         return cls(models, shares, {*_OURS, *connection.exec_driver_sql(_SCHEMAS).scalars()})
 
+    @property
+    def has_tenants(self) -> bool:
+        return bool(set(self.schemas) - set(_OURS))
+
     def declared(self, schema: str | None, name: str) -> Key:
         """Return the model table whose shape this is, or the name itself."""
         if schema == SHAPES:

@@ -60,7 +60,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "lint": ("lint", "Check SQL, migrations and SQL in Python against the rules of wardkey, offline."),
     },
     "Identity": {
-        "issuer": ("issuer", "Add, list and remove the issuers of tokens."),
+        "issuer": ("issuer", "Add, refresh, list and remove the issuers of tokens."),
         "token": ("token", "Sign a token with the embedded issuer."),
         "gateway": ("gateway", "Verify tokens before an application, for nginx and Envoy."),
     },

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,17 +13,22 @@ from ._context import Context, pass_context
 from ._output import emit, fail, note, table
 from ._places import keeper_directory, only, places
 
+if TYPE_CHECKING:
+    from ..identity.issuers import Refreshed
+
+T = TypeVar("T")
+
 
 @click.group()
 def issuer() -> None:
-    """Add, list and remove the issuers of tokens."""
+    """Add, refresh, list and remove the issuers of tokens."""
 
 
 @issuer.command("add")
 @click.option("--issuer", "name", metavar="ISS", required=True, help="The iss claim of its tokens.")
 @click.option("--audience", metavar="AUD", required=True, help="The aud claim its tokens must have.")
 @click.option("--jwks", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--jwks-url", metavar="URL", help="https; fetched now, by this command, and not again.")
+@click.option("--jwks-url", metavar="URL", help="https; fetched now, by this command.")
 @click.option("--claim-tenant", metavar="NAME", help="Claim with the tenant's id (default tenant_id).")
 @click.option("--claim-role", metavar="NAME", help="Claim with the role (default role).")
 @click.option("--claim-subject", metavar="NAME", help="Claim with the subject (default sub).")
@@ -42,7 +49,7 @@ def add(
 ) -> None:
     """Trust an issuer's tokens, or replace what is known of it.
 
-    Its public keys come from a JWKS, a file or a URL. Run this again when it changes its keys.
+    Its public keys come from a JWKS, a file or a URL. When it changes its keys: wardkey issuer refresh.
     With --settings its tokens may call tenants, roles and claims by other names.
     """
     from ..identity import issuers
@@ -56,6 +63,29 @@ def add(
     emit(
         context, document, lambda: click.echo(f"{document['issuer']}: {len(kids)} key(s): {', '.join(kids)}")
     )
+
+
+@issuer.command("refresh")
+@click.argument("name", metavar="ISS")
+@click.option("--jwks", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--jwks-url", metavar="URL", help="https; fetched now, by this command.")
+@keeper_directory
+@only
+@pass_context
+def refresh(context: Context, /, name: str, jwks: Path | None, jwks_url: str | None, **where: Any) -> None:
+    """Take the keys of a known issuer from its JWKS as it is now, for cron.
+
+    What it no longer publishes is believed no more. Nothing else that is known of the issuer changes, and
+    nothing at all where the JWKS cannot be fetched or has no key to verify with.
+    """
+    from ..identity import issuers
+
+    content = _jwks(jwks, jwks_url)
+    with places(context, where["keeper_directory"], where["only"]) as (connection, keeper):
+        done = _checked(lambda: issuers.refresh(connection, keeper, name, content))
+    for line in done.notes:
+        note(context, line)
+    emit(context, {"issuer": name, **asdict(done)}, lambda: click.echo(_told(name, done)))
 
 
 @issuer.command("list")
@@ -97,21 +127,45 @@ def _document(
 ) -> tuple[dict[str, Any], list[str]]:
     from ..identity import jwks
 
-    if (path is None) == (url is None):
-        raise click.UsageError("give one of --jwks FILE and --jwks-url URL")
+    content = _jwks(path, url)
     members = {"tenant_id": "claim_tenant", "role": "claim_role", "subject": "claim_subject"}
-    try:
+
+    def document() -> tuple[dict[str, Any], list[str]]:
         settings = jwks.read_settings(options["settings"]) if options["settings"] else {}
         return jwks.document_from_jwks(
-            jwks.read(path) if path else jwks.fetch(url or ""),
+            content,
             issuer=options["name"],
             audience=options["audience"],
             claims={member: options[option] for member, option in members.items() if options[option]},
             max_lifetime=options["max_lifetime"] or settings.get("max_lifetime", 900),
             settings=settings,
         )
-    except jwks.JwksError as error:
+
+    return _checked(document)
+
+
+def _jwks(path: Path | None, url: str | None) -> bytes:
+    from ..identity import jwks
+
+    if (path is None) == (url is None):
+        raise click.UsageError("give one of --jwks FILE and --jwks-url URL")
+    return _checked(lambda: jwks.read(path) if path else jwks.fetch(url or ""))
+
+
+def _checked(call: Callable[[], T]) -> T:
+    from ..identity.jwks import JwksError
+
+    try:
+        return call()
+    except JwksError as error:
         fail(str(error))
+
+
+def _told(name: str, done: Refreshed) -> str:
+    if not done.changed:
+        return f"{name}: unchanged, {len(done.keys)} key(s)"
+    parts = [f"{sign}{kid}" for sign, kids in (("+", done.added), ("-", done.removed)) for kid in kids]
+    return f"{name}: {len(done.keys)} key(s), {', '.join(parts) or 'changed'}"
 
 
 def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:

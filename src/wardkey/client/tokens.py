@@ -14,7 +14,7 @@ __all__ = ["Caller", "Secret", "caller_of", "tenant_of"]
 
 _MAX_LENGTH = 8192  # as the database has it
 _CLAIMS = ("tenant", "tenant_id")
-_OF_ONE_TOKEN = ("exp", "iat", "nbf", "jti", "auth_time")  # what the next token of the same person has anew
+_OF_ONE_TOKEN = ("exp", "iat", "nbf", "jti", "auth_time")  # what each token of a person has its own of
 _MAX_KNOWN = 4096
 
 

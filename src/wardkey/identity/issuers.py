@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,25 @@ from ..daemon.files import locked
 from ..errors import ServerError
 from ..keeper.trust import ISSUERS_FILE, read_documents, write_documents
 from ..keys.registry import tenant_id
+from .jwks import document_from_jwks
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-__all__ = ["register", "registered", "remove", "tenant_id"]
+__all__ = ["Refreshed", "refresh", "register", "registered", "remove", "tenant_id"]
 
 Documents = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What became of an issuer's keys: the names of those there are, came and went."""
+
+    keys: list[str]
+    added: list[str]
+    removed: list[str]
+    notes: list[str]
+    changed: bool
 
 
 def register(connection: Connection[Any] | None, keeper: Path | None, document: Mapping[str, Any]) -> None:
@@ -58,6 +71,32 @@ def remove(connection: Connection[Any] | None, keeper: Path | None, issuer: str)
         raise UnknownObject("no such issuer", "list them: wardkey issuer list")
     statement = ("select ward.remove_issuer(%s)", [issuer]) if names[issuer]["database"] else None
     _change(connection, keeper, statement, lambda known: _without(known, issuer))
+
+
+def refresh(connection: Connection[Any] | None, keeper: Path | None, issuer: str, jwks: bytes) -> Refreshed:
+    """Have the keys of a known issuer be those of its JWKS as it is now; commits, if that is a change.
+
+    Nothing else of what is known of it changes, and nobody trusts it who did not. Raises as ``remove``,
+    JwksError.
+    """
+    entry = registered(connection, keeper).get(issuer)
+    if entry is None:
+        raise UnknownObject("no such issuer", "list them: wardkey issuer list")
+    if (connection is not None and not entry["database"]) or (keeper is not None and not entry["keeper"]):
+        raise Unsupported(
+            "database and keeper trust different documents of this issuer", "add it again: wardkey issuer add"
+        )
+    before = entry["document"]
+    rest = {name: value for name, value in before.items() if name != "keys"}
+    lifetime = before.get("max_lifetime", 900)
+    made, notes = document_from_jwks(
+        jwks, issuer=issuer, audience=before["audience"], max_lifetime=lifetime, settings=rest
+    )
+    if changed := made["keys"] != before["keys"]:
+        register(connection, keeper, {**before, "keys": made["keys"]})
+    then, now = ([key["kid"] for key in document["keys"]] for document in (before, made))
+    added, removed = [kid for kid in now if kid not in then], [kid for kid in then if kid not in now]
+    return Refreshed(now, added, removed, notes, changed)
 
 
 def registered(connection: Connection[Any] | None, keeper: Path | None) -> dict[str, dict[str, Any]]:
