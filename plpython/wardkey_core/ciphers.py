@@ -5,12 +5,18 @@ modules would cost each backend 15 to 20 ms, for ``typing``, ``enum``, ``threadi
 does not use. The place is not public: it is the same in versions 43 to 50, and where it is not, the
 public modules are imported. HKDF is here because the one of ``cryptography`` takes objects of those modules.
 
+Their library makes forty modules when it is imported. A backend makes the two that are needed, without the
+others, for half of what the library costs (``wardkey_pg.together``). Whoever imports all of it has the same
+classes.
+
 The hashes are those that ``hashlib`` has without OpenSSL. ``hashlib`` itself sets the server's OpenSSL up
 beside that of ``cryptography``, which takes 3 ms. Without it SHA-256 is slow, BLAKE2 is not: what is hashed
 often and stays in the backend is hashed with the latter.
 """
 
 from __future__ import annotations
+
+import sys
 
 __all__ = ["AESGCM", "InvalidSignature", "InvalidTag", "blake2b", "ed25519_key", "hkdf", "sha256"]
 
@@ -32,12 +38,18 @@ else:
     except ImportError:
         from hashlib import blake2b, sha256
 
-try:
-    from cryptography.hazmat.bindings._rust import openssl as _openssl
+_OPENSSL = "cryptography.hazmat.bindings._rust.openssl"
 
-    AESGCM = _openssl.aead.AESGCM
-    _ed25519_key = _openssl.ed25519.from_public_bytes
-except (ImportError, AttributeError):
+try:
+    if not TYPE_CHECKING and f"{_OPENSSL}.ed25519" in sys.modules:
+        _aead, _curve = sys.modules[f"{_OPENSSL}.aead"], sys.modules[f"{_OPENSSL}.ed25519"]
+    else:
+        from cryptography.hazmat.bindings._rust import openssl as _openssl
+
+        _aead, _curve = _openssl.aead, _openssl.ed25519
+    AESGCM = _aead.AESGCM
+    _ed25519_key = _curve.from_public_bytes
+except (ImportError, AttributeError, KeyError):
     from cryptography.hazmat.primitives.asymmetric import ed25519 as _ed25519
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 

@@ -15,18 +15,29 @@ __version__ = "0.3.0"
 def _load_together() -> None:
     """Load the modules of a first login from the file that module ``together`` makes, if it is there."""
     import marshal
-    from _frozen_importlib import ModuleSpec  # importlib.machinery's, without reading importlib
-    from _frozen_importlib_external import MAGIC_NUMBER
+    from _frozen_importlib import ModuleSpec, module_from_spec  # importlib's, without reading importlib
+    from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader
 
     try:
         with open(f"{__path__[0]}/together", "rb", buffering=0) as file:  # noqa: PTH123
-            magic, modules = file.read(len(MAGIC_NUMBER)), file.read()
+            magic, made = file.read(len(MAGIC_NUMBER)), file.read()
     except OSError:
         return
     if magic != MAGIC_NUMBER:
         return
     directory = __path__[0].removesuffix(__name__)
-    for name, is_package, code in marshal.loads(modules):  # noqa: S302
+    libraries, modules = marshal.loads(made)  # noqa: S302
+    for name, path in libraries:
+        if name not in sys.modules:
+            place = path if path.startswith("/") else directory + path
+            loader = ExtensionFileLoader(name, place)
+            try:
+                module = module_from_spec(ModuleSpec(name, loader, origin=place))
+                loader.exec_module(module)
+            except ImportError:
+                continue  # it was moved: looked for when it is imported
+            sys.modules[name] = module
+    for name, is_package, code in modules:
         if name in sys.modules:
             continue
         module = sys.modules[name] = type(sys)(name)

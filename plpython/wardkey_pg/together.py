@@ -4,16 +4,23 @@ Each that is looked for and read on its own takes a backend 0.07 ms more. Docstr
 functions take it 0.4 ms in all, and are left out. ``python -m wardkey_pg.together`` is run once, by the
 interpreter of the server and in the directory that PL/Python imports from. Where the file is missing, or of
 another version of Python, the modules are found as usual.
+
+The file also says where modules in C are, which saves a backend the search, and makes two of the many modules
+in ``cryptography``'s library loadable without the others (see ``wardkey_core.ciphers``). Those others are
+imported by the library itself for a value that does not verify, and it aborts the process where that fails:
+so all of it has to be importable here.
 """
 
 from __future__ import annotations
 
 import ast
 import marshal
-from importlib.util import MAGIC_NUMBER
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import MAGIC_NUMBER, find_spec
 from pathlib import Path
 
-__all__ = ["MODULES", "write"]
+__all__ = ["LIBRARIES", "MODULES", "write"]
 
 MODULES = (  # each behind those that it imports
     "cryptography.__about__",
@@ -44,12 +51,24 @@ MODULES = (  # each behind those that it imports
     "wardkey_pg.entry",
 )
 
+_RUST = "cryptography.hazmat.bindings._rust"
+LIBRARIES = {  # where each module in C is: the library of which module, itself if none is said
+    "_json": "_json",
+    "_ctypes": "_ctypes",
+    "_socket": "_socket",
+    "_blake2": "_blake2",
+    "_sha256": "_sha256",
+    "_sha2": "_sha2",  # since Python 3.12
+    f"{_RUST}.openssl.aead": _RUST,
+    f"{_RUST}.openssl.ed25519": _RUST,
+}
+
 
 def write(directory: Path) -> None:
     """Compile the modules in ``directory`` into the file that a backend looks for.
 
-    It holds the magic number of this version's code (4 bytes), then a list: name, whether it is a package,
-    and code of each.
+    It holds the magic number of this version's code (4 bytes), then two lists: name and path of each module
+    in C, relative if it is in ``directory``; name, whether it is a package, and code of each other one.
     """
     modules = []
     for name in MODULES:
@@ -59,7 +78,18 @@ def write(directory: Path) -> None:
         place = str(source.relative_to(directory))
         code = compile(tree, place, "exec", annotations.compiler_flag, dont_inherit=True, optimize=2)
         modules.append((name, path.is_dir(), code))
-    (directory / "wardkey_pg" / "together").write_bytes(MAGIC_NUMBER + marshal.dumps(modules))
+    made = marshal.dumps((list(_libraries(directory)), modules))
+    (directory / "wardkey_pg" / "together").write_bytes(MAGIC_NUMBER + made)
+
+
+def _libraries(directory: Path) -> Iterator[tuple[str, str]]:
+    import_module("cryptography.exceptions")
+    for name, library in LIBRARIES.items():
+        spec = find_spec(library)
+        if spec is not None and spec.has_location and spec.origin:  # else built in, or not of this version
+            path = Path(spec.origin).resolve()
+            is_ours = path.is_relative_to(directory.resolve())
+            yield name, str(path.relative_to(directory.resolve()) if is_ours else path)
 
 
 class _Lean(ast.NodeTransformer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wardkey_pg.together import MODULES
+from wardkey_pg.together import LIBRARIES, MODULES
 
 from tests.support.database import Database
 
@@ -10,7 +10,8 @@ _SLOW = {
     "_hashlib", "base64", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools",
     "hashlib", "hmac", "json", "operator", "random", "re", "socket", "threading", "typing", "uuid",
     "warnings",
-    "cryptography.exceptions", "cryptography.hazmat.primitives", "cryptography.utils",
+    "cryptography.exceptions", "cryptography.hazmat.bindings._rust", "cryptography.hazmat.primitives",
+    "cryptography.utils",
     "wardkey_core.administration", "wardkey_core.journal_reader", "wardkey_pg.masks",
 }  # fmt: skip
 _MODULES = """
@@ -36,6 +37,7 @@ def test_the_first_login_and_field_import_nothing_slow(shared: Database) -> None
             imported = {name for (name,) in connection.execute("select public.modules()")}
             together = {name for (name,) in connection.execute("select public.together()")}
     assert "wardkey_pg.entry" in imported
+    assert {name for name in LIBRARIES if name.startswith("cryptography.")} < imported
     assert (imported - at_start) & _SLOW == set()
     ours = {name for name in imported if name.startswith("wardkey_")} - {"wardkey_pg"}
     assert ours < together == {*MODULES}

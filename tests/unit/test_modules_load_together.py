@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import wardkey_pg
+from cryptography.hazmat.bindings import _rust
 
-Load = Callable[[bytes, str], None]
+Load = Callable[..., None]
 
 
 @pytest.fixture
@@ -22,9 +23,10 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
     monkeypatch.delitem(sys.modules, "wardkey_pg.made")
     monkeypatch.setattr(wardkey_pg, "made", None, raising=False)
 
-    def load(magic: bytes, source: str) -> None:
+    def load(magic: bytes, source: str, *libraries: tuple[str, str]) -> None:
         code = compile(source, "wardkey_pg/made.py", "exec")
-        (tmp_path / "together").write_bytes(magic + marshal.dumps([("wardkey_pg.made", False, code)]))
+        made = marshal.dumps((libraries, [("wardkey_pg.made", False, code)]))
+        (tmp_path / "together").write_bytes(magic + made)
         wardkey_pg._load_together()
 
     return load
@@ -46,3 +48,15 @@ def test_a_module_that_fails_is_tried_again(load: Load) -> None:
     with pytest.raises(ZeroDivisionError):
         load(MAGIC_NUMBER, "1 / 0")
     assert "wardkey_pg.made" not in sys.modules
+
+
+def test_a_module_in_c_is_loaded_from_where_it_was_and_found_where_it_is_not(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, moved = "cryptography.hazmat.bindings._rust.openssl.aead", str(tmp_path / "moved.so")
+    for name in (part, "_json"):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
+    load(MAGIC_NUMBER, "import _json", (part, str(_rust.__file__)), ("_json", moved))
+    assert sys.modules[part].AESGCM is _rust.openssl.aead.AESGCM
+    assert sys.modules["_json"]
