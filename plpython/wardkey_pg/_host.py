@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, CFuncPtr, Structure, _SimpleCData, byref, dlopen
+from time import time
 
 import plpy
 from wardkey_core.errors import WardError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _POSTGRES_EPOCH = 946_684_800  # 2000-01-01 in unix seconds
 _COMMIT, _ABORT, _PREPARE = 0, 2, 4  # of enum XactEvent
 _REPEATABLE_READ = 2
+_BEGUN = 0.02  # seconds for which a transaction has just begun
 
 
 # The part of module ctypes that is needed here: reading all of it would take 1.5 ms of each backend.
@@ -30,6 +32,10 @@ class _Int(_SimpleCData):  # type: ignore[type-arg]
 
 class _Long(_SimpleCData):  # type: ignore[type-arg]
     _type_ = "q"
+
+
+class _Count(_SimpleCData):  # type: ignore[type-arg]
+    _type_ = "Q"
 
 
 class _Bool(_SimpleCData):  # type: ignore[type-arg]
@@ -122,8 +128,14 @@ _push_snapshot = _function("PushActiveSnapshot", None, _Address)
 _pop_snapshot = _function("PopActiveSnapshot", None)
 _current_user = _function("GetUserId", _Int)
 _outer_user = _function("GetOuterUserId", _Int)  # the role of SET ROLE, else the session's
+_session_user = _function("GetSessionUserId", _Int)
 _symbol_at = _function("dladdr", _Int, _Address, _Address)
+_transaction_started = _function("GetCurrentTransactionStartTimestamp", _Long)
+_written_under = _function("GetTopTransactionIdIfAny", _Int)
+# Of a relation that is in the cache of pg_class, else it might look there and raise.
+_invalidate = _function("CacheInvalidateRelcacheByRelid", None, _Int)
 
+_invalidations = _Count.in_dll(_server, "SharedInvalidMessageCounter")
 _application = _Text.in_dll(_server, "application_name")
 _client_statement = _Text.in_dll(_server, "debug_query_string")
 _statement_address = _Address.in_dll(_server, "debug_query_string")
@@ -137,6 +149,9 @@ _PREFIX = PREFIX.encode()
 _CLIENT = """
 select session_user::pg_catalog.text as database_role,
        pg_catalog.host(pg_catalog.inet_client_addr()) as address"""
+# of any relation that nothing waits for; asking for its file brings it into the cache of pg_class
+_TOLD = """
+select oid::bigint as it, pg_relation_filenode(oid) from pg_class where oid = 'ward.tenants'::regclass"""
 _PURPOSE = "select pg_catalog.left(pg_catalog.current_setting('ward.purpose'), 200) as purpose"
 
 
@@ -205,6 +220,23 @@ class PostgresHost:
     def has_old_snapshot(self) -> bool:
         """Whether queries see what was committed when the transaction began, not now."""
         return bool(_isolation.value >= _REPEATABLE_READ)
+
+    def changes(self) -> tuple[int, int] | None:
+        """Return what differs once a change of tenants or issuers was committed, or another user set.
+
+        The server counts other backends' changes when a transaction begins: None in one that began earlier
+        than just now, or that has changed something itself.
+        """
+        if time() - _POSTGRES_EPOCH - _transaction_started() / 1e6 > _BEGUN or _written_under():
+            return None
+        return _invalidations.value, _session_user()
+
+    def tell_backends(self) -> None:
+        """Have ``changes`` differ in each backend from the commit of this transaction on.
+
+        Backends tell each other what they keep of a table is not so any more; only their count matters here.
+        """
+        _invalidate(self.query(_TOLD)[0]["it"])
 
     def look_up_now(self) -> bool:
         """Run what ``query_now`` was asked, under a snapshot of now."""

@@ -7,7 +7,9 @@ Invariants:
   for its hot paths goes with it: the server calls ``end_statement``. A later one asks for the context again.
 * A context made by ``login_session`` lasts until the token expires or ``logout``; every further transaction
   looks tenant and issuer up again. So does a transaction that lasts longer than a second, query by query:
-  always as they are committed now, not as the transaction's snapshot has them.
+  always as they are committed now, not as the transaction's snapshot has them. Within a second of a look-up
+  a login does without one, if the server counted no change of anything meanwhile: a trigger on both tables
+  makes it count theirs.
 * The tenant of the token is the tenant of ``session_user``. A transaction has one tenant and one subject,
   also after a logout: a cursor that one opened is not fetched by another.
 * An attempt to log in ends the context there was, also when it fails.
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
     from .reads import Column, Opener
     from .tally import Tally
 
+    # mark of the registry's changes, until when, tenant, issuer, and what the registry said of them
+    _Known = tuple[tuple[int, int] | None, float, str, str, Mapping[str, Any]]
     _Origin = tuple[bytes, bytes, Mapping[str, str | None]]  # tenant, login and texts of an event
 
     class Host(Protocol):
@@ -85,6 +89,7 @@ if TYPE_CHECKING:
             self, sql: str, types: Sequence[str] = (), args: Sequence[Any] = ()
         ) -> list[Mapping[str, Any]]: ...
         def has_old_snapshot(self) -> bool: ...
+        def changes(self) -> tuple[int, int] | None: ...
         def at_end(self, ended: Callable[[], None]) -> None: ...
         def at_exit(self, exiting: Callable[[], None]) -> None: ...
         def at_statement_end(self, ended: Callable[[], None]) -> None: ...
@@ -110,6 +115,7 @@ _KEY_TTL = 300.0
 _MOST_TOKENS = 256
 _SLOT_FOR = 10.0  # seconds for which a slot that was found is taken to be there
 _MOST_SECONDS = 86_400.0
+_NOTHING_KNOWN: _Known = None, float("-inf"), "", "", {}
 _LONGEST_ROW = 1_000  # bytes of a row id in a report of tampering: anybody may call unseal with any
 _MOST_TAMPERED = 20  # rows a minute that are named one by one, of a column
 
@@ -146,6 +152,7 @@ class Session:
         "_is_current",
         "_issuers",
         "_keyring",
+        "_known",
         "_lasting",
         "_logins",
         "_looked_up",
@@ -168,6 +175,7 @@ class Session:
         self._host = host
         self._registry = Registry(host)
         self._keyring = Keyring()
+        self._known = _NOTHING_KNOWN
         self._issuers: dict[str, tuple[int, Issuer]] = {}
         self._verified: dict[bytes, tuple[int, Claims]] = {}
         self._logins: dict[tuple[bytes, str | None, str | None], bytes] = {}
@@ -200,7 +208,7 @@ class Session:
         digest, claims, generation = self._verify(token)
         if self._who not in (None, (claims.tenant_id, claims.subject)):
             raise WrongTenant("this transaction already has the context of another tenant or subject")
-        state = self._state(claims)
+        state = self._known_state(claims, generation) or self._state(claims)
         if state["generation"] != generation:  # the issuer changed since this token was looked at
             self._verified.pop(digest, None)
             digest, claims, generation = self._verify(token)
@@ -605,14 +613,29 @@ class Session:
             known = self._issuers[name] = (row["generation"], made)
         return known
 
+    def _known_state(self, claims: Claims, generation: int) -> Mapping[str, Any] | None:
+        """Return what the registry said a moment ago, if nothing was changed there since."""
+        changes, until, tenant, issuer, state = self._known
+        if (
+            time.monotonic() < until
+            and (claims.tenant_id, claims.issuer, generation) == (tenant, issuer, state["generation"])
+            and changes == self._host.changes()
+        ):
+            return state
+        return None
+
     def _state(self, claims: Claims) -> Mapping[str, Any]:
         """Return what the registry says of tenant and issuer now. Raises WrongTenant, TenantNotActive."""
+        changes, now = self._host.changes(), time.monotonic()
+        self._known = _NOTHING_KNOWN
         state = self._registry.state(claims.tenant_id, claims.issuer)
         if state is None:
             raise WrongTenant
         if state["status"] != "active":
             self._keyring.forget(claims.tenant_id)
             raise TenantNotActive
+        if changes is not None:
+            self._known = changes, now + _LOOKED_UP_FOR, claims.tenant_id, claims.issuer, state
         return state
 
     def _keys(

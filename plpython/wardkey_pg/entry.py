@@ -96,6 +96,11 @@ def _renew_keys() -> bool:
     return True
 
 
+def _tell_backends() -> bool:
+    _host.tell_backends()
+    return True
+
+
 def _logout() -> bool:
     _session.logout()
     return True
@@ -341,6 +346,7 @@ _cold: dict[str, Callable[..., Any]] = {
     "login_session": _login_session,
     "renew_session": _renew_session,
     "logout": _logout,
+    "tell_backends": _tell_backends,
     "tenant_id": _tenant_id,
     "claims": _claims,
     "tenant_unless": _tenant_unless,

@@ -74,6 +74,32 @@ def test_tenant_that_is_suspended(wards: Wards) -> None:
         connection.execute("select ward.login(%s)", [token])
 
 
+_SCANS = """
+select pg_stat_get_xact_numscans(c.oid) + sum(pg_stat_get_xact_numscans(i.indexrelid))
+from pg_class as c join pg_index as i on i.indrelid = c.oid
+where c.oid = 'ward_internal.tenants'::regclass group by c.oid"""
+_LOGIN = """
+set session authorization tenant_{slug};
+select ward.login('{token}');
+reset session authorization;"""
+
+
+def test_tenant_that_is_suspended_while_logins_do_not_ask_for_it(wards: Wards) -> None:
+    slug = wards.database.new_tenant()
+    login = _LOGIN.format(slug=slug, token=wards.database.token(slug))
+    with wards.database.admin() as connection:
+
+        def asks() -> bool:
+            cursor = connection.execute(f"{_SCANS}; {login} {_SCANS}")  # in one message: a short transaction
+            return len({result.fetchone() for result in cursor.results() if result.description}) > 2
+
+        while asks():  # it has to, now and then: others change something
+            pass
+        wards.admin.execute("update ward_internal.tenants set status = 'suspended' where slug = %s", [slug])
+        with refused("WK005"):
+            connection.execute(login)
+
+
 def test_long_transaction_does_not_freeze_the_clock(wards: Wards) -> None:
     wards.admin.execute("select ward.add_issuer(%s)", [Jsonb({**issuer_of(wards.admin), "max_skew": 0})])
     with wards.attacker(None) as connection, connection.transaction(force_rollback=True):

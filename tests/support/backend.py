@@ -68,6 +68,7 @@ class Backend:
         self.later: list[bytes] = []
         self.before_state: Callable[[], None] = lambda: None
         self.definer = self.nested = False
+        self.change: tuple[int, int] | None = None  # what the server counted
         self._ended: Callable[[], None] = lambda: None
         self._statement_ended: Callable[[], None] = lambda: None
         self._statement = clock.now
@@ -163,6 +164,9 @@ class Backend:
         return [{}]
 
     query_now = query
+
+    def changes(self) -> tuple[int, int] | None:
+        return self.change
 
     def has_old_snapshot(self) -> bool:
         return False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from wardkey_core.errors import ContextStale, InvalidToken, TenantNotActive
+from wardkey_core.errors import ContextStale, InvalidToken, TenantNotActive, WrongTenant
 from wardkey_pg import registry
 
-from tests.support.backend import ACME, Backend
+from tests.support.backend import ACME, GLOBEX, Backend
 from tests.support.tokens import ISSUER, document, jwk
 
 
@@ -17,6 +17,53 @@ def test_a_known_token_costs_one_query(backend: Backend) -> None:
     backend.queries.clear()
     backend.session.login(token)
     assert backend.queries == [registry.STATE]
+
+
+def test_it_costs_none_for_a_second_unless_something_was_changed(backend: Backend) -> None:
+    token = backend.token()
+
+    def queries() -> list[str]:
+        backend.begin()
+        backend.queries.clear()
+        backend.session.login(token)
+        return backend.queries
+
+    backend.change = (1, 10)
+    assert queries()[-1:] != []
+    assert queries() == []
+    backend.change = (2, 10)
+    assert queries() == [registry.STATE]
+    assert queries() == []
+    backend.change = None  # not to be told
+    assert queries() == queries() == [registry.STATE]
+    backend.change = (2, 10)
+    assert queries() == [registry.STATE]
+    backend.clock.now += 1.01
+    assert queries() == [registry.STATE]
+    assert queries() == []
+    backend.clock.now += 0.99
+    backend.session.login(backend.token(jti="other"))
+    assert queries() == []
+
+
+def test_what_is_known_of_a_tenant_serves_no_other(backend: Backend) -> None:
+    backend.change = (1, 10)
+    backend.session.login(backend.token())
+    backend.begin()
+    with pytest.raises(WrongTenant):
+        backend.session.login(backend.token(GLOBEX))
+
+
+def test_a_refused_tenant_is_looked_up_again(backend: Backend) -> None:
+    token = backend.token()
+    backend.change = (1, 10)
+    backend.session.login(token)
+    backend.tenants[ACME]["status"] = "suspended"
+    backend.change = (2, 10)
+    for _ in range(2):
+        backend.begin()
+        with pytest.raises(TenantNotActive):
+            backend.session.login(token)
 
 
 def test_a_suspended_tenant_is_refused(backend: Backend) -> None:

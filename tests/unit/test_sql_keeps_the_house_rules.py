@@ -70,7 +70,7 @@ _VERBS = re.compile(
     r"|harden|hold|is|judge|name|narrow|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|read|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|review|revoke|rewrap|rotate|run|seal|set|share|suspend"
-    r"|unprotect|unseal|unshare|upsert|take|raise|try|wrap)(_|$)"
+    r"|unprotect|unseal|unshare|upsert|take|tell|raise|try|wrap)(_|$)"
 )
 # Parameters that are part of the API as named arguments and read better without a prefix.
 _PUBLIC_PARAMETERS = {

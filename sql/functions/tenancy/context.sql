@@ -76,6 +76,30 @@ comment on function ward_internal.look_up_now() is
   'runs the query that wardkey_pg asks for with a snapshot of now: under REPEATABLE READ the transaction''s own does '
   'not show a revocation. STABLE, because other functions query with a snapshot of the transaction''s';
 
+create or replace function ward_internal.try_tell_backends() returns boolean
+language plpython3u volatile parallel unsafe security invoker set search_path = pg_catalog, pg_temp as $$
+from wardkey_pg.entry import bind
+return bind("@VERSION@", "tell_backends")()
+$$;
+
+create or replace function ward_internal.tell_backends() returns trigger
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  perform coalesce(ward_internal.try_tell_backends(), ward.raise_refusal(true));
+  return null;
+end
+$$;
+comment on function ward_internal.tell_backends() is
+  'has every backend look tenant and issuer up again at its next login: within a second of a look-up it does so only '
+  'when PostgreSQL told it of some change in the catalog, and this makes one';
+
+create or replace trigger tell_backends after insert or update or delete or truncate on ward_internal.tenants
+  for each statement execute function ward_internal.tell_backends();
+alter table ward_internal.tenants enable always trigger tell_backends;
+create or replace trigger tell_backends after insert or update or delete or truncate on ward_internal.issuers
+  for each statement execute function ward_internal.tell_backends();
+alter table ward_internal.issuers enable always trigger tell_backends;
+
 create or replace function ward_internal.begin_write(p_tenant text, p_deleted text) returns boolean
 language plpython3u stable strict parallel restricted security invoker as $$
 try:
