@@ -103,7 +103,11 @@ class Postgres:
         options = " ".join(f"-c {name}={value}" for name, value in self._overrides.items())
         launch = [software.program("pg_ctl"), "start", "--pgdata", str(home.data), "--wait", "--timeout=600"]
         launch += ["--log", str(home.postgres_log), "--silent", *(["--options", options] if options else [])]
-        environment = clean_environment(PYTHONPATH=str(home.python), PYTHONNOUSERSITE="1")
+        environment = clean_environment(
+            PYTHONPATH=str(home.python),
+            PYTHONNOUSERSITE="1",
+            SETUPTOOLS_USE_DISTUTILS="stdlib",  # else Debian's .pth file imports part of it
+        )
         before = home.postgres_log.stat().st_size
         try:
             run(launch, "pg_ctl", user=home.server_user(), environment=environment, timeout=660)
