@@ -6,8 +6,8 @@ does not use. The place is not public: it is the same in versions 43 to 50, and 
 public modules are imported. HKDF is here because the one of ``cryptography`` takes objects of those modules.
 
 Their library makes forty modules when it is imported. A backend makes the two that are needed, without the
-others, for half of what the library costs (``wardkey_pg.together``). Whoever imports all of it has the same
-classes.
+others, for half of what the library costs (``wardkey_pg.together``). They have the same classes
+as those of a later import of all of it.
 
 The hashes are those that ``hashlib`` has without OpenSSL. ``hashlib`` itself sets the server's OpenSSL up
 beside that of ``cryptography``, which takes 3 ms. Without it SHA-256 is slow, BLAKE2 is not: what is hashed
