@@ -30,6 +30,7 @@ from redis.exceptions import RedisError
 from wardkey_core.ciphers import hkdf
 from wardkey_pg.cached import password
 
+from ..daemon.lines import Line
 from ..daemon.service import Backoff, Stop
 from ..daemon.sessions import connect
 from ..daemon.status import StatusFile
@@ -112,7 +113,7 @@ class Invalidator:
             except psycopg.Error as error:
                 trouble = from_psycopg(error).message
             if trouble and trouble != last:
-                self._report(trouble)
+                self._report(Line("invalidation_failed", trouble))
             last = trouble
             if trouble:
                 self._status.say(state="waiting", trouble=trouble)
@@ -139,7 +140,7 @@ class Invalidator:
                 messages=False,
                 name="wardkey invalidator",
             ) as stream:
-                self._report(f"at work in database {connection.info.dbname}")
+                self._report(Line("at_work", f"at work in database {connection.info.dbname}"))
                 _Run(connection, stream, generation, secret, self, owner).work()
 
     # What a run needs of the process.
@@ -153,7 +154,7 @@ class Invalidator:
     def say(self, trouble: str | None, *, marked: int, tenants: int) -> None:
         self._marked += marked
         if trouble and trouble != self._status.facts.get("trouble"):
-            self._report(trouble)
+            self._report(Line("invalidation_failed", trouble))
         self._status.say(state="running", trouble=trouble, marked=self._marked, tenants=tenants)
 
 

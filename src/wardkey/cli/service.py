@@ -19,15 +19,29 @@ def service() -> None:
     """Run keeper, scribe, publisher and gateway under systemd, on a server of your own."""
 
 
-@service.command("print")
-@click.argument(
+_what = click.argument(
     "what",
     metavar="[keeper|scribe|publisher|invalidator|gateway|timers]...",
     nargs=-1,
     required=True,
     type=_WHAT,
 )
-@click.option("--kms", metavar="URI", help="The cell's KMS, instead of what the keeper's kms.json says.")
+_kms = click.option(
+    "--kms", metavar="URI", help="The cell's KMS, instead of what the keeper's kms.json says."
+)
+_log_format = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of their logs.",
+)
+
+
+@service.command("print")
+@_what
+@_kms
+@_log_format
 @click.option(
     "--into",
     metavar="DIR",
@@ -35,7 +49,7 @@ def service() -> None:
     help="Write the files there: /etc/systemd/system",
 )
 @pass_context
-def print_units(context: Context, what: tuple[str, ...], kms: str | None, into: Path | None) -> None:
+def print_units(context: Context, /, what: tuple[str, ...], into: Path | None, **options: str | None) -> None:
     """Print systemd units, hardened.
 
     The database is the one of --dsn, without a user, or `host=/var/run/postgresql dbname=wardkey`. OS users:
@@ -45,12 +59,48 @@ def print_units(context: Context, what: tuple[str, ...], kms: str | None, into: 
     """
     from ..daemon import units
 
-    dsn = context.dsn or units.DSN
-    files = {name: text for each in what for name, text in units.units(each, dsn=dsn, kms=kms).items()}
-    for name, text in files.items() if into else ():
-        (into / name).write_text(text)  # type: ignore[operator]
+    files = _files(context, what, options)
+    if into is not None:
+        units.install(files, into)
     shown = "\n".join(f"# {name}\n{text}" for name, text in files.items())
-    emit(context, files, lambda: click.echo("\n".join(map(str, files)) if into else shown.rstrip()))
+    emit(context, files, lambda: click.echo("\n".join(files) if into else shown.rstrip()))
+
+
+@service.command("install")
+@_what
+@_kms
+@_log_format
+@click.option(
+    "--directory",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Instead of /etc/systemd/system; systemd is not told.",
+)
+@pass_context
+def install(
+    context: Context, /, what: tuple[str, ...], directory: Path | None, **options: str | None
+) -> None:
+    """Write systemd units, have systemd read them, and enable them.
+
+    What is there as it is to be stays: run it again after an upgrade. It starts nothing: `systemctl start`.
+    """
+    from ..daemon import units
+
+    files = _files(context, what, options)
+    changed = units.install(files, directory or Path("/etc/systemd/system"))
+    if directory is None:
+        units.enable(list(files))
+    rows = [{"unit": name, "state": "written" if name in changed else "unchanged"} for name in files]
+    emit(context, rows, lambda: table(rows, ("unit", "state")))
+
+
+def _files(context: Context, what: tuple[str, ...], options: dict[str, str | None]) -> dict[str, str]:
+    from ..daemon import units
+
+    dsn, kms = context.dsn or units.DSN, options["kms"]
+    log_format = options["log_format"] or "text"
+    made = [units.units(each, dsn=dsn, kms=kms, log_format=log_format) for each in what]
+    return {name: text for files in made for name, text in files.items()}
 
 
 @service.command("status")
@@ -59,7 +109,7 @@ def status(context: Context) -> int:
     """Say how the services are and how often systemd started them again. Exit code 3 unless all run."""
     if rows := states():
         return show(context, rows)
-    hint = "wardkey service print keeper scribe --into /etc/systemd/system"
+    hint = "wardkey service install keeper scribe"
     fail("systemd has no service of wardkey", hint, UNREACHABLE)
 
 

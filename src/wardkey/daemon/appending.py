@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from .files import sync_directory, write_atomically
+from .lines import Line
 from .service import ServiceError
 
 __all__ = ["AppendFile", "append_line", "open_to_append"]
@@ -30,7 +31,12 @@ class AppendFile:
             self.lines = data[: self._length].splitlines()
             if self._length < len(data):
                 os.ftruncate(descriptor, self._length)
-                report(f"the end of {path} was cut off: a crash left it half written, acknowledged to nobody")
+                report(
+                    Line(
+                        "end_cut_off",
+                        f"the end of {path} was cut off: a crash left it half written, told to nobody",
+                    )
+                )
             os.fsync(descriptor)
         sync_directory(path.parent)
 

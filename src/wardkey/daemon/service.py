@@ -1,12 +1,13 @@
 """A service: keeper, scribe or publisher as a process in the foreground.
 
-It says on stderr what an operator should know, and stops on SIGTERM or SIGINT. Exit codes: 0 stopped ·
-1 cannot work · 2 wrong usage.
+It says on stderr what an operator should know, stops on SIGTERM or SIGINT, and reads its files again on
+SIGHUP. Exit codes: 0 stopped · 1 cannot work · 2 wrong usage.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import select
 import signal
@@ -15,16 +16,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NoReturn
 
 from wardkey_core.errors import WardError
 
+from .lines import Line, Report, reporter
 from .privileges import FIRST, become, harden, set_process_nice
 
-__all__ = ["Backoff", "Report", "Service", "ServiceError", "Stop", "reporter", "tell_ready"]
-
-Report = Callable[[str], None]
+__all__ = ["Backoff", "Report", "Service", "ServiceError", "Stop", "tell_ready", "tend_watchdog"]
 
 
 class ServiceError(Exception):
@@ -101,7 +100,14 @@ class Service:
             metavar="UID:GID",
             help="started as root: become this user once everything is imported",
         )
-        options, report = parser.parse_args(arguments), reporter(self.name)
+        parser.add_argument(
+            "--log-format",
+            choices=("text", "json"),
+            default="text",
+            help="of what it says on stderr: lines of text, or JSON with stable names of events",
+        )
+        options = parser.parse_args(arguments)
+        report = reporter(self.name, options.log_format)
         try:
             if self.is_first:
                 set_process_nice(FIRST)
@@ -111,16 +117,37 @@ class Service:
             if options.run_as:
                 become(*options.run_as)
             harden()
-            stop = Stop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, stop.set)
-            self.work(options, report, stop)
+            self._work(options, report)
         except (ServiceError, WardError, OSError) as error:
             hint = error.hint if isinstance(error, WardError) else None
-            report(f"cannot work: {error}" + (f" ({hint})" if hint else ""))
+            report(Line("cannot_work", f"cannot work: {error}" + (f" ({hint})" if hint else "")))
             return 1
-        report("stopped")
+        report(Line("stopped", "stopped"))
         return 0
+
+    def _work(self, options: argparse.Namespace, report: Report) -> None:
+        """Work until stopped; begin again after a SIGHUP, unless ``work`` takes that itself."""
+        ended = False
+        while not ended:
+            stop, is_asked_again = Stop(), False
+
+            def end(*_: object) -> None:
+                nonlocal ended
+                ended = True
+                stop.set()  # noqa: B023 - that of the turn
+
+            def reload(*_: object) -> None:
+                nonlocal is_asked_again
+                is_asked_again = True
+                stop.set()  # noqa: B023
+
+            for number, handler in ((signal.SIGTERM, end), (signal.SIGINT, end), (signal.SIGHUP, reload)):
+                signal.signal(number, handler)
+            self.work(options, report, stop)
+            if not is_asked_again:
+                return
+            if not ended:
+                report(Line("reloaded", "it begins again, with what its files say now"))
 
     def run(self) -> NoReturn:
         """Be this process: a call that hangs in a thread must not keep it."""
@@ -131,20 +158,24 @@ class Service:
 
 def tell_ready() -> None:
     """Tell systemd, if it has started this process, that it serves (sd_notify)."""
+    _notify(b"READY=1")
+
+
+async def tend_watchdog() -> None:
+    """Tell systemd's watchdog, where it waits for that, that the event loop turns (sd_watchdog_enabled)."""
+    microseconds, process = (os.environ.get(name, "") for name in ("WATCHDOG_USEC", "WATCHDOG_PID"))
+    if not microseconds.isdecimal() or process not in ("", str(os.getpid())):
+        return
+    while True:
+        _notify(b"WATCHDOG=1")
+        await asyncio.sleep(int(microseconds) / 1e6 / 2)
+
+
+def _notify(state: bytes) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, suppress(OSError):
-            notified.sendto(b"READY=1", f"\0{address[1:]}" if address[0] == "@" else address)
-
-
-def reporter(name: str) -> Report:
-    """Return what writes a line of a process's log to stderr."""
-
-    def report(text: str) -> None:
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        print(f"{at} {name}: {text}", file=sys.stderr, flush=True)
-
-    return report
+            notified.sendto(state, f"\0{address[1:]}" if address[0] == "@" else address)
 
 
 def _user(text: str) -> tuple[int, int]:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .lines import Line
+
 __all__ = ["StatusFile"]
 
 
@@ -30,7 +32,7 @@ class StatusFile:
             draft.write_text(json.dumps(self.facts, indent=2) + "\n")
             draft.replace(self._path)
         except OSError as error:
-            self._report(f"{self._path} cannot be written: {error.strerror}")
+            self._report(Line("status_unwritable", f"{self._path} cannot be written: {error.strerror}"))
             self._path = None
 
     @staticmethod

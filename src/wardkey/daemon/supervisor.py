@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .lines import Line, reporter
 from .privileges import FIRST, set_process_nice
 from .processes import Process
 from .programs import clean_environment
-from .service import reporter
 from .supervision import Supervision, Wanted
 
 _SETTLED = 10.0  # seconds: one that has run for so long does not end again and again
@@ -118,7 +118,7 @@ class Supervisor:
                     start_new_session=True,
                 )
         except OSError as error:
-            _report(f"{name} cannot be started: {error.strerror}")
+            _report(Line("cannot_work", f"{name} cannot be started: {error.strerror}"))
             part.due = now + _DELAYS[-1]
             return
         process = Process.of(child.pid) or Process(child.pid, 0)
@@ -129,10 +129,10 @@ class Supervisor:
                 process.record(self._supervision.pid_file(name))
                 go.write(b"\n")
             except OSError as error:
-                _report(f"{name} cannot be started: {error.strerror}")
+                _report(Line("cannot_work", f"{name} cannot be started: {error.strerror}"))
         if part.has_ended:
             part.status["restarts"] += 1
-        _report(f"{name} started, process {child.pid}")
+        _report(Line("process_started", f"{name} started, process {child.pid}"))
         self._say()
 
     def _ended(self, name: str, part: _Part, now: float) -> None:
@@ -141,7 +141,7 @@ class Supervisor:
         part.ends = 0 if now - part.since > _SETTLED else part.ends + 1
         part.due = now + _DELAYS[min(part.ends, len(_DELAYS) - 1)]
         part.status |= {"last_exit": how, "ended_at": datetime.now(UTC).isoformat(timespec="seconds")}
-        _report(f"{name} ended: {how}")
+        _report(Line("process_ended", f"{name} ended: {how}"))
         _release(part)
         self._say()
 
@@ -149,7 +149,7 @@ class Supervisor:
         try:
             self._supervision.say(self._status)
         except OSError as error:
-            _report(f"the status cannot be written: {error.strerror}")
+            _report(Line("status_unwritable", f"the status cannot be written: {error.strerror}"))
 
     def _sleep(self, seconds: float) -> None:
         """Return when somebody asks, a process ends or the time is over."""
@@ -193,9 +193,9 @@ def main(directory: str, log: str) -> int:
     except BlockingIOError:
         return 1  # there is one already
     set_process_nice(FIRST)
-    _report(f"started, process {os.getpid()}")
+    _report(Line("ready", f"started, process {os.getpid()}"))
     Supervisor(Supervision(Path(directory), Path(log))).run()
-    _report("stopped")
+    _report(Line("stopped", "stopped"))
     return 0
 
 

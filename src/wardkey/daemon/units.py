@@ -5,11 +5,16 @@ What is killed or ends is started again at once, for ever; ``states`` says how o
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from .files import write_atomically
+from .service import ServiceError
 
 __all__ = [
     "DSN",
@@ -20,6 +25,8 @@ __all__ = [
     "PUBLISHER",
     "SCRIBE",
     "SERVICES",
+    "enable",
+    "install",
     "states",
     "units",
 ]
@@ -68,18 +75,21 @@ SystemCallFilter=~@privileged
 _KEPT_RUNNING: Final = """\
 Restart=always
 RestartSec=100ms
+ExecReload=/bin/kill -HUP $MAINPID
 """
+_WATCHED: Final = "WatchdogSec=30s\n"
+"""Killed and started again when the event loop does not turn for so long."""
 _ANYWHERE: Final = "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n"
 _HERE: Final = "RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nPrivateDevices=yes\n"
 
 
-def units(what: str, *, dsn: str = DSN, kms: str | None = None) -> dict[str, str]:
+def units(what: str, *, dsn: str = DSN, kms: str | None = None, log_format: str = "text") -> dict[str, str]:
     """Return by file name the units of a service, or of the ``timers``.
 
     ``dsn``: the database, without a user for the services. ``kms``: the cell's, instead of what the keeper's
-    kms.json says.
+    kms.json says. ``log_format``: of the services' lines in the journal, text or json.
     """
-    return {
+    files: dict[str, str] = {
         "keeper": lambda: _keeper(kms),
         "scribe": lambda: _scribe(dsn),
         "publisher": lambda: _publisher(dsn),
@@ -87,6 +97,33 @@ def units(what: str, *, dsn: str = DSN, kms: str | None = None) -> dict[str, str
         "gateway": lambda: _gateway(),
         "timers": lambda: _timers(dsn),
     }[what]()
+    if log_format == "text" or what == "timers":
+        return files
+    return {
+        name: re.sub(r"(?m)^(ExecStart=.*)$", rf"\1 --log-format {log_format}", text)
+        for name, text in files.items()
+    }
+
+
+def install(files: dict[str, str], directory: Path) -> list[str]:
+    """Write the units that are not there as they are to be; return their names. Raises OSError."""
+    changed = [
+        name
+        for name, text in files.items()
+        if not (directory / name).is_file() or (directory / name).read_text() != text
+    ]
+    for name in changed:
+        write_atomically(directory / name, files[name].encode(), mode=0o644)
+    return changed
+
+
+def enable(names: Sequence[str]) -> None:
+    """Have systemd read its units again and start these at boot. Raises ServiceError."""
+    wanted = [name for name in names if not name.endswith(".service") or f"{name[:-8]}.timer" not in names]
+    for words in (["daemon-reload"], ["enable", *wanted]):
+        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ServiceError(f"systemctl {words[0]} failed: {done.stderr.strip()[:200]}")
 
 
 def states() -> dict[str, dict[str, str]]:
@@ -116,7 +153,7 @@ def _keeper(kms: str | None) -> dict[str, str]:
         f"ExecStart={_python('wardkey.keeper')} {options}\n"
         f"StateDirectory={KEEPER}\nStateDirectoryMode=0700\nRuntimeDirectory=wardkey\nRuntimeDirectoryPreserve=yes\n"
         f"{_KEPT_RUNNING}"
-        "# Backends wait for it.\nCPUWeight=1000\nNice=-10\n"
+        f"{_WATCHED}# Backends wait for it.\nCPUWeight=1000\nNice=-10\n"
         f"{_CONFINED}"
         "# It gives its socket to the group.\nSystemCallFilter=@chown\n"
         f"{_ANYWHERE}"
@@ -159,7 +196,7 @@ def _gateway() -> dict[str, str]:
         f"Type=notify\nUser={GATEWAY}\nSupplementaryGroups={PROXY_GROUP}\n"
         f"ExecStart={_python('wardkey.gateway')} {options}\n"
         "RuntimeDirectory=wardkey-gateway\nRuntimeDirectoryMode=0755\n"
-        f"{_KEPT_RUNNING}{_CONFINED}"
+        f"{_WATCHED}{_KEPT_RUNNING}{_CONFINED}"
         "# It gives its socket to the group.\nSystemCallFilter=@chown\n"
         f"{_ANYWHERE}PrivateDevices=yes\n"
     )

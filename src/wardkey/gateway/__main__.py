@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -12,8 +13,9 @@ from typing import Any
 
 from wardkey_core.jwk_algorithms import import_algorithms
 
+from wardkey.daemon.lines import Line
 from wardkey.daemon.listening import BACKLOG, bind, group_id
-from wardkey.daemon.service import Report, Service, ServiceError, Stop, tell_ready
+from wardkey.daemon.service import Report, Service, ServiceError, Stop, tell_ready, tend_watchdog
 
 from .service import AuthService
 from .trust import Trust
@@ -61,10 +63,16 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 
+    def reload() -> None:
+        trust.has_keys()
+        report(Line("reloaded", "issuers that changed are read again"))
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            report(f"ready at {place}")
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+            self.tending = asyncio.create_task(tend_watchdog())
+            report(Line("ready", f"ready at {place}"))
             tell_ready()
 
     try:

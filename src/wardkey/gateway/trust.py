@@ -21,6 +21,7 @@ from wardkey_core.tokens import Claims, Issuer, UnknownKey, unverified_issuer
 from wardkey_core.verifier import Verifier, parse_issuers
 
 from ..daemon.files import identity_of, read_guarded
+from ..daemon.lines import Line
 from ..identity.jwks import JwksError, check_url, document_from_jwks, fetch
 
 __all__ = ["KeysUnavailable", "Trust"]
@@ -147,7 +148,7 @@ class Trust:
             left = [document for document in documents if all(document != one.document for one in known)]
             return known + [_Source(document) for document in left]
         except (OSError, ValueError) as error:
-            self._report(f"{path} cannot be used, so nobody passes: {error}")
+            self._report(Line("file_unusable", f"{path} cannot be used, so nobody passes: {error}"))
             return []
 
 
@@ -208,7 +209,7 @@ class _Source:
         except (JwksError, OSError) as error:
             if not self.is_remote:
                 self._issuer, self._data = self._without, None
-            report(f"the keys of issuer {self.name} cannot be renewed: {error}")
+            report(Line("keys_not_renewed", f"the keys of issuer {self.name} cannot be renewed: {error}"))
         finally:
             self._tried, self.is_busy = now, False
 

@@ -8,6 +8,7 @@ import fcntl
 import os
 import pwd
 import re
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -17,8 +18,9 @@ from pathlib import Path
 from wardkey_core.jwk_algorithms import import_algorithms
 from wardkey_core.wire import REGION_FORM
 
+from wardkey.daemon.lines import Line
 from wardkey.daemon.listening import bind, group_id
-from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready
+from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready, tend_watchdog
 from wardkey.daemon.service import Service as Daemon
 from wardkey.kms import KmsConfigurationError
 
@@ -83,7 +85,7 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
     )
     allowed = frozenset((*options.allow_uid, *options.admin_uid, *options.scribe_uid, os.geteuid(), 0))
     place = f"KMS {providers.cell.scheme}, region {' '.join(providers.regions)}"
-    report(f"ready at {options.socket}, process {os.getpid()}, {place}")
+    report(Line("ready", f"ready at {options.socket}, process {os.getpid()}, {place}"))
     try:
         asyncio.run(_serve(SocketServer(service, allowed, report), listening, stop, report))
     finally:
@@ -97,13 +99,18 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
 async def _serve(server: SocketServer, listening: socket.socket, stop: Stop, report: Report) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(
-        lambda _, context: report(f"internal error: {type(context.get('exception')).__name__}")
+        lambda _, context: report(
+            Line("internal_error", f"internal error: {type(context.get('exception')).__name__}")
+        )
     )
     loop.add_reader(stop.fileno(), stopped.set)
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    tending = asyncio.create_task(tend_watchdog())
     tell_ready()
     try:
         await server.run(listening, stopped)
     finally:
+        tending.cancel()
         loop.remove_reader(stop.fileno())
 
 

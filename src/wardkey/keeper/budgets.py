@@ -24,6 +24,7 @@ from wardkey_core.errors import KeyRefused
 from wardkey_core.wire import parse_json
 
 from wardkey.daemon.files import identity_of, read_guarded, write_atomically
+from wardkey.daemon.lines import Line
 
 __all__ = ["BUDGETS_FILE", "MOST_DISTINCT", "Budget", "KeeperBudgets", "read_budgets", "write_budgets"]
 
@@ -89,7 +90,9 @@ class KeeperBudgets:
                     self._models.setdefault((each.tenant, each.role), []).append(str(each.model))
             except (OSError, ValueError) as error:
                 self._budgets = None
-                self._report(f"{self._path} cannot be used, so no key is released: {error}")
+                self._report(
+                    Line("file_unusable", f"{self._path} cannot be used, so no key is released: {error}")
+                )
         if self._budgets is None:
             raise KeyRefused(
                 "the keeper cannot read its budgets",

@@ -24,6 +24,7 @@ from wardkey_core.log.canonical import NotCanonical
 from wardkey_core.log.checkpoint import Checkpoint, fingerprint
 
 from wardkey.daemon.appending import AppendFile
+from wardkey.daemon.lines import Line
 from wardkey.daemon.service import ServiceError
 
 from .signing import SigningKey
@@ -140,7 +141,12 @@ class Checkpoints:
                 self._lines += 1
             return
         except (OSError, ServiceError) as error:
-            self._report(f"no checkpoint is signed, {self._file.path.name} cannot be written: {error}")
+            self._report(
+                Line(
+                    "ledger_unwritable",
+                    f"no checkpoint is signed, {self._file.path.name} cannot be written: {error}",
+                )
+            )
         if before is None:
             del self._last[known]
         else:

@@ -46,6 +46,7 @@ from wardkey_core.tokens import Claims
 from wardkey_core.wire import LEASE_SECONDS, MOST_LEASED, parse_json
 
 from wardkey.daemon.appending import AppendFile
+from wardkey.daemon.lines import Line
 from wardkey.daemon.service import ServiceError
 
 from .budgets import Budget
@@ -247,7 +248,7 @@ class Counters:
         try:
             self._file.append(_encoded(line), later=True)
         except (OSError, ServiceError) as error:
-            self._report(f"the counters of budgets cannot be written: {error}")
+            self._report(Line("ledger_unwritable", f"the counters of budgets cannot be written: {error}"))
             raise KeeperUnavailable("the keeper cannot count", "see the keeper's log") from None
         self._lines += 1
         self._apply(line)

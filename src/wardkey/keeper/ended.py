@@ -26,6 +26,7 @@ from wardkey_core.wire import ENDED_SUFFIX, parse_json
 
 from wardkey.daemon.appending import AppendFile
 from wardkey.daemon.files import write_atomically
+from wardkey.daemon.lines import Line
 from wardkey.daemon.service import ServiceError
 
 __all__ = ["ENDED_FILE", "Ended"]
@@ -105,7 +106,7 @@ class Ended:
             self._apply(line)
             self._tell()
         except (OSError, ServiceError) as error:
-            self._report(f"whose logins end cannot be written: {error}")
+            self._report(Line("ledger_unwritable", f"whose logins end cannot be written: {error}"))
             raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log") from None
 
     def _apply(self, line: _Ended | _Lifted) -> None:

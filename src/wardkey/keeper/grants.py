@@ -33,6 +33,7 @@ from wardkey_core.tokens import Claims
 from wardkey_core.wire import parse_json
 
 from wardkey.daemon.appending import AppendFile
+from wardkey.daemon.lines import Line
 from wardkey.daemon.service import ServiceError
 
 __all__ = ["GRANTS_FILE", "LONGEST_MINUTES", "Grant", "Grants", "SteadyClock"]
@@ -283,7 +284,7 @@ class Grants:
         try:
             self._file.append(msgspec.json.encode(line) + b"\n")
         except (OSError, ServiceError) as error:
-            self._report(f"the ledger of grants cannot be written: {error}")
+            self._report(Line("ledger_unwritable", f"the ledger of grants cannot be written: {error}"))
             raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log") from None
         self._apply(line)
 

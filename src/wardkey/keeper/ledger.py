@@ -23,6 +23,7 @@ from wardkey_core.errors import KeeperUnavailable, KeyDestroyed
 from wardkey_core.wire import parse_json
 
 from wardkey.daemon.appending import AppendFile
+from wardkey.daemon.lines import Line
 from wardkey.daemon.service import ServiceError
 
 __all__ = ["LEDGER_FILE", "Ledger", "tombstones"]
@@ -92,7 +93,7 @@ class Ledger:
         try:
             self._file.append(line)
         except (OSError, ServiceError) as error:
-            self._report(f"the ledger cannot be written: {error}")
+            self._report(Line("ledger_unwritable", f"the ledger cannot be written: {error}"))
             raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log") from None
 
 

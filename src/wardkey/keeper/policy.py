@@ -16,6 +16,7 @@ from wardkey_core.policy_document import document, parse
 from wardkey_core.wire import parse_json
 
 from wardkey.daemon.files import identity_of, read_guarded, write_atomically
+from wardkey.daemon.lines import Line
 
 __all__ = ["POLICY_FILE", "KeeperPolicy", "read_policy", "write_policy"]
 
@@ -40,7 +41,9 @@ class KeeperPolicy:
                 self._policy = read_policy(self._path)
             except (OSError, ValueError) as error:
                 self._policy = None
-                self._report(f"{self._path} cannot be used, so no key is released: {error}")
+                self._report(
+                    Line("file_unusable", f"{self._path} cannot be used, so no key is released: {error}")
+                )
         if self._policy is None:
             raise KeyRefused(
                 "the keeper cannot read its access policy",

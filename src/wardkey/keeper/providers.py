@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from wardkey_core.errors import KeeperUnavailable, KeyRefused, RegionRefused, WardError
 
 from wardkey.daemon.files import identity_of
+from wardkey.daemon.lines import Line
 from wardkey.kms import (
     Kms,
     KmsConfigurationError,
@@ -52,7 +53,7 @@ def import_all(configuration: Configuration, report: Callable[[str], None]) -> N
         try:
             provider_of(uri)
         except KmsConfigurationError as error:
-            report(f"a KMS of {CONFIGURATION_FILE} cannot be used: {error}")
+            report(Line("kms_unusable", f"a KMS of {CONFIGURATION_FILE} cannot be used: {error}"))
 
 
 def configured(directory: Path, override: str | None = None, regions: Sequence[str] = ()) -> Configuration:
@@ -107,7 +108,7 @@ class Provider:
             try:
                 return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(self.open()))
             except KmsError as error:
-                self._report(f"KMS {self.scheme}: {type(error).__name__}: {error}")
+                self._report(Line("kms_failed", f"KMS {self.scheme}: {type(error).__name__}: {error}"))
                 if not error.transient:
                     raise
                 wait = error.retry_after
@@ -115,7 +116,7 @@ class Provider:
                 raise
             except Exception as error:
                 # Not str(error): a provider's unforeseen exception may carry what it was given.
-                self._report(f"KMS {self.scheme}: unexpected {type(error).__name__}")
+                self._report(Line("kms_failed", f"KMS {self.scheme}: unexpected {type(error).__name__}"))
                 break
         else:
             raise KeeperUnavailable("the key management service does not answer", "see the keeper's log")
@@ -208,7 +209,7 @@ class Providers:
             except KmsError:
                 break
         if not providers:
-            self._report("KMS: a KEK is of none that is configured")
+            self._report(Line("kek_of_no_kms", "KMS: a KEK is of none that is configured"))
         raise KeyRefused(
             "the key management service refused the key",
             "tenant, version and region in the registry must be those it was wrapped for: wardkey doctor; "
@@ -243,7 +244,7 @@ class Providers:
         try:
             self._use(configured(self._directory, self._override, self._regions))
         except KmsConfigurationError as error:
-            self._report(f"what {CONFIGURATION_FILE} said before still holds: {error}")
+            self._report(Line("kms_unusable", f"what {CONFIGURATION_FILE} said before still holds: {error}"))
 
     def _use(self, configuration: Configuration) -> None:
         self._configuration = configuration

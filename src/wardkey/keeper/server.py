@@ -25,6 +25,7 @@ from wardkey_core.administration import Unsupported
 from wardkey_core.errors import KeeperBusy, KeeperUnavailable, WardError
 from wardkey_core.wire import HEADER_LENGTH, MAX_FRAME, frame, frame_length, refusal
 
+from ..daemon.lines import Line
 from .journal import Peer
 from .requests import Reseal, parse_request
 from .service import Service
@@ -58,6 +59,9 @@ class SocketServer:
         self._stopped = False
         self._resealing = asyncio.Lock()  # one at a time, so that memory is bounded
 
+    def reload(self) -> None:
+        self._service.reload()
+
     async def run(self, listening: socket.socket, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then finish what is being answered."""
         loop = asyncio.get_running_loop()
@@ -84,7 +88,9 @@ class SocketServer:
             except OSError as error:
                 if error.errno not in SHORT_OF_FILES:
                     raise
-                self._report(f"no connection can be accepted for a while: {error.strerror}")
+                self._report(
+                    Line("no_connections", f"no connection can be accepted for a while: {error.strerror}")
+                )
                 loop = asyncio.get_running_loop()
                 loop.remove_reader(listening)
                 loop.call_later(AFTER_SHORTAGE, self._accept_again, listening)
@@ -104,7 +110,7 @@ class SocketServer:
         except (OSError, EOFError, TimeoutError, asyncio.CancelledError):
             pass  # it left, was too slow, or we stop: there is nobody to tell
         except Exception as error:
-            self._report(f"internal error: {type(error).__name__} at {_where(error)}")
+            self._report(Line("internal_error", f"internal error: {type(error).__name__} at {_where(error)}"))
         finally:
             wire.close()
 
@@ -161,7 +167,7 @@ class SocketServer:
         except WardError:
             raise
         except Exception as error:
-            self._report(f"internal error: {type(error).__name__} at {_where(error)}")
+            self._report(Line("internal_error", f"internal error: {type(error).__name__} at {_where(error)}"))
         raise KeeperUnavailable("the keeper failed", "see the keeper's log")
 
     async def _send(self, wire: Wire, message: dict[str, Any], behind: memoryview = _NOTHING) -> None:

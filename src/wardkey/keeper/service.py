@@ -23,6 +23,7 @@ from wardkey_core.tokens import Claims
 from wardkey_core.wire import LEASE_SECONDS, MOST_LEASED, to_base64
 from wardkey_pg import __version__
 
+from ..daemon.lines import Line
 from ..daemon.privileges import LAST, set_nice
 from .administration import Administration, is_for_administrators
 from .budgets import KeeperBudgets
@@ -191,6 +192,11 @@ class Service:
         while True:
             await asyncio.sleep(1)
             self._keys.sweep()
+
+    def reload(self) -> None:
+        """Forget keys that are kept. Files are read again with the next request, as always."""
+        self._keys.forget()
+        self._report(Line("reloaded", "keys in memory are forgotten"))
 
     def close(self) -> None:
         self._keys.forget()
@@ -413,7 +419,12 @@ class Service:
             self._hurry()
             return
         except OSError as error:
-            self._report(f"the release log cannot be written, so no key is released: {error.strerror}")
+            self._report(
+                Line(
+                    "release_log_unwritable",
+                    f"the release log cannot be written, so no key is released: {error.strerror}",
+                )
+            )
         raise KeeperUnavailable("the keeper cannot write its release log", "free space on its disk")
 
     def _hurry(self) -> None:
@@ -433,7 +444,12 @@ class Service:
         try:
             self._counters.flush()
         except OSError as error:
-            self._report(f"the counters of budgets cannot be put on the disk: {error.strerror}")
+            self._report(
+                Line(
+                    "ledger_unwritable",
+                    f"the counters of budgets cannot be put on the disk: {error.strerror}",
+                )
+            )
 
     def _log_refusal(self, op: str, error: WardError, peer: Peer, line: _Line | None = None) -> None:
         self._refusals += 1
@@ -450,7 +466,9 @@ class Service:
             )
             self._hurry()
         except OSError as failure:
-            self._report(f"the release log cannot be written: {failure.strerror}")
+            self._report(
+                Line("release_log_unwritable", f"the release log cannot be written: {failure.strerror}")
+            )
 
 
 _OUTCOMES: dict[type[Request], str] = {

@@ -17,6 +17,7 @@ from wardkey_core.tokens import Claims, Issuer
 from wardkey_core.verifier import Verifier, parse_issuers
 
 from wardkey.daemon.files import identity_of, read_guarded, write_atomically
+from wardkey.daemon.lines import Line
 
 __all__ = ["ISSUERS_FILE", "TrustedIssuers", "read_documents", "write_documents"]
 
@@ -58,7 +59,9 @@ class TrustedIssuers:
                 self._verifier = Verifier(map(Issuer.from_document, read_documents(self._path)))
             except (OSError, ValueError) as error:
                 self._verifier = None
-                self._report(f"{self._path} cannot be used, so no key is released: {error}")
+                self._report(
+                    Line("file_unusable", f"{self._path} cannot be used, so no key is released: {error}")
+                )
         return self._verifier
 
 

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from wardkey_core.log.source import DamagedLog
 
 from ..audit.source import open_log
+from ..daemon.lines import Line
 from ..daemon.service import Backoff, Stop
 from ..daemon.sessions import connect
 from ..daemon.status import StatusFile
@@ -136,7 +137,12 @@ class Publisher:
                 if not self._alone_at_work(connection):
                     return
                 cluster = broker.cluster()
-                self._report(f"at work in database {connection.info.dbname}, for Kafka cluster {cluster}")
+                self._report(
+                    Line(
+                        "at_work",
+                        f"at work in database {connection.info.dbname}, for Kafka cluster {cluster}",
+                    )
+                )
                 while not (self._stop or broker.broken):
                     if not self._round(connection, broker, cluster):
                         self._stop.wait(_LOOK)
@@ -190,7 +196,7 @@ class Publisher:
                 made = True
                 self._setbacks.pop(tenant, None)
                 if new:
-                    self._report(f"topic {name} made for tenant {tenant}")
+                    self._report(Line("topic_made", f"topic {name} made for tenant {tenant}"))
         return made
 
     def _launch(self, connection: Connection, broker: Broker, topic: Topic, share: int) -> _Flight:
@@ -229,7 +235,9 @@ class Publisher:
             if left < before:
                 silent, broker.trouble = now, None
             elif now - silent > self._patience and broker.is_there():
-                self._report("Kafka is there, and acknowledges nothing: another producer tries")
+                self._report(
+                    Line("kafka_failed", "Kafka is there, and acknowledges nothing: another producer tries")
+                )
                 broker.broken = True
             elif now - silent > _SILENCE:
                 self._say(f"Kafka does not answer: {broker.trouble or 'nothing is known'}", state="waiting")
@@ -241,7 +249,9 @@ class Publisher:
         # each entry below has an offset of its own
         if 0 <= flight.delivery.offset < mark.position - 1 - flight.begins:
             topics.save(connection, topic, Mark())
-            self._report(f"warning: {topic.name} has lost what was in it; it is filled again")
+            self._report(
+                Line("topic_refilled", f"warning: {topic.name} has lost what was in it; it is filled again")
+            )
             return True
         missing = [position for position in flight.missing if position < mark.position]
         if mark != topic.mark:
@@ -252,9 +262,16 @@ class Publisher:
             self._published += mark.position - topic.mark.position
             self._setbacks.pop(topic.tenant, None)
         for position in missing:
-            self._report(f"warning: {topic.name} has no content of the entry at position {position}")
+            self._report(
+                Line(
+                    "entry_without_content",
+                    f"warning: {topic.name} has no content of the entry at position {position}",
+                )
+            )
         if trouble in _UNKNOWN and topics.renew(connection, replace(topic, mark=mark), broker.make):
-            self._report(f"warning: topic {topic.name} was gone; it is made again and filled")
+            self._report(
+                Line("topic_refilled", f"warning: topic {topic.name} was gone; it is made again and filled")
+            )
             broker.broken = True  # its numbers are those of the topic that was
         elif trouble == "MSG_SIZE_TOO_LARGE":
             if flight.alone or flight.delivery.failed is None:
@@ -274,7 +291,7 @@ class Publisher:
         before = self._setbacks.get(tenant)
         wait = min(2 * before.wait, 30.0) if before else 1.0
         if before is None or before.text != text:
-            self._report(text)
+            self._report(Line("kafka_failed", text))
         self._setbacks[tenant] = _Setback(text, wait, time.monotonic() + wait)
 
     def _connect(self) -> Connection:
@@ -285,7 +302,7 @@ class Publisher:
     def _say(self, trouble: str | None, **facts: Any) -> None:
         """Write down how things are; say on stderr what troubles, once."""
         if trouble and trouble != self._trouble and trouble not in {s.text for s in self._setbacks.values()}:
-            self._report(trouble)
+            self._report(Line("kafka_failed", trouble))
         self._trouble = trouble
         self._status.say(**facts, trouble=trouble, published=self._published)
 

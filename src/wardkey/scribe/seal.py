@@ -22,6 +22,7 @@ from wardkey_core import wire
 from wardkey_core.log.checkpoint import BrokenChain, Checkpoint, Signed, fingerprint, next_checkpoint
 from wardkey_core.log.merkle import Range
 
+from ..daemon.lines import Line
 from ..errors import KeeperUnavailable, KeyRefused, WardError
 from .entries import PLATFORM, Leaves
 from .replication import lsn_text
@@ -262,5 +263,5 @@ class Sealer:
 
     def _complain(self, trouble: str) -> None:
         if trouble != self.trouble:
-            self._report(trouble)
+            self._report(Line("sealing_failed", trouble))
         self.trouble = trouble

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import psycopg
 
+from ..daemon.lines import Line
 from ..daemon.service import Backoff, Stop
 from ..daemon.sessions import connect
 from ..daemon.status import StatusFile
@@ -111,7 +112,7 @@ class Scribe:
                 trouble = from_psycopg(error).message
                 self._failed(trouble)
             if self._status.facts.get("trouble") != trouble:
-                self._report(trouble)
+                self._report(Line("sealing_failed", trouble))
             self._say(state="waiting", trouble=trouble)
             if entries != self._entries:
                 backoff.reset()
@@ -137,7 +138,11 @@ class Scribe:
             publication = PUBLICATION_OF_IDS if self._by_ids else PUBLICATION
             with Stream(self._dsn, self._slot, publication, after=state.lsn) as stream:
                 sealer = self._sealer = self._new_sealer(connection, system)
-                self._report(f"at work in database {connection.info.dbname}, from {lsn_text(state.lsn)}")
+                self._report(
+                    Line(
+                        "at_work", f"at work in database {connection.info.dbname}, from {lsn_text(state.lsn)}"
+                    )
+                )
                 drain = Drain(connection, observer, stream, sealer, state, tell=self._look)
                 try:
                     drain.work(self._stop.__bool__)
@@ -196,9 +201,14 @@ class Scribe:
             observer.execute("select ward_internal.set_audit_slot(%s)", [self._slot])
         except psycopg.Error as error:
             self._report(
-                f"audit_slot is not set, reads go on without the slot: {from_psycopg(error).message}"
+                Line(
+                    "sealing_failed",
+                    f"audit_slot is not set, reads go on without the slot: {from_psycopg(error).message}",
+                )
             )
-        self._report(f"slot {self._slot} made at {lsn_text(lsn)}, {count} entries sealed: {why}")
+        self._report(
+            Line("slot_made", f"slot {self._slot} made at {lsn_text(lsn)}, {count} entries sealed: {why}")
+        )
         return moved
 
     def _note_promotion(self, connection: Connection, state: State, system: str) -> None:
@@ -211,7 +221,7 @@ class Scribe:
         sealer.seal(turn.write(connection, set()), state.lsn)
         sealer.save()
         connection.commit()
-        self._report(why)
+        self._report(Line("reads_may_be_missing", why))
 
     def _new_sealer(self, connection: Connection, system: str) -> Sealer:
         return Sealer(connection, self._keeper, f"{system}/{connection.info.dbname}", self._report)
@@ -226,7 +236,7 @@ class Scribe:
         warnings = facts.warnings(self._disk)
         for text in warnings:
             if text.split(" ", 1)[1] not in {before.split(" ", 1)[1] for before in self._warned}:
-                self._report(f"warning: {text}")
+                self._report(Line("disk_filling", f"warning: {text}"))
         self._warned = warnings
         if self._failures and drain.reached > (self._failed_at or 0):
             self._failures = 0
