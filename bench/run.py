@@ -19,6 +19,7 @@ BENCHES = (
     "sqlalchemy_page",
     "client",
     "roles",
+    "honey",
     "field",
     "first_login",
     "warm_login",

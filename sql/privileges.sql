@@ -73,7 +73,9 @@ to ward_tenant;
 grant select on ward.break_glass_grants to ward_owner;
 grant select, insert, update on ward_internal.break_glass to ward_owner;
 
-grant select on ward_internal.honey_rows to ward_owner;  -- what each login reads
+-- what each login reads; the rest for faces, where the key of such a row changes
+grant select, insert, update, delete on ward_internal.honey_rows to ward_owner;
+grant execute on function ward_internal.follow_honey(uuid, uuid, bytea, bytea, text[]) to ward_owner;
 
 grant usage on schema ward_internal, ward_archive to ward_owner;
 grant execute on function
@@ -92,12 +94,6 @@ to ward_owner;
 grant select, insert, update, delete on ward_internal.tenant_policy to ward_owner;
 grant update (key_epoch) on ward_internal.tenants to ward_owner;  -- for ward.narrow_policy
 grant select on ward.policy, ward.classes to ward_tenant;
-grant select on ward_internal.searches, ward_internal.pending_searches to ward_owner;  -- what find functions read
-grant execute on function
-  ward_internal.make_tokens(bytea[], text), ward_internal.find_query(text, text[], text),
-  ward_internal.is_found(text, text, text, text), ward_internal.check_searches(uuid, uuid[], text[]),
-  ward_internal.is_overlapping(bigint[], bigint[]), ward_internal.is_containing(bigint[], bigint[])
-to ward_owner;
 grant execute on function
   ward_internal.mask_fits(text, oid),
   ward_internal.check_policy_cell(text, text, text, boolean), ward_internal.check_rewrite(bytea, bytea)

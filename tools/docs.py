@@ -29,7 +29,6 @@ _COMMENT = re.compile(
 )
 _FORMATS = (
     "envelope",
-    "search",
     "journal",
     "wire",
     "log.canonical",

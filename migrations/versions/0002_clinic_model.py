@@ -114,7 +114,7 @@ def upgrade() -> None:
             "zip": "quasi",
             "deceased": "quasi",
         },
-        masks={"zip": "zip3"},
+        masks={"city": "null", "zip": "zip3", "deceased": "null"},
         schema="clinic",
     )
     op.protect_table("encounters", {"type": "clinical", "reason": "clinical"}, schema="clinic")

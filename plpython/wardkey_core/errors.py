@@ -4,7 +4,6 @@ WardError
 ├── ContextError      who is asking: WK001–WK007
 ├── SealError         values and their keys: WK101–WK107
 ├── AdministrationError  what a DBA asked for: in module administration
-├── NeedleRefused     WK273
 ├── VersionMismatch   WK301
 └── AuditUnavailable  WK401
 
@@ -156,15 +155,9 @@ class KeysChanged(SealError):
 class ClassHidden(SealError):
     sqlstate = "WK232"
     default_message = "the role of this token may not see columns of this class"
-    default_hint = "leave the column out; what a role sees: select * from ward.policy"
-
-
-class NeedleRefused(WardError):
-    """What is looked for, or a value that is to be found, is nothing that can be."""
-
-    sqlstate = "WK273"
-    default_message = "that cannot be searched"
-    default_hint = "say what to look for"
+    default_hint = (
+        "leave the column out; UPDATE and DELETE read whole rows; what a role sees: select * from ward.policy"
+    )
 
 
 class VersionMismatch(WardError):

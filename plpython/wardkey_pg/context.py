@@ -163,6 +163,7 @@ class Session:
         "_slot_found",
         "_stamp",
         "_tally",
+        "_untold",
         "_verified",
         "_wants_masks",
         "_who",
@@ -195,8 +196,9 @@ class Session:
         self.queried: set[str] = set()
         self.logout()
         self._tally: Tally | None = None  # once there is something to count
+        self._untold: list[bytes] = []  # messages that a statement must not be seen to write
         host.at_end(self.end_transaction)
-        host.at_statement_end(self.end_statement)
+        host.at_statement_end(self.end_watched)
         host.at_exit(self.end_backend)
 
     def login(self, token: str, *, lasting: bool = False) -> None:
@@ -240,6 +242,12 @@ class Session:
             self.logout()
         if self._tally is not None and time.monotonic() >= self._tally.due:
             self._tally.write(time.monotonic())
+        self._tell()
+
+    def end_watched(self) -> None:
+        """The client's message is done, and no EXPLAIN counts any more what is written."""
+        self.end_statement()
+        self._tell()
 
     def end_statement(self) -> None:
         self._stamp = _NEVER
@@ -401,11 +409,22 @@ class Session:
                 self._write_event(origin, operation, {**detail, **who})
 
     def report_to_platform(self, operation: str, detail: Mapping[str, Any]) -> None:
-        """Journal what the context did for the platform's log alone."""
+        """Journal what the context did for the platform's log alone, when the client's message is done.
+
+        EXPLAIN (ANALYZE, WAL) counts what a statement itself writes, and would tell a honey row from others.
+        """
         context = self._context
         who = {} if context is None else {"subject": context.claims.subject, "role": context.claims.role}
         texts = {**self._host.client(), **who, "database_role": None}  # which would name the tenant's log
-        self._write_event((journal.NO_TENANT, journal.NO_CONTEXT, texts), operation, detail)
+        at = self._host.statement_start()
+        message = journal.event(journal.NO_TENANT, journal.NO_CONTEXT, at, operation, texts, detail)
+        self._untold.append(message)
+        if not self._host.watch_statement():
+            self._tell()
+
+    def _tell(self) -> None:
+        while self._untold:
+            self._host.journal(self._untold.pop(0))
 
     def report_often(
         self, operation: str, detail: Mapping[str, Any], alike: Mapping[str, Any], most: int = 1
@@ -432,6 +451,7 @@ class Session:
 
     def end_backend(self) -> None:
         """Journal what was counted until now and give back what leases left over: the backend ends."""
+        self._tell()
         if self._tally is not None:
             self._tally.write(float("inf"))
         if self._guards is not None:
@@ -528,7 +548,7 @@ class Session:
         if context is None:
             raise KeeperUnavailable("no token to show to the keeper")
         answer = self.keeper().release(context.claims.tenant_id, key, context.token, sorted(classes))
-        keys, masked, context.keys.budgets, context.keys.search_keys[key.version] = answer
+        keys, masked, context.keys.budgets = answer
         self.report("key_released", {"version": key.version, "classes": sorted(keys)})
         return keys, masked
 

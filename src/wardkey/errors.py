@@ -16,9 +16,7 @@ WardError                  sqlstate, message, hint
 │       RuleNamesSealedColumn · RuleCallsFunction · InvalidRowRule · RuleForUnknownRole ·
 │       ClaimDoesNotFit · InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished ·
 │       NotDelegated · WouldReveal · InvalidCounts · MaskDoesNotFit · InvalidPolicy ·
-│       PolicyWidened · InvalidGrant · InvalidBudget · InvalidHoneyRow · InvalidSearch ·
-│       SearchNotBuilt · EntryTooLong
-├── NeedleRefused          what a search looks for: empty, too short, too long
+│       PolicyWidened · InvalidGrant · InvalidBudget · InvalidHoneyRow · EntryTooLong
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -55,7 +53,6 @@ from wardkey_core.administration import (
     InvalidPolicy,
     InvalidRegion,
     InvalidRowRule,
-    InvalidSearch,
     InvalidSlug,
     KeyInUse,
     MaskDoesNotFit,
@@ -76,7 +73,6 @@ from wardkey_core.administration import (
     RuleForUnknownRole,
     RuleNamesSealedColumn,
     SealedIndex,
-    SearchNotBuilt,
     TableInUse,
     TableNotEmpty,
     TenantShredded,
@@ -103,7 +99,6 @@ from wardkey_core.errors import (
     KeysChanged,
     KeyUnknown,
     LoginsEnded,
-    NeedleRefused,
     NoContext,
     OpenFailed,
     RegionRefused,
@@ -141,7 +136,6 @@ __all__ = [
     "InvalidPolicy",
     "InvalidRegion",
     "InvalidRowRule",
-    "InvalidSearch",
     "InvalidSlug",
     "InvalidToken",
     "KeeperBusy",
@@ -154,7 +148,6 @@ __all__ = [
     "LoginsEnded",
     "MaskDoesNotFit",
     "MissingSoftware",
-    "NeedleRefused",
     "NoBaa",
     "NoContext",
     "NoGroupFloor",
@@ -180,7 +173,6 @@ __all__ = [
     "RuleNamesSealedColumn",
     "SealError",
     "SealedIndex",
-    "SearchNotBuilt",
     "ServerError",
     "SlotInUse",
     "SlotMissing",

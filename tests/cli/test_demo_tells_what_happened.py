@@ -63,6 +63,8 @@ def test_second_run_uses_the_clinics_that_are_there(shown: Wardkey) -> None:
     counted = facts["exercise"]
     assert (counted["by_token"], counted["by_dump"], counted["untouched"]) == (3, 20, 1)
     assert counted["verdicts"] == {"token": ["version 1 fails"], "dump": ["version 1 holds"]}
+    got = [step["got"] for step in facts["limits"]["steps"]]
+    assert got == ["5", "WK253", "WK253", "20", "1", "WK255"] and len(facts["limits"]["ended"]) == 1
     assert {view["slug"]: len(view["rows"]) for view in facts["views"]} == dict.fromkeys(data.slugs(2), 5)
 
 
@@ -72,6 +74,7 @@ def test_terminal_shows_every_part(shown: Wardkey) -> None:
         "One query",
         "as each role sees it",
         "Break-glass",
+        "Budgets and honey rows",
         "A payer reads sums",
         "lie on disk",
         "attacks",
@@ -91,6 +94,9 @@ def test_nothing_remains_of_the_attacks_and_measurements(
     shown("demo", "--tenants", "2", "--patients-per-tenant", "20")
     assert [load.counts(admin, ward) for ward in _wards(shown, admin)] == before
     assert admin.execute("select to_regnamespace('ward_demo_plain')").fetchone() == (None,)
+    left = "select count(*) from ward.budgets union all select count(*) from ward.honey_rows"
+    assert admin.execute(left).fetchall() == [(0,), (0,)]
+    assert shown.json("access", "honey", "ended", "--tenant", data.slugs(2)[0]) == []
 
 
 def test_guesses_find_what_is_not_masked(

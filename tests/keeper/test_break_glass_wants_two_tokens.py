@@ -179,7 +179,7 @@ class Wall:
 @pytest.fixture
 def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     wall = Wall()
-    monkeypatch.setattr(SteadyClock.__init__, "__defaults__", (0.0, wall))
+    monkeypatch.setattr(SteadyClock.__init__, "__defaults__", (wall,))
     return wall
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -154,6 +155,128 @@ def _all_that_is_seen(tenant: Connection) -> list[object]:
     ]
 
 
+# What a tenant may ask of a row, as text with {} for its key: in each of these it looks for a difference.
+QUESTIONS = (
+    "select name, ssn, city, xmin from patients where id = {}",
+    "select to_jsonb(p) - 'created_at' from patients as p where id = {} and name is not null",
+    "select count(*) from patients where id = {} and name like 'P%'",
+    "select row(name, ssn)::text from patients where id = {}",
+    "select name::integer from patients where id = {}",
+    "select 1 / (length(name) - 2) from patients where id = {}",
+    "insert into patients (id, name) values ({}, 'twice')",
+    "insert into visits (id, patient_id) values (1, {})",
+    "update patients set city = 'x' where id = {} returning name, city",
+    "update patients set name = name || 'x' where id = {} returning name",
+    "update patients set id = id + 100 where id = {} returning name",
+    'select ward.upsert(\'patients\', \'[{{"id": {}, "city": "y"}}]\')',
+    "delete from patients where id = {} returning name",
+    "select 1 from patients where id = {} for update",
+    "explain (verbose) select name from patients where id = {}",
+)
+PLANS = (
+    "explain (analyze, buffers, wal, timing off, summary off) select name from patients where id = {}",
+    "explain (analyze, buffers, timing off, summary off) select id from patients where name > '' and id = {}",
+    "explain (analyze, buffers, timing off, summary off) update patients set city = 'x' where id = {}",
+)
+# What it may ask afterwards, of the server and of its session.
+AFTERWARDS = (
+    "select lastval()",
+    "select ward.lastval()",
+    "select pg_current_xact_id_if_assigned() is null",
+    "select pg_current_wal_insert_lsn()",
+    "select pg_current_wal_lsn()",
+    "select pg_stat_get_wal()",
+    "select * from pg_stat_wal",
+    "select * from pg_stat_xact_user_tables",
+    "select * from pg_stat_database",
+    "select * from pg_locks",
+    "select * from pg_stat_activity",
+    "select * from pg_backend_memory_contexts",
+    "select * from pg_prepared_statements where name like '%ward%'",
+    "select pg_relation_size('ward_internal.honey_rows')",
+    "select count(*) from pg_cursors where name <> 'c'",
+    "show all",
+)
+
+
+@pytest.fixture
+def quiet(ward: Database) -> Database:
+    """Its honey row only alarms; each patient may have visits."""
+    with ward.admin() as admin:
+        budgets.add_honey(admin, "acme", PATIENTS, [HONEY], ends_logins=False)
+        admin.execute(
+            "create table clinic.visits (id int primary key, patient_id bigint references"
+            " ward_model.clinic__patients); select ward.protect('clinic.visits')"
+        )
+    return ward
+
+
+def test_no_question_tells_it(quiet: Database) -> None:
+    """Of row 7 a tenant is told the same as of rows 6 and 8, each time that a login opens it first."""
+    for role in ("ADMIN", "ANALYST", "VIEWER"):
+        with quiet.tenant("acme", subject=f"curious {role}", role=role) as tenant:
+            for question in (*QUESTIONS, *PLANS):
+                told = {}
+                for row in (9, 6, 7, 8):
+                    token = quiet.token("acme", subject=f"curious {role}", role=role)
+                    tenant.execute("select ward.login_session(%s)", [token])
+                    told[row] = _without(_told(tenant, question.format(row)), row)
+                assert told[7] == told[6] == told[8], question
+            for question in AFTERWARDS:
+                told = {}
+                for row in (9, 6, 7, 8):
+                    tenant.execute(OPEN, [row])
+                    told[row] = repr(_told(tenant, question))
+                assert told[7] == told[6] == told[8], question
+
+
+def _told(tenant: Connection, statement: str) -> list[object]:
+    """Return all that a client is told of a statement in a transaction that it rolls back."""
+    try:
+        with tenant.transaction(force_rollback=True):
+            cursor = tenant.execute(statement)  # type: ignore[arg-type]
+            return [cursor.statusmessage, cursor.fetchall() if cursor.description else []]
+    except psycopg.Error as error:
+        diag = error.diag
+        told = (diag.message_primary, diag.message_detail, diag.message_hint, diag.context, diag.table_name)
+        return [error.sqlstate, *told]
+
+
+def _without(told: list[object], row: int) -> str:
+    """Leave out the row's own key and values."""
+    own = rf"\bP{row}x?\b|999-{row}\b|(?<=id = ){row}\b|(?<='id': ){row}\b|\b10{row}\b"
+    return re.sub(own, "#", repr(told))
+
+
+def test_a_row_whose_key_changes_stays_a_honey_row(ward: Database) -> None:
+    with journal_of(ward) as journal:
+        with ward.tenant("acme", subject="mover", role="ADMIN") as mover, mover.transaction():
+            with mover.transaction(force_rollback=True):
+                mover.execute("update patients set id = 71 where id = 7")
+            mover.execute("update patients set id = 70 where id = 7")
+            mover.execute("update patients set id = 60 where id = 6")
+        assert journal.events("honey_row_opened")
+    with ward.admin() as admin:
+        assert [row["key"] for row in budgets.honey(admin)] == [["70"]]
+        kinds = "select slug, kind from ward.events where kind like 'honey%'"
+        assert sorted(admin.execute(kinds).fetchall()) == [(None, "honey added"), (None, "honey moved")]
+    with ward.tenant("acme", subject="nosy", role="VIEWER") as nosy:
+        assert nosy.execute(OPEN, [60]).rowcount == nosy.execute(OPEN, [8]).rowcount == 1
+        assert not is_out(nosy)
+        assert nosy.execute(OPEN, [70]).fetchone() == ("P7", "999-7")
+        assert is_out(nosy)
+
+
+def test_a_honey_row_that_takes_the_key_of_one_that_is_gone_is_one(ward: Database) -> None:
+    with ward.admin() as admin:
+        budgets.add_honey(admin, "acme", PATIENTS, ["8"], ends_logins=False)
+    with ward.tenant("acme", subject="mover", role="ADMIN") as mover, mover.transaction():
+        mover.execute("delete from patients where id = 8")
+        mover.execute("update patients set id = 8 where id = 7")
+    with ward.admin() as admin:
+        assert [(row["key"], row["ends_logins"]) for row in budgets.honey(admin)] == [(["8"], True)]
+
+
 def test_a_honey_row_is_a_row_that_is_there(ward: Database) -> None:
     with ward.admin() as admin:
         for key in (["999"], ["7", "8"], ["seven"], []):
@@ -161,6 +284,9 @@ def test_a_honey_row_is_a_row_that_is_there(ward: Database) -> None:
                 budgets.add_honey(admin, "acme", PATIENTS, key)
         with refused("WK256"):
             budgets.add_honey(admin, "globex", PATIENTS, [HONEY])
+        admin.execute("create table clinic.open (id int primary key); select ward.protect('clinic.open')")
+        with refused("WK256"):
+            budgets.add_honey(admin, "acme", "clinic.open", ["1"])
         with refused("WK203"):
             budgets.add_honey(admin, "nobody", PATIENTS, [HONEY])
         with refused("WK204"):

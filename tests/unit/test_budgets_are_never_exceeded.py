@@ -135,7 +135,7 @@ def test_no_order_of_events_opens_more(turns: list[tuple[Any, ...]], rows: int, 
         made: list[World] = []
         clock = SimpleNamespace(time=lambda: made[0].wall, monotonic=lambda: made[0].passed)
         start = SimpleNamespace(time=lambda: 1_000_000_000.0, monotonic=lambda: 1_000.0)
-        defaults = (0.0, lambda: made[0].wall if made else 1_000_000_000.0)
+        defaults = (lambda: made[0].wall if made else 1_000_000_000.0,)
         with (
             patch.object(grants, "time", start),
             patch.object(grants.SteadyClock.__init__, "__defaults__", defaults),
@@ -159,7 +159,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     )
     monkeypatch.setattr(grants, "time", clock)
     monkeypatch.setattr(purses, "time", clock)
-    monkeypatch.setattr(grants.SteadyClock.__init__, "__defaults__", (0.0, clock.time))
+    monkeypatch.setattr(grants.SteadyClock.__init__, "__defaults__", (clock.time,))
     made.append(World(tmp_path / COUNTERS_FILE, budget()))
     return made[0]
 

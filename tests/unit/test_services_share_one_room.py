@@ -102,21 +102,24 @@ def test_keeper_tells_systemd_that_it_serves(tmp_path: Path) -> None:
 
 def test_an_append_is_whole_and_a_torn_end_is_cut_off(tmp_path: Path) -> None:
     path, said = tmp_path / "lines", list[str]()
-    file = AppendFile(path, said.append)
+    file = AppendFile(path, said.append, print)
     file.append(b"one\n")
     with path.open("ab") as other:
         other.write(b"tw")
     with pytest.raises(ServiceError, match="length"):
         file.append(b"two\n")
-    file = AppendFile(path, said.append)
-    assert file.lines == [b"one"] and len(said) == 1
+    lines = list[bytes]()
+    file = AppendFile(path, said.append, lines.append)
+    assert lines == [b"one"] and file.count == len(said) == 1
     file.append(b"two\n")
     file.replace([b"three\n"])
     file.append(b"four\n")
     assert path.read_bytes() == b"three\nfour\n"
+    with pytest.raises(ServiceError, match=r"line 2 of .* is damaged"):
+        AppendFile(path, said.append, lambda line: None if line == b"three" else int(line))
     path.chmod(0o622)
     with pytest.raises(ServiceError, match="open to others"):
-        AppendFile(path, said.append)
+        AppendFile(path, said.append, print)
 
 
 def test_a_stop_ends_every_wait_and_tries_come_later_and_later() -> None:

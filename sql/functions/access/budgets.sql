@@ -4,18 +4,30 @@
 --
 -- Lock order: tenants, models, then budgets and honey_rows.
 
+create or replace function ward_internal.begin_tenant_change(p_slug text) returns uuid
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_tenant uuid;
+begin
+  perform ward_internal.require_superuser();
+  v_tenant := (ward_internal.tenant_of(p_slug)).id;
+  update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant;
+  return v_tenant;
+end
+$$;
+comment on function ward_internal.begin_tenant_change(text) is
+  'locks a tenant''s row and returns its id: backends read what holds for it again, once the change is committed. For '
+  'superusers. Errors: WK203';
+
 create or replace function ward.set_budget(
   p_slug text, p_role text, p_table regclass, p_rows integer, p_distinct boolean default false,
   p_window interval default '1 day'
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_tenant uuid;
-  v_model uuid;
+  v_tenant uuid := ward_internal.begin_tenant_change(p_slug);
+  v_model uuid := ward_internal.model_of(p_table);
 begin
-  perform ward_internal.require_superuser();
-  v_tenant := (ward_internal.tenant_of(p_slug)).id;
-  v_model := ward_internal.model_of(p_table);
   if (p_role in ('SUPER_ADMIN', 'ADMIN', 'EVALUATOR', 'ANALYST', 'VIEWER')) is not true then
     perform ward_internal.fail('invalid_budget', 'a budget is for a role of tokens',
       'roles are SUPER_ADMIN, ADMIN, EVALUATOR, ANALYST and VIEWER');
@@ -33,7 +45,6 @@ begin
     perform ward_internal.fail('invalid_budget', 'a budget has 1 to 1,000,000,000 rows, or 100,000 distinct ones, '
       'and a window of a minute to 366 days', 'give p_rows and p_window within these bounds');
   end;
-  update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant;
   perform ward_internal.log_event(v_tenant, 'budget set', jsonb_build_object('table', p_table::text, 'role', p_role,
     'rows', p_rows, 'distinct', coalesce(p_distinct, false), 'window', p_window));
 end
@@ -47,16 +58,13 @@ comment on function ward.set_budget(text, text, regclass, integer, boolean, inte
 create or replace function ward.drop_budget(p_slug text, p_role text, p_table regclass) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_tenant uuid;
+  v_tenant uuid := ward_internal.begin_tenant_change(p_slug);
 begin
-  perform ward_internal.require_superuser();
-  v_tenant := (ward_internal.tenant_of(p_slug)).id;
   delete from ward_internal.budgets
     where tenant_id = v_tenant and role = p_role and model_id = ward_internal.model_of(p_table);
   if not found then
     perform ward_internal.fail('unknown_object', 'no such budget', 'list them: select * from ward.budgets');
   end if;
-  update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant;
   perform ward_internal.log_event(v_tenant, 'budget dropped', jsonb_build_object('table', p_table::text,
     'role', p_role));
 end
@@ -101,15 +109,17 @@ create or replace function ward.add_honey(
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_tenant uuid;
+  v_tenant uuid := ward_internal.begin_tenant_change(p_slug);
+  v_model uuid := ward_internal.model_of(p_table);
 begin
-  perform ward_internal.require_superuser();
-  v_tenant := (ward_internal.tenant_of(p_slug)).id;
+  if not exists (select from ward_internal.sealed_columns where model_id = v_model) then
+    perform ward_internal.fail('invalid_honey_row', format('%s has no sealed column', p_table),
+      'opening a sealed value of a honey row is the alarm');
+  end if;
   insert into ward_internal.honey_rows (tenant_id, model_id, row_id, row_key, ends_logins)
-    values (v_tenant, ward_internal.model_of(p_table), ward_internal.look_up_row(v_tenant, p_table, p_key), p_key,
+    values (v_tenant, v_model, ward_internal.look_up_row(v_tenant, p_table, p_key), p_key,
       coalesce(p_ends_logins, true))
     on conflict (tenant_id, model_id, row_id) do update set ends_logins = excluded.ends_logins;
-  update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant;
   perform ward_internal.log_event(ward_internal.master_id(), 'honey added', jsonb_build_object('tenant', v_tenant,
     'table', p_table::text, 'ends_logins', p_ends_logins));
 end
@@ -117,22 +127,42 @@ $$;
 comment on function ward.add_honey(text, regclass, text[], boolean) is
   'makes a row that is there a honey row: opening a sealed value of it is an alarm in the platform''s log '
   '(honey_row_opened), and by p_ends_logins ends the logins of its subject, from the next transaction on, until '
-  'wardkey access honey lift. Nothing that a tenant sees tells such a row from others. Its primary key may not change '
-  'afterwards. Errors: WK203, WK204, WK256 no such row';
+  'wardkey access honey lift. Nothing that a tenant sees tells such a row from others. It stays one when its primary '
+  'key changes, and is gone when it is deleted. Errors: WK203, WK204, WK256 no such row, or nothing is sealed';
+
+create or replace function ward_internal.follow_honey(
+  p_tenant uuid, p_model uuid, p_from bytea, p_to bytea, p_key text[]
+) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_ends_logins boolean;
+begin
+  delete from ward_internal.honey_rows where tenant_id = p_tenant and model_id = p_model and row_id = p_from
+    returning ends_logins into v_ends_logins;
+  if found then
+    insert into ward_internal.honey_rows (tenant_id, model_id, row_id, row_key, ends_logins)
+      values (p_tenant, p_model, p_to, p_key, v_ends_logins)
+      on conflict (tenant_id, model_id, row_id) do update  -- the row that had this key was deleted
+        set ends_logins = honey_rows.ends_logins or excluded.ends_logins;
+    perform ward_internal.log_event(ward_internal.master_id(), 'honey moved', jsonb_build_object('tenant', p_tenant));
+  end if;
+end
+$$;
+comment on function ward_internal.follow_honey(uuid, uuid, bytea, bytea, text[]) is
+  'keeps a honey row one when its primary key changes: faces call it. To refuse that would tell the row from others. '
+  'The change has opened the row, which is an alarm; backends that have keys already learn the new key of the row '
+  'within key_ttl: the tenant''s row is not locked for it';
 
 create or replace function ward.drop_honey(p_slug text, p_table regclass, p_key text[]) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
-  v_tenant uuid;
+  v_tenant uuid := ward_internal.begin_tenant_change(p_slug);
 begin
-  perform ward_internal.require_superuser();
-  v_tenant := (ward_internal.tenant_of(p_slug)).id;
   delete from ward_internal.honey_rows
     where tenant_id = v_tenant and model_id = ward_internal.model_of(p_table) and row_key = p_key;
   if not found then
     perform ward_internal.fail('unknown_object', 'no such honey row', 'list them: select * from ward.honey_rows');
   end if;
-  update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant;
   perform ward_internal.log_event(ward_internal.master_id(), 'honey dropped', jsonb_build_object('tenant', v_tenant,
     'table', p_table::text));
 end

@@ -16,19 +16,20 @@ __all__ = ["AppendFile", "append_line", "open_to_append"]
 
 
 class AppendFile:
-    """Reads ``path`` into ``lines``, making it when it is missing. Raises ServiceError, OSError.
+    """Reads ``path``, making it when it is missing. Raises ServiceError, OSError.
 
-    A line is acknowledged once it is on the disk. So an end without its newline, which a crash may leave, was
-    acknowledged to nobody and is cut off.
+    ``take`` is called with each of its ``count`` lines; where it raises an error, the line is
+    damaged. A line is acknowledged once it is on the disk. So an end without its newline, which a crash
+    may leave, was acknowledged to nobody and is cut off.
     """
 
-    def __init__(self, path: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, report: Callable[[str], None], take: Callable[[bytes], None]) -> None:
         self.path = path
         descriptor = _open(path, os.O_RDWR | os.O_CREAT)
         with os.fdopen(descriptor, "rb") as file:
             data = file.read()
             self._length = data.rfind(b"\n") + 1
-            self.lines = data[: self._length].splitlines()
+            lines = data[: self._length].splitlines()
             if self._length < len(data):
                 os.ftruncate(descriptor, self._length)
                 report(
@@ -39,6 +40,13 @@ class AppendFile:
                 )
             os.fsync(descriptor)
         sync_directory(path.parent)
+        self.count = len(lines)
+        for number, line in enumerate(lines, 1):
+            try:
+                take(line)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                wrong = f"line {number} of {path} is damaged; restore the file from its backup"
+                raise ServiceError(wrong) from None
 
     def append(self, line: bytes, *, later: bool = False) -> None:
         """Put a line, newline included, on the disk, or nothing of it. Raises OSError, ServiceError.

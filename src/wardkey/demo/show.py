@@ -16,7 +16,8 @@ from rich.text import Text
 from .attacks import Outcome
 from .cost import Cost
 from .exercise import Exercise
-from .glass import Told
+from .glass import Step, Told
+from .limits import Limits
 from .payer import FEWEST, Summaries
 from .roles import ROLES, Guess, Seen
 from .story import Clinics
@@ -93,12 +94,17 @@ class Show:
 
     def glass(self, told: Told) -> None:
         self._heading("Break-glass: more than the role shows, on two tokens, for a while")
-        table = _table("who", "does", "and gets")
-        for step in told.steps:
-            table.add_row(step.who, step.did, step.got)
-        self._console.print(table)
+        self._console.print(_steps(told.steps))
         self._say("What stays, for the tenant and in its log:")
         self._below("\n".join(f"{name:<9} {value}" for name, value in told.trail.items()))
+
+    def limits(self, limits: Limits) -> None:
+        self._heading("Budgets and honey rows: so many rows, and one that nobody has to open")
+        self._console.print(_steps(limits.steps))
+        self._say(f"WK253: the role opens {limits.rows} patients a day; the keeper counts, over all")
+        self._say("backends, and a rollback gives nothing back. WK255: the honey row is shown as")
+        self._say("any other, and is an alarm in the platform's log. It ended the logins of")
+        self._say(f"{', '.join(limits.ended) or 'nobody'}, until an operator lifts that.")
 
     def summaries(self, read: Summaries | None) -> None:
         self._heading("A payer reads sums of clinics, of no person and no small group")
@@ -201,6 +207,13 @@ def _view(view: View) -> Table:
     table.title_justify = "left"
     for row in view.rows:
         table.add_row(*row)
+    return table
+
+
+def _steps(steps: list[Step]) -> Table:
+    table = _table("who", "does", "and gets")
+    for step in steps:
+        table.add_row(step.who, step.did, step.got)
     return table
 
 

@@ -17,6 +17,7 @@ from ..errors import from_psycopg
 from . import attacks, cost, data
 from .exercise import Exercise, exercise
 from .glass import Told, break_the_glass
+from .limits import Limits, reach_the_limits
 from .load import Ward, counts, fill, load_codes, provision
 from .payer import FEWEST, PAYER, Summaries, summaries
 from .roles import Guess, Seen, guess_behind_the_mask, one_patient
@@ -48,6 +49,7 @@ class Facts:
     roles: list[Seen]
     guess: Guess
     glass: Told
+    limits: Limits
     summaries: Summaries | None
     on_disk: OnDisk
     attacker: str
@@ -59,7 +61,7 @@ class Facts:
 
     @property
     def held(self) -> bool:
-        return self.guess.held and all(outcome.held for outcome in self.attacks)
+        return self.guess.held and self.limits.held and all(outcome.held for outcome in self.attacks)
 
     def document(self) -> dict[str, Any]:
         costs = [{**asdict(one), "more": one.more, "ratio": one.ratio} for one in self.costs]
@@ -74,6 +76,7 @@ class Watcher(Protocol):
     def views(self, query: str, views: list[View]) -> None: ...
     def roles(self, slug: str, seen: list[Seen], guess: Guess) -> None: ...
     def glass(self, told: Told) -> None: ...
+    def limits(self, limits: Limits) -> None: ...
     def summaries(self, read: Summaries | None) -> None: ...
     def disk(self, disk: OnDisk) -> None: ...
     def attacks(self, attacker: str, victim: str, outcomes: list[attacks.Outcome]) -> None: ...
@@ -94,6 +97,8 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
             watcher.roles(wards[0].slug, seen, guess)
             told = break_the_glass(wards[0])
             watcher.glass(told)
+            limits = reach_the_limits(admin, wards[0])
+            watcher.limits(limits)
             read = _summaries(cluster, admin, wards, watcher)
             watcher.summaries(read)
             lying = on_disk(admin, wards[0])
@@ -118,6 +123,7 @@ def tell(cluster: Cluster, tenants: int, patients: int, watcher: Watcher) -> Fac
         seen,
         guess,
         told,
+        limits,
         read,
         lying,
         attacker.slug,

@@ -48,3 +48,15 @@ select coalesce(slug, 'a tenant that is gone'), format('%s saw %s as of %s witho
   'an ADMIN of the tenant: wardkey access break-glass review ' || id
 from ward.break_glass_grants
 where review_due is not null order by review_due, 1;
+
+-- masks-chosen (info): what a role sees masked shows something, or was given the mask null on purpose
+select m.relation::text, format('%s sees nothing of %s: the mask %s of class %s does not fit %s', string_agg(p.role, ', '
+    order by p.role), c.name, k.mask, c.class, c.kind),
+  format('select ward.set_mask(%L, %L, ''null'');  -- or a mask that fits', m.relation, c.name)
+from ward_internal.column_classes as c
+join ward_internal.sealed_columns as s on s.id = c.id and s.mask is null
+join ward_internal.known_classes as k on k.name = c.class and k.mask <> 'null'
+join ward_internal.models as m on m.id = c.model_id
+join ward_internal.platform_policy as p on p.class = c.class and p.access = 'mask'
+where c.mask = 'null'
+group by m.relation, c.name, k.mask, c.class, c.kind order by 1, 2;

@@ -62,10 +62,8 @@ class Checkpoints:
         self._report = report
         self._writing = Lock()
         self._last: dict[tuple[str, str], Signed] = {}
-        self._file = AppendFile(path, report)
-        for number, line in enumerate(self._file.lines, 1):
-            self._take(number, line)
-        self._lines = len(self._file.lines)
+        self._file = AppendFile(path, report, self._take)
+        self._lines = self._file.count
 
     def last(self, tenant: UUID, log: str) -> Signed | None:
         """Return what was signed last of this log."""
@@ -112,20 +110,11 @@ class Checkpoints:
             if last := self._last.get((str(tenant), log)):
                 self._append(Signed(last.tenant, log, 0, 0, "", last.at))
 
-    def _take(self, number: int, line: bytes) -> None:
-        try:
-            signed = Signed(**json.loads(line))
-            UUID(signed.tenant)
-            if (
-                type(signed.number) is not int
-                or type(signed.size) is not int
-                or signed.line() != line + b"\n"
-            ):
-                raise ValueError
-        except (ValueError, TypeError, AttributeError):
-            raise ServiceError(
-                f"line {number} of {self._file.path} is damaged; restore the file from its backup"
-            ) from None
+    def _take(self, line: bytes) -> None:
+        signed = Signed(**json.loads(line))
+        UUID(signed.tenant)
+        if type(signed.number) is not int or type(signed.size) is not int or signed.line() != line + b"\n":
+            raise ValueError
         self._last[signed.tenant, signed.log] = signed
 
     def _append(self, signed: Signed) -> None:

@@ -143,20 +143,10 @@ class Counters:
         self._windows: dict[_Key, _Window] = {}
         self._by_id: dict[str, _Window] = {}
         self._leases: dict[str, _Window] = {}
-        self._file = AppendFile(path, report)
-        latest = 0.0
-        for number, data in enumerate(self._file.lines, 1):
-            try:
-                line = msgspec.convert(parse_json(data), _AnyLine)
-                self._apply(line)
-            except (ValueError, KeyError):
-                wrong = f"line {number} of {path} is damaged; restore the file from its backup"
-                raise ServiceError(wrong) from None
-            latest = max(latest, line.time)
-        self.now = SteadyClock(latest)
+        self.now = SteadyClock()
+        self._file = AppendFile(path, report, self._take)
         self._lines = 0
-        if self._file.lines:
-            self._file.lines = []
+        if self._file.count:
             self._rewrite()
 
     def lease(
@@ -252,6 +242,11 @@ class Counters:
             raise KeeperUnavailable("the keeper cannot count", "see the keeper's log") from None
         self._lines += 1
         self._apply(line)
+
+    def _take(self, data: bytes) -> None:
+        line = msgspec.convert(parse_json(data), _AnyLine)
+        self._apply(line)
+        self.now.show(line.time)
 
     def _apply(self, line: _AnyLine) -> None:
         if isinstance(line, _Begun):

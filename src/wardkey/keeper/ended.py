@@ -62,13 +62,9 @@ class Ended:
         self._report = report
         self._told = socket.with_name(socket.name + ENDED_SUFFIX)
         self._since: dict[_Subject, float] = {}
-        self._file = AppendFile(path, report)
-        for number, data in enumerate(self._file.lines, 1):
-            try:
-                self._apply(msgspec.convert(parse_json(data), _Ended | _Lifted))
-            except ValueError:
-                wrong = f"line {number} of {path} is damaged; restore the file from its backup"
-                raise ServiceError(wrong) from None
+        self._file = AppendFile(
+            path, report, lambda data: self._apply(msgspec.convert(parse_json(data), _Ended | _Lifted))
+        )
         self._tell()
 
     def check(self, claims: Claims) -> None:

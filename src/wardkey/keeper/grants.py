@@ -47,9 +47,13 @@ MOST_PENDING = 32  # requests of a tenant that wait
 class SteadyClock:
     """The wall clock, which does not go back: behind what it showed once, it goes on as time passes."""
 
-    def __init__(self, seen: float = 0.0, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
-        self._last = seen, time.monotonic()  # what it showed, and when
+        self._last = 0.0, time.monotonic()  # what it showed, and when
+
+    def show(self, seen: float) -> None:
+        """Stand at ``seen`` at least: a clock before it has shown that."""
+        self._last = max(seen, self._last[0]), time.monotonic()
 
     def __call__(self) -> float:
         """Return Unix seconds."""
@@ -149,17 +153,8 @@ class Grants:
         self._of_subject: dict[tuple[UUID, str, str], set[UUID]] = {}  # those that were started
         self._allowed: set[UUID] = set()
         self._tokens: dict[str, UUID] = {}  # which grant was approved with it
-        self._file = AppendFile(path, report)
-        latest = 0.0
-        for number, data in enumerate(self._file.lines, 1):
-            try:
-                line = msgspec.convert(parse_json(data), _Line)
-                self._apply(line)
-            except (ValueError, KeyError):
-                wrong = f"line {number} of {path} is damaged; restore the file from its backup"
-                raise ServiceError(wrong) from None
-            latest = max(latest, line.time)
-        self.now = SteadyClock(latest)
+        self.now = SteadyClock()
+        self._file = AppendFile(path, report, self._take)
 
     def active(self, tenant: UUID, claims: Claims) -> Grant | None:
         """Return the grant that holds for this subject now, the widest if there are several."""
@@ -287,6 +282,11 @@ class Grants:
             self._report(Line("ledger_unwritable", f"the ledger of grants cannot be written: {error}"))
             raise KeeperUnavailable("the keeper cannot write its ledger", "see the keeper's log") from None
         self._apply(line)
+
+    def _take(self, data: bytes) -> None:
+        line = msgspec.convert(parse_json(data), _Line)
+        self._apply(line)
+        self.now.show(line.time)
 
     def _apply(self, line: _Line) -> None:
         match line:

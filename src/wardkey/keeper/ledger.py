@@ -52,12 +52,7 @@ class Ledger:
         self._report = report
         self._writing = Lock()
         self._entries: dict[tuple[UUID, int | None], Entry] = {}
-        self._file = AppendFile(path, report)
-        for number, line in enumerate(self._file.lines, 1):
-            entry = _parse(line)
-            if entry is None:
-                raise ServiceError(f"line {number} of {path} is damaged; restore the file from its backup")
-            self._entries.setdefault((entry.tenant, entry.version), entry)
+        self._file = AppendFile(path, report, self._take)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -88,6 +83,12 @@ class Ledger:
                 self._append(_line(entry))
                 self._entries[tenant, version] = entry
         return entry
+
+    def _take(self, line: bytes) -> None:
+        entry = _parse(line)
+        if entry is None:
+            raise ValueError
+        self._entries.setdefault((entry.tenant, entry.version), entry)
 
     def _append(self, line: bytes) -> None:
         try:
