@@ -26,7 +26,7 @@ with wardkey.Wards(DSN, max_size=20, max_per_tenant=4, timeout=30) as wards:
 
     try:
         order(FIRST[:-8] + "AAAAAAAA", "A-3")
-    except ContextError as error:  # no token, an expired one, a suspended tenant: WK001 to WK008
+    except ContextError as error:  # a bad token, an expired one, a suspended tenant: WK002, WK003, WK005
         print(error.sqlstate, error.message)
 
 

@@ -228,6 +228,11 @@ def _plain_sql(upgrade: str) -> str:
         ('op.protect_table("a", {"n": "note"}, audit="off", audit_reason="why", schema="x")', ["WL305"]),
         ('op.protect_table("a", seal=["ssn"], schema="x"); op.drop_column("a", "n", schema="x")', ["WL409"]),
         ('op.protect_table("a", ["ssn"], schema="x"); op.drop_model_column("a", "n", schema="x")', []),
+        (
+            'op.protect_table("a", ["ssn"], schema="x");'
+            'op.change_model_type("a", "n", sa.Date(), schema="x")',
+            ["WL402"],
+        ),
         ('op.share_table("a", schema="x")', ["WL311"]),
         (
             'op.protect_table("a", {"ssn": "note"}, schema="x");'

@@ -81,6 +81,9 @@ def as_sql(name: str, call: ast.Call) -> str | None:
             return f"select ward.{name.removesuffix('_table')}('{one.table()}')"
         case "add_sealed_column":
             return f"select ward.add_sealed_column('{one.table()}', '{one.text(1, 'column_name')}', 'text')"
+        case "change_model_type":
+            change = f"alter column {_quoted(one.text(1, 'column_name'))} type {_type(one.node(2, 'type_'))}"
+            return f"alter table {one.table()} {change}"
         case "drop_model_column":
             return f"alter table {one.table()} drop column {_quoted(one.text(1, 'column_name'))} cascade"
     return None
