@@ -39,6 +39,7 @@ BENCHES = (
     "big_scan",
     "scribe",
     "publisher",
+    "cache",
     "incident_scope",
     "lint",
     "gateway",

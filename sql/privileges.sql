@@ -208,8 +208,7 @@ grant execute on function pg_try_advisory_lock(bigint) to ward_publisher;
 
 -- The invalidator: which tenants there are, and the WAL, of which it decodes whose tables were written.
 grant usage on schema ward_internal to ward_invalidator;
-grant select (id, slug, status, key_epoch) on ward_internal.tenants to ward_invalidator;
-grant select (url, generation, at) on ward_internal.cache_state to ward_invalidator;
+grant select on ward_internal.tenants to ward_invalidator;
 grant execute on function ward_internal.begin_invalidation(uuid, bytea) to ward_invalidator;
 grant select on pg_replication_slots to ward_invalidator;
 grant execute on function

@@ -94,7 +94,7 @@ def ticket(session: Session) -> str:
             "password": password(secret, tenant, keys.epoch),
             "scope": blake2b(scope.encode(), digest_size=16).hexdigest(),
             "is_shared": not host.query_now(_RULED, ["text"], [claims.role]),
-            "ttl": _policy(session, claims.tenant_id)[0],
+            "ttl": _policy(session, context)[0],
             "models": {row["face"]: row["id"] for row in host.query_now(_FACES)},
         }
     )
@@ -133,14 +133,14 @@ def end_fill(session: Session, trouble: str | None) -> str:
         opened = {model for model, _ in recording.rows}
         is_known = opened <= {column.model for column in columns}
         may_keep = may_keep and is_known and not _guarded(context, opened)
-        may_keep = may_keep and _policy(session, context.claims.tenant_id)[1]
+        may_keep = may_keep and _policy(session, context)[1]
     return dumps({"may_keep": may_keep, "epoch": keys.epoch, "models": models, "reads": reads})
 
 
 def read_cached(session: Session, told: str) -> bool:
     """Journal reads that ``end_fill`` has told, as of the context's statement. Raises NotAllowed."""
     context = _context(session)
-    if not _policy(session, context.claims.tenant_id)[1] or context.keys.grant is not None:
+    if not _policy(session, context)[1] or context.keys.grant is not None:
         raise NotAllowed("nothing that was sealed is cached here", "see ward.set_cache_policy")
     reads = loads(told)
     messages = _messages(session, context, reads)
@@ -187,6 +187,13 @@ def _context(session: Session) -> Context:
     return context
 
 
-def _policy(session: Session, tenant: str) -> tuple[int, bool]:
-    rows = session.host.query_now(_POLICY, ["uuid"], [tenant])
-    return (rows[0]["ttl"], rows[0]["phi"]) if rows else (_TTL, False)
+def _policy(session: Session, context: Context) -> tuple[int, bool]:
+    """Return for how many seconds the tenant's values are cached, and whether what was sealed is.
+
+    It is kept as long as the keys: a change raises their epoch.
+    """
+    keys = context.keys
+    if keys.cache_policy is None:
+        rows = session.host.query_now(_POLICY, ["uuid"], [context.claims.tenant_id])
+        keys.cache_policy = (rows[0]["ttl"], rows[0]["phi"]) if rows else (_TTL, False)
+    return keys.cache_policy

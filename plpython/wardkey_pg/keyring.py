@@ -141,6 +141,7 @@ class TenantKeys:
         self.columns = columns or {}
         self.quiet = quiet
         self.may_write = any(each.writes for each in (classes or {}).values())
+        self.cache_policy: tuple[int, bool] | None = None  # seconds, and whether of what was sealed, too
         self.cache_key: bytes | None = None  # of the active version, once it was released
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()

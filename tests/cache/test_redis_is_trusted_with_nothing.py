@@ -10,7 +10,7 @@ import pytest
 from tests.support.caches import CachedDatabase, until
 from tests.support.journals import journal_of
 from tests.support.redis_server import RedisServer
-from wardkey.cache import config, users
+from wardkey.cache import base, config, users
 from wardkey.cache.sealed import marks_name, values_prefix
 from wardkey.errors import CacheError
 
@@ -90,7 +90,8 @@ def test_a_value_of_before_is_not_served_again(place, mine):
     assert place.get(mine, "replayed") == now
 
 
-def test_marks_that_are_withheld_serve_for_some_seconds_only(place, mine):
+def test_marks_that_are_withheld_serve_for_some_seconds_only(place, mine, monkeypatch):
+    monkeypatch.setattr(base, "_FRESH_SECONDS", 3.0)
     name = marks_name(str(place.database.tenant_id("acme")))
     redis = spy(place)
     old = redis.get(name)
@@ -103,6 +104,7 @@ def test_marks_that_are_withheld_serve_for_some_seconds_only(place, mine):
 
     until(lambda: not is_served())
     place.begin()
+    monkeypatch.undo()
     place.until_hit(mine)
 
 
