@@ -141,10 +141,11 @@ class _Quiet(WSGIRequestHandler):
 def test_what_a_view_leaves_open_is_over_with_its_request(acme: Site, globex: Site) -> None:
     with served() as url:
         for site in (acme, globex) * 2:
-            assert httpx.get(f"{url}/leaves", headers=site.headers()).status_code == 200
+            assert httpx.get(f"{url}/leaves", headers=site.headers(), timeout=60).status_code == 200
             for other in (acme, globex):
-                assert httpx.get(f"{url}/persons", headers=other.headers()).json() == {"names": []}
-            assert httpx.get(f"{url}/persons").status_code == 401
+                answer = httpx.get(f"{url}/persons", headers=other.headers(), timeout=60)
+                assert answer.json() == {"names": []}
+            assert httpx.get(f"{url}/persons", timeout=60).status_code == 401
 
 
 def test_a_statement_outside_of_a_transaction_is_refused(acme: Site) -> None:

@@ -64,7 +64,7 @@ class App:
                 while True:
                     assert server.poll() is None
                     try:
-                        httpx.get(url)
+                        httpx.get(url, timeout=60)
                         break
                     except httpx.ConnectError:
                         sleep(0.05)
@@ -74,7 +74,7 @@ class App:
 
     def as_whom(self, url: str, tenant: str, **claims: str) -> httpx.Client:
         token = self.database.token(tenant, tenant=tenant, **claims)
-        return httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"})
+        return httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_each_tenant_has_its_own(app: App, how: str) -> None:
         assert globex.get("/clients").json() == {"pages": 1, "clients": []}
         assert globex.get(f"/clients/{how}/appointments").status_code == 404
         assert viewer.post("/clients", json={**ann, "number": "2"}).status_code == 403
-        assert httpx.get(f"{url}/clients").status_code == 401
+        assert httpx.get(f"{url}/clients", timeout=60).status_code == 401
 
 
 def test_the_admin_shows_the_ward_of_the_token(app: App) -> None:
