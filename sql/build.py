@@ -171,10 +171,11 @@ def manifest(script: str) -> dict[str, Any]:
         elif match := _GRANT.fullmatch(statement):
             privileges, kind, objects, roles = match.groups()
             made["grants"] += [
-                [kind or "table", " ".join((name, *column)), role, privilege.upper()]
+                [kind or "table", name + column, role, privilege.upper()]
                 for name in _split(objects)
                 for role in _split(roles)
-                for privilege, *column in map(str.split, _split(privileges))
+                for privilege, *columns in map(str.split, _split(privileges))
+                for column in ([f" ({column.strip('(,)')})" for column in columns] or [""])
             ]
         elif match := _ALTERED.fullmatch(statement):
             made["functions"][match[1]]["settings"] += _settings(match[2])
