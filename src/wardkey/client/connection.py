@@ -24,6 +24,7 @@ from psycopg._preparing import Prepare
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.sql import Composable
 
+from .. import tracing
 from ..errors import WardError, from_psycopg, ward_error
 from .tokens import Secret
 
@@ -103,6 +104,7 @@ class _LogsIn(_Base):
     _opened: BasePipeline | None = None  # the pipeline that the login is in, if it is not the caller's
     _as_made: tuple[Any, ...]  # the attributes that callers may change
     _poll: select.poll
+    _span: Any = None  # of the login that is not answered yet
     _joins: bool = False  # whether the statement that runs may be in that pipeline
     _pipeline_class: type[Any]
 
@@ -137,6 +139,9 @@ class _LogsIn(_Base):
         if secret is None:
             yield from super()._start_query()
             return
+        self._span = tracing.begin(
+            "wardkey.login", db_system_name="postgresql", wardkey_shares_round_trip=self._joins
+        )
         pipeline = self._pipeline
         if pipeline is None:
             pipeline = self._opened = self._pipeline = self._pipeline_class(self, _no_lock=True)
@@ -185,6 +190,8 @@ class _LogsIn(_Base):
                     failure = failure or error
             pipeline._exit(failure)
             self._pipeline = None
+        span, self._span = self._span, None
+        tracing.end_login(span, failure)
         if failure is not None:
             raise failure
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from wardkey_core.jwk_algorithms import import_algorithms
 from wardkey_core.wire import REGION_FORM
 
+from wardkey import tracing
 from wardkey.daemon.lines import Line
 from wardkey.daemon.listening import bind, group_id
 from wardkey.daemon.service import Report, ServiceError, Stop, tell_ready, tend_watchdog
@@ -48,6 +49,11 @@ def _prepare(options: argparse.Namespace, report: Report) -> None:
         import_all(configured(options.directory, options.kms, options.region), report)
     except KmsConfigurationError as error:
         raise ServiceError(str(error)) from None
+    if os.environ.get("WARDKEY_TRACES") == "on":
+        try:
+            tracing.enable()
+        except ImportError:
+            raise ServiceError("traces need OpenTelemetry (pip install 'wardkey[otel]')") from None
     if options.run_as:
         import_algorithms()
 

@@ -18,6 +18,7 @@ from uuid import UUID
 from msgspec.structs import replace
 from wardkey_core.errors import KeeperUnavailable, KeyRefused, RegionRefused, WardError
 
+from wardkey import tracing
 from wardkey.daemon.files import identity_of
 from wardkey.daemon.lines import Line
 from wardkey.kms import (
@@ -102,11 +103,13 @@ class Provider:
         Raises KmsDenied, KmsConfigurationError, KeeperUnavailable, KeyRefused.
         """
         wait = 0.0
-        for pause in pauses(FIRST_PAUSE):
+        for attempt, pause in enumerate(pauses(FIRST_PAUSE), 1):
             await asyncio.sleep(max(pause, wait))
             self.calls += 1
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(self.open()))
+                with tracing.span("wardkey.kms", wardkey_kms=self.scheme, wardkey_attempt=attempt):
+                    loop = asyncio.get_running_loop()
+                    return await loop.run_in_executor(self._pool, lambda: call(self.open()))
             except KmsError as error:
                 self._report(Line("kms_failed", f"KMS {self.scheme}: {type(error).__name__}: {error}"))
                 if not error.transient:

@@ -23,6 +23,8 @@ from wardkey_core.tokens import Claims
 from wardkey_core.wire import LEASE_SECONDS, MOST_LEASED, to_base64
 from wardkey_pg import __version__
 
+from wardkey import tracing
+
 from ..daemon.lines import Line
 from ..daemon.privileges import LAST, set_nice
 from .administration import Administration, is_for_administrators
@@ -236,8 +238,14 @@ class Service:
                 "start the keeper with --scribe-uid for it",
             )
         match request:
-            case Release():
-                return await self._release(request, line)
+            case Release(version=version, classes=classes):
+                with tracing.span(
+                    "wardkey.release",
+                    wardkey_tenant=str(request.tenant),
+                    wardkey_key_version=version,
+                    wardkey_classes=len(classes),
+                ):
+                    return await self._release(request, line)
             case Cache(tenant=tenant, version=version):
                 dek, claims = await self._dek(request, line)
                 return {"key": to_base64(cache_key(dek, tenant.bytes, version, claims.role))}
