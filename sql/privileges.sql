@@ -94,6 +94,12 @@ to ward_owner;
 grant select, insert, update, delete on ward_internal.tenant_policy to ward_owner;
 grant update (key_epoch) on ward_internal.tenants to ward_owner;  -- for ward.narrow_policy
 grant select on ward.policy, ward.classes to ward_tenant;
+grant select on ward_internal.searches, ward_internal.pending_searches to ward_owner;  -- what find functions read
+grant execute on function
+  ward_internal.make_tokens(bytea[], text), ward_internal.find_query(text, text[], text),
+  ward_internal.is_found(text, text, text, text), ward_internal.check_searches(uuid, uuid[], text[]),
+  ward_internal.is_overlapping(bigint[], bigint[]), ward_internal.is_containing(bigint[], bigint[])
+to ward_owner;
 grant execute on function
   ward_internal.mask_fits(text, oid),
   ward_internal.check_policy_cell(text, text, text, boolean), ward_internal.check_rewrite(bytea, bytea)

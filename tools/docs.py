@@ -29,6 +29,7 @@ _COMMENT = re.compile(
 )
 _FORMATS = (
     "envelope",
+    "search",
     "journal",
     "wire",
     "log.canonical",

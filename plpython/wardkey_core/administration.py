@@ -228,6 +228,18 @@ class InvalidCounts(AdministrationError):
     sqlstate = "WK269"
 
 
+class InvalidSearch(AdministrationError):
+    """A sealed column cannot be searched that way, or is already."""
+
+    sqlstate = "WK271"
+
+
+class SearchNotBuilt(AdministrationError):
+    """Rows from before the search was added have no tokens yet."""
+
+    sqlstate = "WK272"
+
+
 class MaskDoesNotFit(AdministrationError):
     """The mask of a value of this type would not be one."""
 

@@ -4,6 +4,7 @@ WardError
 ├── ContextError      who is asking: WK001–WK007
 ├── SealError         values and their keys: WK101–WK107
 ├── AdministrationError  what a DBA asked for: in module administration
+├── NeedleRefused     WK273
 ├── VersionMismatch   WK301
 └── AuditUnavailable  WK401
 
@@ -158,6 +159,14 @@ class ClassHidden(SealError):
     default_hint = (
         "leave the column out; UPDATE and DELETE read whole rows; what a role sees: select * from ward.policy"
     )
+
+
+class NeedleRefused(WardError):
+    """What is looked for, or a value that is to be found, is nothing that can be."""
+
+    sqlstate = "WK273"
+    default_message = "that cannot be searched"
+    default_hint = "say what to look for"
 
 
 class VersionMismatch(WardError):

@@ -89,7 +89,7 @@ from wardkey_core.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
 __all__ = [
@@ -233,11 +233,20 @@ def rewrap(
 
 
 def reseal(
-    tenant: str, to: int, keys: Iterable[Mapping[str, Any]], classes: Mapping[str, int], length: int
+    tenant: str,
+    to: int,
+    keys: Iterable[Mapping[str, Any]],
+    classes: Mapping[str, int],
+    length: int,
+    searches: Mapping[str, Iterable[Sequence[str]]] | None = None,
 ) -> dict[str, Any]:
-    """``classes``: numbers by name, of all classes that a value may be of."""
-    request = {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys)}
-    return {**request, "classes": dict(classes), "length": length}
+    """``classes``: numbers by name, of all classes that a value may be of.
+
+    ``searches``: kind, normaliser and step of each, by column id; tokens are asked for then, not values.
+    """
+    request = {"op": "reseal", "tenant": tenant, "to": to, "keys": list(keys), "classes": dict(classes)}
+    asked = {column: [list(each) for each in its] for column, its in (searches or {}).items()}
+    return {**request, "length": length, "searches": asked}
 
 
 def manage_kek(tenant: str, action: str, region: str = DEFAULT_REGION, **members: Any) -> dict[str, Any]:
@@ -361,6 +370,14 @@ def budgets_in(answer: Mapping[str, Any]) -> frozenset[bytes]:
     except (ValueError, AttributeError):
         pass
     raise KeeperUnavailable(_NONSENSE)
+
+
+def search_keys_in(answer: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the search keys of a release, by class. Raises KeeperUnavailable."""
+    keys = answer.get("search", {})
+    if type(keys) is not dict:
+        raise KeeperUnavailable(_NONSENSE)
+    return {name: bytes_in(keys, name) for name in keys}
 
 
 class Leased(Record):

@@ -548,7 +548,7 @@ class Session:
         if context is None:
             raise KeeperUnavailable("no token to show to the keeper")
         answer = self.keeper().release(context.claims.tenant_id, key, context.token, sorted(classes))
-        keys, masked, context.keys.budgets = answer
+        keys, masked, context.keys.budgets, context.keys.search_keys[key.version] = answer
         self.report("key_released", {"version": key.version, "classes": sorted(keys)})
         return keys, masked
 

@@ -301,6 +301,24 @@ def _reseal(*args: Any) -> str:
         _resealing = False
 
 
+def _make_tokens(values: list[bytes | None], searches: str) -> list[str | None]:
+    from .searching import make_tokens  # only backends that write searched columns do
+
+    return make_tokens(_session, values, searches)
+
+
+def _find_query(searches: str, needles: list[str | None], former: str) -> list[str]:
+    from .searching import find_query
+
+    return find_query(_session, searches, needles, former)
+
+
+def _is_found(text: str, kind: str, normaliser: str, needle: str) -> bool:
+    from .searching import is_found
+
+    return is_found(text, kind, normaliser, needle)
+
+
 def _audit_lines(*args: Any) -> Iterator[str | None]:
     """Yield the lines of an export, and None at last where one was refused."""
     from .exporting import export  # most backends never do
@@ -368,6 +386,9 @@ _cold: dict[str, Callable[..., Any]] = {
     "read_cached": _cached("read_cached"),
     "look_up_now": _host.look_up_now,
     "reseal": _reseal,
+    "make_tokens": _make_tokens,
+    "find_query": _find_query,
+    "is_found": _is_found,
     "begin_entry": _begin_entry,
 }
 _refused = _session.report_refusal

@@ -41,14 +41,14 @@ class KeeperClient:
 
     def release(
         self, tenant: str, key: WrappedKey, token: str, classes: Collection[str]
-    ) -> tuple[dict[str, bytes], frozenset[str], frozenset[bytes]]:
+    ) -> tuple[dict[str, bytes], frozenset[str], frozenset[bytes], dict[str, bytes]]:
         """Return the keys of those of ``classes`` that the token's role may have, and which it sees masked.
 
-        Also the models of which it has a budget. Raises KeeperUnavailable, or what the keeper says
-        (KeyRefused, TokenExpired, …).
+        Also the models of which it has a budget, and the search keys of the classes it sees in the clear.
+        Raises KeeperUnavailable, or what the keeper says (KeyRefused, TokenExpired, …).
         """
         answer = self._ask(wire.release(tenant, _key(key, key.commitment), token, classes))
-        return *wire.classes_in(answer), wire.budgets_in(answer)
+        return *wire.classes_in(answer), wire.budgets_in(answer), wire.search_keys_in(answer)
 
     def cache_key(self, tenant: str, key: WrappedKey, token: str) -> bytes:
         """Return the key of what clients with the token's role cache. Raises as ``release``."""
@@ -107,6 +107,20 @@ class KeeperClient:
         request = wire.reseal(tenant, to, described, classes, len(fields))
         _, resealed = self._persist(request, fields, max(self._timeout, _RESEALING))
         return resealed
+
+    def tokens(
+        self,
+        tenant: str,
+        to: int,
+        keys: Sequence[WrappedKey],
+        classes: Mapping[str, int],
+        searches: Mapping[str, Sequence[Sequence[str]]],
+        fields: bytes,
+    ) -> bytes:
+        """Have the tokens of values made under version ``to``, as module resealing frames them."""
+        described = [_key(key, key.commitment) for key in keys]
+        request = wire.reseal(tenant, to, described, classes, len(fields), searches)
+        return self._persist(request, fields, max(self._timeout, _RESEALING))[1]
 
     def _ask(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._persist(request, b"", self._timeout)[0]

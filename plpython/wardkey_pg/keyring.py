@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Protocol
 
+    from wardkey_core.search import Search, Tokens
+
     from .reads import Column, Reads
 
     _Cipher = Callable[[bytes, bytes, bytes], bytes]
@@ -109,7 +111,8 @@ class TenantKeys:
     by number. ``grants``: those of break-glass that hold, by issuer and subject; ``grant``: the one that
     these keys are under. ``masks``: mask and type by column id; None where they were not read, which is for
     roles that see none. ``honey``: honey rows by model, and whether opening one ends logins. ``budgets``:
-    the models of which the keeper said, with its last release, that the role has a budget. The keeper was not
+    the models of which the keeper said, with its last release, that the role has a budget. ``search_keys``:
+    of the classes that the keeper lets the role see in the clear, by version. The keeper was not
     asked for keys that others had (``follow``): they serve one transaction.
     """
 
@@ -137,6 +140,8 @@ class TenantKeys:
         self.masks = masks
         self.honey = honey or {}
         self.budgets: frozenset[bytes] = frozenset()
+        self.search_keys: dict[int, dict[str, bytes]] = {}
+        self._tokens: dict[tuple[Search, int, str], Tokens] = {}
         self.is_inherited = False
         self.columns = columns or {}
         self.quiet = quiet
@@ -240,6 +245,39 @@ class TenantKeys:
             if column.model == model
         )
 
+    def making(self, search: Search, release: Release) -> Tokens:
+        """Return what makes the tokens of new values.
+
+        Raises RoleMayNotWrite where the role does not see the column in the clear, KeyUnknown.
+        """
+        its = self._class_of(search.column)
+        if its is None or self._active is None:
+            raise KeyUnknown(
+                "the column is not registered, or the tenant has no active key", "see ward.models"
+            )
+        if its.access != CLEAR:
+            raise RoleMayNotWrite(
+                "the role of this token may not write a searched column that it does not see in the clear"
+            )
+        return self._token_maker(search, self._active, its.name, release)
+
+    def looking_up(self, search: Search, former: Collection[str], release: Release) -> list[Tokens]:
+        """Return what makes the tokens that rows may have now: of each version and class. Raises ClassHidden.
+
+        ``former``: classes that the column had, which values may still be under. A role that does not see one
+        of them in the clear cannot open those values either.
+        """
+        its = self._class_of(search.column)
+        if its is None or its.access != CLEAR:
+            raise ClassHidden(
+                "the role of this token does not see the column in the clear: it cannot search it"
+            )
+        seen = {each.name for each in self._classes.values() if each.access == CLEAR}
+        names = [its.name, *(name for name in former if name in seen and name != its.name)]
+        return [
+            self._token_maker(search, version, name, release) for version in self._wrapped for name in names
+        ]
+
     def follow(self, former: TenantKeys) -> None:
         """Go on opening what ``former`` opened, for as long: a snapshot may hold values of a retired key."""
         self.since = min(self.since, former.since)
@@ -249,6 +287,8 @@ class TenantKeys:
                 keys, masked = former._released[version]
                 wanted = self._wanted()
                 self._released[version] = {name: keys[name] for name in keys if name in wanted}, masked
+                searched = former.search_keys.get(version, {})
+                self.search_keys[version] = {name: searched[name] for name in searched if name in wanted}
                 self.budgets, self.is_inherited = former.budgets, True
         self._unknown |= former._unknown
 
@@ -288,6 +328,22 @@ class TenantKeys:
                 self._class_key(version, its.name, release), self._id, its.number, version, column
             )
             made = self._sealers[place] = key.header, key.encrypt, key.aad_prefix
+        return made
+
+    def _token_maker(self, search: Search, version: int, name: str, release: Release) -> Tokens:
+        place = (search, version, name)
+        made = self._tokens.get(place)
+        if made is None:
+            from wardkey_core.search import Tokens  # most backends never do
+
+            self._class_key(version, name, release)
+            key = self.search_keys.get(version, {}).get(name)
+            if key is None:
+                raise ClassHidden(
+                    "the keeper gives this role no search key of the column's class",
+                    "it sees the class masked by the keeper's policy: wardkey access policy diff",
+                )
+            made = self._tokens[place] = Tokens(key, self._id, search)
         return made
 
     def _class_of(self, column: bytes) -> Class | None:

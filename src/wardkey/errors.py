@@ -16,7 +16,9 @@ WardError                  sqlstate, message, hint
 │       RuleNamesSealedColumn · RuleCallsFunction · InvalidRowRule · RuleForUnknownRole ·
 │       ClaimDoesNotFit · InvalidMeasure · NoGroupFloor · PeriodNotClosed · AlreadyPublished ·
 │       NotDelegated · WouldReveal · InvalidCounts · MaskDoesNotFit · InvalidPolicy ·
-│       PolicyWidened · InvalidGrant · InvalidBudget · InvalidHoneyRow · EntryTooLong
+│       PolicyWidened · InvalidGrant · InvalidBudget · InvalidHoneyRow · InvalidSearch ·
+│       SearchNotBuilt · EntryTooLong
+├── NeedleRefused          what a search looks for: empty, too short, too long
 ├── VersionMismatch        extension and Python module differ
 ├── AuditUnavailable       nobody may log in where reads cannot be journalled
 ├── DatabaseError          any other error of the database, without values (command only)
@@ -53,6 +55,7 @@ from wardkey_core.administration import (
     InvalidPolicy,
     InvalidRegion,
     InvalidRowRule,
+    InvalidSearch,
     InvalidSlug,
     KeyInUse,
     MaskDoesNotFit,
@@ -73,6 +76,7 @@ from wardkey_core.administration import (
     RuleForUnknownRole,
     RuleNamesSealedColumn,
     SealedIndex,
+    SearchNotBuilt,
     TableInUse,
     TableNotEmpty,
     TenantShredded,
@@ -99,6 +103,7 @@ from wardkey_core.errors import (
     KeysChanged,
     KeyUnknown,
     LoginsEnded,
+    NeedleRefused,
     NoContext,
     OpenFailed,
     RegionRefused,
@@ -136,6 +141,7 @@ __all__ = [
     "InvalidPolicy",
     "InvalidRegion",
     "InvalidRowRule",
+    "InvalidSearch",
     "InvalidSlug",
     "InvalidToken",
     "KeeperBusy",
@@ -148,6 +154,7 @@ __all__ = [
     "LoginsEnded",
     "MaskDoesNotFit",
     "MissingSoftware",
+    "NeedleRefused",
     "NoBaa",
     "NoContext",
     "NoGroupFloor",
@@ -173,6 +180,7 @@ __all__ = [
     "RuleNamesSealedColumn",
     "SealError",
     "SealedIndex",
+    "SearchNotBuilt",
     "ServerError",
     "SlotInUse",
     "SlotMissing",

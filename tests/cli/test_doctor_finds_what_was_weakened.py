@@ -37,6 +37,17 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         set(),
     ),
     "leaves-there": (f"drop table {LEAF} cascade", ANY),
+    "finds-there": (
+        "select ward.add_search('clinic.patients', 'ssn', '{{exact}}');"
+        " do 'begin perform ward_internal.drop_find(''patients'', ''{ward}''); end'",
+        set(),
+    ),
+    "searches-built": (
+        "select ward.add_search('clinic.patients', 'ssn', '{{exact}}'); insert into"
+        " ward_internal.pending_searches select t.id, s.id from ward_internal.tenants as t,"
+        " ward_internal.searches as s where t.slug = '{slug}'",
+        set(),
+    ),
     "wards-unchanged": (f"drop trigger patients_write on {FACE}", {"others-alone"}),
     "shapes-alone": (
         _UNFOLLOWED.format("create rule r as on insert to ward_model.clinic__patients do instead nothing"),
@@ -195,6 +206,7 @@ BY_HAND = {
     "key-age",
     "kek-age",
     "rotations-finished",
+    "searches-built",
     "shredding-finished",
     "passwords-scram",
 }

@@ -38,6 +38,7 @@ def ill(cluster: Cluster, template: str) -> Iterator[tuple[Database, str]]:
                 "select ward.drop_tenant(%s, %s)", [gone, gone]
             )  # its log goes to ward_archive
             connection.execute("select ward.add_row_rule('clinic.patients', '{VIEWER}', 'id = 1')")
+            connection.execute("select ward.add_search('clinic.patients', 'name', '{exact, words}')")
             connection.execute(
                 "create function clinic.wk() returns trigger language plpgsql as 'begin return null; end'"
             )

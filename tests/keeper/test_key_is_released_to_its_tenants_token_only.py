@@ -29,7 +29,7 @@ def test_the_right_token_gets_the_key_the_registry_committed_to(keeper: Keeper) 
     names = ["identifier", "clinical"]
     asked = [*names, "note", "of_a_dba"]  # of which the role of the token gets those
     released = keeper.ask(op="release", tenant=ACME, token=keeper.token(), classes=asked, **made)
-    assert released.keys() == {"classes", "masked"} and sorted(released["classes"]) == sorted(names)
+    assert released.keys() == {"classes", "masked", "search"} and sorted(released["classes"]) == sorted(names)
     keys = {base64.b64decode(released["classes"][name]) for name in names}
     assert {len(key) for key in keys} == {32} and len(keys) == 2
     kms = open_kms("local:", keeper.directory)
@@ -39,6 +39,17 @@ def test_the_right_token_gets_the_key_the_registry_committed_to(keeper: Keeper) 
     assert keys == {class_key(dek, UUID(ACME).bytes, 1, name) for name in names}
     with pytest.raises(CommitmentMismatch):
         keeper.ask(**{**keeper.provision(), "wrapped": made["wrapped"]})
+
+
+def test_search_keys_are_those_of_classes_seen_in_the_clear(keeper: Keeper) -> None:
+    made = keeper.ask(op="provision", tenant=ACME)
+    asked = ["identifier", "quasi", "clinical", "note"]
+    for role, seen in (("VIEWER", asked[:3]), ("ANALYST", ["clinical"])):
+        token = keeper.token(role=role)
+        released = keeper.ask(op="release", tenant=ACME, token=token, classes=asked, **made)
+        assert sorted(released["search"]) == sorted(seen)
+        assert not set(released["search"].values()) & set(released["classes"].values())
+    assert released["masked"] == ["quasi"] and "quasi" in released["classes"]
 
 
 def test_each_provision_makes_a_new_key_under_the_same_kek(keeper: Keeper) -> None:

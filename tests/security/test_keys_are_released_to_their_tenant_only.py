@@ -31,7 +31,7 @@ def ask_as_the_server(wards: Wards, tenant: UUID, key_of: UUID, token: str) -> s
         from wardkey_core.errors import WardError
         try:
             keeper = KeeperClient({str(wards.database.cluster.home.keeper_socket)!r}, 3.0, lambda: None)
-            keys, masked, _ = keeper.release(
+            keys, masked, *_ = keeper.release(
                 {str(tenant)!r},
                 WrappedKey({version}, "", {kek!r}, {kek_version!r}, {wrapped!r}, {committed!r}), {token!r},
                 ["clinical"])

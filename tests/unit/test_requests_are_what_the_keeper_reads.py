@@ -32,6 +32,7 @@ ALL = [
     wire.rewrap(TENANT, COMMITTED),
     wire.rewrap(TENANT, DERIVED, "local:y", "2"),
     wire.reseal(TENANT, 3, [DERIVED], {"clinical": 3}, 100),
+    wire.reseal(TENANT, 3, [DERIVED], {"clinical": 3}, 100, {TENANT: [("range/1", "number/1", "0.1")]}),
     *(wire.manage_kek(TENANT, action) for action in ("create", "rotate", "versions", "destroy_all")),
     wire.manage_kek(TENANT, "destroy_all", managed=["own/0", "vault"]),
     *(

@@ -45,7 +45,8 @@ def full(database: Database) -> Database:
     """A database with data in two wards, and a second model table that references the first."""
     with database.admin() as admin:
         admin.execute(_VISITS)
-        admin.execute("select ward.protect('clinic.visits', seal => '{note}')")
+        searches = '{"note": ["exact", "words"]}'
+        admin.execute("select ward.protect('clinic.visits', seal => '{note}', search => %s)", [searches])
         rule = "patient_id = any (ward.claim('patients')::bigint[])"
         admin.execute("select ward.add_row_rule('clinic.visits', '{VIEWER}', %s, 'portal')", [rule])
     for slug in ("acme", "globex"):
@@ -91,7 +92,8 @@ def test_restored_database_works(
             with pytest.raises(psycopg.errors.CheckViolation):
                 ward.execute("insert into visits (patient_id, note) values (1, '')")
             ward.execute("delete from patients where id = 1")
-            left = ward.execute("select note, kind, double_cost from visits").fetchall()
+            query = "select note, kind, double_cost from visits where id in (select find_visits(%s => 'bob'))"
+            left = ward.execute(query.replace("%s", "note_words")).fetchall()
             assert left == [(f"of Bob of {slug}", "visit", 20)]
         with elsewhere.tenant(slug) as nobody, refused("WK001"):
             nobody.execute("select count(*) from patients")
@@ -107,7 +109,15 @@ def test_restored_registry_is_the_same(full: Database, elsewhere: Database, tmp_
         admin.execute(begin, ["globex", "globex"])
     restore(elsewhere, dump(full, tmp_path / "all"))
     filled = {"settings", "tenants", "tenant_keys", "issuers", "models", "sealed_columns", "shares"}
-    filled |= {"shreddings", "row_rules", "rotation_requests", "classes", "policy", "tenant_policy"}
+    filled |= {
+        "shreddings",
+        "row_rules",
+        "rotation_requests",
+        "classes",
+        "policy",
+        "tenant_policy",
+        "searches",
+    }
     with full.admin() as there, elsewhere.admin() as here:
         for (table,) in there.execute(_REMEMBERED).fetchall():
             query = f"select to_jsonb(t) from ward_internal.{table} as t order by to_jsonb(t)::text"

@@ -252,6 +252,7 @@ begin
     return 0;
   end if;
   update ward_internal.sealed_columns set class = p_class where id = v_column.id;
+  update ward_internal.searches set former_classes = former_classes || v_column.class where column_id = v_column.id;
   perform ward_internal.forget_keys();
   insert into ward_internal.rotations (tenant_id, version, reason)
     select k.tenant_id, k.version, format('column %I is of class %s', p_column, p_class)

@@ -205,8 +205,11 @@ begin
     perform ward_internal.log_event(v_tenant.id, 'retired', jsonb_build_object('version', v_version));
   end loop;
   if not exists (select from ward_internal.tenant_keys where tenant_id = v_tenant.id and state = 'decrypt-only') then
+    perform ward_internal.finish_searches(v_tenant);
     update ward_internal.rotations set finished_at = clock_timestamp() where tenant_id = v_tenant.id
       and finished_at is null;
+    update ward_internal.searches set former_classes = '{}' where former_classes <> '{}' and not exists (
+      select from ward_internal.rotations where finished_at is null);
   end if;
   update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant.id and v_versions is not null;
   return coalesce(v_versions, '{}');

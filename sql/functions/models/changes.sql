@@ -59,7 +59,7 @@ begin
       case when s.attcollation <> t.typcollation then ' collate ' || s.attcollation::regcollation
         else '' end as collation
     from (select * from pg_attribute where attrelid = p_model.relation and attnum > 0 and not attisdropped
-        and attname <> 'tenant_id') as s
+        and attname <> 'tenant_id' and not ward_internal.is_token_column(attname)) as s
     full join (select * from pg_attribute where attrelid = p_model.shape and attnum > 0 and not attisdropped) as d
       using (attname)
     left join ward_internal.sealed_columns as c on c.model_id = p_model.id and c.name = attname
@@ -104,6 +104,7 @@ begin
   end loop;
   delete from ward_internal.sealed_columns as c where model_id = p_model.id and not exists (
     select from pg_attribute where attrelid = p_model.relation and attname = c.name and not attisdropped);
+  perform ward_internal.forget_searches(p_model.id);
   return v_changed;
 end
 $$;
@@ -225,6 +226,7 @@ begin
     join pg_class as t on t.oid = i.indrelid
     join pg_namespace as n on n.oid = t.relnamespace
     where i.indrelid = p_model.relation and not exists (select from pg_constraint where conindid = c.oid)
+      and not ward_internal.is_token_column(c.relname)
       and (i.indnkeyatts > 1 or i.indkey[0] <> (select attnum from pg_attribute where attrelid = t.oid
         and attname = 'tenant_id'))
       and not exists (

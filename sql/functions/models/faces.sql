@@ -277,11 +277,12 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
       end if;
     end if;
     -- one assignment: PL/pgSQL keeps its expression ready and takes one snapshot. The leaf refuses a key that is null
-    v_sealed := case when v_row is not null then @sealed@ end;$body$, jsonb_build_object(
+    v_sealed := case when v_row is not null then @sealed@ end;@tokens@$body$, jsonb_build_object(
       'tenant', quote_literal(p_tenant),
       'model', quote_literal(p_model),
       'key', (select string_agg(format('new.%s::text', ward_internal.quoted_name(column_name)), ', ' order by key_place)
         from ward_internal.model_columns(p_model) where key_place is not null),
+      'tokens', coalesce(ward_internal.face_tokens(p_model), ''),
       'old_row', ward_internal.row_expression(p_model, 'old'),
       'columns', format('%L::bytea', string_agg(uuid_send(column_id), '' order by number)),
       'emptied', string_agg(format('%s is null and not v_kept[%s]', new_field, number), ' or ' order by number),
@@ -309,6 +310,13 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
   ), key as (
     select indexrelid::regclass as index from pg_index join ward_internal.models on indrelid = shape
     where id = p_model and indisprimary
+  ), token as (
+    select coalesce(string_agg(', ' || stored, '' order by place), '') as columns,
+      coalesce(string_agg(format(E',\n      face.v_tokens[%s]::%s', place, type), '' order by place), '') as inserted,
+      coalesce(string_agg(format(E',\n          %1$s = case when face.v_kept[%2$s] then l.%1$s else '
+        'face.v_tokens[%3$s]::%4$s end', stored, number, place, type), '' order by place), '') as updated
+    from ward_internal.model_searches(p_model),
+      lateral (select case kind when 'exact/1' then 'bigint' else 'bigint[]' end as type) as t
   )
   select jsonb_build_object(
     'tenant', quote_literal(p_tenant.id),
@@ -317,23 +325,23 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     'checks', coalesce(ward_internal.face_checks(p_model, p_tenant.schema_name), ''),
     'row', case when sealing is null then 'null' else ward_internal.row_expression(p_model, 'new') end,
     'sealing', coalesce(sealing, ''),
-    'columns', string_agg(quoted, ', ' order by place) filter (where not generated),
+    'columns', string_agg(quoted, ', ' order by place) filter (where not generated) || token.columns,
     'inserted', string_agg(case when column_id is null then new_value else format('face.v_sealed[%s]', number) end,
       ', ' order by place)
-      filter (where not generated),
+      filter (where not generated) || token.inserted,
     'updated', string_agg(format(case when column_id is null then '%1$s = %2$s'
         else '%1$s = case when face.v_kept[%3$s] then l.%1$s else face.v_sealed[%3$s] end' end, quoted, new_value,
           number),
-      E',\n          ' order by place) filter (where not generated),
+      E',\n          ' order by place) filter (where not generated) || token.updated,
     'returning', coalesce(' returning ' || string_agg('l.' || quoted, ', ' order by place) filter (where generated)
       || ' into ' || string_agg(new_value, ', ' order by place) filter (where generated), ''),
     'shown', (select string_agg(expression, ', ' order by place) from ward_internal.face_expressions(p_model)),
     'old_key', string_agg(
       format('l.%s %s %s', quoted, ward_internal.key_operator(key.index, key_place), old_value), ' and '
       order by key_place) filter (where key_place is not null))
-  from col, key, ward_internal.leaf_name(p_model, p_tenant.schema_name) as leaf,
+  from col, key, token, ward_internal.leaf_name(p_model, p_tenant.schema_name) as leaf,
     ward_internal.face_sealing(p_model, p_tenant.id) as sealing
-  group by leaf, sealing
+  group by leaf, sealing, token.columns, token.inserted, token.updated
 $$;
 comment on function ward_internal.face_trigger_parts(uuid, ward_internal.tenants) is
   'the parts of a face''s trigger function: SQL about its columns';
@@ -353,6 +361,7 @@ declare
   v_stack text;
   v_kept boolean[];  -- of the sealed values of an update: which stay as they are
   v_sealed bytea[];
+  v_tokens text[];
 begin
   v_ignores := coalesce(ward_internal.begin_write(@tenant@, case tg_op when 'DELETE' then @model@ else '' end),
     ward.raise_refusal(true));
@@ -463,6 +472,7 @@ begin
       v_trigger_name, v_face, v_writer);
   end if;
   perform ward_internal.build_audit_trigger(p_model, p_tenant);
+  perform ward_internal.build_find(p_model, p_tenant);
 end
 $$;
 comment on function ward_internal.build_face(uuid, ward_internal.tenants) is

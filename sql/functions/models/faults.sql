@@ -209,7 +209,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     select s.*, d.attname as declared, k.id is not null as is_sealed, d.atttypid as declared_type,
       d.attnotnull as declared_notnull
     from (select attname, atttypid, attnotnull from pg_attribute
-      where attrelid = m.relation and attnum > 0 and not attisdropped and attname <> 'tenant_id') as s
+      where attrelid = m.relation and attnum > 0 and not attisdropped and attname <> 'tenant_id'
+        and not ward_internal.is_token_column(attname)) as s
     full join (select attname, atttypid, attnotnull from pg_attribute
       where attrelid = m.shape and attnum > 0 and not attisdropped) as d on d.attname = s.attname
     left join ward_internal.sealed_columns as k on k.model_id = m.id and k.name = s.attname

@@ -161,6 +161,9 @@ begin
       then 'has a CHECK that is NO INHERIT'
     when exists (select from pg_attribute where attrelid = p_table and attnum > 0 and attname = 'tenant_id')
       then 'has a column tenant_id, which is wardkey''s'
+    when exists (select from pg_attribute where attrelid = p_table and attnum > 0
+      and ward_internal.is_token_column(attname))
+      then 'has a column with a name of wardkey''s own'
     when exists (
       select from pg_depend as d join pg_class as q on q.oid = d.refobjid and q.relkind = 'S'
       join pg_attrdef as e on d.classid = 'pg_attrdef'::regclass and e.oid = d.objid and e.adrelid = p_table
@@ -272,7 +275,7 @@ end
 $$;
 
 create or replace function ward.protect(
-  p_table regclass, seal jsonb, audit text default 'row', audit_reason text default null
+  p_table regclass, seal jsonb, audit text default 'row', audit_reason text default null, search jsonb default '{}'
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -345,16 +348,18 @@ begin
   update ward_internal.tenants set key_epoch = key_epoch + 1;  -- backends learn the columns
   perform ward_internal.log_event(ward_internal.master_id(), 'protected', jsonb_build_object('table', v_parent,
     'model', v_model, 'sealed', to_jsonb(v_columns), 'classes', seal, 'audit', audit, 'reason', audit_reason));
+  perform ward.add_search(v_parent::regclass, key::name, array(select jsonb_array_elements_text(value)))
+    from jsonb_each(search);
 end
 $$;
-comment on function ward.protect(regclass, jsonb, text, text) is
+comment on function ward.protect(regclass, jsonb, text, text, jsonb) is
   'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a '
   'face. Needs a primary key. UNIQUE and indexes over sealed columns, triggers, rules and exclusion constraints are '
   'refused. Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with '
-  'audit_reason: see ward.set_audit';
+  'audit_reason: see ward.set_audit. search: {"name": ["exact", "prefix"]}, see ward.add_search';
 
 create or replace function ward.protect(
-  p_table regclass, seal text[], audit text default 'row', audit_reason text default null
+  p_table regclass, seal text[], audit text default 'row', audit_reason text default null, search jsonb default '{}'
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
@@ -366,25 +371,26 @@ begin
       'name each column to seal once');
   end if;
   perform ward.protect(p_table, (select coalesce(jsonb_object_agg(name, 'clinical'), '{}') from unnest(seal) as name),
-    audit, audit_reason);
+    audit, audit_reason, search);
 end
 $$;
-comment on function ward.protect(regclass, text[], text, text) is
+comment on function ward.protect(regclass, text[], text, text, jsonb) is
   'the same for a list of columns, which are of class clinical';
 
 create or replace function ward.protect(
-  p_table regclass, seal text default '{}', audit text default 'row', audit_reason text default null
+  p_table regclass, seal text default '{}', audit text default 'row', audit_reason text default null,
+  search jsonb default '{}'
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   if seal ~ '^\s*\{\s*"[^"]*"\s*:' then
-    perform ward.protect(p_table, seal::jsonb, audit, audit_reason);
+    perform ward.protect(p_table, seal::jsonb, audit, audit_reason, search);
   else
-    perform ward.protect(p_table, seal::text[], audit, audit_reason);
+    perform ward.protect(p_table, seal::text[], audit, audit_reason, search);
   end if;
 end
 $$;
-comment on function ward.protect(regclass, text, text, text) is
+comment on function ward.protect(regclass, text, text, text, jsonb) is
   'the same for a literal, which is either: {"name": "identifier"} or {name, birth_date}';
 
 create or replace function ward.share(p_table regclass) returns void

@@ -38,6 +38,7 @@ begin
       execute format('drop sequence if exists %I.%I', v_schema, v_sequence);
     end loop;
     execute format('drop function if exists %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
+    perform ward_internal.drop_find(v_model.face, v_schema);
     execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face,
       v_schema));
   end loop;
@@ -47,6 +48,7 @@ begin
   delete from ward_internal.row_rules where model_id = v_model.id;
   delete from ward_internal.budgets where model_id = v_model.id;
   delete from ward_internal.honey_rows where model_id = v_model.id;
+  perform ward_internal.forget_model_searches(v_model.id);
   delete from ward_internal.sealed_columns where model_id = v_model.id;
   delete from ward_internal.models where id = v_model.id;
   execute format('drop table %s', p_table);

@@ -25,15 +25,17 @@ comment on function ward_internal.check_triggers(regclass) is
 
 -- wardkey: ignore WL119 because resealing is no change of the data, and is an event of the log
 create or replace function ward_internal.reseal_batch(
-  p_tenant uuid, p_leaf text, p_row text, p_key text, p_columns text[], p_ids text[], p_from bigint, p_to bigint
+  p_tenant uuid, p_leaf text, p_row text, p_key text, p_columns text[], p_ids text[], p_searches text, p_from bigint,
+  p_to bigint
 ) returns jsonb
 language plpython3u volatile strict parallel unsafe security invoker
 set search_path = pg_catalog, pg_temp set session_replication_role = replica as $$
 from wardkey_pg.entry import bind
 return bind("@VERSION@", "reseal")(*args)
 $$;
-comment on function ward_internal.reseal_batch(uuid, text, text, text, text[], text[], bigint, bigint) is
-  'moves what stands in the blocks p_from to before p_to; leaf, row id, key and columns are SQL about row l';
+comment on function ward_internal.reseal_batch(uuid, text, text, text, text[], text[], text, bigint, bigint) is
+  'moves what stands in the blocks p_from to before p_to; leaf, row id, key and columns are SQL about row l; searches: '
+  'JSON, by column id';
 
 create or replace function ward_internal.reseal(p_slug text, p_model uuid, p_from_block bigint, p_blocks integer)
 returns table (rows bigint, fields bigint, failed bigint, skipped bigint, next_block bigint)
@@ -71,6 +73,9 @@ begin
         select string_agg(format('%1$L, l.%1$I', column_name), ', ' order by key_place)
         from ward_internal.model_columns(p_model) where key_place is not null)),
       array_agg(quote_ident(column_name) order by place), array_agg(column_id::text order by place),
+      (select coalesce(jsonb_object_agg(column_id, facts), '{}')::text from (
+        select column_id, jsonb_agg(ward_internal.search_facts(s) order by kind) as facts
+        from ward_internal.searches as s where model_id = p_model group by 1) as f),
       p_from_block, p_from_block + p_blocks), ward.raise_refusal('{}'::jsonb))
     into v_done
     from ward_internal.model_columns(p_model) where column_id is not null

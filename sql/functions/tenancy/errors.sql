@@ -45,6 +45,8 @@ return case p_condition
   when 'not_delegated' then 'WK267'
   when 'would_reveal' then 'WK268'
   when 'invalid_counts' then 'WK269'
+  when 'invalid_search' then 'WK271'
+  when 'search_not_built' then 'WK272'
   when 'invalid_grant' then 'WK246'
   when 'invalid_incident' then 'WK285'
 end;

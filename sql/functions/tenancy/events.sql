@@ -208,6 +208,7 @@ begin
       perform ward_internal.fail('unsupported', format('that is the shape of %s', v_model.relation),
         format('drop or unprotect the model table itself: select ward.unprotect(%L)', v_model.relation));
     end if;
+    perform ward_internal.forget_model_searches(v_model.id);
     delete from ward_internal.sealed_columns where model_id = v_model.id;
     delete from ward_internal.row_rules where model_id = v_model.id;
     delete from ward_internal.budgets where model_id = v_model.id;
@@ -219,6 +220,7 @@ begin
     for v_schema in select schema_name from ward_internal.tenants loop
       execute format('drop function if exists %I.%I()', v_schema,
         ward_internal.writer_name(v_model.face, v_schema));
+      perform ward_internal.drop_find(v_model.face, v_schema);
       execute format('drop function if exists %I.%I() cascade', v_schema,
         ward_internal.audit_writer(v_model.face, v_schema));
     end loop;

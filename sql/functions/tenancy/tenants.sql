@@ -329,6 +329,7 @@ begin
   delete from ward_internal.tenant_keys where tenant_id = v_tenant.id;
   delete from ward_internal.tenant_policy where tenant_id = v_tenant.id;
   delete from ward_internal.budgets where tenant_id = v_tenant.id;
+  delete from ward_internal.pending_searches where tenant_id = v_tenant.id;
   delete from ward_internal.honey_rows where tenant_id = v_tenant.id;
   delete from ward_internal.cache_policies where tenant_id = v_tenant.id;
   perform ward_internal.forget_measures(v_tenant.id);

@@ -54,6 +54,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "incident": ("incident", "Count whom a loss reaches; assess, report and close an incident."),
         "baa": ("baa", "Record, list, show and end business associate agreements."),
+        "search": ("search", "Say how sealed columns are searched."),
         "table": ("table", "Protect tables, share reference tables, list them."),
     },
     "Code": {

@@ -20,6 +20,7 @@ VIEWS = {
     "models": "wardkey table list",
     "row_rules": "wardkey access rule list",
     "rotations": "wardkey keys list",
+    "searches": "wardkey search list",
     "tenants": "wardkey tenant list",
 }
 """What to run instead of looking at a view of schema ward."""

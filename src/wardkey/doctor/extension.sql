@@ -65,4 +65,5 @@ where d.classid not in ('pg_class'::regclass, 'pg_default_acl'::regclass) and d.
     select from pg_trigger as t join pg_class as c on c.oid = t.tgrelid join pg_namespace as p on p.oid = c.relnamespace
     join ward_internal.ward_schemas() as s on s.schema_name = p.nspname
     join ward_internal.ward_schemas() as o on o.tenant_id = s.tenant_id
-    where d.classid = 'pg_proc'::regclass and t.tgfoid = d.objid and o.schema_name = n.nspname);
+    where d.classid = 'pg_proc'::regclass and t.tgfoid = d.objid and o.schema_name = n.nspname)
+  and not (d.classid = 'pg_proc'::regclass and ward_internal.is_find(d.objid));

@@ -41,6 +41,10 @@ select concat_ws('/', 'honey_rows', h.tenant_id, h.model_id, encode(h.row_id, 'h
   '{honey_added,honey_dropped,honey_moved,unprotected,dropped}', format('a honey row of %s', t.slug)
 from ward_internal.honey_rows as h join ward_internal.tenants as t on t.id = h.tenant_id cross join master
 union all
+select 'searches/' || s.id, md5(concat_ws('|', s.column_id, s.kind, s.normaliser, s.step, s.version, s.stored)), master.id::text,
+  '{search_added,search_dropped,unprotected,dropped}', format('a search of column %s', c.name)
+from ward_internal.searches as s cross join master left join ward_internal.sealed_columns as c on c.id = s.column_id
+union all
 select 'settings/' || name, md5(value), master.id::text, '{set}', 'setting ' || name
 from ward_internal.settings cross join master
 union all

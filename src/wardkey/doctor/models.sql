@@ -14,6 +14,7 @@ from (
   select m.id, a.attname, a.atttypid, c.id is not null as sealed
   from ward_internal.models as m
   join pg_attribute as a on a.attrelid = m.relation and a.attnum > 0 and not a.attisdropped and a.attname <> 'tenant_id'
+    and not ward_internal.is_token_column(a.attname)
   left join ward_internal.sealed_columns as c on c.model_id = m.id and c.name = a.attname
 ) as s
 full join (
@@ -38,6 +39,30 @@ order by 1, 2;
 select w.slug, format('has no leaf of %s', w.relation), format('select ward.repair_tenant(%L);', w.slug)
 from ward as w
 where not exists (select from leaf where leaf.model_id = w.model_id and leaf.tenant_id = w.tenant_id)
+order by 1, 2;
+
+-- finds-there (fail): every ward has the find function of each model table that is searched
+select t.slug, format('has no %s as wardkey makes it', ward_internal.find_name(m.face)),
+  format('select ward.repair_tenant(%L);', t.slug)
+from tenant as t
+cross join ward_internal.models as m
+where exists (select from ward_internal.searches where model_id = m.id)
+  and to_regclass(ward_internal.leaf_name(m.id, t.schema_name)) is not null
+  and 2 <> (
+    select count(*) from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = t.schema_name and ward_internal.is_find(p.oid)
+      and p.proname in (ward_internal.find_name(m.face), ward_internal.finder_name(m.face, t.schema_name))
+      and has_function_privilege(t.login_role, p.oid, 'execute'))
+order by 1, 2;
+
+-- searches-built (info): all rows have the tokens of all searches
+select t.slug, format('rows of %s have no tokens of %s yet: that search is refused', m.face, c.name),
+  format('wardkey keys reseal %s', t.slug)
+from ward_internal.pending_searches as p
+join tenant as t on t.id = p.tenant_id
+join ward_internal.searches as s on s.id = p.search_id
+join ward_internal.models as m on m.id = s.model_id
+join ward_internal.sealed_columns as c on c.id = s.column_id
 order by 1, 2;
 
 -- leaves-only (fail): every partition of a model table lies with a tenant's leaves and holds that tenant only

@@ -4,7 +4,7 @@
 select relation, detail, revoke
 from privilege where relnamespace = 'ward_model'::regnamespace and grantee <> relowner order by 1, 2;
 
--- ward-functions-closed (fail): nobody but its owner may execute a function of a ward: triggers need not be asked
+-- ward-functions-closed (fail): nobody but its owner may execute a function of a ward: triggers need not be asked, find functions by their tenant alone
 select p.oid::regprocedure::text, format('%s may execute it', who),
   format('revoke execute on function %s from %s;', p.oid::regprocedure, who)
 from ward_schema as s
@@ -12,7 +12,9 @@ join pg_namespace as n on n.nspname = s.schema_name
 join pg_proc as p on p.pronamespace = n.oid
 cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
 cross join lateral (select case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end) as g (who)
-where a.grantee <> p.proowner order by 1, 2;
+where a.grantee <> p.proowner and not (ward_internal.is_find(p.oid) and not a.is_grantable
+  and a.grantee = (select r.oid from pg_roles as r join tenant as t on t.login_role = r.rolname where t.id = s.tenant_id))
+order by 1, 2;
 
 -- schemas-closed (fail): no tenant may create in a schema, nor use the registry's, the shapes', leaves' or another ward's
 select quote_ident(n.nspname), format('%s has %s', o.name, a.privilege_type),

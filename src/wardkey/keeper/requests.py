@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from wardkey_core.administration import Unsupported
 from wardkey_core.envelope import MASTER, MAX_VERSION, SALT_LENGTH
+from wardkey_core.search import KINDS, NORMALISERS
 from wardkey_core.wire import DEFAULT_REGION, MAX_FIELDS, MOST_LEASED, REGION_FORM, parse_json
 
 from wardkey.kms import KekRef
@@ -60,6 +61,9 @@ _OF_ACTIONS: dict[str, set[str]] = {
 
 _Region = Annotated[str, Meta(max_length=63, pattern=REGION_FORM)]
 _Version = Annotated[int, Meta(ge=1, le=MAX_VERSION)]
+_Kind = Literal[KINDS]  # type: ignore[valid-type]
+_Normaliser = Literal[NORMALISERS]  # type: ignore[valid-type]
+_Step = Annotated[str, Meta(max_length=64, pattern=r"^([0-9]+(\.[0-9]+)?)?$")]
 _Number = Annotated[int, Meta(ge=1, le=255)]
 _Class = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,47}\Z")]
 _Name = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -196,13 +200,15 @@ class Rewrap(_KeyRequest, frozen=True, kw_only=True):
 class Reseal(_Request, frozen=True, kw_only=True):
     """Asks for fields, ``length`` bytes behind the frame, to be sealed under version ``to``.
 
-    ``classes``: numbers by name, of all classes that fields may be of.
+    ``classes``: numbers by name, of all classes that fields may be of. ``searches``: kind, normaliser and
+    step of each search, by column id; with it, the tokens of the values are asked for, not the values.
     """
 
     to: _Version
     keys: list[_CommittedKey]
     classes: Annotated[dict[_Class, _Number], Meta(min_length=1, max_length=255)]
     length: Annotated[int, Meta(ge=0, le=MAX_FIELDS)]
+    searches: dict[UUID, Annotated[list[tuple[_Kind, _Normaliser, _Step]], Meta(max_length=16)]] = {}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,13 +10,20 @@ and what goes for each, in the same order, is::
 
 A length of 0 says that the value does not open. A value that is under the new version and of the class
 already goes as it came.
+
+Where tokens are asked for, what goes for each field is, for each search of its column, number of tokens (4)
+and these (8 each), made under the new version and that class; the number 2^32 - 1 says that the value does
+not open, or has too many.
 """
 
 from __future__ import annotations
 
+import decimal  # noqa: F401 - what wardkey_core.search imports late: a keeper that gave its rights up finds nothing
 import os
 import struct
-from collections.abc import Mapping
+import unicodedata  # noqa: F401
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from struct import Struct
 
 from cryptography.exceptions import InvalidTag
@@ -30,8 +37,10 @@ from wardkey_core.envelope import (
     class_key,
     header,
 )
+from wardkey_core.errors import NeedleRefused
+from wardkey_core.search import Search, Tokens, search_key
 
-__all__ = ["reseal"]
+__all__ = ["reseal", "tokens"]
 
 _NOT_FIELDS = "the keeper got fields that are not framed as they must be"
 _DRAWN = NONCE_LENGTH * 1024  # random bytes drawn at once
@@ -39,6 +48,7 @@ _NONCE = slice(HEADER_LENGTH, HEADER_LENGTH + NONCE_LENGTH)
 _CIPHERTEXT = slice(HEADER_LENGTH + NONCE_LENGTH, None)
 _HEAD = Struct(">16sBI")
 _LENGTH = Struct(">I")
+_NONE = 2**32 - 1
 
 
 def reseal(
@@ -90,6 +100,54 @@ def reseal(
             view[written : written + len(part)] = part
             written += len(part)
     return written
+
+
+def tokens(
+    data: bytearray,
+    tenant: bytes,
+    deks: Mapping[int, bytes],
+    to: int,
+    classes: Mapping[int, str],
+    searches: Mapping[bytes, Sequence[Search]],
+) -> bytes:
+    """Return the tokens of the fields in ``data``. ``searches``: by column id. Raises as ``reseal``."""
+    keys = _Keys(tenant, deks, classes)
+    makers: dict[tuple[Search, int], Tokens] = {}
+    made: list[bytes] = []
+    position, end = 0, len(data)
+    while position < end:
+        try:
+            column, number, length = _HEAD.unpack_from(data, position)
+            middle = position + _HEAD.size + length
+            (length,) = _LENGTH.unpack_from(data, middle)
+        except struct.error:
+            raise Unsupported(_NOT_FIELDS) from None
+        row = bytes(data[position + _HEAD.size : middle])
+        position = middle + _LENGTH.size + length
+        if position > end or number not in classes:
+            raise Unsupported(_NOT_FIELDS)
+        value = bytes(data[position - length : position])
+        plaintext: bytes | None = None
+        with suppress(*_DOES_NOT_OPEN):
+            opened = keys[column, value[:HEADER_LENGTH]]
+            plaintext = opened.decrypt(value[_NONCE], value[_CIPHERTEXT], opened.aad_prefix + row)
+        for search in searches.get(column, ()):
+            maker = makers.get((search, number))
+            if maker is None:
+                key = search_key(deks[to], tenant, to, classes[number])
+                maker = makers[search, number] = Tokens(key, tenant, search)
+            made.append(_framed(maker, plaintext))
+    return b"".join(made)
+
+
+def _framed(maker: Tokens, plaintext: bytes | None) -> bytes:
+    try:
+        numbers = None if plaintext is None else maker.of_value(plaintext)
+    except (NeedleRefused, ArithmeticError, ValueError):
+        numbers = None
+    if numbers is None:
+        return _LENGTH.pack(_NONE)
+    return struct.pack(f">I{len(numbers)}q", len(numbers), *numbers)
 
 
 # KeyError: no key of that version or class, or no sealed value. ValueError: too short for a nonce.

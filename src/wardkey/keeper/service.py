@@ -19,6 +19,7 @@ from uuid import UUID
 
 from wardkey_core.envelope import cache_key, class_key
 from wardkey_core.errors import GrantRefused, KeeperUnavailable, KeyRefused, WardError
+from wardkey_core.search import Search, search_key
 from wardkey_core.tokens import Claims
 from wardkey_core.wire import LEASE_SECONDS, MOST_LEASED, to_base64
 from wardkey_pg import __version__
@@ -61,7 +62,7 @@ from .requests import (
     Usage,
     WrappedKey,
 )
-from .reseal import reseal
+from .reseal import reseal, tokens
 from .signing import SigningKey
 from .trust import TrustedIssuers
 
@@ -170,16 +171,20 @@ class Service:
 
     async def reseal(self, request: Reseal, deks: dict[int, bytes], fields: bytearray) -> memoryview:
         """Return the answer to ``fields``, in place. Raises Unsupported when they are none."""
-        length = await asyncio.get_running_loop().run_in_executor(
-            self._resealing,
-            reseal,
-            fields,
+        facts = (
             request.tenant.bytes,
             deks,
             request.to,
             {number: name for name, number in request.classes.items()},
         )
-        return memoryview(fields)[:length]
+        run = asyncio.get_running_loop().run_in_executor
+        if request.searches:
+            searches = {
+                column.bytes: [Search(column.bytes, *each) for each in declared]
+                for column, declared in request.searches.items()
+            }
+            return memoryview(await run(self._resealing, tokens, fields, *facts, searches))
+        return memoryview(fields)[: await run(self._resealing, reseal, fields, *facts)]
 
     def refuse_peer(self, peer: Peer) -> KeyRefused:
         """Log that ``peer`` may not ask, and return what to tell it."""
@@ -321,7 +326,15 @@ class Service:
             access |= {name: "clear" for name in request.classes if name in grant.classes}
         line.classes = [name for name in access if access[name] != "none"]
         keys = {name: to_base64(class_key(dek, tenant, version, name)) for name in line.classes}
-        answer = {"classes": keys, "masked": [name for name in line.classes if access[name] == "mask"]}
+        answer = {
+            "classes": keys,
+            "masked": [name for name in line.classes if access[name] == "mask"],
+            "search": {
+                name: to_base64(search_key(dek, tenant, version, name))
+                for name in line.classes
+                if access[name] == "clear"
+            },
+        }
         if budgets := self._budgets.models(request.key.tenant, claims.role):
             answer["budgets"] = [*budgets]
         return answer

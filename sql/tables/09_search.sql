@@ -1,0 +1,58 @@
+-- Searches of sealed columns, and what finds tokens by an index. No foreign keys, for the reason given in
+-- 02_registry.sql.
+
+create table ward_internal.searches (
+  id uuid constraint searches_pkey primary key default pg_catalog.gen_random_uuid(),
+  model_id uuid not null,
+  column_id uuid not null,
+  kind text not null,
+  normaliser text not null,
+  step numeric,
+  version integer not null default 1,
+  stored name not null,
+  former_classes text[] not null default '{}',
+  constraint searches_kind_key unique (column_id, kind),
+  constraint searches_kind_known check (kind in ('exact', 'prefix', 'words', 'substring', 'phonetic', 'range')),
+  constraint searches_normaliser_known check (
+    normaliser in ('none', 'text', 'digits', 'email', 'phone', 'number', 'day'))
+);
+comment on table ward_internal.searches is
+  'how sealed columns are searched: wardkey_core/search.py says what a kind is';
+comment on column ward_internal.searches.version is 'of kind and normaliser: what they do does not change under it';
+comment on column ward_internal.searches.stored is 'the column of the model table, and of its leaves, with the tokens';
+comment on column ward_internal.searches.former_classes is
+  'classes that the column had: until all tenants are resealed, tokens may be under their keys';
+
+create table ward_internal.pending_searches (
+  tenant_id uuid not null,
+  search_id uuid not null,
+  constraint pending_searches_pkey primary key (tenant_id, search_id)
+);
+comment on table ward_internal.pending_searches is
+  'searches that came when the tenant had rows: not all of these have tokens yet';
+
+select pg_catalog.pg_extension_config_dump('ward_internal.searches', '');
+select pg_catalog.pg_extension_config_dump('ward_internal.pending_searches', '');
+
+-- Array operators that are leakproof: PostgreSQL's own are not, and so no index is used for them under row-level
+-- security. They are given tokens only, and never raise an error about one.
+create or replace function ward_internal.is_overlapping(bigint[], bigint[]) returns boolean
+language internal immutable strict parallel safe leakproof security invoker as $$arrayoverlap$$;
+create or replace function ward_internal.is_containing(bigint[], bigint[]) returns boolean
+language internal immutable strict parallel safe leakproof security invoker as $$arraycontains$$;
+create operator ward_internal.&& (
+  leftarg = bigint[], rightarg = bigint[], function = ward_internal.is_overlapping,
+  commutator = operator(ward_internal.&&), restrict = pg_catalog.contsel, join = pg_catalog.contjoinsel);
+create operator ward_internal.@> (
+  leftarg = bigint[], rightarg = bigint[], function = ward_internal.is_containing,
+  restrict = pg_catalog.contsel, join = pg_catalog.contjoinsel);
+create operator class ward_internal.token_ops for type bigint[] using gin as
+  operator 1 ward_internal.&& (bigint[], bigint[]),
+  operator 2 ward_internal.@> (bigint[], bigint[]),
+  function 1 pg_catalog.btint8cmp(bigint, bigint),
+  function 2 pg_catalog.ginarrayextract(anyarray, internal, internal),
+  function 3 pg_catalog.ginqueryarrayextract(anyarray, internal, smallint, internal, internal, internal, internal),
+  function 4 pg_catalog.ginarrayconsistent(
+    internal, smallint, anyarray, integer, internal, internal, internal, internal),
+  function 6 pg_catalog.ginarraytriconsistent(internal, smallint, anyarray, integer, internal, internal, internal),
+  storage bigint;
