@@ -82,13 +82,15 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "tell_backends")()
 $$;
 
+-- definer because ward_owner, as whom ward.narrow_policy and others raise an epoch, may call little
 create or replace function ward_internal.tell_backends() returns trigger
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform coalesce(ward_internal.try_tell_backends(), ward.raise_refusal(true));
   return null;
 end
 $$;
+revoke execute on function ward_internal.tell_backends() from public;
 comment on function ward_internal.tell_backends() is
   'has every backend look tenant and issuer up again at its next login: within a second of a look-up it does so only '
   'when PostgreSQL told it of some change in the catalog, and this makes one';
