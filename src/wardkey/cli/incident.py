@@ -41,7 +41,7 @@ _MOMENT = _Moment()
 
 @click.group()
 def incident() -> None:
-    """Say what was lost; count whom it reaches; assess, report and close it.
+    """Count whom a loss reaches; assess, report and close an incident.
 
     Times are named with their zone, or as an age: 2026-03-01T08:30Z, 7d.
     """
@@ -107,10 +107,10 @@ def scope(
     context: Context, /, identity: UUID, keeper: Path | None, output: Path | None, acts: bool, suspends: bool,
     yes: bool,
 ) -> int:  # fmt: skip
-    """Count from the evidence whom an incident reaches; the last count is reported.
+    """Count from the evidence whom an incident reaches.
 
-    Evidence: the audit logs, what is stored, the keeper's release log and ledger. With --act what is to be
-    done is done, once each: run it again after an interruption.
+    The last count is reported. Evidence: the audit logs, what is stored, the keeper's release log and
+    ledger. With --act what is to be done is done, once each: run it again after an interruption.
     """
     from ..incident import scope as use
 
@@ -161,7 +161,10 @@ def timeline(context: Context, identity: UUID) -> None:
 def assess(
     context: Context, identity: UUID, factor: int | None, is_low: bool | None, reason: str | None
 ) -> None:
-    """Show the four factors of 45 CFR 164.402(2) with their evidence, or judge one."""
+    """Show or judge the four factors of the assessment.
+
+    Those of 45 CFR 164.402(2), with their evidence.
+    """
     from ..incident import assess as use
     from ..incident import store
 
@@ -189,7 +192,10 @@ def _show_factors(told: list[dict[str, Any]]) -> None:
 @click.option("--signed", metavar="FILE", type=_NEW, help="A new file: JSON, signed by the keeper.")
 @pass_context
 def report(context: Context, identity: UUID, page: Path | None, signed: Path | None) -> None:
-    """Report: scope, assessment, clocks of notices, what is to be done, fields of OCR's breach portal."""
+    """Report on an incident, as a page or signed.
+
+    Scope, assessment, clocks of notices, what is to be done, fields of OCR's breach portal.
+    """
     from ..daemon.files import new_file
     from ..incident import report as use
 

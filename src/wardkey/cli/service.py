@@ -80,7 +80,7 @@ def print_units(context: Context, /, what: tuple[str, ...], into: Path | None, *
 def install(
     context: Context, /, what: tuple[str, ...], directory: Path | None, **options: str | None
 ) -> None:
-    """Write systemd units, have systemd read them, and enable them.
+    """Write systemd units and enable them.
 
     What is there as it is to be stays: run it again after an upgrade. It starts nothing: `systemctl start`.
     """
@@ -106,7 +106,10 @@ def _files(context: Context, what: tuple[str, ...], options: dict[str, str | Non
 @service.command("status")
 @pass_context
 def status(context: Context) -> int:
-    """Say how the services are and how often systemd started them again. Exit code 3 unless all run."""
+    """Say how the services are, and how often they began again.
+
+    Exit code 3 unless all run.
+    """
     if rows := states():
         return show(context, rows)
     hint = "wardkey service install keeper scribe"
