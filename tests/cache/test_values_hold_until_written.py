@@ -110,10 +110,15 @@ def test_a_value_is_its_subjects_and_shared_ones_are_their_roles(place):
 def test_what_changes_who_sees_what_makes_all_values_useless(place, change):
     mine = token(place)
     place.until_hit(mine)
-    with place.database.admin() as admin:
-        admin.execute(change)
-    place.until_loaded(mine)
-    place.until_hit(mine)
+    with journal_of(place.database) as journal:
+        with place.database.admin() as admin:
+            admin.execute(change)
+        place.until_loaded(mine)
+        place.until_hit(mine)
+        troubles = journal.events("cache_trouble", patience=0)
+    assert not [each for each in troubles if each.detail == {"trouble": "away"}], (
+        "its password was changed only"
+    )
 
 
 def test_a_suspended_tenant_is_served_nothing(place):

@@ -69,6 +69,9 @@ class BaseCache:
     ) -> None:
         try:
             self._redis, self._errors = import_module(self._redis_module), import_module("redis.exceptions")
+            # once more: the invalidator ends connections when it changes a password
+            backoff = import_module("redis.backoff").NoBackoff()
+            self._retry = import_module(f"{self._redis_module}.retry").Retry(backoff, 1)
         except ImportError:
             raise MissingSoftware("the cache needs redis", "pip install 'wardkey[cache]'") from None
         self._wards, self._timeout, self._dumps, self._loads = wards, timeout, dumps, loads
@@ -220,7 +223,7 @@ class BaseCache:
                     password=ticket.facts["password"],
                     socket_timeout=self._timeout,
                     socket_connect_timeout=self._timeout,
-                    retry=None,
+                    retry=self._retry,
                     protocol=2,
                     driver_info=None,
                 )
