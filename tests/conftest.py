@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import psycopg
@@ -23,6 +25,7 @@ from wardkey.daemon.files import locked
 from wardkey.embedded import Cluster, Home
 from wardkey.install import pythonpath
 
+_HERE = Path(__file__).parent.resolve()
 _HOME = "WARDKEY_TEST_HOME"
 _PACKAGES = "WARDKEY_TEST_PACKAGES"
 _SHORT_LAST = ["security", "sql", "keeper", "audit", "client", "unit"]
@@ -40,12 +43,31 @@ def pytest_configure(config: pytest.Config) -> None:
     # with the last, each of the thousand commands that tests start would compile wardkey's modules again
     for name in ("WARDKEY_HOME", "WARDKEY_DSN", "PYTHONDONTWRITEBYTECODE"):
         os.environ.pop(name, None)
+    sys.dont_write_bytecode = False
+    if hasattr(config, "workerinput"):
+        config.args = _turned(
+            config.args, int(config.workerinput["workerid"][2:]), config.workerinput["workercount"]
+        )
     os.environ["TMPDIR"], tempfile.tempdir = str(BASE), None
     if not hasattr(config, "workerinput"):
         remove_abandoned()
         os.environ[_PACKAGES] = str(make_directory())
     if _runs_tests(config):
         os.environ[_HOME] = str(make_directory())
+
+
+def _turned(args: list[str], worker: int, workers: int) -> list[str]:
+    """Let each worker collect from a place of its own: pytest rewrites the assertions of a file for the
+    worker that comes first, 20 s of CPU in all, and all would come at once."""
+    if [Path(arg).resolve() for arg in args] != [_HERE]:
+        return args
+    sizes = {
+        directory: sum(file.stat().st_size for file in directory.glob("test_*.py"))
+        for directory in sorted({file.parent for file in _HERE.glob("*/test_*.py")})
+    }
+    before = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+    first = [place for place in sizes if before[place] * workers < sum(sizes.values()) * worker]
+    return [str(place) for place in (*(place for place in sizes if place not in first), *first)]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -55,11 +77,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         throw_away(Path(packages))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # pytest-randomly then has the same order to disturb in each worker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put directories with short files last: the other workers wait for a long file that begins last."""
     places = {name: place for place, name in enumerate(_SHORT_LAST, start=1)}
-    if not config.pluginmanager.hasplugin("randomly"):
-        items.sort(key=lambda item: places.get(item.path.parent.name, 0))
+    items.sort(key=lambda item: (places.get(item.path.parent.name, 0), item.path))
 
 
 def _packages(interpreter: Path) -> Path:

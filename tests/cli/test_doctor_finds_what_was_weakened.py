@@ -276,15 +276,19 @@ def connection(backend: psycopg.Connection) -> Iterator[psycopg.Connection]:
 
 
 def findings(connection: psycopg.Connection, cluster: Cluster) -> dict[str, tuple[Problem, ...]]:
-    return {
-        finding.check: finding.problems
-        for finding in diagnose(Server(connection, cluster.home))
-        if finding.outcome != "ok" and finding.check not in OF_THE_MACHINE
-    }
+    server = Server(connection, cluster.home)
+    outcomes = (
+        check.run(theme, server)
+        for theme, members in checks().items()
+        for check in members
+        if check.name not in OF_THE_MACHINE
+    )
+    return {finding.check: finding.problems for finding in outcomes if finding.outcome != "ok"}
 
 
 def test_nothing_is_found_on_a_healthy_server(cluster: Cluster, connection: psycopg.Connection) -> None:
-    assert findings(connection, cluster) == {}
+    reported = {one.check for one in diagnose(Server(connection, cluster.home)) if one.outcome != "ok"}
+    assert reported <= OF_THE_MACHINE
 
 
 def test_every_check_is_proven() -> None:

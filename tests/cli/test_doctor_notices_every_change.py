@@ -96,12 +96,20 @@ def change(connection: psycopg.Connection, query: str) -> list[tuple[str, str]]:
 
 
 def fix(connection: psycopg.Connection, problems: list[Problem]) -> None:
-    for problem in problems:
+    """Run the fixes: ten of them with our event triggers, which cost more than all the rest of the test."""
+    for number, problem in enumerate(problems):
+        if number == 10:
+            for trigger in ("ward_follow_grants", "ward_follow_names"):
+                connection.execute(f"alter event trigger {trigger} disable")
         try:
             with connection.transaction():
                 connection.execute(problem.fix or "")
         except psycopg.Error:
             continue  # an earlier one fixed this too
+
+
+def is_named(name: str, text: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text) is not None
 
 
 def named(query: str, ward: str) -> str:
@@ -116,7 +124,7 @@ def test_change_is_found_and_mended(
     assert made
     problems = look(connection)
     text = "\n".join(f"{p.object} {p.detail} {p.fix}" for p in problems)
-    missed = [(name, statement) for name, statement in made if name not in text]
+    missed = [(name, statement) for name, statement in made if not is_named(name, text)]
     assert not missed
     if kind in BY_HAND:
         return

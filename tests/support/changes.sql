@@ -92,10 +92,7 @@ select name, format('alter policy %s on %s to wk_other', polname, name) from pol
 
 -- row security toggled:
 select name, format('alter table %s %s row level security', name, case when relrowsecurity then 'disable' else
-  'enable' end) from plain;
-
--- row security of models off:
-select name, format('alter table %s disable row level security', name) from tbl where model and relrowsecurity;
+  'enable' end) from tbl where relrowsecurity or not model;
 
 -- force toggled:
 select name, format('alter table %s %s force row level security', name, case when relforcerowsecurity then 'no' else
@@ -159,10 +156,11 @@ select name, format('alter table %s add constraint wk foreign key (city) referen
   where relname = 'patients' and relispartition;
 
 -- options set:
-select name, format('alter table %s set (fillfactor = 50)', name) from plain where relkind = 'r';
-
--- view's options set:
-select name, format('alter view %s set (security_invoker)', name) from ours where relkind = 'v';
+select name, format('alter table %s set (fillfactor = 50)', name) from plain where relkind = 'r'
+union all
+select name, format('alter view %s set (security_invoker)', name) from ours where relkind = 'v'
+union all
+select name, format('alter sequence %s increment by 7', name) from ours where relkind = 'S' and not model;
 
 -- replica identity:
 select name, format('alter table %s replica identity full', name) from plain;
@@ -182,9 +180,6 @@ select name, case when registry then format('alter extension wardkey drop view %
 -- table dropped:
 select name, format('drop table %s cascade', name) from plain where relkind = 'r' and relispartition and name ~
   '^sealed_';
-
--- sequence altered:
-select name, format('alter sequence %s increment by 7', name) from ours where relkind = 'S' and not model;
 
 -- function's body:
 select name, format('%s', replace(pg_get_functiondef(oid), prosrc, prosrc || ' ')) from fn where nspname = '@ward';

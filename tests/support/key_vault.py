@@ -91,6 +91,7 @@ class KeyVault:
         self._tokens: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
         self._authority = trustme.CA()
+        next(_MATERIAL)  # made here, that no request waits for them
         self.certificate = self._authority.cert_pem.bytes()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -310,7 +311,6 @@ def _some_keys() -> Iterator[rsa.RSAPrivateKey]:
 
 
 _MATERIAL = _some_keys()
-next(_MATERIAL)
 
 
 def _text(data: bytes) -> str:

@@ -271,7 +271,10 @@ comment on function ward_internal.on_drop() is
 
 create or replace function ward_internal.fresh_privileges()
 returns table (schema_name name, object text, acl aclitem[], relation oid)
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+  return query  -- plpgsql keeps the plan
   select schema_name, object, acl, relation
   from (
     select n.nspname as schema_name, c.oid::regclass::text as object, c.relacl as acl, c.oid as relation,
@@ -293,7 +296,8 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
   -- this transaction and its savepoints have the latest numbers
   where (row_of::text::bigint - (pg_current_xact_id()::text::bigint % 4294967296) + 4294967296) % 4294967296
       < 2147483648
-    and ward_internal.is_running(row_of)
+    and ward_internal.is_running(row_of);
+end
 $$;
 comment on function ward_internal.fresh_privileges() is
   'the privileges, as they are now, on what this transaction made or changed; schema_name is null for default '
