@@ -7,13 +7,14 @@
         session.scalars(select(Patient).limit(20))
 
 ``engines``: whose a transaction is · ``dialect``: how it gets a connection of its tenant · ``reflection``:
-keys of faces · ``upserts`` · ``annotations``
+keys of faces · ``upserts`` · ``searching`` · ``annotations``
 """
 
 from __future__ import annotations
 
 from .annotations import Plain, Protected, RowRule, Sealed, Shared
 from .engines import as_token, async_engine, engine, token
+from .searching import find
 from .upserts import upsert
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "as_token",
     "async_engine",
     "engine",
+    "find",
     "token",
     "upsert",
 ]
