@@ -59,6 +59,7 @@ _FUNCTIONS = (
     "tenancy/counters",
     "models/reflection",
     "tenancy/events",
+    "tenancy/metrics",
     "tenancy/hardening",
 )
 

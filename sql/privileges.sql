@@ -186,7 +186,9 @@ grant select on ward_internal.tenants to ward_scribe, ward_publisher;
 grant select on ward_internal.settings to ward_scribe;  -- where its keeper is
 grant select, insert on ward_internal.audit_log, ward_internal.audit_batches, ward_internal.audit_checkpoints
   to ward_scribe;
-grant select, insert, update on ward_internal.audit_trees, ward_internal.scribe_state to ward_scribe;
+grant select, insert, update on
+  ward_internal.audit_trees, ward_internal.scribe_state, ward_internal.counts
+to ward_scribe;
 grant select, insert, update, delete on ward_internal.audit_unsigned to ward_scribe;
 grant select, update on sequence ward_internal.audit_id to ward_scribe;
 grant execute on function
@@ -221,6 +223,23 @@ grant execute on function
   pg_get_replication_slots(), pg_current_wal_flush_lsn(), pg_current_snapshot(), pg_control_system(),
   pg_try_advisory_lock(bigint)
 to ward_invalidator;
+
+-- The metrics service: counts, sizes and dates. Of a key it reads when it was made, of a person nothing.
+grant usage on schema ward_internal to ward_metrics;
+grant select on
+  ward_internal.settings, ward_internal.counts, ward_internal.metrics_tokens, ward_internal.backups,
+  ward_internal.scribe_state
+to ward_metrics;
+grant select (id, slug, status, key_mode) on ward_internal.tenants to ward_metrics;
+grant select (tenant_id, state, kek, kek_version, created_at, wrapped_at) on ward_internal.tenant_keys to ward_metrics;
+grant select (tenant_id, started_at, finished_at, rows) on ward_internal.rotations to ward_metrics;
+grant select (tenant_id, size) on ward_internal.audit_trees, ward_internal.audit_checkpoints to ward_metrics;
+grant select (tenant_id, first_position, at) on ward_internal.audit_batches to ward_metrics;
+grant select (tenant_id, position, failures) on ward_internal.audit_topics to ward_metrics;
+grant select (tenant_id, begins, ends, ended_on) on ward_internal.baas to ward_metrics;
+grant select (tenant_id, emergency, started_at, reviewed_at) on ward_internal.break_glass to ward_metrics;
+grant select on pg_replication_slots to ward_metrics;
+grant execute on function pg_get_replication_slots(), pg_current_wal_lsn() to ward_metrics;
 
 do $$
 begin

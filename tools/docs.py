@@ -22,6 +22,7 @@ from wardkey.cli import cli
 from wardkey.doctor import Check, checks
 from wardkey.install import resources
 from wardkey.lint import FAMILIES
+from wardkey.metrics import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 _COMMENT = re.compile(
@@ -49,6 +50,7 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/functions.md": functions(),
         "reference/commands.md": commands(),
         "reference/errors.md": errors(),
+        "reference/metrics.md": metrics(),
         "checks/index.md": list_of_checks(),
     }
     for name, text in made.items():
@@ -98,6 +100,23 @@ def formats() -> str:
         text = import_module(f"wardkey_core.{name}").__doc__ or ""
         parts.append(f"\n## wardkey_core.{name}\n\n```text\n{text.strip()}\n```\n")
     return "".join(parts)
+
+
+def metrics() -> str:
+    """Return all metrics, those of tenants and those of the platform, as their registry has them."""
+    lines = [
+        "# Metrics",
+        "",
+        "In the form of OpenMetrics; [Metrics](../operations/metrics.md) says who may read which.",
+    ]
+    for title, is_of_tenants in (("Of each tenant", True), ("Of the platform", False)):
+        lines += ["", f"## {title}", "", "| metric | kind | label | what it says |", "|---|---|---|---|"]
+        for metric in registry.every():
+            if metric.is_of_tenants == is_of_tenants:
+                name = metric.name + ("_total" if metric.kind == "counter" else "")
+                label = f"{metric.label}: {', '.join(metric.labels)}" if metric.label else ""
+                lines.append(f"| `{name}` | {metric.kind} | {label} | {metric.text} |")
+    return "\n".join(lines) + "\n"
 
 
 def list_of_checks() -> str:

@@ -25,6 +25,11 @@ and those that statements of the same text had read before.
 
 What of a row is NULL or not sealed is opened by nobody, so this is all that is noted of it.
 
+``c``, what a backend counted of the tenant since it last said, for metrics; no entry, and the time is 0::
+
+    transactions (8) · fields sealed (8) · microseconds of logins (8) · logins (4) in each of LOGIN_SECONDS,
+    and of longer ones (4)
+
 ``e``, an event: a JSON object in UTF-8 with ``operation`` and any of subject, role, purpose, database_role,
 address, application (text) and ``detail`` (object). Tenant zeros: it is that of login role
 ``database_role``, else the platform.
@@ -37,10 +42,13 @@ from _struct import Struct  # struct's, without reading it
 from .plain_json import dumps
 
 __all__ = [
+    "COUNTS",
+    "LOGIN_SECONDS",
     "NO_CONTEXT",
     "NO_MODEL",
     "NO_TENANT",
     "PREFIX",
+    "counts",
     "event",
     "query",
     "read_ends",
@@ -56,6 +64,9 @@ NO_TENANT = NO_CONTEXT = NO_MODEL = bytes(16)
 
 FORMAT = 1
 HEAD = Struct(">Bc16s16sq")
+LOGIN_SECONDS = (0.001, 0.0025, 0.005, 0.02, 0.1, 1.0)
+"""How long logins take at most that are counted together; each but the first longer than the one before."""
+COUNTS = Struct(f">QQQ{len(LOGIN_SECONDS) + 1}I")
 _LONGEST_COLUMNS = 65_535
 
 
@@ -71,6 +82,13 @@ def read_ends(
 def query(tenant: bytes, context: bytes, at: int, model: bytes) -> bytes:
     """Return a message about a model whose face is queried."""
     return HEAD.pack(FORMAT, b"q", tenant, context, at) + model
+
+
+def counts(tenant: bytes, transactions: int, sealed: int, microseconds: int, logins: Sequence[int]) -> bytes:
+    """Return a message about what a backend counted."""
+    return HEAD.pack(FORMAT, b"c", tenant, NO_CONTEXT, 0) + COUNTS.pack(
+        transactions, sealed, microseconds, *logins
+    )
 
 
 def event(

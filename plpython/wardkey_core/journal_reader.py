@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from .identity import text_of
-from .journal import FORMAT, HEAD, NO_CONTEXT, NO_TENANT
+from .journal import COUNTS, FORMAT, HEAD, NO_CONTEXT, NO_TENANT
 
-__all__ = ["Event", "Malformed", "Query", "Read", "decode", "readable"]
+__all__ = ["Counts", "Event", "Malformed", "Query", "Read", "decode", "readable"]
 
 _TEXTS = ("subject", "role", "purpose", "database_role", "address", "application")
 _NUL = rb"(?<!\\)(?:\\\\)*\\u0000"  # as an escape, not as its spelling
@@ -46,6 +46,16 @@ class Query(NamedTuple):
     model: UUID
 
 
+class Counts(NamedTuple):
+    """What a backend counted of a tenant; ``logins`` by how long they took (``journal.LOGIN_SECONDS``)."""
+
+    tenant: UUID
+    transactions: int
+    sealed: int
+    microseconds: int
+    logins: Sequence[int]
+
+
 class Event(NamedTuple):
     """``tenant`` is None: that of login role ``texts["database_role"]``, else the platform."""
 
@@ -57,7 +67,7 @@ class Event(NamedTuple):
     detail: Mapping[str, Any] | None
 
 
-def decode(message: bytes) -> Read | Query | Event:
+def decode(message: bytes) -> Read | Query | Counts | Event:
     """Return what a message says. Raises Malformed."""
     if len(message) < HEAD.size:
         raise Malformed("is too short")
@@ -68,10 +78,15 @@ def decode(message: bytes) -> Read | Query | Event:
     body = message[HEAD.size :]
     if kind == b"e":
         return _event(None if tenant == NO_TENANT else UUID(bytes=tenant), login, time, body)
-    if kind not in (b"r", b"s", b"q"):
+    if kind not in (b"r", b"s", b"q", b"c"):
         raise Malformed("is of a type that this version does not know")
     if tenant == NO_TENANT:
         raise Malformed("is a read of no tenant")
+    if kind == b"c":
+        if len(body) != COUNTS.size:
+            raise Malformed("is damaged")
+        transactions, sealed, microseconds, *logins = COUNTS.unpack(body)
+        return Counts(UUID(bytes=tenant), transactions, sealed, microseconds, logins)
     if kind == b"q":
         if len(body) != 16:
             raise Malformed("is damaged")

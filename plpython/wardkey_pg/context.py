@@ -54,6 +54,7 @@ from wardkey_core.plain_json import loads
 from wardkey_core.records import Record
 from wardkey_core.tokens import Claims, Issuer, string_claims, unverified_issuer, verify
 
+from .counts import Counts
 from .ended import EndedLogins
 from .keeper import KeeperClient
 from .keyring import CLEAR, MASK, NONE, Class, Grant, Keyring, MasksUnread, TenantKeys, WrappedKey
@@ -167,6 +168,7 @@ class Session:
         "_verified",
         "_wants_masks",
         "_who",
+        "counts",
         "openers",
         "queried",
         "sealers",
@@ -197,6 +199,7 @@ class Session:
         self.logout()
         self._tally: Tally | None = None  # once there is something to count
         self._untold: list[bytes] = []  # messages that a statement must not be seen to write
+        self.counts = Counts(host.journal_later)
         host.at_end(self.end_transaction)
         host.at_statement_end(self.end_watched)
         host.at_exit(self.end_backend)
@@ -207,6 +210,7 @@ class Session:
         Raises InvalidToken, TokenExpired, WrongTenant, TenantNotActive, LoginsEnded, AuditUnavailable.
         """
         self.logout()
+        began = time.monotonic()
         digest, claims, generation = self._verify(token)
         if self._who not in (None, (claims.tenant_id, claims.subject)):
             raise WrongTenant("this transaction already has the context of another tenant or subject")
@@ -226,6 +230,7 @@ class Session:
         self._who = claims.tenant_id, claims.subject
         if self._guards is not None:
             self._guards.settle_idle(claims)
+        self.counts.login(claims.tenant_id, began, time.monotonic())
 
     def logout(self) -> None:
         self._context = self._claimed = None
@@ -234,7 +239,12 @@ class Session:
 
     def end_transaction(self) -> None:
         """End the context with its transaction; one that lasts is looked up again in the next."""
-        self._who = self._recording = None
+        self._recording = None
+        if self._who is not None:
+            self._who = None
+            self.counts.transactions += 1
+            if (now := time.monotonic()) >= self.counts.due:
+                self.counts.say(now)
         if self._lasting:
             self._is_current = False
             self._forget_statement()
@@ -454,6 +464,7 @@ class Session:
         self._tell()
         if self._tally is not None:
             self._tally.write(float("inf"))
+        self.counts.say(0.0)
         if self._guards is not None:
             self._guards.settle_all()
 

@@ -73,6 +73,8 @@ def make_seal(
     sealers along.
     """
 
+    counts = session.counts
+
     def seal(plaintexts: Sequence[bytes | None], columns: bytes, row: bytes) -> list[bytes | None] | None:
         sealers = session.sealers.get(columns) or slow(columns, plaintexts)
         if sealers is None:
@@ -84,6 +86,7 @@ def make_seal(
             else:
                 once = nonce()
                 made.append(header + once + encrypt(once, plaintext, aad + row))
+        counts.sealed += len(made) - made.count(None)
         return made
 
     return seal

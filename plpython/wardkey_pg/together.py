@@ -46,6 +46,7 @@ MODULES = (  # each behind those that it imports
     "wardkey_pg.registry",
     "wardkey_pg.statements",
     "wardkey_pg.ended",
+    "wardkey_pg.counts",
     "wardkey_pg.context",
     "wardkey_pg.sealing",
     "wardkey_pg.entry",

@@ -16,6 +16,9 @@ begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'ward_invalidator') then
     create role ward_invalidator login noinherit replication;
   end if;
+  if not exists (select from pg_catalog.pg_roles where rolname = 'ward_metrics') then
+    create role ward_metrics login noinherit;
+  end if;
 end
 $$;
 
@@ -26,6 +29,7 @@ comment on role ward_scribe is
 comment on role ward_publisher is 'the publisher: reads the sealed log, remembers how far it has come; has no password';
 comment on role ward_invalidator is
   'the invalidator: reads from the WAL which tables of which tenants were written, tells Redis; has no password';
+comment on role ward_metrics is 'the metrics service: reads counts and dates; has no password';
 
 create schema ward;
 comment on schema ward is 'wardkey: the functions applications, DBAs and operators call';

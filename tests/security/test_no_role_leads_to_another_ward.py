@@ -63,7 +63,7 @@ def test_wardkeys_roles_have_no_members_and_no_powers(calm: Wards) -> None:
              or rolcreatedb or rolbypassrls or rolreplication
                 and rolname not in ('ward_scribe', 'ward_invalidator')
              or rolcanlogin and rolname ~ '^ward_' and rolname not in (
-               'ward_scribe', 'ward_publisher', 'ward_invalidator'))"""
+               'ward_scribe', 'ward_publisher', 'ward_invalidator', 'ward_metrics'))"""
     ).fetchall()
     assert powers == []
 

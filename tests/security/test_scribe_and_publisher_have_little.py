@@ -1,4 +1,4 @@
-"""Scribe and publisher work as roles of their own, which can do what they have to and nothing else."""
+"""Scribe, publisher and metrics service work as roles of their own, which can do what they have to and nothing else."""
 
 from __future__ import annotations
 
@@ -42,6 +42,23 @@ FORBIDDEN = {
         "select from tenant_acme.patients",
         "select ward.login('x')",
         "select ward.set_cache(null)",
+        "create table public.x ()",
+        "set role ward_owner",
+    ),
+    "ward_metrics": (
+        "select from ward_internal.audit_log",
+        "select wrapped from ward_internal.tenant_keys",
+        "select name from ward_internal.tenants",
+        "select subject from ward_internal.break_glass",
+        "select document from ward_internal.baas",
+        "select from ward_internal.issuers",
+        "insert into ward_internal.counts values (gen_random_uuid(), 'x', '', 1)",
+        "update ward_internal.metrics_tokens set sha256 = sha256",
+        "insert into ward_internal.settings values ('keeper_socket', '/tmp/x')",
+        "select ward.set_metrics_token(null, ''::bytea)",
+        "select from tenant_acme.patients",
+        "select ward.login('x')",
+        "select pg_create_logical_replication_slot('x', 'pgoutput')",
         "create table public.x ()",
         "set role ward_owner",
     ),

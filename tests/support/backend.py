@@ -14,7 +14,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from wardkey_core.envelope import class_key, commitment
-from wardkey_core.journal_reader import Event, Query, Read, decode
+from wardkey_core.journal_reader import Counts, Event, Query, Read, decode
 from wardkey_pg import registry
 from wardkey_pg.context import Session
 
@@ -109,7 +109,8 @@ class Backend:
 
     def journalled(self) -> list[Read | Query | Event]:
         """What the session wrote into the journal, in order."""
-        return [decode(message) for message in self.messages]
+        read = map(decode, self.messages)
+        return [message for message in read if not isinstance(message, Counts)]
 
     def token(self, tenant: str = ACME, **changes: Any) -> str:
         now = int(self.clock.now)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wardkey_core import journal
-from wardkey_core.journal_reader import Event, Query, Read, decode
+from wardkey_core.journal_reader import Counts, Event, Query, Read, decode
 
 from tests.support.database import Connection, Database
 from wardkey.scribe.pgoutput import Decoder, Message
@@ -39,7 +39,8 @@ class Journal:
         while True:
             for message in self.messages():
                 assert message.prefix == journal.PREFIX and not message.transactional
-                messages.append(decode(message.content))
+                if not isinstance(decoded := decode(message.content), Counts):
+                    messages.append(decoded)
             if until(messages) or time.monotonic() > deadline:
                 return messages
             time.sleep(0.05)

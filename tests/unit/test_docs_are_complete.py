@@ -16,6 +16,7 @@ import pytest
 from tests.support.extension_script import functions, scripts
 from wardkey.cli import cli
 from wardkey.doctor import checks
+from wardkey.metrics import registry
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -92,6 +93,13 @@ def test_the_reference_has_every_command(made: ModuleType) -> None:
     assert len(paths) > 60
     for path in paths:
         assert re.search(rf"^##+ wardkey {path}$", page, re.M), path
+
+
+def test_the_reference_has_every_metric(made: ModuleType) -> None:
+    page = made.metrics()
+    assert len(registry.every()) > 25
+    for metric in registry.every():
+        assert f"| `{metric.name}{'_total' * (metric.kind == 'counter')}` | {metric.kind} |" in page
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -20,7 +20,7 @@ from wardkey.daemon.appending import AppendFile
 from wardkey.daemon.service import Backoff, ServiceError, Stop
 from wardkey.daemon.units import SERVICES, units
 
-ROOMS = ("keeper", "scribe", "publisher")
+ROOMS = ("keeper", "scribe", "publisher")  # the metrics service reads their lists of what is counted
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -51,6 +51,8 @@ def test_printed_commands_start_the_services(tmp_path: Path) -> None:
         "www-data": grp.getgrgid(os.getgid()).gr_name,
         "--allow-uid postgres": f"--allow-uid {getpass.getuser()}",
         "ward-scribe": getpass.getuser(),
+        "--status-uid wardkey-metrics": f"--status-uid {getpass.getuser()}",
+        "-m wardkey.metrics": "-m wardkey.metrics --port 0",
     }
     said = {
         "keeper": "ready at",
@@ -58,6 +60,7 @@ def test_printed_commands_start_the_services(tmp_path: Path) -> None:
         "publisher": "there is no",
         "invalidator": "there is no",
         "gateway": "No such file",
+        "metrics": "ready at",
     }
     for service in SERVICES:
         (text,) = units(service, dsn=f"host={tmp_path} dbname=wardkey").values()

@@ -97,6 +97,8 @@ begin
     and finished_at is null;
   delete from ward_internal.rotation_requests where tenant_id = v_tenant.id and done_at is null;
   perform ward_internal.forget_measures(v_tenant.id);
+  delete from ward_internal.metrics_tokens where tenant_id = v_tenant.id;
+  delete from ward_internal.counts where tenant_id = v_tenant.id;
   update ward_internal.tenants set status = 'shredded', key_epoch = key_epoch + 1 where id = v_tenant.id;
   update ward_internal.shreddings set certificate = p_certificate, finished_at = clock_timestamp()
     where tenant_id = v_tenant.id;

@@ -133,7 +133,8 @@ declare
   v_name text;
 begin
   execute format('revoke all on database %I from public', current_database());
-  execute format('grant connect on database %I to ward_tenant, ward_scribe, ward_publisher, ward_invalidator',
+  execute format('grant connect on database %I to ward_tenant, ward_scribe, ward_publisher, ward_invalidator, '
+    'ward_metrics',
     current_database());
   if to_regnamespace('public') is not null then
     revoke create on schema public from public;

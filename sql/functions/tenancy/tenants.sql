@@ -333,6 +333,8 @@ begin
   delete from ward_internal.honey_rows where tenant_id = v_tenant.id;
   delete from ward_internal.cache_policies where tenant_id = v_tenant.id;
   perform ward_internal.forget_measures(v_tenant.id);
+  delete from ward_internal.metrics_tokens where tenant_id = v_tenant.id;
+  delete from ward_internal.counts where tenant_id = v_tenant.id;
   delete from ward_internal.tenants where id = v_tenant.id;
   execute format('drop owned by %I', v_tenant.login_role);
   execute format('drop role %I', v_tenant.login_role);

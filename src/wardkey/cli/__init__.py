@@ -33,13 +33,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "kafka": ("kafka", "Publish the audit log to Kafka, a topic per tenant."),
         "cache": ("cache", "Let clients cache in Redis, sealed, a user per tenant."),
         "kms": ("kms", "Choose, show and check the KMS of the embedded server."),
+        "metrics": ("metrics", "Serve numbers to Prometheus and Grafana, of each tenant and the platform."),
     },
     "Database": {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),
-        "service": (
-            "service",
-            "Run keeper, scribe, publisher and gateway under systemd, on a server of your own.",
-        ),
+        "service": ("service", "Run the processes of a server of your own under systemd."),
         "migrate": ("migrate", "Bring extension and reference clinic model up to date."),
         "doctor": ("doctor", "Check a live server against every invariant; changes nothing in it."),
         "tenant": ("tenant", "Create, list, suspend, resume, restore, export, shred and drop tenants."),

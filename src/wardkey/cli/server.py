@@ -17,7 +17,7 @@ from .kms import choice_options, make_choice, use_for_cell
 if TYPE_CHECKING:
     from ..embedded import Status
 
-_LOGS = ("postgres", "keeper", "scribe", "publisher", "invalidator", "supervisor")
+_LOGS = ("postgres", "keeper", "scribe", "publisher", "invalidator", "metrics", "supervisor")
 ROLES = ("SUPER_ADMIN", "ADMIN", "EVALUATOR", "ANALYST", "VIEWER")
 
 
@@ -36,7 +36,7 @@ def up(context: Context, /, uri: str | None, served: tuple[str, ...], **options:
     """Start the private PostgreSQL, the keeper and the scribe, made first if missing.
 
     With Kafka configured (`wardkey kafka use`) the publisher too, with a cache (`wardkey cache use`) the
-    invalidator. Running it again does no harm: it starts what does not run and repairs what a crash left.
+    invalidator, and the metrics service once somebody has a token for it (`wardkey metrics token`). Running it again does no harm: it starts what does not run and repairs what a crash left.
     """
     from ..embedded import Cluster
 
@@ -171,6 +171,11 @@ def _facts(status: Status) -> dict[str, Any]:
             "pid": status.publisher_pid,
             "seconds": status.publisher_seconds,
         },
+        "metrics": {
+            "port": status.metrics_port,
+            "pid": status.metrics_pid,
+            "seconds": status.metrics_seconds,
+        },
     }
 
 
@@ -194,6 +199,10 @@ def _show(status: Status) -> None:
         click.echo(f"publisher   {_running(status.publisher_pid, status.publisher_seconds)}{restarted}")
         if trouble := (status.publisher or {}).get("trouble"):
             click.echo(f"            {trouble}")
+    if status.metrics_port is not None:
+        restarted = _restarted(status.restarts.get("metrics"))
+        click.echo(f"metrics     {_running(status.metrics_pid, status.metrics_seconds)}{restarted}")
+        click.echo(f"            http://127.0.0.1:{status.metrics_port}/metrics")
     click.echo(f"listens     127.0.0.1:{status.port} and {status.socket_directory}")
     if status.dsn:
         click.echo(f"DSN         {status.dsn}")

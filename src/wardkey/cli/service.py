@@ -1,4 +1,4 @@
-"""``wardkey service``: keeper, scribe and publisher under systemd, on a server of your own."""
+"""``wardkey service``: the processes of a server of your own under systemd."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import click
 from ._context import Context, pass_context
 from ._output import UNREACHABLE, emit, fail, table
 
-_WHAT = click.Choice(["keeper", "scribe", "publisher", "invalidator", "gateway", "timers"])
+_WHAT = click.Choice(["keeper", "scribe", "publisher", "invalidator", "gateway", "metrics", "timers"])
 _COLUMNS = ("service", "state", "pid", "since", "restarts")
 
 
 @click.group()
 def service() -> None:
-    """Run keeper, scribe, publisher and gateway under systemd, on a server of your own."""
+    """Run the processes of a server of your own under systemd."""
 
 
 _what = click.argument(
     "what",
-    metavar="[keeper|scribe|publisher|invalidator|gateway|timers]...",
+    metavar="[keeper|scribe|publisher|invalidator|gateway|metrics|timers]...",
     nargs=-1,
     required=True,
     type=_WHAT,
@@ -53,7 +53,7 @@ def print_units(context: Context, /, what: tuple[str, ...], into: Path | None, *
     """Print systemd units, hardened.
 
     The database is the one of --dsn, without a user, or `host=/var/run/postgresql dbname=wardkey`. OS users:
-    wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-invalidator, wardkey-gateway; group ward-socket
+    wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-invalidator, wardkey-gateway, wardkey-metrics; group ward-socket
     may open the keeper's socket. The timers rotate keys that are due, prune audit logs and run the doctor,
     daily.
     """

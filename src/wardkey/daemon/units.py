@@ -22,6 +22,7 @@ __all__ = [
     "GROUP",
     "INVALIDATOR",
     "KEEPER",
+    "METRICS",
     "PUBLISHER",
     "SCRIBE",
     "SERVICES",
@@ -31,12 +32,13 @@ __all__ = [
     "units",
 ]
 
-SERVICES: Final = ("keeper", "scribe", "publisher", "invalidator", "gateway")
+SERVICES: Final = ("keeper", "scribe", "publisher", "invalidator", "gateway", "metrics")
 KEEPER: Final = "wardkey-keeper"
 SCRIBE: Final = "ward-scribe"
 PUBLISHER: Final = "wardkey-publisher"
 INVALIDATOR: Final = "wardkey-invalidator"
 GATEWAY: Final = "wardkey-gateway"
+METRICS: Final = "wardkey-metrics"
 """OS users. The first two are not those of an embedded server, which may be on the same machine."""
 GROUP: Final = "ward-socket"
 """Who may open the keeper's socket."""
@@ -95,6 +97,7 @@ def units(what: str, *, dsn: str = DSN, kms: str | None = None, log_format: str 
         "publisher": lambda: _publisher(dsn),
         "invalidator": lambda: _invalidator(dsn),
         "gateway": lambda: _gateway(),
+        "metrics": lambda: _metrics(dsn),
         "timers": lambda: _timers(dsn),
     }[what]()
     if log_format == "text" or what == "timers":
@@ -147,7 +150,9 @@ def states() -> dict[str, dict[str, str]]:
 
 def _keeper(kms: str | None) -> dict[str, str]:
     options = f"--directory /var/lib/{KEEPER} --socket {_SOCKET} --socket-group {GROUP}"
-    options += f" --allow-uid postgres --scribe-uid {SCRIBE}" + (f" --kms {_quoted(kms)}" if kms else "")
+    options += f" --allow-uid postgres --scribe-uid {SCRIBE} --status-uid {METRICS}" + (
+        f" --kms {_quoted(kms)}" if kms else ""
+    )
     service = (
         f"Type=notify\nUser={KEEPER}\nSupplementaryGroups={GROUP}\n"
         f"ExecStart={_python('wardkey.keeper')} {options}\n"
@@ -201,6 +206,16 @@ def _gateway() -> dict[str, str]:
         f"{_ANYWHERE}PrivateDevices=yes\n"
     )
     return _file("gateway", "verifies tokens for nginx", service, after="network-online.target")
+
+
+def _metrics(dsn: str) -> dict[str, str]:
+    options = f"--dsn {_quoted(f'{dsn} user=ward_metrics')} --keeper {_SOCKET}"
+    service = (
+        f"Type=notify\nUser={METRICS}\nSupplementaryGroups={GROUP}\n"
+        f"ExecStart={_python('wardkey.metrics')} {options}\n"
+        f"{_KEPT_RUNNING}{_CONFINED}{_ANYWHERE}PrivateDevices=yes\n"
+    )
+    return _file("metrics", "serves numbers to Prometheus", service, after="postgresql.service")
 
 
 def _timers(dsn: str) -> dict[str, str]:

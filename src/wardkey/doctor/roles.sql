@@ -7,11 +7,12 @@ select w.name, coalesce('has ' || array_to_string(p.powers || case when p.rolcan
 from (values ('ward_owner'), ('ward_tenant')) as w (name) left join power as p on p.rolname = w.name
 where p.oid is null or p.rolcanlogin or p.powers <> '{}' order by 1;
 
--- ward-services-powerless (fail): the roles of services have no attribute of power but REPLICATION, which the publisher has not
+-- ward-services-powerless (fail): the roles of services have no attribute of power but REPLICATION, of scribe and invalidator
 select w.name, coalesce('has ' || array_to_string(array_remove(p.powers, w.power), ', '), 'is missing'),
   case when p.oid is null then format('create role %I login noinherit %s;', w.name, w.power)
   else format('alter role %I nosuperuser nocreatedb nocreaterole nobypassrls;', w.name) end
-from (values ('ward_scribe', 'REPLICATION'), ('ward_publisher', ''), ('ward_invalidator', 'REPLICATION')) as w (name, power)
+from (values ('ward_scribe', 'REPLICATION'), ('ward_publisher', ''), ('ward_invalidator', 'REPLICATION'),
+  ('ward_metrics', '')) as w (name, power)
 left join power as p on p.rolname = w.name
 where p.oid is null or array_remove(p.powers, w.power) <> '{}' order by 1;
 
@@ -20,7 +21,8 @@ select member::text, detail, revoke from membership where role = 'ward_owner' an
 
 -- ward-roles-in-nothing (fail): wardkey's own roles are members of no other role
 select member::text, detail, revoke from membership
-where member in ('ward_owner', 'ward_tenant', 'ward_scribe', 'ward_publisher', 'ward_invalidator') order by 1, 2;
+where member in ('ward_owner', 'ward_tenant', 'ward_scribe', 'ward_publisher', 'ward_invalidator', 'ward_metrics')
+order by 1, 2;
 
 -- tenant-roles-powerless (fail): tenants' login roles can log in, inherit, and have no attribute of power
 select t.login_role::text, coalesce('has ' || array_to_string(p.powers || case when not p.rolcanlogin then 'NOLOGIN' end

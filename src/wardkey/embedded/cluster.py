@@ -15,13 +15,13 @@ from typing import Any
 from ..daemon.supervision import Supervision
 from ..errors import NotRunning, ServerError
 from ..install.software import Software
-from .home import Config, Home
-from .parts import InvalidatorProcess, KeeperProcess, PublisherProcess, ScribeProcess
+from .home import Config, Home, free_port
+from .parts import InvalidatorProcess, KeeperProcess, MetricsProcess, PublisherProcess, ScribeProcess
 from .postgres import Postgres
 
 __all__ = ["Cluster", "Status"]
 
-_BY_OS_USER = ("postgres", "ward_scribe", "ward_publisher", "ward_invalidator")
+_BY_OS_USER = ("postgres", "ward_scribe", "ward_publisher", "ward_invalidator", "ward_metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,9 @@ class Status:
     publisher_pid: int | None
     publisher_seconds: float | None
     publisher: dict[str, Any] | None
+    metrics_port: int | None
+    metrics_pid: int | None
+    metrics_seconds: float | None
     supervisor_pid: int | None
     supervisor_seconds: float | None
     restarts: Mapping[str, Mapping[str, Any]]
@@ -54,9 +57,12 @@ class Status:
 
     @property
     def running(self) -> bool:
-        """``publishes``: Kafka is configured, so that a publisher should run as well."""
+        """``publishes``: Kafka is configured, so that a publisher should run; ``metrics_port`` likewise."""
         pids = (self.postgres_pid, self.keeper_pid, self.scribe_pid, self.supervisor_pid)
-        return None not in pids and not (self.publishes and self.publisher_pid is None)
+        lacking = (self.publishes and self.publisher_pid is None) or (
+            self.metrics_port is not None and self.metrics_pid is None
+        )
+        return None not in pids and not lacking
 
 
 class Cluster:
@@ -79,6 +85,7 @@ class Cluster:
         self.scribe = ScribeProcess(home)
         self.publisher = PublisherProcess(home)
         self.invalidator = InvalidatorProcess(home)
+        self.metrics = MetricsProcess(home)
         self.supervision = Supervision(home.supervisor, home.supervisor_log)
         self.regions = tuple(regions)
         self._say = say or (lambda text: None)
@@ -112,6 +119,8 @@ class Cluster:
                 self.invalidator.stop()
             elif self.invalidator.start(self.dsn(user="ward_invalidator")):
                 self._say("invalidator started")
+            if config.metrics_port is not None:
+                self._start_metrics(config.metrics_port)
         return self.status()
 
     def stop(self) -> bool:
@@ -120,8 +129,9 @@ class Cluster:
             return False
         with self.home.locked():
             parts = (self.postgres.postmaster, self.keeper.process, self.scribe.process)
-            watching = (self.publisher.process, self.invalidator.process, self.supervision.supervisor)
+            watching = (self.publisher.process, self.invalidator.process, self.metrics.process, self.supervision.supervisor)
             ran = any(part is not None for part in (*parts, *watching))
+            self.metrics.stop()
             self.invalidator.stop()
             self.publisher.stop()
             self.scribe.stop()
@@ -154,6 +164,22 @@ class Cluster:
                 return False
             return self.invalidator.start(self.dsn(user="ward_invalidator"))
 
+    def serve_metrics(self) -> int:
+        """Have metrics served from now on, and return at which port of 127.0.0.1. Raises NotRunning."""
+        with self.home.locked():
+            config = self.home.config()
+            if config is None or self.postgres.postmaster is None:
+                raise NotRunning
+            if config.metrics_port is None:
+                config = replace(config, metrics_port=free_port())
+                self.home.remember(config)
+            self._start_metrics(config.metrics_port or 0)
+        return config.metrics_port or 0
+
+    def _start_metrics(self, port: int) -> None:
+        if self.metrics.start(self.dsn(user="ward_metrics"), port):
+            self._say(f"metrics are served at 127.0.0.1:{port}")
+
     def status(self) -> Status:
         """Say what runs, by the processes themselves."""
         config = self.home.config()
@@ -161,6 +187,7 @@ class Cluster:
         keeper = self.keeper.process if config else None
         scribe = self.scribe.process if config else None
         publisher = self.publisher.process if config else None
+        metrics = self.metrics.process if config else None
         supervisor = self.supervision.supervisor if config else None
         return Status(
             home=self.home.path,
@@ -179,6 +206,9 @@ class Cluster:
             publisher_pid=publisher.pid if publisher else None,
             publisher_seconds=publisher.seconds_up if publisher else None,
             publisher=self.publisher.status() if publisher else None,
+            metrics_port=config.metrics_port if config else None,
+            metrics_pid=metrics.pid if metrics else None,
+            metrics_seconds=metrics.seconds_up if metrics else None,
             supervisor_pid=supervisor.pid if supervisor else None,
             supervisor_seconds=supervisor.seconds_up if supervisor else None,
             restarts=self.supervision.status(),

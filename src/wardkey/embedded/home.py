@@ -11,8 +11,8 @@
     invalidator/  0700, OS user of the invalidator: cache.json
     supervisor/   0700, operator: what should run, the pids of what does, how often it was restarted
 
-Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe, publisher and invalidator as
-``wardkey-scribe``, ``wardkey-publisher`` and ``wardkey-invalidator``: none can read another's directory.
+Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe, publisher, invalidator and
+metrics service as ``wardkey-scribe``, ``wardkey-publisher`` and so on: none can read another's directory.
 Anybody else runs all as itself.
 """
 
@@ -32,7 +32,7 @@ from ..daemon.files import locked, write_atomically
 from ..daemon.programs import OsUser, run
 from ..errors import MissingSoftware, ServerError
 
-__all__ = ["Config", "Home", "port_is_free"]
+__all__ = ["Config", "Home", "free_port", "port_is_free"]
 
 _SOCKET_PATH_MAX = 107
 
@@ -44,6 +44,7 @@ class Config:
     id: str
     port: int
     bindir: str
+    metrics_port: int | None = None  # where metrics are served, once somebody has a token for them
 
     def __post_init__(self) -> None:
         UUID(self.id)
@@ -157,6 +158,10 @@ class Home:
         return self.run / "invalidator.json"
 
     @property
+    def metrics_log(self) -> Path:
+        return self.log / "metrics.log"
+
+    @property
     def exists(self) -> bool:
         return self.config_file.exists()
 
@@ -203,6 +208,10 @@ class Home:
         """The OS user the invalidator runs as; made when missing."""
         return _own_user("wardkey-invalidator")
 
+    def metrics_user(self) -> OsUser:
+        """The OS user the metrics service runs as; made when missing."""
+        return _own_user("wardkey-metrics")
+
     def make_directories(self) -> None:
         """Make what is missing, and set owners and modes of all of it."""
         server, keeper, operator = self.server_user(), self.keeper_user(), OsUser.current()
@@ -232,6 +241,7 @@ class Home:
             (self.scribe_log, operator),
             (self.publisher_log, operator),
             (self.invalidator_log, operator),
+            (self.metrics_log, operator),
             (self.supervisor_log, operator),
         ):
             file.touch(0o640)

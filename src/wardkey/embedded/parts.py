@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ from ..publisher import config
 from ..publisher.config import Configuration
 from .home import Home
 
-__all__ = ["InvalidatorProcess", "KeeperProcess", "Part", "PublisherProcess", "ScribeProcess"]
+__all__ = ["InvalidatorProcess", "KeeperProcess", "MetricsProcess", "Part", "PublisherProcess", "ScribeProcess"]
 
 
 class Part(ABC):
@@ -121,6 +122,7 @@ class KeeperProcess(Part):
         for uid in sorted({home.server_user().uid, OsUser.current().uid}):
             options += ["--allow-uid", str(uid)]
         options += ["--admin-uid", str(OsUser.current().uid), "--scribe-uid", str(home.scribe_user().uid)]
+        options += ["--status-uid", str(home.metrics_user().uid)]
         return self._start("wardkey.keeper", options, home.keeper_user())
 
     def stop(self) -> None:
@@ -265,3 +267,21 @@ class InvalidatorProcess(Part):
     def status(self) -> dict[str, Any] | None:
         """Return what the invalidator last wrote about itself."""
         return StatusFile.read(self._home.invalidator_status)
+
+
+class MetricsProcess(Part):
+    """Its user reads counts and dates, and may ask the keeper how it is: nothing else."""
+
+    name = "metrics"
+    may_wait = False
+
+    def start(self, dsn: str, port: int) -> bool:
+        """Start the service and wait until it takes connections; True when it had to be started."""
+        options = ["--dsn", dsn, "--keeper", str(self._home.keeper_socket), "--port", str(port)]
+        self._port = port
+        return self._start("wardkey.metrics", options, self._home.metrics_user())
+
+    def is_at_work(self, process: Process) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0

@@ -131,6 +131,7 @@ class Postgres:
                     "ward_scribe": [home.scribe_user()],
                     "ward_publisher": [home.publisher_user()],
                     "ward_invalidator": [home.invalidator_user()],
+                    "ward_metrics": [home.metrics_user()],
                 }
             ),
         }

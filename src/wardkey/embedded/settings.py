@@ -63,13 +63,13 @@ include_if_exists = 'local.conf'
 """
 
 _HBA = """\
-# Written by wardkey at each start. Superuser, scribe, publisher and invalidator come through the socket only,
+# Written by wardkey at each start. Superuser and services come through the socket only,
 # known by their OS users; everybody else gives a password. Nothing is trusted. Replication is logical only.
-local  all          postgres,ward_scribe,ward_publisher,ward_invalidator  peer map=wardkey
+local  all          postgres,ward_scribe,ward_publisher,ward_invalidator,ward_metrics  peer map=wardkey
 local  replication  postgres                peer map=wardkey
 local  replication  all                     reject
 local  all          all                     scram-sha-256
-host   all          postgres,ward_scribe,ward_publisher,ward_invalidator  127.0.0.1/32  reject
+host   all          postgres,ward_scribe,ward_publisher,ward_invalidator,ward_metrics  127.0.0.1/32  reject
 host   all          all       127.0.0.1/32  scram-sha-256
 """
 

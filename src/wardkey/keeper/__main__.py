@@ -90,10 +90,11 @@ def _work(options: argparse.Namespace, report: Report, stop: Stop) -> None:
         report=report,
     )
     allowed = frozenset((*options.allow_uid, *options.admin_uid, *options.scribe_uid, os.geteuid(), 0))
+    observers = frozenset(options.status_uid) - allowed
     place = f"KMS {providers.cell.scheme}, region {' '.join(providers.regions)}"
     report(Line("ready", f"ready at {options.socket}, process {os.getpid()}, {place}"))
     try:
-        asyncio.run(_serve(SocketServer(service, allowed, report), listening, stop, report))
+        asyncio.run(_serve(SocketServer(service, allowed, report, observers), listening, stop, report))
     finally:
         service.close()
         with suppress(OSError):
@@ -129,6 +130,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_uids(
         "--scribe-uid",
         help="users who may also have checkpoints of audit logs signed, besides administrators",
+    )
+    add_uids(
+        "--status-uid", help="users who may ask how the keeper is, and nothing else: the metrics service's"
     )
     parser.add_argument(
         "--socket-group", type=group_id, metavar="GROUP", help="group that may open the socket"

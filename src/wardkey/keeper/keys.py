@@ -50,6 +50,7 @@ class Keys:
         self._ledger = ledger
         self._cache = KeyCache[_Identity](ttl)
         self._pending: dict[_Identity, asyncio.Task[Opened]] = {}
+        self.hits = self.misses = 0  # of the cache
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -132,7 +133,9 @@ class Keys:
         identity = (key.tenant, key.version, digest)
         dek = self._cache.get(identity)
         if dek is not None:
+            self.hits += 1
             return dek
+        self.misses += 1
         task = self._pending.get(identity)
         if task is None:
             task = self._pending[identity] = asyncio.create_task(self._unwrap(identity, key))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ from wardkey.kms import (
     scheme_of,
 )
 from wardkey.kms.configured import CONFIGURATION_FILE, Configuration, Entry, read
+
+from .latencies import KMS_SECONDS, Latencies
 
 __all__ = ["Provider", "Providers", "configured", "import_all"]
 
@@ -69,10 +72,25 @@ def configured(directory: Path, override: str | None = None, regions: Sequence[s
     return configuration.with_owned(None, [present, *left])
 
 
+class Calls:
+    """Of all KMSs: how long calls that ended well took, and how many did not."""
+
+    def __init__(self) -> None:
+        self.latencies, self.errors = Latencies(KMS_SECONDS), 0
+
+
 class Provider:
     """One KMS. It is opened when it is first asked, and again after it could not be."""
 
-    def __init__(self, entry: Entry, directory: Path, report: Callable[[str], None], open_: _Open) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        directory: Path,
+        report: Callable[[str], None],
+        open_: _Open,
+        calls: Calls,
+    ) -> None:
+        self._times = calls
         self.uri = entry.uri
         self.label = entry.label
         self.scheme = scheme_of(entry.uri)
@@ -106,11 +124,15 @@ class Provider:
         for attempt, pause in enumerate(pauses(FIRST_PAUSE), 1):
             await asyncio.sleep(max(pause, wait))
             self.calls += 1
+            began = time.monotonic()
             try:
                 with tracing.span("wardkey.kms", wardkey_kms=self.scheme, wardkey_attempt=attempt):
                     loop = asyncio.get_running_loop()
-                    return await loop.run_in_executor(self._pool, lambda: call(self.open()))
+                    answer = await loop.run_in_executor(self._pool, lambda: call(self.open()))
+                self._times.latencies.add(time.monotonic() - began)
+                return answer
             except KmsError as error:
+                self._times.errors += 1
                 self._report(Line("kms_failed", f"KMS {self.scheme}: {type(error).__name__}: {error}"))
                 if not error.transient:
                     raise
@@ -118,6 +140,7 @@ class Provider:
             except WardError:
                 raise
             except Exception as error:
+                self._times.errors += 1
                 # Not str(error): a provider's unforeseen exception may carry what it was given.
                 self._report(Line("kms_failed", f"KMS {self.scheme}: unexpected {type(error).__name__}"))
                 break
@@ -150,6 +173,7 @@ class Providers:
         self._regions = regions
         self._open = open_
         self._calls: Counter[str] = Counter()  # of those that are closed
+        self.times = Calls()
         self._opened: dict[tuple[UUID | None, str, str], Provider] = {}
         self._seen = identity_of(self._path)
         self._use(configured(directory, override, regions))
@@ -260,7 +284,7 @@ class Providers:
     def _provider(self, entry: Entry) -> Provider:
         identity = _identity(entry)
         if identity not in self._opened:
-            self._opened[identity] = Provider(entry, self._directory, self._report, self._open)
+            self._opened[identity] = Provider(entry, self._directory, self._report, self._open, self.times)
         return self._opened[identity]
 
 

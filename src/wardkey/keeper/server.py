@@ -27,7 +27,7 @@ from wardkey_core.wire import HEADER_LENGTH, MAX_FRAME, frame, frame_length, ref
 
 from ..daemon.lines import Line
 from .journal import Peer
-from .requests import Reseal, parse_request
+from .requests import Reseal, Status, parse_request
 from .service import Service
 
 __all__ = ["SocketServer"]
@@ -47,11 +47,21 @@ _T = TypeVar("_T")
 
 
 class SocketServer:
-    """Serves ``service`` on a listening socket to the processes of ``allowed`` uids."""
+    """Serves ``service`` on a listening socket to the processes of ``allowed`` uids.
 
-    def __init__(self, service: Service, allowed: frozenset[int], report: Callable[[str], None]) -> None:
+    ``observers``: uids besides them that are told how the keeper is, and nothing else.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        allowed: frozenset[int],
+        report: Callable[[str], None],
+        observers: frozenset[int] = frozenset(),
+    ) -> None:
         self._service = service
         self._allowed = allowed
+        self._observers = observers
         self._report = report
         self._connections: set[asyncio.Task[None]] = set()
         self._answering = 0
@@ -116,7 +126,7 @@ class SocketServer:
 
     async def _converse(self, wire: Wire) -> None:
         peer = wire.peer()
-        if peer.uid not in self._allowed:
+        if peer.uid not in self._allowed | self._observers:
             return await self._send(wire, refusal(self._service.refuse_peer(peer)))
         if len(self._connections) > MAX_CONNECTIONS:
             return await self._send(wire, refusal(KeeperBusy()))
@@ -126,6 +136,8 @@ class SocketServer:
                 request = parse_request(body)
             except Unsupported as error:
                 return await self._send(wire, refusal(error))
+            if peer.uid not in self._allowed and not isinstance(request, Status):
+                return await self._send(wire, refusal(self._service.refuse_peer(peer)))
             tenant = request.tenant
             if self._of_tenant[tenant] >= MAX_CONNECTIONS - len(self._connections):
                 return await self._send(

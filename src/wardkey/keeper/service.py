@@ -36,6 +36,7 @@ from .ended import Ended
 from .grants import Grants
 from .journal import Peer, ReleaseLog
 from .keys import Keys
+from .latencies import RELEASE_SECONDS, Latencies
 from .ledger import Ledger
 from .policy import KeeperPolicy
 from .providers import Providers
@@ -142,6 +143,7 @@ class Service:
         self._noted: set[tuple[Peer, UUID, int]] = set()
         self._started_at = time.time()
         self._releases = self._refusals = 0
+        self._took = Latencies(RELEASE_SECONDS)
 
     async def answer(self, request: Request, peer: Peer) -> dict[str, Any]:
         """Return the answer to any request but Reseal. Raises WardError, which is logged."""
@@ -223,6 +225,11 @@ class Service:
             "kms_calls_by_provider": calls,
             "releases": self._releases,
             "refusals": self._refusals,
+            "cache_hits": self._keys.hits,
+            "cache_misses": self._keys.misses,
+            "kms_errors": self._providers.times.errors,
+            "kms_seconds": self._providers.times.latencies.facts(),
+            "release_seconds": self._took.facts(),
             "provider": self._providers.cell.scheme,
             "providers": self._providers.schemes,
             "regions": self._providers.regions,
@@ -415,6 +422,7 @@ class Service:
 
     async def _logged(self, line: _Line, answer: Awaitable[_T], *, quietly: bool = False) -> _T:
         """Await ``answer``, and give it away only once it is in the log: nobody could account for it else."""
+        began = time.monotonic()
         try:
             answered = await answer
             if not quietly:
@@ -422,7 +430,9 @@ class Service:
         except WardError as error:
             self._log_refusal(line.op, error, line.peer, line)
             raise
-        self._releases += line.op == "release"
+        if line.op == "release":
+            self._releases += 1
+            self._took.add(time.monotonic() - began)
         return answered
 
     def _log_line(self, line: _Line) -> None:

@@ -176,11 +176,10 @@ class Drain:
 
     def _write(self) -> None:
         """Write and seal the turn; the transaction stays open."""
-        count = len(self._turn)
         if leaves := self._turn.write(self._connection, self._months):
             self._sealer.seal(leaves, self._position)
             self._pieces = True
-            self._count += count
+            self._count += sum(len(of_tenant.ids) for of_tenant in leaves.values())
 
     def _store(self, *, last: bool = False) -> None:
         """Make what was taken last, let the server forget it, and have checkpoints signed."""

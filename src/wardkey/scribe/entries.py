@@ -24,6 +24,7 @@ from wardkey_core.log.canonical import encode as canonical
 from wardkey_core.log.merkle import leaf_hash
 from wardkey_core.log.source import COLUMNS, UNREADABLE, bytes_of, split_columns
 
+from .counts import Counts
 from .pgoutput import Begin, Message
 from .pgoutput import Row as StreamRow
 from .replication import lsn_text
@@ -74,6 +75,8 @@ class _Form:
     read: journal.Read
     data: tuple[str, str, str]
     line: tuple[str, str, str]
+    fields: int  # how many columns
+    opened: list[int] = field(default_factory=lambda: [0, 0, 0])  # rows, fields, statements without rows
 
 
 @dataclass(slots=True)
@@ -111,9 +114,10 @@ class Turn:
         self._items: list[_Read | Stored | journal.Event | _Sealed] = []
         self._groups: dict[tuple[Any, ...], _Group] = {}
         self._defects: dict[tuple[str, str], list[str]] = {}  # by tenant and what is wrong: ids
+        self._counts, self._counted = Counts(), 0  # messages that are no entries
 
     def __len__(self) -> int:
-        return len(self._items) + len(self._defects)
+        return len(self._items) + len(self._defects) + self._counted
 
     def message(self, message: Message) -> None:
         """Take a message of the journal. What is none of ours becomes an event that says so."""
@@ -130,6 +134,9 @@ class Turn:
                 self._read(content)
             elif isinstance(content, journal.Query):
                 self._items.append(_queried(content))
+            elif isinstance(content, journal.Counts):
+                self._counts.backend(content)
+                self._counted += 1
             else:
                 _check_event(content)
                 self._items.append(content)
@@ -194,6 +201,8 @@ class Turn:
             self._defect(row[0], str(row[1]), "is no entry: not sealed")
             return
         self._items.append(_Sealed(row[0], row[1], row[2], leaf_hash(data)))
+        if row[3] == "w":
+            self._counts.written(row[0], row[4])
         if begin is not None and (defect := _defect_of(row, begin, settled)):
             self._defect(row[0], str(row[1]), defect)
 
@@ -228,7 +237,11 @@ class Turn:
                     before, between, behind = form.line
                     lines.append(f"{before}{id_}{between}{row_id.translate(_ESCAPES)}{behind}")
                 else:
-                    row = next(events) if isinstance(item, journal.Event) else cast(Stored, item)
+                    if isinstance(item, journal.Event):
+                        row = next(events)
+                        self._counts.event(row[0], item.operation, item.detail)
+                    else:
+                        row = cast(Stored, item)
                     row = (row[0], id_, *row[2:])
                     tenant, at, leaf = row[0], row[2], leaf_hash(bytes_of(row))
                     lines.append(_line(row))
@@ -246,7 +259,11 @@ class Turn:
             with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
                 for place in range(0, len(lines), 500):
                     copy.write("".join(lines[place : place + 500]).encode())
-        self._items, self._groups, self._defects, self.size = [], {}, {}, 0
+        for group in self._groups.values():
+            for form in group.forms.values():
+                self._counts.read(form.tenant, *form.opened)
+        self._counts.store(connection)
+        self._items, self._groups, self._defects, self.size, self._counted = [], {}, {}, 0, 0
         return leaves
 
     def _join_reads(self) -> None:
@@ -293,6 +310,11 @@ class Turn:
             item = _plain(read, form.at)
         else:
             item = _Read(form, row_id)
+        if row_id is None:
+            form.opened[2] += 1
+        else:
+            form.opened[0] += place is None
+            form.opened[1] += form.fields - (0 if place is None else group.forms[known].fields)
         if place is not None:
             self._items[place] = item
         else:
@@ -329,7 +351,8 @@ def time_text(microseconds: int) -> str:
 def _form(read: journal.Read) -> _Form:
     tenant, at, columns = str(read.tenant), time_text(read.statement), read.columns
     context = read.context.hex() if read.context else ""
-    listed = canonical(split_columns(columns)).decode()
+    names = split_columns(columns)
+    listed = canonical(names).decode()
     behind = f',"statement":{read.statement},"table":"{read.model}","tenant":"{tenant}"}}'
     return _Form(
         tenant,
@@ -345,6 +368,7 @@ def _form(read: journal.Read) -> _Form:
             f"\t{at}\tr\tread\t\\\\x{context}\t{read.statement}\t{read.model}\t",
             f"\t{columns.translate(_ESCAPES)}\t\\N{_NO_TEXTS}",
         ),
+        len(names),
     )
 
 

@@ -1,0 +1,1 @@
+"""A theme a module; ``METRICS`` of each is found by ``wardkey.metrics.registry``."""
