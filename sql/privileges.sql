@@ -228,14 +228,13 @@ to ward_invalidator;
 grant usage on schema ward_internal to ward_metrics;
 grant select on
   ward_internal.settings, ward_internal.counts, ward_internal.metrics_tokens, ward_internal.backups,
-  ward_internal.scribe_state
+  ward_internal.scribe_state, ward_internal.audit_topics
 to ward_metrics;
 grant select (id, slug, status, key_mode) on ward_internal.tenants to ward_metrics;
 grant select (tenant_id, state, kek, kek_version, created_at, wrapped_at) on ward_internal.tenant_keys to ward_metrics;
 grant select (tenant_id, started_at, finished_at, rows) on ward_internal.rotations to ward_metrics;
 grant select (tenant_id, size) on ward_internal.audit_trees, ward_internal.audit_checkpoints to ward_metrics;
 grant select (tenant_id, first_position, at) on ward_internal.audit_batches to ward_metrics;
-grant select (tenant_id, position, failures) on ward_internal.audit_topics to ward_metrics;
 grant select (tenant_id, begins, ends, ended_on) on ward_internal.baas to ward_metrics;
 grant select (tenant_id, emergency, started_at, reviewed_at) on ward_internal.break_glass to ward_metrics;
 grant select on pg_replication_slots to ward_metrics;

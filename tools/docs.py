@@ -23,6 +23,7 @@ from wardkey.doctor import Check, checks
 from wardkey.install import resources
 from wardkey.lint import FAMILIES
 from wardkey.metrics import registry
+from wardkey.monitoring import alerts
 
 ROOT = Path(__file__).resolve().parents[1]
 _COMMENT = re.compile(
@@ -65,6 +66,8 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
         return markdown + formats()
     if path == Path("lint.md"):
         return markdown + list_of_rules()
+    if path == Path("runbooks/index.md"):
+        return markdown + runbooks()
     if path.parent == Path("rules"):
         return re.sub(r"\{\d\}", "…", markdown)
     if path.parent != Path("checks") or path.stem == "index":
@@ -100,6 +103,12 @@ def formats() -> str:
         text = import_module(f"wardkey_core.{name}").__doc__ or ""
         parts.append(f"\n## wardkey_core.{name}\n\n```text\n{text.strip()}\n```\n")
     return "".join(parts)
+
+
+def runbooks() -> str:
+    """Return a table of all alerts, each with its page."""
+    rows = (f"| [{one.name}]({one.page}.md) | {one.severity} | {one.summary} |" for one in alerts.every())
+    return "\n".join(["| alert | severity | |", "|---|---|---|", *rows, ""])
 
 
 def metrics() -> str:

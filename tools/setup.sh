@@ -82,6 +82,9 @@ fi
 if [ "$purpose" = test ] && ! PATH=$PATH:/usr/sbin command -v nginx >/dev/null; then
     packages="$packages nginx"
 fi
+if [ "$purpose" = test ] && ! command -v promtool >/dev/null; then
+    packages="$packages prometheus"
+fi
 if [ "$purpose" = test ] && ! command -v git >/dev/null; then
     packages="$packages git"
 fi

@@ -1,4 +1,4 @@
-"""Scribe, publisher and metrics service work as roles of their own, which can do what they have to and nothing else."""
+"""Each service works as a role of its own, which can do what it has to and nothing else."""
 
 from __future__ import annotations
 

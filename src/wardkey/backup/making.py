@@ -27,6 +27,7 @@ from wardkey_pg import __version__
 
 from ..daemon.files import new_file, sync_directory
 from ..daemon.programs import clean_environment, run
+from ..daemon.sessions import connect
 from ..embedded import Cluster, Home
 from ..errors import ServerError
 from ..install.software import Software
@@ -107,7 +108,15 @@ def back_up(
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync_directory(directory.parent)
+    _record(dsn, made_at, dump_bytes, state_bytes)
     return Made(str(directory), made_at, dump_bytes, state_bytes, len(files))
+
+
+def _record(dsn: str, made_at: str, dump_bytes: int, state_bytes: int) -> None:
+    """Remember that there is a backup of then: an alert is raised where the newest is old."""
+    statement = "insert into ward_internal.backups (made_at, dump_bytes, state_bytes) values (%s, %s, %s)"
+    with connect(dsn, "wardkey") as connection:
+        connection.execute(statement, [made_at, dump_bytes, state_bytes])
 
 
 def sources(

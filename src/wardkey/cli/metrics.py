@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -76,3 +77,33 @@ def list_tokens(context: Context) -> None:
     with context.connect() as connection:
         rows = tokens.owners(connection)
     emit(context, rows, lambda: table(rows, _COLUMNS))
+
+
+@metrics.command("config")
+@click.option(
+    "--dir", "directory", type=_DIRECTORY, required=True, help="Where to write, /etc/prometheus/wardkey."
+)
+@click.option(
+    "--target", metavar="HOST:PORT", help="Where metrics are served (default: the embedded server)."
+)
+@click.option(
+    "--runbooks", metavar="URL", default="runbooks", help="Where the pages of docs/runbooks can be read."
+)
+@pass_context
+def config(context: Context, directory: Path, target: str | None, runbooks: str) -> None:
+    """Write the configuration of Prometheus: a job for the platform and for each tenant, and alerts.
+
+    Whoever has no token yet is given one, in a file below tokens/. Run it again when tenants have come or
+    gone.
+    """
+    from ..monitoring import prometheus
+
+    if target is None:
+        target = "127.0.0.1:9188" if context.dsn else f"127.0.0.1:{context.cluster.serve_metrics()}"
+    with context.connect() as connection:
+        written = prometheus.write(connection, directory, target, runbooks)
+    text = f"{directory}: {len(written.tenants)} jobs, {len(written.made)} tokens made"
+    emit(context, asdict(written), lambda: click.echo(text))
+    for slug in written.lacking:
+        make = f"wardkey metrics token {slug} --file {directory}/tokens/{slug}"
+        note(context, f"{slug} has a token that is not here: {make}")

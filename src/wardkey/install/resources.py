@@ -7,7 +7,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_page", "extension_files", "manifest", "measure", "migrations", "rule_page", "sql"]
+__all__ = [
+    "check_page",
+    "extension_files",
+    "manifest",
+    "measure",
+    "migrations",
+    "rule_page",
+    "runbooks",
+    "sql",
+]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CHECKOUT = _PACKAGE.parent.parent
@@ -31,6 +40,12 @@ def check_page(name: str) -> str:
 def rule_page(name: str) -> str:
     """Return the page of a rule of lint."""
     return (_find("docs/rules", "_rules") / f"{name}.md").read_text("utf-8")
+
+
+def runbooks() -> dict[str, str]:
+    """Return the runbook of each alert, by the name of its page."""
+    pages = sorted(_find("docs/runbooks", "_runbooks").glob("*.md"))
+    return {page.stem: page.read_text("utf-8") for page in pages if page.stem != "index"}
 
 
 def measure(name: str) -> str:
