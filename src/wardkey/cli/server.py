@@ -36,7 +36,8 @@ def up(context: Context, /, uri: str | None, served: tuple[str, ...], **options:
     """Start the private PostgreSQL, the keeper and the scribe, made first if missing.
 
     With Kafka configured (`wardkey kafka use`) the publisher too, with a cache (`wardkey cache use`) the
-    invalidator, and the metrics service once somebody has a token for it (`wardkey metrics token`). Running it again does no harm: it starts what does not run and repairs what a crash left.
+    invalidator, and the metrics service once somebody has a token for it (`wardkey metrics token`). Running
+    it again does no harm: it starts what does not run and repairs what a crash left.
     """
     from ..embedded import Cluster
 

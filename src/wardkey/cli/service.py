@@ -53,9 +53,9 @@ def print_units(context: Context, /, what: tuple[str, ...], into: Path | None, *
     """Print systemd units, hardened.
 
     The database is the one of --dsn, without a user, or `host=/var/run/postgresql dbname=wardkey`. OS users:
-    wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-invalidator, wardkey-gateway, wardkey-metrics; group ward-socket
-    may open the keeper's socket. The timers rotate keys that are due, prune audit logs and run the doctor,
-    daily.
+    wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-invalidator, wardkey-gateway, wardkey-metrics;
+    group ward-socket may open the keeper's socket. The timers rotate keys that are due, prune audit logs and
+    run the doctor, daily.
     """
     from ..daemon import units
 

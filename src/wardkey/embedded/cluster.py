@@ -129,7 +129,12 @@ class Cluster:
             return False
         with self.home.locked():
             parts = (self.postgres.postmaster, self.keeper.process, self.scribe.process)
-            watching = (self.publisher.process, self.invalidator.process, self.metrics.process, self.supervision.supervisor)
+            watching = (
+                self.publisher.process,
+                self.invalidator.process,
+                self.metrics.process,
+                self.supervision.supervisor,
+            )
             ran = any(part is not None for part in (*parts, *watching))
             self.metrics.stop()
             self.invalidator.stop()

@@ -24,7 +24,14 @@ from ..publisher import config
 from ..publisher.config import Configuration
 from .home import Home
 
-__all__ = ["InvalidatorProcess", "KeeperProcess", "MetricsProcess", "Part", "PublisherProcess", "ScribeProcess"]
+__all__ = [
+    "InvalidatorProcess",
+    "KeeperProcess",
+    "MetricsProcess",
+    "Part",
+    "PublisherProcess",
+    "ScribeProcess",
+]
 
 
 class Part(ABC):
