@@ -50,7 +50,7 @@ class Counts:
     def say(self, now: float) -> None:
         """Write what was counted, unless that is nothing."""
         self.due = now + _EVERY
-        if self.transactions or self.sealed or self._seconds:
+        if self._tenant and (self.transactions or self.sealed or self._seconds):
             self._write(
                 counts(
                     bytes_of(self._tenant),
