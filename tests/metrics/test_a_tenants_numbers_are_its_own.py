@@ -151,7 +151,7 @@ def test_only_operators_make_tokens(service: Service, admin: Connection) -> None
 
 
 def test_who_is_slow_or_talks_nonsense_holds_up_nobody(service: Service) -> None:
-    """Each of these is answered or left; whoever asks meanwhile is answered."""
+    """Each of these is answered or left; who asks meanwhile is answered."""
     silent = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]
     for connection in silent[::2]:
         connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")

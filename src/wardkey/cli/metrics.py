@@ -93,7 +93,7 @@ def list_tokens(context: Context) -> None:
 def config(context: Context, directory: Path, target: str | None, runbooks: str) -> None:
     """Write the configuration of Prometheus: a job for the platform and for each tenant, and alerts.
 
-    Whoever has no token yet is given one, in a file below tokens/. Run it again when tenants have come or
+    Those who have no token yet are given one, in a file below tokens/. Run it again when tenants have come or
     gone.
     """
     from ..monitoring import prometheus

@@ -100,8 +100,8 @@ class Collector:
     def _ask_keeper(self, rows: Any) -> Mapping[str, Any] | None:
         path = self._keeper
         if path is None:
-            found = rows("select value from ward_internal.settings where name = 'keeper_socket'")
-            path = Path(found[0][0]) if found else None
+            sockets = rows("select value from ward_internal.settings where name = 'keeper_socket'")
+            path = Path(sockets[0][0]) if sockets else None
         try:
             return None if path is None else keeper_client.status(path, _KEEPER_SECONDS)
         except WardError:

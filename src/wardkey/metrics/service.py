@@ -5,7 +5,7 @@
 ``/health``           204, or 503 while nothing could be read
 
 A wrong token, none, and a tenant that is not there have one answer, and take the same comparisons. What is
-told is at most ``FRESH`` seconds old, and so is the revocation of a token: whoever asks more often has the
+told is at most ``FRESH`` seconds old, and so is the revocation of a token: who asks more often has the
 same again.
 """
 

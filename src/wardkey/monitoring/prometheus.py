@@ -37,7 +37,7 @@ class Written:
 
 
 def write(connection: psycopg.Connection[Any], directory: Path, target: str, runbook_url: str) -> Written:
-    """Write ``directory``, and make a token for whoever has none yet. Raises OSError, WardError.
+    """Write ``directory``, and make a token for those who have none yet. Raises OSError, WardError.
 
     ``target``: HOST:PORT where the metrics are served. A token that was made before is not replaced: others
     may use it.
