@@ -11,7 +11,7 @@ with ours as (
     or c.oid in (select relation from ward_internal.models)
 ), tbl as (select * from ours where relkind in ('r', 'p')), plain as (select * from tbl where not model),
 fn as (
-  select p.oid, p.oid::regprocedure::text as name, p.prosrc, n.nspname
+  select p.oid, p.oid::regprocedure::text as name, p.prosrc, p.prosecdef, p.proconfig, n.nspname
   from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
   where n.nspname in ('ward', 'ward_internal', '@ward')
 ), trg as (
@@ -156,7 +156,7 @@ select name, format('alter table %s add constraint wk foreign key (city) referen
   where relname = 'patients' and relispartition;
 
 -- options set:
-select name, format('alter table %s set (fillfactor = 50)', name) from plain where relkind = 'r'
+select name, format('alter table %s set (fillfactor = 40)', name) from plain where relkind = 'r'
 union all
 select name, format('alter view %s set (security_invoker)', name) from ours where relkind = 'v'
 union all
@@ -174,8 +174,11 @@ select name, format('create or replace view %s as select * from (%s) as q where 
   rtrim(pg_get_viewdef(oid), ';')) from ours where relkind = 'v';
 
 -- view dropped:
-select name, case when registry then format('alter extension wardkey drop view %s; ', name) else '' end
-  || format('drop view %s%s', name, case when registry then '' else ' cascade' end) from ours where relkind = 'v';
+select name, format('alter extension wardkey drop view %s; drop view %s', name, name) from ours
+  where relkind = 'v' and registry;
+
+-- face dropped:
+select name, format('drop view %s cascade', name) from ours where relkind = 'v' and not registry;
 
 -- table dropped:
 select name, format('drop table %s cascade', name) from plain where relkind = 'r' and relispartition and name ~
@@ -185,10 +188,10 @@ select name, format('drop table %s cascade', name) from plain where relkind = 'r
 select name, format('%s', replace(pg_get_functiondef(oid), prosrc, prosrc || ' ')) from fn where nspname = '@ward';
 
 -- function invoker:
-select name, format('alter function %s security invoker', name) from fn where nspname = '@ward';
+select name, format('alter function %s security invoker', name) from fn where nspname = '@ward' and prosecdef;
 
 -- function unpinned:
-select name, format('alter function %s reset search_path', name) from fn where nspname = '@ward';
+select name, format('alter function %s reset search_path', name) from fn where nspname = '@ward' and proconfig is not null;
 
 -- function's owner:
 select name, format('alter function %s owner to wk_other', name) from fn;

@@ -180,7 +180,7 @@ create or replace view ward.incidents as
       where l.incident_id = i.id) as losses,
     s.tenants, s.patients, s.at as counted_at, i.closed_at, i.closed_by, i.reason
   from ward_internal.incidents as i
-  left join lateral (select * from ward_internal.incident_scopes as s where s.incident_id = i.id
+  left join lateral (select tenants, patients, at from ward_internal.incident_scopes as s where s.incident_id = i.id
     order by s.at desc limit 1) as s on true;
 comment on view ward.incidents is
   'incidents, for operators. tenants and patients: as last counted by wardkey incident scope; null: not yet';

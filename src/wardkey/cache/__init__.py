@@ -18,6 +18,15 @@ did not see the commit read marks without it, and its value is older than the ma
 ``invalidator``: the process, ``config``: where it finds Redis
 """
 
-from .clients import AsyncCache, Cache
+from typing import Any
 
 __all__ = ["AsyncCache", "Cache"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the clients when they are asked for: the embedded server needs ``config`` alone."""
+    if name in __all__:
+        from . import clients
+
+        return getattr(clients, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

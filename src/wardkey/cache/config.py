@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from os import urandom
 from pathlib import Path
-from secrets import token_hex
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -51,7 +51,7 @@ def parse(url: str, former: Configuration | None = None) -> Configuration:
         raise CacheError(
             "that is no URL of Redis", "redis://[USER:PASSWORD@]HOST:PORT, rediss:// for TLS, unix:///PATH"
         )
-    made = Configuration(url, token_hex(32))
+    made = Configuration(url, urandom(32).hex())
     if former is not None and former.public_url == made.public_url:
         return Configuration(url, former.password)
     return made

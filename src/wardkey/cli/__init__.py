@@ -33,7 +33,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "kafka": ("kafka", "Publish the audit log to Kafka, a topic per tenant."),
         "cache": ("cache", "Let clients cache in Redis, sealed, a user per tenant."),
         "kms": ("kms", "Choose, show and check the KMS of the embedded server."),
-        "metrics": ("metrics", "Serve numbers to Prometheus and Grafana, of each tenant and the platform."),
+        "metrics": ("metrics", "Serve numbers to Prometheus, of each tenant and the platform."),
     },
     "Database": {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),

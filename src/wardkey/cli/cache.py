@@ -19,7 +19,7 @@ _PHI = {True: "journalled", False: "refused"}
 
 @click.group()
 def cache() -> None:
-    """Let clients cache in Redis what they have read, sealed, until a table that it came from is written.
+    """Let clients cache in Redis, sealed, a user per tenant.
 
     Redis sees no plaintext, and each tenant's user there reaches its own values only. What applications call
     is `wardkey.cache`.
@@ -107,9 +107,10 @@ def status(context: Context) -> int:
 )
 @pass_context
 def policy(context: Context, slug: str | None, ttl: int | None, phi: str | None) -> None:
-    """Say what clients may cache of a tenant, or show it: of all tenants without SLUG.
+    """Set or show what clients may cache of a tenant.
 
-    Without a policy of its own a tenant has 300 seconds, and nothing that was sealed.
+    Without SLUG those of all tenants are shown. A tenant without a policy has 300 seconds, and nothing that
+    was sealed.
     """
     if slug is None and (ttl or phi):
         fail("a policy is a tenant's", "name the tenant: wardkey cache policy SLUG --ttl 60", 2)

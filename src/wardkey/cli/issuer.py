@@ -73,7 +73,7 @@ def add(
 @only
 @pass_context
 def refresh(context: Context, /, name: str, jwks: Path | None, jwks_url: str | None, **where: Any) -> None:
-    """Take the keys of a known issuer from its JWKS as it is now, for cron.
+    """Take an issuer's keys from its JWKS as it is now.
 
     What it no longer publishes is believed no more. Nothing else that is known of the issuer changes, and
     nothing at all where the JWKS cannot be fetched or has no key to verify with.

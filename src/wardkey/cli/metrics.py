@@ -17,7 +17,7 @@ _COLUMNS = ("tenant", "path", "made_at", "made_by")
 
 @click.group()
 def metrics() -> None:
-    """Serve numbers to Prometheus: each tenant's and the platform's, behind a token each.
+    """Serve numbers to Prometheus, of each tenant and the platform.
 
     No number tells of a patient, and no label has a subject, a row or SQL.
     """
@@ -28,7 +28,7 @@ def metrics() -> None:
 @click.option("--host", metavar="ADDRESS", help="Of --port (default 127.0.0.1).")
 @pass_context
 def run(context: Context, port: int | None, host: str | None) -> int:
-    """Serve in the foreground until SIGTERM or Ctrl-C; for a server of your own.
+    """Serve in the foreground, on a server of your own.
 
     Tokens travel as they are: behind a --host that others reach, put a proxy with TLS in between.
     """
@@ -49,7 +49,7 @@ def run(context: Context, port: int | None, host: str | None) -> int:
 @click.option("--drop", "is_dropped", is_flag=True, help="Have nobody read these metrics any more.")
 @pass_context
 def token(context: Context, slug: str, file: Path | None, is_dropped: bool) -> None:
-    """Make the token that reads a tenant's metrics, or the platform's, in place of the one before.
+    """Make the token that reads a tenant's metrics.
 
     It is shown this once: the database has its digest only. The embedded server serves metrics from the first
     token on; one that is replaced or dropped is of no use 5 seconds later.
@@ -91,7 +91,7 @@ def list_tokens(context: Context) -> None:
 )
 @pass_context
 def config(context: Context, directory: Path, target: str | None, runbooks: str) -> None:
-    """Write the configuration of Prometheus: a job for the platform and for each tenant, and alerts.
+    """Write the configuration of Prometheus, with alerts.
 
     Those who have no token yet are given one, in a file below tokens/. Run it again when tenants have come or
     gone.

@@ -25,7 +25,7 @@ def number(text: str) -> Decimal:
 
 @click.group()
 def search() -> None:
-    """Say how sealed columns are searched, in every ward.
+    """Say how sealed columns are searched.
 
     TABLE is a model table with its schema, such as clinic.patients. Tokens tell a thief of the disk which
     values are equal: docs/search.md says what each kind tells.
@@ -74,7 +74,7 @@ def drop(context: Context, table_: str, column: str, kinds: tuple[str, ...]) -> 
 @search.command("list")
 @pass_context
 def list_(context: Context) -> None:
-    """List searches, and the tenants whose rows have not all got their tokens yet."""
+    """List searches, and for whom they are not complete yet."""
     from ..search import declaring as use
 
     with context.connect() as connection:

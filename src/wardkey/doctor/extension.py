@@ -129,9 +129,14 @@ def _relations(server: Server) -> Iterator[Problem]:
     """Make a temporary copy of each table, sequence and view, and compare."""
     there = {name: (oid, kind) for oid, name, _, kind in server.rows(_query("relations"))}
     views: dict[str, str] = {}
+    triggers: dict[str, str] = {}
     for statement in _manifest()["relations"]:
         if match := re.match(r"create or replace view (\S+)", statement):
             views[match[1]] = statement
+        elif match := re.search(r"^create or replace trigger .*? on (\S+)", statement):
+            triggers[match[1]] = statement
+        elif match := re.match(r"alter table (\S+) enable always trigger", statement):
+            triggers[match[1]] += f"; {statement}"
     yield from _make_copies(server, _manifest()["relations"])
     copies = dict(server.rows(_COPIES.format("rel", "class")))
     made = describe(server, copies, lambda oid, text: _COPY.sub(r"\1.\2", text))
@@ -140,7 +145,9 @@ def _relations(server: Server) -> Iterator[Problem]:
     for name in expected.keys() | views.keys():
         if name in there and name in expected:
             parts = _own(actual[there[name][0]])
-            yield from compare(name, expected[name], parts, otherwise=views.get(name))
+            for of_triggers, otherwise in ((False, views.get(name)), (True, triggers.get(name))):
+                both = _some(expected[name], of_triggers), _some(parts, of_triggers)
+                yield from compare(name, *both, otherwise=otherwise)
         elif name in views:
             yield Problem(name, "is missing", f"{views[name]}; alter extension wardkey add view {name};")
         elif name not in there:
@@ -166,6 +173,11 @@ def _make_copies(server: Server, statements: list[str]) -> Iterator[Problem]:
 def _own(parts: Parts) -> Parts:
     """Leave out what _owners and _grants compare."""
     return {key: part for key, part in parts.items() if key[0] not in ("owner", "privilege")}
+
+
+def _some(parts: Parts, of_triggers: bool) -> Parts:
+    kinds = ("trigger", "function of trigger")
+    return {key: part for key, part in parts.items() if (key[0] in kinds) is of_triggers}
 
 
 def _sql_functions(server: Server) -> Iterator[Problem]:
