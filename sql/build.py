@@ -28,6 +28,7 @@ _FUNCTIONS = (
     "audit/writes",
     "models/schemas",
     "models/dependents",
+    "search/operators",
     "search/tokens",
     "search/finding",
     "models/faces",

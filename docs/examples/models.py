@@ -61,11 +61,13 @@ class Patient(Base):
     phone: Mapped[Identifier | None]
     email: Mapped[Identifier | None]
     address: Mapped[Identifier | None]
-    city: Mapped[str | None] = mapped_column(Sealed(classified="quasi"))
+    city: Mapped[str | None] = mapped_column(Sealed(classified="quasi", mask="null"))
     state: Mapped[str | None]
     zip: Mapped[str | None] = mapped_column(Sealed(classified="quasi", mask="zip3"))
     marital_status: Mapped[str | None]
-    deceased: Mapped[datetime.datetime | None] = mapped_column(Sealed(Instant, classified="quasi"))
+    deceased: Mapped[datetime.datetime | None] = mapped_column(
+        Sealed(Instant, classified="quasi", mask="null")
+    )
     encounters: Mapped[list["Encounter"]] = relationship(back_populates="patient", passive_deletes=True)
 
 

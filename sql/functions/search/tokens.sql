@@ -24,7 +24,7 @@ comment on function ward_internal.find_query(text, text[], text) is
   'match and the tokens that are its $1; null when refused. Journals which columns are searched';
 
 create or replace function ward_internal.is_found(text, text, text, text) returns boolean
-language plpython3u stable strict parallel restricted security invoker cost 10000 as $$
+language plpython3u stable strict parallel restricted cost 10000 security invoker as $$
 try:
     return SD["call"](*args)
 except KeyError:
