@@ -31,7 +31,7 @@ class Journal:
         return [event for event in events if isinstance(event, Message)]
 
     def read(
-        self, until: Callable[[list[Read | Query | Event]], bool] = bool, patience: float = 5
+        self, until: Callable[[list[Read | Query | Event]], bool] = bool, patience: float = 60
     ) -> list[Read | Query | Event]:
         """Return messages once ``until`` holds for them, or what there is when patience ends."""
         messages: list[Read | Query | Event] = []
@@ -45,12 +45,12 @@ class Journal:
                 return messages
             time.sleep(0.05)
 
-    def reads(self, rows: int = 1, patience: float = 5) -> dict[str | None, set[str]]:
+    def reads(self, rows: int = 1, patience: float = 60) -> dict[str | None, set[str]]:
         """Return by row which columns were read, once there are ``rows`` of them."""
         messages = self.read(lambda all_of_it: len(by_row(all_of_it)) >= rows, patience)
         return by_row(messages)
 
-    def events(self, operation: str, patience: float = 5) -> list[Event]:
+    def events(self, operation: str, patience: float = 60) -> list[Event]:
         """Return the events of one kind, once there is one."""
 
         def of_kind(messages: list[Read | Query | Event]) -> list[Event]:
