@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from tests.drivers.conftest import Way
+from tests.support.database import Database
 
 QUERY = "select note from specimens"
 Work = Callable[[asyncpg.Pool], Awaitable[None]]
@@ -39,23 +40,27 @@ def run(way: Way) -> Callable[[Work], None]:
     return lambda work: asyncio.run(with_pool(work))
 
 
+async def sleeping(database: Database) -> None:
+    """Wait until PostgreSQL is at the query: it ignores a cancellation that comes before."""
+    there = "select 1 from pg_stat_activity where datname = current_database() and query ~ '^select pg_sleep'"
+    with database.admin() as admin:
+        while not admin.execute(there + " and state = 'active'").fetchall():
+            await asyncio.sleep(0.01)
+
+
 def test_after_a_task_was_cancelled(way: Way, run: Callable[[Work], None]) -> None:
     token = way.database.token("acme", "dr.grey")
 
     async def work(pool: asyncpg.Pool) -> None:
-        reading = asyncio.Event()
-
         async def transaction() -> None:
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("select ward.login($1)", token)
                 await connection.execute("insert into specimens (accession) values ('cancelled')")
-                reading.set()
-                await connection.execute("select pg_sleep(600)")
+                await connection.execute("select pg_sleep(120)")
 
         for _ in range(3):
             task = asyncio.create_task(transaction())
-            await reading.wait()
-            reading.clear()
+            await sleeping(way.database)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

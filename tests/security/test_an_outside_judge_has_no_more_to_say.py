@@ -33,7 +33,7 @@ ACCEPTED = {
     ("SEC013", r"sealed_\w+\.\w+\.ward_audit(_truncate)?"),
     # Each says why it is one, pins its path and is revoked from PUBLIC: test_sql_keeps_the_house_rules.
     ("SEC014", r"(ward|ward_internal|tenant_\w+)\.\w+"),
-    # Leakproof in truth: they compare tokens with tokens and raise no error about one; no tenant may name them.
+    # Leakproof in truth: they compare tokens with tokens, raise no error about one, and are no tenant's.
     ("SEC017", r"ward_internal\.is_(containing|overlapping)"),
     # The permissive policy lets through what the restrictive one, ward_fence, allows: the tenant's rows.
     ("SEC020", rf"{_WARD}\.ward_tenant"),
