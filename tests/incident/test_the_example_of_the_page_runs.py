@@ -15,16 +15,16 @@ from tests.support.database import Database
 
 
 def test_the_example_runs(database: Database, tmp_path: Path) -> None:
-    token = database.token("acme", subject="dr.grey")
+    token = database.token("acme", subject="dr.webb")
     (tmp_path / "token.txt").write_text(token)
     minute = (datetime.now(UTC) - START).total_seconds() / 60
     with database.admin() as admin:
         log = Filled(admin, "acme")
         digest = hashlib.sha256(token.encode()).hexdigest()
         detail = {"issuer": database.issuer.name, "token_id": "1", "token_sha256": digest}
-        log.login("dr.grey", minute=minute, detail=detail)
+        log.login("dr.webb", minute=minute, detail=detail)
         for row in ("1", "2", "1"):
-            log.read("dr.grey", row, "name", minute)
+            log.read("dr.webb", row, "name", minute)
     environment = {
         **os.environ,
         "WARDKEY_HOME": str(database.cluster.home.path),
@@ -41,4 +41,4 @@ def test_the_example_runs(database: Database, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
         if shown:
             assert plain(done.stdout) == plain(shown)
-    assert "dr.grey" in (tmp_path / "acts.txt").read_text() and (tmp_path / "report.html").exists()
+    assert "dr.webb" in (tmp_path / "acts.txt").read_text() and (tmp_path / "report.html").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -72,9 +73,9 @@ def test_a_grant_on_what_is_all_tenants_is_the_platforms(
         (event,) = events(connection, PLATFORM)
         assert [one["object"] for one in event] == [object_]
         connection.execute(statement.replace("grant", "revoke").replace(" to ", " from "))
-        assert [[one["object"] for one in event] for event in events(connection, PLATFORM, "revoke")] == [
-            [object_]
-        ]
+        (event,) = events(connection, PLATFORM, "revoke")
+        # what is revoked on a table is revoked on its columns too
+        assert {re.sub(r" \(\w+\)$", "", one["object"]) for one in event} == {object_}
         connection.rollback()
 
 
