@@ -161,7 +161,7 @@ class _Gathering:
         log = tenant["log"]
         self._connection.execute("truncate pg_temp.incident_logins, pg_temp.incident_touched")
         window = [
-            {name: _text(v) if isinstance(v := loss[name], datetime) else v for name in _USED}
+            {name: v.isoformat() if isinstance(v := loss[name], datetime) else v for name in _USED}
             for loss in losses
         ]
         self._connection.execute(_sql.LOGINS.format(log=log), {"losses": Jsonb(window)})
