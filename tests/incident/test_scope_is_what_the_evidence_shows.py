@@ -153,6 +153,8 @@ def test_what_was_read_before_and_after_the_window_does_not_count(hospital: Hosp
         hospital.put(one, "r", "read", minute, "patients", context=context, row_id=row, columns="name")
     counted = hospital.count(Loss("subject", at(35), "dr.grey", until=at(45)))
     assert counted.patients == {one: {"2"}}
+    within_a_second = Loss("subject", at(29), "dr.grey", until=at(31) + timedelta(milliseconds=1))
+    assert hospital.count(within_a_second).patients == {one: {"1"}}
 
 
 def test_a_dump_has_who_was_there_when_it_was_made(hospital: Hospital) -> None:

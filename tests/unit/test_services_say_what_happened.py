@@ -142,6 +142,6 @@ def test_units_are_written_once_and_say_how_to_reload(tmp_path: Path) -> None:
         path = tmp_path / f"wardkey-{service}.service"
         text = path.read_text()
         assert "ExecReload=/bin/kill -HUP $MAINPID\n" in text and path.stat().st_mode & 0o777 == 0o644
-        assert ("WatchdogSec=" in text) == (service in ("keeper", "gateway"))
+        assert ("WatchdogSec=" in text) == ("Type=notify" in text)
         assert re.search(r"^ExecStart=.* --log-format json$", text, re.M)
     assert install(units("keeper", log_format="json"), tmp_path) == []

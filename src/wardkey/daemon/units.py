@@ -213,7 +213,7 @@ def _metrics(dsn: str) -> dict[str, str]:
     service = (
         f"Type=notify\nUser={METRICS}\nSupplementaryGroups={GROUP}\n"
         f"ExecStart={_python('wardkey.metrics')} {options}\n"
-        f"{_KEPT_RUNNING}{_CONFINED}{_ANYWHERE}PrivateDevices=yes\n"
+        f"{_WATCHED}{_KEPT_RUNNING}{_CONFINED}{_ANYWHERE}PrivateDevices=yes\n"
     )
     return _file("metrics", "serves numbers to Prometheus", service, after="postgresql.service")
 

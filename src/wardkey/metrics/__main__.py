@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from wardkey.daemon.listening import BACKLOG
-from wardkey.daemon.service import Report, Service, ServiceError, Stop, tell_ready
+from wardkey.daemon.service import Report, Service, ServiceError, Stop, tell_ready, tend_watchdog
 from wardkey.daemon.sessions import import_all
 
 __all__ = ["PORT", "SERVICE"]
@@ -46,8 +46,10 @@ async def _serve(application: object, listening: socket.socket, stop: Stop, repo
 
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(stop.fileno(), stopped.set)
+    tending = asyncio.create_task(tend_watchdog())
     tell_ready()
     await serve(application, listening, stopped, report)  # type: ignore[arg-type]
+    tending.cancel()
     loop.remove_reader(stop.fileno())
 
 
