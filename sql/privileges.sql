@@ -31,11 +31,9 @@ alter function ward.nextval(regclass) owner to ward_owner;
 alter function ward.currval(regclass) owner to ward_owner;
 alter function ward.lastval() owner to ward_owner;
 alter function ward.setval(regclass, bigint, boolean) owner to ward_owner;
-alter function ward.audit_entries(timestamptz, timestamptz, text) owner to ward_owner;
-alter function ward.audit_reads_of(text, text, timestamptz, timestamptz, text) owner to ward_owner;
+alter function ward.audit_entries(timestamptz, timestamptz, text, text[]) owner to ward_owner;
+alter function ward.audit_acts(text, text, text, timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_coverage(text, timestamptz, timestamptz, text) owner to ward_owner;
-alter function ward.audit_acts_of(text, timestamptz, timestamptz, text) owner to ward_owner;
-alter function ward.audit_refusals(timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_of_key(integer, timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_activity(timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) owner to ward_owner;
@@ -131,8 +129,8 @@ grant execute on function
 to ward_owner;
 
 grant execute on function
-  ward.audit_entries(timestamptz, timestamptz, text), ward.audit_reads_of(text, text, timestamptz, timestamptz, text),
-  ward.audit_acts_of(text, timestamptz, timestamptz, text), ward.audit_refusals(timestamptz, timestamptz, text),
+  ward.audit_entries(timestamptz, timestamptz, text, text[]),
+  ward.audit_acts(text, text, text, timestamptz, timestamptz, text),
   ward.audit_of_key(integer, timestamptz, timestamptz, text), ward.audit_activity(timestamptz, timestamptz, text),
   ward.audit_coverage(text, timestamptz, timestamptz, text),
   ward.audit_anomalies(timestamptz, timestamptz, numeric, text), ward.audit_export(timestamptz, timestamptz)

@@ -17,9 +17,9 @@ from wardkey.embedded import Cluster
 
 QUESTIONS = [
     "audit_entries()",
-    "audit_reads_of('patients', '17')",
-    "audit_acts_of('dr.jones')",
-    "audit_refusals()",
+    "audit_acts(p_table => 'patients', p_row => '17')",
+    "audit_acts('dr.jones')",
+    "audit_entries(p_operations => '{refusal, tampered}')",
     "audit_coverage('patients')",
     "audit_of_key()",
     "audit_activity()",
@@ -188,8 +188,8 @@ def test_a_statement_that_may_have_read_the_row_is_told(filled):
         context = log.contexts["nurse.kim", "VIEWER"]
         filler.put("r", "read", 7, context=context, columns="name", row_id=None)
         rows = connection.execute(
-            "select subject, row_id from ward.audit_reads_of("
-            "'patients', '17', p_to => %s, p_tenant => 'acme')",
+            "select subject, row_ids from ward.audit_acts(p_table => 'patients', p_row => '17',"
+            " p_to => %s, p_tenant => 'acme') where operation = 'read'",
             [START.replace(hour=9)],
         ).fetchall()
         assert rows == [("nurse.kim", None)]
@@ -277,14 +277,16 @@ def test_an_admin_asks_the_same_of_its_own_log(filled):
         def ask(query: str) -> Any:
             return connection.execute(query).fetchall()
 
-        assert len(ask("select * from ward.audit_reads_of('patients', '17')")) == 21
+        reads = "audit_acts(p_table => 'patients', p_row => '17') where operation = 'read'"
+        assert len(ask(f"select * from ward.{reads}")) == 21
         assert ask("select subject, rows from ward.audit_anomalies()") == [("dr.jones", 421)]
         assert len(ask("select * from ward.audit_entries(p_to => '2026-04-01')")) == log.tree.end
-        assert ask("select count(*) from ward.audit_refusals() where operation = 'tampered'") == [(1,)]
+        refusals = "select operation, count(*) from ward.audit_entries(p_operations => '{refusal, tampered}')"
+        assert ask(f"{refusals} group by 1 order by 1") == [("refusal", 1), ("tampered", 1)]
         assert ask("select sum(reads) from ward.audit_activity()") == [(1420,)]
         assert [row[0] for row in ask("select operation from ward.audit_of_key(2)")] == ["rotated"]
         with pytest.raises(psycopg.Error) as unknown:
-            ask("select * from ward.audit_acts_of('mallory')")
+            ask("select * from ward.audit_acts('mallory')")
         assert unknown.value.sqlstate == "WK228", "of another tenant"
 
 

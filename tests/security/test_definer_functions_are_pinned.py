@@ -41,7 +41,7 @@ def test_tenants_may_execute_what_is_listed_and_nothing_else(calm: Wards) -> Non
         "login", "login_session", "renew_session", "renew_keys", "logout", "tenant_id", "subject",
         "role", "request_rotation", "narrow_policy", "restore_policy",
         "unseal", "unseal_bytes", "upsert", "parse_array",
-        "audit_entries", "audit_reads_of", "audit_acts_of", "audit_coverage", "audit_refusals",
+        "audit_entries", "audit_acts", "audit_coverage",
         "audit_of_key", "audit_activity", "audit_anomalies", "audit_export",
         "nextval", "currval", "lastval", "setval", "pg_get_serial_sequence",
         "require_context", "is_context_required", "take_refusal", "raise_refusal", "raise_if_refused",

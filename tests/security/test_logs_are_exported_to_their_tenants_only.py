@@ -107,9 +107,9 @@ def test_that_a_log_was_exported_stays_in_the_journal(calm: Wards, how: str) -> 
     ("question", "detail"),
     [
         ("audit_entries()", {"question": "entries"}),
-        ("audit_reads_of('patients', '1')", {"question": "reads_of", "about": "patients 1"}),
-        ("audit_acts_of('mallory')", {"question": "acts_of", "about": "mallory"}),
-        ("audit_refusals()", {"question": "refusals"}),
+        ("audit_acts(p_table => 'patients', p_row => '1')", {"question": "acts", "about": "patients 1"}),
+        ("audit_acts('mallory')", {"question": "acts", "about": "mallory"}),
+        ("audit_entries(p_operations => '{refusal}')", {"question": "entries", "about": "{refusal}"}),
         ("audit_of_key(1)", {"question": "of_key", "about": "1"}),
         ("audit_activity()", {"question": "activity"}),
         ("audit_anomalies()", {"question": "anomalies"}),

@@ -50,7 +50,7 @@ _UNPINNED = {
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
-    r"^(admin_of_context|measure_fault|audit_(activity|acts_of|anomalies|coverage|entries|export|lines|model|months|of_key|reader|reads_of|refusals|retention|row)"
+    r"^(admin_of_context|measure_fault|audit_(activity|acts|anomalies|coverage|entries|export|lines|model|months|of_key|reader|retention|row)"
     r"|audit_tenant|mask_fits|masked_null|sealed_column"
     r"|on_change|on_change_begin|on_name_change|missing_labels|model_faults|comments_on|grants_on"
     r"|shape_definition|view_statements|writers_are_behind"

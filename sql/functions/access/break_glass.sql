@@ -199,7 +199,7 @@ end
 $$;
 revoke execute on function ward.review_break_glass(uuid, text) from public;
 comment on function ward.review_break_glass(uuid, text) is
-  'records what an ADMIN found who looked at what was seen under a grant: select * from ward.audit_acts_of(subject). '
+  'records what an ADMIN found who looked at what was seen under a grant: select * from ward.audit_acts(subject). '
   'Due within 72 hours where nobody had approved. Errors: WK001, WK212 another role or one''s own, WK246';
 
 -- definer because the keeper is asked with the token of the context

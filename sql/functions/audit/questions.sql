@@ -88,23 +88,24 @@ comment on function ward_internal.audit_entries(uuid, timestamptz, timestamptz, 
 
 -- definer because of what stands above
 create or replace function ward.audit_entries(
-  p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
+  p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null,
+  p_operations text[] default null
 )
 returns table (
   id bigint, at timestamptz, kind text, operation text, subject text, role text, purpose text, database_role text,
   address text, application text, table_name text, row_id text, columns text[], old jsonb, new jsonb, detail jsonb,
   context bytea, statement timestamptz, transaction xid8
 )
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language sql volatile security definer set search_path = pg_catalog, pg_temp
 set temp_file_limit = -1 set work_mem = '512MB' as $$
-begin
-  return query select * from ward_internal.audit_entries(
-    ward_internal.audit_reader('entries', null, p_from, p_to, p_tenant), p_from, p_to);
-end
+  select * from ward_internal.audit_entries(
+    ward_internal.audit_reader('entries', p_operations::text, p_from, p_to, p_tenant), p_from, p_to, p_operations)
 $$;
-revoke execute on function ward.audit_entries(timestamptz, timestamptz, text) from public;
-comment on function ward.audit_entries(timestamptz, timestamptz, text) is
-  'the entries of a log from p_from to before p_to, in no order; either may be left out. Sealed values are ciphertext: '
+revoke execute on function ward.audit_entries(timestamptz, timestamptz, text, text[]) from public;
+comment on function ward.audit_entries(timestamptz, timestamptz, text, text[]) is
+  'the entries of a log from p_from to before p_to, in no order, of all operations or of those named; any may be left '
+  'out. Refusals and values that failed their authentication tag: {refusal, tampered}, where detail has the SQLSTATE; '
+  'of a refused login there is no subject, as its token was not to be believed. Sealed values are ciphertext: '
   'ward.unseal opens one, given the column''s id and the row''s. Errors, of all questions: WK001, WK203, WK212';
 
 create or replace function ward_internal.rows_of(p_row text, p_detail jsonb) returns setof text
@@ -157,31 +158,21 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare
   v_log text := ward_internal.audit_leaf(p_tenant);
   v_leaf text := (select ward_internal.leaf_name(p_model, schema_name) from ward_internal.tenants where id = p_tenant);
-  v_row text;
-  v_expression text;
-  v_key text;
+  v_row text := p_row;
   v_there boolean;
 begin
   if to_regclass(v_leaf) is not null then
-    select case when count(*) = 1 then format('jsonb_build_array(%s) ->> 0', min(given))
-        else format('jsonb_build_array(%s)::text', string_agg(given, ', ' order by key_place)) end,
-      string_agg(format('%I = %s', column_name, given), ' and ')
-    into v_expression, v_key
-    from (
-      select a.attname as column_name, k.place as key_place, format(
-        case a.atttypid when 'bpchar'::regtype then 'rtrim(%s::text, '' '')' else '%s' end,
-        format('(%s)::%s', case i.indnkeyatts when 1 then '$1' else format('($1::jsonb ->> %s)', k.place - 1) end,
-          format_type(a.atttypid, -1))) as given
-      from ward_internal.models as m
-      join pg_index as i on i.indrelid = m.shape and i.indisprimary
-      cross join unnest(i.indkey::int2[]) with ordinality as k (number, place)
-      join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.number
-      where m.id = p_model) as k;
     begin
-      execute format('select %s, exists (select from %s where %s)', v_expression, v_leaf, v_key)
-        into v_row, v_there using p_row;
+      execute (
+        select format('select %s, exists (select from %s as l where (%s) = (%s)) from (select %s) as given',
+          ward_internal.entry_row(p_model, 'given'), v_leaf, string_agg(format('l.%I', name), ', '),
+          string_agg(format('given.%I', name), ', '), string_agg(format('(%s)::%s as %I', case parts when 1 then '$1'
+            else format('($1::jsonb ->> %s)', key_place) end, format_type(type_id, -1), name), ', '))
+        from (select *, count(*) over () as parts from ward_internal.entry_columns(p_model, '')
+          where key_place is not null) as k)
+      into v_row, v_there using p_row;
     exception when data_exception then
-      v_row := null;
+      v_there := false;
     end;
   end if;
   v_row := coalesce(v_row, p_row);
@@ -205,49 +196,39 @@ create or replace function ward.audit_coverage(
   p_table text default null, p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
 )
 returns table (kind text, begins timestamptz, ends timestamptz, table_name text, detail text)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language sql volatile security definer set search_path = pg_catalog, pg_temp
 set temp_file_limit = -1 set work_mem = '256MB' as $$
-declare
-  v_tenant uuid := ward_internal.audit_reader('coverage', p_table, p_from, p_to, p_tenant);
-  v_model uuid := case when p_table is not null then ward_internal.audit_model(v_tenant, p_table) end;
-begin
-  return query
-    with asked as (
-      select greatest(coalesce(p_from, '-infinity'),
-          (select min(m.begins) from ward_internal.audit_months(v_tenant) as m)) as begins,
-        coalesce(p_to, statement_timestamp()) as ends
-    ), told as materialized (
-      select e.at, e.id, e.operation, e.detail
-      from ward_internal.audit_entries(v_tenant, null, null, '{audit_level, journal_gap}') as e where e.kind = 'event'
-    ), changes as (
-      select m.face::text as face, t.at, t.id, t.detail ->> 'from' as before, t.detail ->> 'to' as level
-      from ward_internal.models as m join told as t on t.detail ->> 'model' = m.id::text
-      where v_model is null or m.id = v_model
-    ), levels as (
-      select face, '-infinity'::timestamptz as begins, min(at) as ends, (array_agg(before order by at, id))[1] as level
-        from changes group by face
+  with asked as materialized (
+    select tenant, model, coalesce(p_to, statement_timestamp()) as ends,
+      greatest(p_from, (select min(begins) from ward_internal.audit_months(tenant)), '-infinity') as begins
+    from ward_internal.audit_reader('coverage', p_table, p_from, p_to, p_tenant) as tenant,
+      lateral (select case when p_table is not null then ward_internal.audit_model(tenant, p_table) end) as m (model)
+  ), told as materialized (
+    select e.* from asked, ward_internal.audit_entries(tenant, null, null, '{audit_level, journal_gap}') as e
+    where e.kind = 'event'
+  ), levels as (
+    select m.face::text as face, c.at as begins, c.level,
+      lead(c.at) over (partition by m.id order by c.at, c.id) as ends
+    from asked join ward_internal.models as m on model is null or model = m.id
+    cross join lateral (
+      select at, id, detail ->> 'to' as level from told where detail ->> 'model' = m.id::text
       union all
-      select face, at, lead(at) over (partition by face order by at, id), level from changes
-      union all
-      select m.face::text, '-infinity', null, m.audit from ward_internal.models as m
-        where (v_model is null or m.id = v_model) and not exists (select from changes as c where c.face = m.face::text)
-    )
-    select 'log', a.begins, a.ends, null, null from asked as a
-    union all
-    (select 'level', greatest(l.begins, a.begins), least(l.ends, a.ends), l.face, l.level
-      from levels as l, asked as a
-      where l.begins < a.ends and coalesce(l.ends, 'infinity') > a.begins and (v_model is not null or l.level <> 'row')
-      order by l.face, l.begins)
-    union all
-    (select 'gap', (t.detail ->> 'since')::timestamptz, t.at, null, t.detail ->> 'why'
-      from told as t, asked as a
-      where operation = 'journal_gap' and (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
-      order by t.at)
-    union all
-    (select 'queries', min(e.at), max(e.at), e.table_name, count(*)::text
-      from ward_internal.audit_entries(v_tenant, p_from, p_to, '{query}', v_model) as e
-      where v_model is not null and e.kind = 'read' group by e.table_name);
-end
+      select '-infinity', 0, coalesce((select detail ->> 'from' from told where detail ->> 'model' = m.id::text
+        order by at, id limit 1), m.audit)) as c
+  )
+  select 'log', begins, ends, null, null from asked
+  union all
+  (select 'level', greatest(l.begins, a.begins), least(l.ends, a.ends), l.face, l.level
+    from levels as l join asked as a on l.begins < a.ends and coalesce(l.ends, 'infinity') > a.begins
+    where model is not null or l.level <> 'row' order by l.face, l.begins)
+  union all
+  (select 'gap', (t.detail ->> 'since')::timestamptz, t.at, null, t.detail ->> 'why'
+    from told as t join asked as a on (t.detail ->> 'since')::timestamptz < a.ends and t.at > a.begins
+    where operation = 'journal_gap' order by t.at)
+  union all
+  (select 'queries', min(e.at), max(e.at), e.table_name, count(*)::text
+    from asked, ward_internal.audit_entries(tenant, p_from, p_to, '{query}', model) as e
+    where model is not null and e.kind = 'read' group by e.table_name)
 $$;
 revoke execute on function ward.audit_coverage(text, timestamptz, timestamptz, text) from public;
 comment on function ward.audit_coverage(text, timestamptz, timestamptz, text) is
@@ -257,64 +238,38 @@ comment on function ward.audit_coverage(text, timestamptz, timestamptz, text) is
   'sealed is not told by row. Errors: WK228 no such table';
 
 -- definer because of what stands above
-create or replace function ward.audit_reads_of(
-  p_table text, p_row text, p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
+create or replace function ward.audit_acts(
+  p_subject text default null, p_table text default null, p_row text default null, p_from timestamptz default null,
+  p_to timestamptz default null, p_tenant text default null
 )
 returns table (
-  at timestamptz, subject text, role text, purpose text, columns text[], row_id text, database_role text, address text,
-  application text, ids bigint[]
+  at timestamptz, subject text, role text, purpose text, kind text, operation text, table_name text, rows bigint,
+  row_ids text[], columns text[], database_role text, address text, application text, detail jsonb, ids bigint[]
 )
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 set temp_file_limit = -1 set work_mem = '256MB' as $$
 declare
-  v_tenant uuid := ward_internal.audit_reader('reads_of', p_table || ' ' || p_row, p_from, p_to, p_tenant);
-  v_model uuid := ward_internal.audit_model(v_tenant, p_table);
-  v_row text := ward_internal.audit_row(v_tenant, v_model, p_row);
+  v_tenant uuid := ward_internal.audit_reader('acts', concat_ws(' ', p_subject, p_table, p_row), p_from, p_to,
+    p_tenant);
+  v_model uuid := case when p_table is not null then ward_internal.audit_model(v_tenant, p_table) end;
+  v_row text := case when p_row is not null then ward_internal.audit_row(v_tenant, v_model, p_row) end;
 begin
   return query
-    select min(e.at), e.subject, e.role, e.purpose, array_agg(distinct c.name order by c.name), r.id, e.database_role,
-      e.address, e.application, array_agg(distinct e.id order by e.id)
-    from ward_internal.audit_entries(v_tenant, p_from, p_to, '{read}', v_model, v_row) as e
-    left join unnest(e.columns) as c (name) on true
-    cross join lateral (select case when e.detail -> 'rows' is null then e.row_id else v_row end as id) as r
-    where e.kind = 'read' and (e.detail -> 'rows' is null or ward_internal.names_row(e.detail, v_row))
-    group by e.context, e.statement, e.subject, e.role, e.purpose, r.id, e.database_role, e.address, e.application
-    order by 1, min(e.id);
-end
-$$;
-revoke execute on function ward.audit_reads_of(text, text, timestamptz, timestamptz, text) from public;
-comment on function ward.audit_reads_of(text, text, timestamptz, timestamptz, text) is
-  'who read a row, when, which columns, what for (an accounting of disclosures, 45 CFR 164.528): a line a statement, '
-  'with the ids of its entries. row_id is null where only statements are journalled: rows were read, and this one may '
-  'be among them. p_row: 17, a uuid, a JSON array. ward.audit_coverage says how far the answer reaches. Errors: WK228 '
-  'no such table, no such row';
-
--- definer because of what stands above
-create or replace function ward.audit_acts_of(
-  p_subject text, p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
-)
-returns table (
-  at timestamptz, kind text, operation text, table_name text, rows bigint, row_ids text[], columns text[], role text,
-  purpose text, address text, application text, detail jsonb, ids bigint[]
-)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-set temp_file_limit = -1 set work_mem = '256MB' as $$
-declare
-  v_tenant uuid := ward_internal.audit_reader('acts_of', p_subject, p_from, p_to, p_tenant);
-begin
-  return query
-    select min(e.at), e.kind, e.operation, e.table_name, count(distinct r.id),
-      (array_agg(distinct r.id) filter (where r.id is not null))[1:20], array_agg(distinct c.name order by c.name)
-        filter (where c.name is not null), e.role, e.purpose, e.address, e.application, d.detail,
-      (array_agg(distinct e.id order by e.id))[1:20]
-    from ward_internal.audit_entries(v_tenant, p_from, p_to, p_subject => p_subject) as e
+    select min(e.at), e.subject, e.role, e.purpose, e.kind, e.operation, e.table_name, count(distinct r.id),
+      (array_agg(distinct r.id) filter (where r.id is not null))[1:20],
+      array_agg(distinct c.name order by c.name) filter (where c.name is not null), e.database_role, e.address,
+      e.application, d.detail,
+      (array_agg(distinct e.id order by e.id))[1:case when p_row is null then 20 else 2147483647 end]
+    from ward_internal.audit_entries(v_tenant, p_from, p_to, null, v_model, v_row, p_subject) as e
     left join unnest(e.columns) as c (name) on true
     cross join lateral (select case when e.kind <> 'read' then e.detail end as detail) as d
-    left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
-    group by e.context, e.statement, e.kind, e.operation, e.table_name, e.role, e.purpose, e.address, e.application,
-      d.detail
+    left join ward_internal.rows_of(coalesce(e.row_id, case when e.detail ? 'rows' then v_row end),
+      case when e.kind = 'read' and v_row is null then e.detail end) as r (id) on true
+    where v_row is null or (e.detail ? 'rows') is not true or ward_internal.names_row(e.detail, v_row)
+    group by e.context, e.statement, e.subject, e.role, e.purpose, e.kind, e.operation, e.table_name, e.database_role,
+      e.address, e.application, d.detail
     order by 1, min(e.id);
-  if not found
+  if not found and p_subject is not null
     and not exists (select from ward_internal.audit_entries(v_tenant, null, null, p_subject => p_subject))
   then
     perform ward_internal.fail('not_in_the_log', 'nobody of that name is in the log',
@@ -322,33 +277,13 @@ begin
   end if;
 end
 $$;
-revoke execute on function ward.audit_acts_of(text, timestamptz, timestamptz, text) from public;
-comment on function ward.audit_acts_of(text, timestamptz, timestamptz, text) is
-  'what a subject did: a line a statement and table, with how many rows, and the ids of the first 20 rows and entries. '
-  'Errors: WK228 no such subject';
-
--- definer because of what stands above
-create or replace function ward.audit_refusals(
-  p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
-)
-returns table (
-  at timestamptz, operation text, subject text, role text, database_role text, address text, application text,
-  detail jsonb
-)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-set temp_file_limit = -1 set work_mem = '256MB' as $$
-begin
-  return query
-    select e.at, e.operation, e.subject, e.role, e.database_role, e.address, e.application, e.detail
-    from ward_internal.audit_entries(
-      ward_internal.audit_reader('refusals', null, p_from, p_to, p_tenant), p_from, p_to) as e
-    where e.operation ~ '^(refus|tamper)' order by e.at, e.id;
-end
-$$;
-revoke execute on function ward.audit_refusals(timestamptz, timestamptz, text) from public;
-comment on function ward.audit_refusals(timestamptz, timestamptz, text) is
-  'who was refused and why (detail: the SQLSTATE), and values that failed their authentication tag. Of a refused login '
-  'there is no subject: its token was not to be believed';
+revoke execute on function ward.audit_acts(text, text, text, timestamptz, timestamptz, text) from public;
+comment on function ward.audit_acts(text, text, text, timestamptz, timestamptz, text) is
+  'what a subject did, or what was done to a table or a row of it: a line a statement and table, with how many rows, '
+  'and the ids of the first 20 rows and entries, of a row asked for those of all entries. Of a row, where operation is '
+  'read: an accounting of disclosures, 45 CFR 164.528. row_ids is null where only statements are journalled: rows were '
+  'read, and the one asked for may be among them. p_row: 17, a uuid, a JSON array. ward.audit_coverage says how far '
+  'the answer reaches. Errors: WK228 no such subject, table, row';
 
 -- definer because of what stands above
 create or replace function ward.audit_of_key(
@@ -390,18 +325,15 @@ create or replace function ward.audit_activity(
   p_from timestamptz default null, p_to timestamptz default null, p_tenant text default null
 )
 returns table (hour timestamptz, subject text, role text, reads bigint, writes bigint, events bigint)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language sql volatile security definer set search_path = pg_catalog, pg_temp
 set temp_file_limit = -1 set work_mem = '256MB' as $$
-begin
-  return query
-    select date_trunc('hour', e.at, 'UTC'), coalesce(e.subject, e.database_role), e.role,
-      count(distinct (e.table_name, r.id, e.statement)) filter (where e.operation = 'read'),
-      count(*) filter (where e.kind = 'write'), count(*) filter (where e.kind = 'event')
-    from ward_internal.audit_entries(
-      ward_internal.audit_reader('activity', null, p_from, p_to, p_tenant), p_from, p_to) as e
-    left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
-    group by 1, 2, 3 order by 1, 2;
-end
+  select date_trunc('hour', e.at, 'UTC'), coalesce(e.subject, e.database_role), e.role,
+    count(distinct (e.table_name, r.id, e.statement)) filter (where e.operation = 'read'),
+    count(*) filter (where e.kind = 'write'), count(*) filter (where e.kind = 'event')
+  from ward_internal.audit_entries(
+    ward_internal.audit_reader('activity', null, p_from, p_to, p_tenant), p_from, p_to) as e
+  left join ward_internal.rows_of(e.row_id, case when e.kind = 'read' then e.detail end) as r (id) on true
+  group by 1, 2, 3 order by 1, 2
 $$;
 revoke execute on function ward.audit_activity(timestamptz, timestamptz, text) from public;
 comment on function ward.audit_activity(timestamptz, timestamptz, text) is
@@ -412,35 +344,31 @@ create or replace function ward.audit_anomalies(
   p_from timestamptz default null, p_to timestamptz default null, p_score numeric default 5, p_tenant text default null
 )
 returns table (subject text, day date, rows bigint, usual numeric, spread numeric, days bigint, score numeric)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+language sql volatile security definer set search_path = pg_catalog, pg_temp
 set temp_file_limit = -1 set work_mem = '256MB' as $$
-declare
-  v_tenant uuid := ward_internal.audit_reader('anomalies', null, p_from, p_to, p_tenant);
-begin
-  return query
-    with per_day as materialized (
-      select e.subject, (e.at at time zone 'UTC')::date as day, count(distinct (e.table_name, r.id)) as rows
-      from ward_internal.audit_entries(v_tenant, p_from - interval '90 days', p_to, '{read}') as e
-      left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
-      where e.subject is not null group by 1, 2
-    ), pairs as (
-      select d.*, o.rows as others from per_day as d join per_day as o
-        on o.subject = d.subject and o.day <> d.day and o.day between d.day - 90 and d.day + 90
-      where p_from is null or d.day >= (p_from at time zone 'UTC')::date
-    ), medians as (
-      select p.subject, p.day, p.rows, count(*) as days, percentile_cont(0.5) within group (order by others) as median
-      from pairs as p group by 1, 2, 3 having count(*) >= 5
-    ), scored as (
-      -- 1.4826: a median absolute deviation as a standard deviation; who reads the same each day may read a few more
-      select m.*, greatest(1.4826 * percentile_cont(0.5) within group (order by abs(p.others - m.median)),
-        0.1 * m.median, 1) as spread
-      from medians as m join pairs as p using (subject, day) group by m.subject, m.day, m.rows, m.days, m.median
-    )
-    select s.subject, s.day, s.rows, round(median::numeric, 1), round(s.spread::numeric, 1), s.days,
-      round(((s.rows - median) / s.spread)::numeric, 1)
-    from scored as s where (s.rows - median) / s.spread >= p_score and s.rows >= 2 * median
-    order by (s.rows - median) / s.spread desc, s.subject, s.day;
-end
+  with per_day as materialized (
+    select e.subject, (e.at at time zone 'UTC')::date as day, count(distinct (e.table_name, r.id)) as rows
+    from ward_internal.audit_reader('anomalies', null, p_from, p_to, p_tenant) as tenant,
+        ward_internal.audit_entries(tenant, p_from - interval '90 days', p_to, '{read}') as e
+    left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
+    where e.subject is not null group by 1, 2
+  ), pairs as (
+    select d.*, o.rows as others from per_day as d join per_day as o
+      on o.subject = d.subject and o.day <> d.day and o.day between d.day - 90 and d.day + 90
+    where p_from is null or d.day >= (p_from at time zone 'UTC')::date
+  ), medians as (
+    select p.subject, p.day, p.rows, count(*) as days, percentile_cont(0.5) within group (order by others) as median
+    from pairs as p group by 1, 2, 3 having count(*) >= 5
+  ), scored as (
+    -- 1.4826: a median absolute deviation as a standard deviation; who reads the same each day may read a few more
+    select m.*, greatest(1.4826 * percentile_cont(0.5) within group (order by abs(p.others - m.median)),
+      0.1 * m.median, 1) as spread
+    from medians as m join pairs as p using (subject, day) group by m.subject, m.day, m.rows, m.days, m.median
+  )
+  select s.subject, s.day, s.rows, round(median::numeric, 1), round(s.spread::numeric, 1), s.days,
+    round(((s.rows - median) / s.spread)::numeric, 1)
+  from scored as s where (s.rows - median) / s.spread >= p_score and s.rows >= 2 * median
+  order by (s.rows - median) / s.spread desc, s.subject, s.day
 $$;
 revoke execute on function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) from public;
 comment on function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) is

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 from wardkey_core.log.exporter import Period
 
-__all__ = ["Facts", "Person", "by_hour_of_day", "explain", "gather"]
+__all__ = ["REFUSALS", "Facts", "Person", "by_hour_of_day", "explain", "gather"]
 
 _COUNTS = ("reads", "writes", "events")
 _TABLES = """
@@ -28,6 +28,11 @@ select subject, (at at time zone 'UTC')::date as day, count(distinct (table_name
   from ward_internal.audit_entries(%(tenant)s, %(begin)s, %(end)s) as e
        left join ward_internal.rows_of(e.row_id, e.detail) as r (id) on true
  where operation = 'read' and subject = any (%(subjects)s) group by 1, 2"""
+
+REFUSALS = """
+select at, operation, subject, role, database_role, address, application, detail
+  from ward.audit_entries(%(p_from)s, %(p_to)s, %(p_tenant)s, '{refusal, tampered}') order by at, id"""
+"""Who was refused and why, and values that failed their authentication tag."""
 
 Rows = list[dict[str, Any]]
 
@@ -90,8 +95,10 @@ def gather(
         with connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query, bounds | more).fetchall()
 
-    def call(name: str, first: str = "") -> Rows:
-        return ask(f"select * from ward.{name}({first}%(begin)s, %(end)s, p_tenant => %(log)s)")  # noqa: S608
+    def call(name: str) -> Rows:
+        return ask(
+            f"select * from ward.{name}(p_from => %(begin)s, p_to => %(end)s, p_tenant => %(log)s)"  # noqa: S608
+        )
 
     activity, anomalies = call("audit_activity"), call("audit_anomalies")
     series: dict[str, dict[date, int]] = {row["subject"]: {} for row in anomalies}
@@ -109,8 +116,8 @@ def gather(
         people=_people(activity),
         hours=by_hour_of_day(activity, zone),
         tables=ask(_TABLES),
-        refusals=call("audit_refusals"),
-        keys=call("audit_of_key", "null, "),
+        refusals=ask(REFUSALS, p_from=period.begin, p_to=period.end, p_tenant=str(tenant)),
+        keys=call("audit_of_key"),
         anomalies=anomalies,
         series=series,
     )

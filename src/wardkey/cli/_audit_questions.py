@@ -61,32 +61,29 @@ def record(connection: psycopg.Connection[Any], tenant: UUID, kind: str, asked: 
     connection.execute("select ward_internal.log_event(%s, %s, %s)", [tenant, kind, Jsonb(detail)])
 
 
-def _ask(context: Context, slug: str, asked: Period, name: str, *values: object) -> list[dict[str, Any]]:
+def _ask(context: Context, slug: str, asked: Period, name: str, **values: object) -> list[dict[str, Any]]:
+    """Return what the function ``name`` answers, or a query of these values."""
     from psycopg.rows import dict_row
 
-    marks = ", ".join(["%s"] * (len(values) + 2))
+    values |= {"p_from": asked.begin, "p_to": asked.end, "p_tenant": slug}
+    given = ", ".join(f"{each} => %({each})s" for each in values)
+    query = name if " " in name else f"select * from ward.{name}({given})"  # noqa: S608
     with context.connect(autocommit=True) as connection, connection.cursor(row_factory=dict_row) as cursor:
-        query = f"select * from ward.{name}({marks}, p_tenant => %s)"  # noqa: S608
-        return cursor.execute(query, [*values, asked.begin, asked.end, slug]).fetchall()
-
-
-def _answer(
-    context: Context, slug: str, asked: Period, name: str, *values: object, table_name: str | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what the log answers, and how far that reaches."""
-    rows = _ask(context, slug, asked, name, *values)
-    return rows, _ask(context, slug, asked, "audit_coverage", table_name)
+        return cursor.execute(query, values).fetchall()
 
 
 def _account(
-    context: Context,
-    answer: tuple[list[dict[str, Any]], list[dict[str, Any]]],
-    about: dict[str, str],
-    columns: Sequence[str],
-    empty: str,
+    context: Context, asked: Period, about: dict[str, str], columns: Sequence[str], empty: str
 ) -> None:
-    """Print an accounting: what was asked, how far the answer reaches, the answer."""
-    rows, coverage = answer
+    """Print an accounting: what was asked, how far the answer reaches, the answer.
+
+    Of a row, who read it; of a subject, all it did.
+    """
+    values = {f"p_{name}": value for name, value in about.items() if name != "tenant"}
+    rows = _ask(context, about["tenant"], asked, "audit_acts", **values)
+    if "row" in about:
+        rows = [row for row in rows if row["operation"] == "read"]
+    coverage = _ask(context, about["tenant"], asked, "audit_coverage", p_table=about.get("table"))
     (reach,) = [part for part in coverage if part["kind"] == "log"]
     levels = [part for part in coverage if part["kind"] == "level"]
     gaps = [part for part in coverage if part["kind"] == "gap"]
@@ -168,13 +165,10 @@ def who_read(context: Context, /, slug: str, table_name: str, row: str, **bounds
     are those of entries, for `wardkey audit prove`. A table or row that neither database nor log know is an
     error.
     """
-    answer = _answer(
-        *(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_reads_of", table_name, row),
-        table_name=table_name,
-    )
-    columns = ("at", "subject", "role", "purpose", "columns", "row_id", "address", "application", "ids")
+    asked = parse_period(bounds["begin"], bounds["end"])
+    columns = ("at", "subject", "role", "purpose", "columns", "row_ids", "address", "application", "ids")
     about = {"tenant": slug, "table": table_name, "row": row}
-    _account(context, answer, about, columns, "nobody read it, as far as the log tells")
+    _account(context, asked, about, columns, "nobody read it, as far as the log tells")
 
 
 @click.command("did")
@@ -188,10 +182,10 @@ def did(context: Context, /, slug: str, subject: str, **bounds: str | None) -> N
     SUBJECT is that of its tokens. A line a statement and table, with the ids of the first 20 rows and
     entries: for `wardkey audit prove`.
     """
-    answer = _answer(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_acts_of", subject)
+    asked = parse_period(bounds["begin"], bounds["end"])
     columns = ("at", "operation", "table_name", "rows", "row_ids", "columns", "purpose", "address", "ids")
     about = {"tenant": slug, "subject": subject}
-    _account(context, answer, about, columns, "nothing, as far as the log tells")
+    _account(context, asked, about, columns, "nothing, as far as the log tells")
 
 
 @click.command("refused")
@@ -200,7 +194,9 @@ def did(context: Context, /, slug: str, subject: str, **bounds: str | None) -> N
 @pass_context
 def refused(context: Context, /, slug: str, **bounds: str | None) -> None:
     """Say who was refused and why, and what was tampered with."""
-    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_refusals")
+    from ..audit.questions import REFUSALS
+
+    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"]), REFUSALS)
     columns = ("at", "operation", "subject", "database_role", "address", "application", "detail")
     _show(context, rows, columns, "nobody")
 
@@ -215,7 +211,9 @@ def key(context: Context, /, slug: str, version: int | None, **bounds: str | Non
 
     Or to one VERSION: its life, and to whom it was released.
     """
-    rows = _ask(context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_of_key", version)
+    rows = _ask(
+        context, slug, parse_period(bounds["begin"], bounds["end"]), "audit_of_key", p_version=version
+    )
     _show(context, rows, ("at", "operation", "version", "who", "times", "until", "detail"), "nothing")
 
 
