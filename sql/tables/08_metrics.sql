@@ -27,10 +27,14 @@ create table ward_internal.backups (
   made_at timestamptz not null,
   dump_bytes bigint not null,
   state_bytes bigint not null,
-  recorded_by text not null default session_user
+  recorded_by text not null default session_user,
+  drilled_at timestamptz,
+  drill_is_good boolean,
+  constraint backups_drill_whole check ((drilled_at is null) = (drill_is_good is null))
 );
 comment on table ward_internal.backups is
-  'backups of database and keys that wardkey has made: an alert is raised where the newest is old';
+  'backups of database and keys that wardkey has made, and how the last restore drill of each ended: alerts are '
+  'raised where the newest backup is old, or the last that was proven to open';
 
 select pg_catalog.pg_extension_config_dump('ward_internal.counts', '');
 select pg_catalog.pg_extension_config_dump('ward_internal.backups', '');

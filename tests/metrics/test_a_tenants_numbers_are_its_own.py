@@ -44,6 +44,8 @@ def test_the_platform_tells_of_its_services(service: Service) -> None:
     assert service.value(None, "wardkey_release_seconds_count") >= 1
     assert service.value(None, "wardkey_kms_seconds_count") >= 1
     assert service.value(None, "wardkey_slot_bytes", part="kept") >= 0
+    for name in ("wardkey_backup_timestamp_seconds", "wardkey_backup_proven_timestamp_seconds"):
+        assert service.value(None, name) == 0  # never
 
 
 def test_each_refusal_counts_also_those_that_one_entry_stands_for(

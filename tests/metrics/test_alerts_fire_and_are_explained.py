@@ -35,6 +35,12 @@ CASES: dict[str, tuple[str, str, str, str]] = {
     "rotation-slow": ("wardkey_rotation_started_timestamp_seconds", f"{-2 * DAY}x100", "0x100", "90m"),
     "baa-ends": ("wardkey_baa_ends_timestamp_seconds", f"{20 * DAY}x100", f"{40 * DAY}x100", "90m"),
     "backup-old": ("wardkey_backup_timestamp_seconds", f"{-2 * DAY}x100", "0x100", "90m"),
+    "backup-unproven": (
+        "wardkey_backup_proven_timestamp_seconds",
+        f"{-36 * DAY}x100",
+        f"{-34 * DAY}x100",
+        "90m",
+    ),
 }
 
 
@@ -127,4 +133,5 @@ _SUMMARIES = {
     "rotation-slow": "a rotation of acme has not ended for a day",
     "baa-ends": "the business associate agreement of acme ends in 19d 22h 30m 0s",
     "backup-old": "the newest backup of database and keys is 2d 1h 30m 0s old",
+    "backup-unproven": "no backup was proven to open for 36d 1h 30m 0s",
 }

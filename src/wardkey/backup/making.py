@@ -1,41 +1,63 @@
-"""A backup: the database as pg_dump writes it, and what it cannot be opened without, sealed.
+"""A backup: the database, and what it cannot be opened without, sealed.
 
 ::
 
-    wardkey.dump     pg_dump --format=custom: sealed columns are ciphertext, all others are not
-    state.tar.age    manifest.json, roles.sql and the directories keeper/, orchestrator/, issuer/, publisher/
-    manifest.json    when, of which versions, SHA-256 of the dump; the sealed one is believed
+    base.tar.age     what pg_basebackup sends, sealed: the whole cluster, with its WAL and password verifiers
+    wardkey.dump     or, if asked for, pg_dump's custom format: sealed columns are ciphertext, others are not
+    state.tar.age    manifest.json, roles.sql and the directories of keeper, orchestrator and others, sealed
+    manifest.json    when, of what, SHA-256 of the files; of these members the sealed one's are believed
 
-The state is read after the dump: it has every key that the dump needs, but those destroyed meanwhile.
+The order is what makes it consistent. First the database, then the state: keys are made in the KMS and in
+the keeper before a row needs them, so a later state has every key that an earlier database needs. Those that
+were destroyed in between it lacks: of a tenant that was shredded this is as it has to be, of a version of a
+living tenant's key the backup is refused. Nothing is locked; writes and rotations go on.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from psycopg.conninfo import conninfo_to_dict
 from wardkey_pg import __version__
 
-from ..daemon.files import new_file, sync_directory
-from ..daemon.programs import clean_environment, run
+from ..daemon.files import new_file, sync_directory, write_atomically
+from ..daemon.programs import clean_environment, piped, run
 from ..daemon.sessions import connect
-from ..embedded import Cluster, Home
+from ..embedded import Cluster, Home, database
 from ..errors import ServerError
 from ..install.software import Software
-from .sealed import Entry, pack, recipients
+from ..keeper.ledger import LEDGER_FILE, tombstones
+from .kms_seal import KmsChoice, recipient
+from .sealed import Entry, pack, recipients, seal_stream
 
-__all__ = ["DUMP", "MANIFEST", "ROLES", "STATE", "Made", "back_up", "digest", "libpq_environment", "sources"]
+__all__ = [
+    "BASE",
+    "DUMP",
+    "MANIFEST",
+    "ROLES",
+    "STATE",
+    "Made",
+    "Source",
+    "back_up",
+    "digest",
+    "libpq_environment",
+    "source",
+]
 
-DUMP, STATE, MANIFEST, ROLES = "wardkey.dump", "state.tar.age", "manifest.json", "roles.sql"
+BASE, DUMP, STATE = "base.tar.age", "wardkey.dump", "state.tar.age"
+MANIFEST, ROLES = "manifest.json", "roles.sql"
 _DAY = 86400
 _LIBPQ = {
     "host": "PGHOST",
@@ -53,81 +75,180 @@ _LIBPQ = {
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What is backed up: the database at ``dsn``, its programs, and files or directories by their name."""
+
+    dsn: str
+    software: Software
+    state: Mapping[str, Path]
+
+    @property
+    def keeper(self) -> Path:
+        return self.state.get("keeper", Path("/nonexistent"))
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
-    """Where the backup is, and how large: bytes of the dump and of the sealed state."""
+    """Where the backup is, and how large: bytes of the database and of the sealed state.
+
+    ``files``: in the state.
+    """
 
     directory: str
+    id: str
     made_at: str
-    dump_bytes: int
+    method: str
+    tenants: int
+    lsn: str
+    database_bytes: int
     state_bytes: int
-    state_files: int
+    files: int
 
 
 def back_up(
-    dsn: str,
-    software: Software,
-    state: Mapping[str, Path],
+    source: Source,
     directory: Path,
     to: Sequence[str],
+    kms: KmsChoice | None = None,
     say: Callable[[str], None] = lambda text: None,
+    *,
+    dump: bool = False,
 ) -> Made:
     """Write a backup into ``directory``, which is made: whole, or not at all.
 
-    ``state``: directories or files by their name in the archive. ``to``: age recipients. Raises ServerError,
-    MissingSoftware, OSError.
+    ``to``: age recipients; ``kms``: may open it too. ``dump``: with pg_dump. Raises ServerError,
+    MissingSoftware, OSError, psycopg.Error.
     """
-    sealed_to = recipients(to)
+    sealed_to, envelope = recipients(to), None
     if os.path.lexists(directory):
         raise ServerError(f"there is something already: {directory}", "name a directory that is not there")
-    if not any(path.exists() for path in state.values()):
+    if not any(path.exists() for path in source.state.values()):
         raise ServerError("the keeper's directory is not here", "name it with --keeper-directory")
-    draft = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(mode=0o700, parents=True)
-    try:
-        environment = libpq_environment(dsn)
-        dump = [software.program("pg_dump"), "--format=custom", f"--file={draft / DUMP}"]
-        run(dump, "pg_dump", environment=environment, timeout=_DAY)
-        say("the database is dumped")
-        roles = run([software.program("pg_dumpall"), "--globals-only"], "pg_dumpall", environment=environment)
-        made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        facts = {"wardkey": __version__, "postgresql": software.major, "made_at": made_at}
-        manifest = json.dumps({**facts, "dump_sha256": digest(draft / DUMP)}, indent=2).encode()
-        files = list(_files(state))
-        entries: list[Entry] = [(MANIFEST, manifest), (ROLES, roles.encode()), *files]
-        for name in (DUMP, MANIFEST):
-            (draft / name).touch()
-            (draft / name).chmod(0o600)
-        (draft / MANIFEST).write_bytes(manifest)
+    if kms is not None:
+        opener, envelope = recipient(kms)
+        sealed_to.append(opener)
+    with _draft(directory) as draft:
+        destroyed = tombstones(source.keeper / LEDGER_FILE).keys()
+        facts = _facts(source, "dump" if dump else "base")
+        name = (_dump if dump else _base)(source, draft, sealed_to)
+        say("the database is backed up")
+        environment = libpq_environment(source.dsn)
+        roles = run(
+            [source.software.program("pg_dumpall"), "--globals-only"], "pg_dumpall", environment=environment
+        )
+        facts["files"] = {name: digest(draft / name)}
+        files = list(_files(source.state))
+        entries: list[Entry] = [(MANIFEST, json.dumps(facts).encode()), (ROLES, roles.encode()), *files]
         with new_file(draft / STATE) as stream:
             pack(entries, sealed_to, stream)
+        _refuse_destroyed(tombstones(source.keeper / LEDGER_FILE).keys() - destroyed)
         say("the state of keeper and orchestrator is sealed")
-        dump_bytes, state_bytes = ((draft / name).stat().st_size for name in (DUMP, STATE))
+        facts["files"] |= {STATE: digest(draft / STATE)}
+        facts |= {"kms": envelope} if envelope else {}
+        write_atomically(draft / MANIFEST, json.dumps(facts, indent=2).encode())
+        sizes = [(draft / each).stat().st_size for each in (name, STATE)]
         draft.rename(directory)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     sync_directory(directory.parent)
-    _record(dsn, made_at, dump_bytes, state_bytes)
-    return Made(str(directory), made_at, dump_bytes, state_bytes, len(files))
+    shown = {each: facts[each] for each in ("id", "made_at", "method", "tenants", "lsn")}
+    made = Made(str(directory), **shown, database_bytes=sizes[0], state_bytes=sizes[1], files=len(files))
+    _record(source.dsn, made)
+    return made
 
 
-def _record(dsn: str, made_at: str, dump_bytes: int, state_bytes: int) -> None:
+@contextmanager
+def _draft(directory: Path) -> Iterator[Path]:
+    """Yield a directory, locked while it is written and gone at the end; those of killed runs go, too."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    for left in directory.parent.glob(".*.wardkey.partial"):
+        descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+        except BlockingIOError:
+            pass  # of one that is at work
+        finally:
+            os.close(descriptor)
+    draft = directory.with_name(f".{directory.name}.{os.urandom(4).hex()}.wardkey.partial")
+    draft.mkdir(mode=0o700)
+    descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield draft
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _facts(source: Source, method: str) -> dict[str, Any]:
+    with connect(source.dsn, "wardkey", autocommit=True) as connection:
+        row = connection.execute(
+            "select current_database(), pg_current_wal_lsn()::text,"
+            " (select count(*) from ward.tenants where status <> 'shredded')"
+        ).fetchone()
+    name, lsn, tenants = row or ("", "", 0)
+    if method == "base" and name != database.NAME:
+        raise ServerError(
+            f"the database is called {name}: out of a base backup only {database.NAME} is restored",
+            "back it up with --dump",
+        )
+    return {
+        "id": str(uuid4()),
+        "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "wardkey": __version__,
+        "postgresql": source.software.major,
+        "method": method,
+        "lsn": lsn,
+        "tenants": tenants,
+    }
+
+
+def _base(source: Source, draft: Path, to: Sequence[Any]) -> str:
+    take = [source.software.program("pg_basebackup"), "--pgdata=-", "--format=tar", "--wal-method=fetch"]
+    take += ["--checkpoint=fast", "--no-manifest"]
+    slot = "select pg_create_physical_replication_slot(%s, true, true)"  # keeps the WAL until it is fetched
+    environment = libpq_environment(source.dsn)
+    with connect(source.dsn, "wardkey", autocommit=True) as held, new_file(draft / BASE) as stream:
+        held.execute(slot, [f"wardkey_backup_{os.getpid()}"])
+        with piped(take, "pg_basebackup", environment=environment, is_read=True) as base:
+            seal_stream(base, stream, to)
+    return BASE
+
+
+def _dump(source: Source, draft: Path, to: Sequence[Any]) -> str:
+    write_atomically(draft / DUMP, b"")  # pg_dump keeps the mode
+    dump = [source.software.program("pg_dump"), "--format=custom", f"--file={draft / DUMP}"]
+    run(dump, "pg_dump", environment=libpq_environment(source.dsn), timeout=_DAY)
+    return DUMP
+
+
+def _refuse_destroyed(since: set[tuple[Any, int | None]]) -> None:
+    if any(version is not None for _, version in since):
+        raise ServerError(
+            "a version of a key was destroyed meanwhile: rows of the backup may need it",
+            "run wardkey backup again",
+        )
+
+
+def _record(dsn: str, made: Made) -> None:
     """Remember that there is a backup of then: an alert is raised where the newest is old."""
-    statement = "insert into ward_internal.backups (made_at, dump_bytes, state_bytes) values (%s, %s, %s)"
+    statement = (
+        "insert into ward_internal.backups (id, made_at, dump_bytes, state_bytes) values (%s, %s, %s, %s)"
+    )
     with connect(dsn, "wardkey") as connection:
-        connection.execute(statement, [made_at, dump_bytes, state_bytes])
+        connection.execute(statement, [made.id, made.made_at, made.database_bytes, made.state_bytes])
 
 
-def sources(
-    home: Home, dsn: str | None, keeper: Path | None, orchestrator: Path | None
-) -> tuple[Software, dict[str, Path]]:
-    """Return the programs for a home's server, or the one at ``dsn``, and where its state is."""
+def source(home: Home, dsn: str | None, keeper: Path | None, orchestrator: Path | None) -> Source:
+    """Return the embedded server of a home, or the one at ``dsn``, and where its state is."""
+    names = ("keeper", "orchestrator", "issuer", "publisher", "invalidator", "pgpass", "config.json")
     if dsn is None:
-        names = ("keeper", "orchestrator", "issuer", "publisher", "pgpass", "config.json")
-        return Cluster(home).software, {name: home.path / name for name in names}
+        cluster = Cluster(home).require_running()
+        return Source(cluster.dsn(), cluster.software, {name: home.path / name for name in names})
     given = {"keeper": keeper, "orchestrator": orchestrator}
-    return Software.newest(), {name: path for name, path in given.items() if path is not None}
+    state = {name: path for name, path in given.items() if path is not None}
+    if state:  # what `wardkey kafka use` and `wardkey cache use` wrote is in the home, with --dsn too
+        state |= {name: home.path / name for name in ("publisher", "invalidator")}
+    return Source(dsn, Software.newest(), state)
 
 
 def digest(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""The state of keeper and orchestrator as one file: a tar archive, sealed with age to recipients.
+"""Tar archives sealed with age: the state of keeper and orchestrator, and what pg_basebackup sends.
 
-Neither side writes it to a disk in clear: it is packed into the sealing and unpacked out of the opening
-through a pipe. Any age program opens it too: ``age -d -i key.txt state.tar.age | tar x``.
+Neither side writes them to a disk in clear: they are packed into the sealing and unpacked out of the opening
+through a pipe. Any age program opens them too: ``age -d -i key.txt state.tar.age | tar x``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from ..errors import MissingSoftware, RestoreRefused, ServerError
 
-__all__ = ["identities", "opened", "pack", "recipients"]
+__all__ = ["age", "identities", "open_stream", "opened", "pack", "recipients", "seal_stream"]
 
 Entry = tuple[str, Path | bytes]
 """A name in the archive, and the file or the bytes that are it."""
@@ -25,13 +25,13 @@ Entry = tuple[str, Path | bytes]
 
 def recipients(texts: Sequence[str]) -> list[Any]:
     """Read recipients, ``age1…`` or an SSH public key each. Raises ServerError, MissingSoftware."""
-    age = _age()
+    pyrage = age()
     keys = []
     for text in texts:
         try:
-            of = age.ssh if text.startswith("ssh-") else age.x25519
+            of = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
             keys.append(of.Recipient.from_str(text))
-        except age.RecipientError:
+        except pyrage.RecipientError:
             raise ServerError(
                 f"not an age recipient: {text[:12]}…",
                 "make a key with age-keygen; the recipient is its age1… line",
@@ -41,13 +41,13 @@ def recipients(texts: Sequence[str]) -> list[Any]:
 
 def identities(path: Path) -> list[Any]:
     """Read a file of ``age-keygen``, or an SSH private key. Raises ServerError, MissingSoftware, OSError."""
-    age, data = _age(), path.read_bytes()
+    pyrage, data = age(), path.read_bytes()
     try:
         if data.startswith(b"-----BEGIN"):
-            return [age.ssh.Identity.from_buffer(data)]
+            return [pyrage.ssh.Identity.from_buffer(data)]
         lines = (line.strip() for line in data.decode().splitlines())
-        keys = [age.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
-    except (age.IdentityError, UnicodeDecodeError):
+        keys = [pyrage.x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")]
+    except (pyrage.IdentityError, UnicodeDecodeError):
         keys = []
     if not keys:
         raise ServerError(f"{path} has no age identity", "give the file that age-keygen wrote")
@@ -63,7 +63,25 @@ def pack(entries: Iterable[Entry], to: Sequence[Any], stream: IO[bytes]) -> None
                 _add(archive, name, content)
 
     with _beside(write) as pipe:
-        _age().encrypt_io(pipe, stream, list(to))
+        seal_stream(pipe, stream, to)
+
+
+def seal_stream(source: IO[bytes], target: IO[bytes], to: Sequence[Any]) -> None:
+    """Write what ``source`` has to ``target``, sealed."""
+    age().encrypt_io(source, target, list(to))
+
+
+def open_stream(source: IO[bytes], target: IO[bytes], by: Sequence[Any]) -> None:
+    """Write what is sealed in ``source`` to ``target``. Raises RestoreRefused for what does not open."""
+    try:
+        age().decrypt_io(source, target, list(by))
+    except (age().DecryptError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of a file or pipe, not of what is in it
+        raise RestoreRefused(
+            "the backup does not open with this identity, or was changed",
+            "give the identity of one of the recipients it was made for",
+        ) from None
 
 
 @contextmanager
@@ -72,18 +90,7 @@ def opened(stream: IO[bytes], by: Sequence[Any]) -> Iterator[Iterator[tuple[str,
 
     The end of the file is authenticated when the block has ended, not before: keep nothing until then.
     """
-    age = _age()
-
-    def read(pipe: IO[bytes]) -> None:
-        try:
-            age.decrypt_io(stream, pipe, list(by))
-        except age.DecryptError:
-            raise RestoreRefused(
-                "the state does not open with this identity, or was changed",
-                "give the identity of one of the recipients it was made for",
-            ) from None
-
-    with _beside(read) as pipe:
+    with _beside(lambda pipe: open_stream(stream, pipe, by)) as pipe:
         try:
             with tarfile.open(fileobj=pipe, mode="r|") as archive:
                 yield ((one.name, _content(archive, one)) for one in archive)
@@ -143,7 +150,8 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _age() -> Any:
+def age() -> Any:
+    """Return the module that seals. Raises MissingSoftware."""
     try:
         import pyrage
     except ImportError:

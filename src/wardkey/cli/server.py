@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,7 +68,8 @@ def status(context: Context) -> int:
     if context.dsn and (services := service.states()):
         return service.show(context, services)
     status = context.cluster.status()
-    emit(context, _facts(status), lambda: _show(status))
+    backup = _last_backup(context) if status.dsn else None
+    emit(context, {**_facts(status), "backup": backup}, lambda: _show(status, backup))
     return 0 if status.running else UNREACHABLE
 
 
@@ -153,6 +154,18 @@ def tenant_login(
     return dsn, token
 
 
+def _last_backup(context: Context) -> dict[str, Any] | None:
+    """Return what the database remembers of its newest backup; that it has none is a fact, too."""
+    from ..backup.remembered import last
+    from ..errors import WardError
+
+    try:
+        with context.connect() as connection:
+            return last(connection) or {"made_at": None, "drilled_at": None, "drill_is_good": None}
+    except WardError:  # it starts, or stops
+        return None
+
+
 def _facts(status: Status) -> dict[str, Any]:
     return {
         "home": status.home,
@@ -180,7 +193,7 @@ def _facts(status: Status) -> dict[str, Any]:
     }
 
 
-def _show(status: Status) -> None:
+def _show(status: Status, backup: Mapping[str, Any] | None = None) -> None:
     click.echo(f"home        {status.home}")
     if not status.made:
         click.echo("            not made yet: wardkey up")
@@ -205,8 +218,19 @@ def _show(status: Status) -> None:
         click.echo(f"metrics     {_running(status.metrics_pid, status.metrics_seconds)}{restarted}")
         click.echo(f"            http://127.0.0.1:{status.metrics_port}/metrics")
     click.echo(f"listens     127.0.0.1:{status.port} and {status.socket_directory}")
+    if backup:
+        click.echo(f"backup      {_age(backup)}")
     if status.dsn:
         click.echo(f"DSN         {status.dsn}")
+
+
+def _age(backup: Mapping[str, Any]) -> str:
+    """Say how old the newest backup is, and whether a drill has opened it."""
+    if (made_at := backup["made_at"]) is None:
+        return "none yet: wardkey backup DIR --recipient age1…"
+    old = timedelta(seconds=int((datetime.now(UTC) - made_at).total_seconds()))
+    tried = {None: "no drill of it", True: "proven to open", False: "did NOT open in the drill"}
+    return f"{old} old, {tried[backup['drill_is_good']]}"
 
 
 def _running(pid: int | None, seconds: float | None) -> str:

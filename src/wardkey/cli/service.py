@@ -55,7 +55,7 @@ def print_units(context: Context, /, what: tuple[str, ...], into: Path | None, *
     The database is the one of --dsn, without a user, or `host=/var/run/postgresql dbname=wardkey`. OS users:
     wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-invalidator, wardkey-gateway, wardkey-metrics;
     group ward-socket may open the keeper's socket. The timers rotate keys that are due, prune audit logs and
-    run the doctor, daily.
+    run the doctor, daily; with /etc/wardkey/backup.env and drill.env they back up daily and try that weekly.
     """
     from ..daemon import units
 

@@ -6,14 +6,16 @@ import os
 import pwd
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ..errors import ServerError
 
-__all__ = ["OsUser", "clean_environment", "run"]
+__all__ = ["OsUser", "clean_environment", "piped", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +96,49 @@ def run(
         lines = [line.strip() for line in (err or out).splitlines() if line.strip()]
         raise ServerError(f"{what}: {lines[-1] if lines else f'exit code {program.returncode}'}", hint)
     return out
+
+
+@contextmanager
+def piped(
+    arguments: Sequence[str],
+    what: str,
+    *,
+    user: OsUser | None = None,
+    environment: Mapping[str, str] | None = None,
+    is_read: bool,
+) -> Iterator[IO[bytes]]:
+    """Yield the stdout of a program if ``is_read``, else its stdin; the program has ended with the block.
+
+    Raises ServerError ``what``: last line of its stderr; that goes before what the block raised.
+    """
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            user.command(arguments) if user else list(arguments),
+            stdin=subprocess.DEVNULL if is_read else subprocess.PIPE,
+            stdout=subprocess.PIPE if is_read else subprocess.DEVNULL,
+            stderr=complaints,
+            cwd="/",
+            env=environment,
+            umask=0o077,
+            start_new_session=True,
+        ) as program,
+    ):
+        stream = program.stdout if is_read else program.stdin
+        try:
+            yield stream  # type: ignore[misc]
+            stream.close()  # type: ignore[union-attr]
+            program.wait()
+        except BaseException as error:
+            if isinstance(error, OSError):  # has it ended first? Then it says why
+                with suppress(subprocess.TimeoutExpired):
+                    program.wait(timeout=10)
+            if not program.poll():
+                with suppress(ProcessLookupError):
+                    os.killpg(program.pid, signal.SIGKILL)
+                raise
+        if program.returncode:
+            complaints.seek(0)
+            lines = complaints.read().decode(errors="replace").split("\n")
+            said = [line.strip() for line in lines if line.strip()]
+            raise ServerError(f"{what}: {said[-1] if said else f'exit code {program.returncode}'}")

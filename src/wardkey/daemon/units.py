@@ -44,6 +44,7 @@ GROUP: Final = "ward-socket"
 """Who may open the keeper's socket."""
 PROXY_GROUP: Final = "www-data"
 """Who may open the gateway's socket: nginx."""
+BACKUPS: Final = "/var/backups/wardkey"
 DSN: Final = "host=/var/run/postgresql dbname=wardkey"
 
 _SOCKET: Final = "/run/wardkey/keeper.sock"
@@ -220,19 +221,30 @@ def _metrics(dsn: str) -> dict[str, str]:
 
 def _timers(dsn: str) -> dict[str, str]:
     files: dict[str, str] = {}
-    for name, command, text in (
-        ("keys", "keys rotate --due", "rotates and destroys the keys that are due"),
-        ("prune", "audit prune --all", "drops months of the audit log that need not be kept"),
-        ("doctor", "doctor", "checks every invariant"),
+    program = Path(sys.executable).parent / "wardkey"
+    for name, when, command, text in (
+        ("keys", "daily", "keys rotate --due", "rotates and destroys the keys that are due"),
+        ("prune", "daily", "audit prune --all", "drops months of the audit log that need not be kept"),
+        ("doctor", "daily", "doctor", "checks every invariant"),
+        ("backup", "daily", f"backup {BACKUPS}/$$(date -u +%%FT%%H%%M%%S)", "backs up database and keys"),
+        (
+            "drill",
+            "weekly",
+            f"restore $$(ls -d {BACKUPS}/2* | tail -n 1) --drill",
+            "proves the newest backup",
+        ),
     ):
-        service = (
-            f'Type=oneshot\nEnvironment="WARDKEY_DSN={dsn} user=postgres"\n'
-            f"ExecStart={Path(sys.executable).parent}/wardkey {command}\n"
-        )
+        service = f'Type=oneshot\nEnvironment="WARDKEY_DSN={dsn} user=postgres"\n'
+        if name in ("backup", "drill"):  # to whom it is sealed, and what opens it, is not for all to guess
+            service += f"ExecCondition=/usr/bin/test -e /etc/wardkey/{name}.env\n"
+            service += f"EnvironmentFile=-/etc/wardkey/{name}.env\nUMask=0077\n"
+            service += f"ExecStart=/bin/sh -c 'exec {program} {command} $$OPTIONS'\n"
+        else:
+            service += f"ExecStart={program} {command}\n"
         files |= _file(name, text, service, is_wanted=False)
         files[f"wardkey-{name}.timer"] = (
-            f"[Unit]\nDescription=wardkey {command}, daily\n\n"
-            "[Timer]\nOnCalendar=daily\nRandomizedDelaySec=1h\nPersistent=true\n\n"
+            f"[Unit]\nDescription=wardkey {name}: {text}, {when}\n\n"
+            f"[Timer]\nOnCalendar={when}\nRandomizedDelaySec=1h\nPersistent=true\n\n"
             "[Install]\nWantedBy=timers.target\n"
         )
     return files

@@ -69,6 +69,7 @@ class Cluster:
     """``settings``: settings of PostgreSQL for this start only. ``say`` is told each step that takes time.
 
     ``regions``: that the keeper serves from the next start on; the first is that of new tenants.
+    ``is_restoring``: this is what completes the home.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Cluster:
         settings: Mapping[str, str] | None = None,
         regions: Sequence[str] = (),
         say: Callable[[str], None] | None = None,
+        is_restoring: bool = False,
     ) -> None:
         self.home = home
         self.keeper = KeeperProcess(home)
@@ -88,6 +90,7 @@ class Cluster:
         self.metrics = MetricsProcess(home)
         self.supervision = Supervision(home.supervisor, home.supervisor_log)
         self.regions = tuple(regions)
+        self._is_restoring = is_restoring
         self._say = say or (lambda text: None)
 
     def init(self) -> Config:
@@ -262,6 +265,8 @@ class Cluster:
         from ..install import pythonpath
 
         os.umask(0o022)
+        if self.home.restoring.exists() and not self._is_restoring:
+            raise ServerError(f"a restore into {self.home.path} was cut off", "run it again: wardkey restore")
         home, software = self.home, self.software
         home.make_directories()
         if software.install_extension():

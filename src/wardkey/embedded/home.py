@@ -9,6 +9,7 @@
     orchestrator/ 0700, operator: kms.json and the credentials that manage KEKs, out of the keeper's reach
     publisher/    0700, OS user of the publisher: kafka.json
     invalidator/  0700, OS user of the invalidator: cache.json
+    restoring     while `wardkey restore` is not complete
     supervisor/   0700, operator: what should run, the pids of what does, how often it was restarted
 
 Root runs the server as OS user ``postgres``, the keeper as ``wardkey``, scribe, publisher, invalidator and
@@ -72,6 +73,11 @@ class Home:
     @property
     def config_file(self) -> Path:
         return self.path / "config.json"
+
+    @property
+    def restoring(self) -> Path:
+        """It is there while a restore is not complete."""
+        return self.path / "restoring"
 
     @property
     def run(self) -> Path:

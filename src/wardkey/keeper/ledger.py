@@ -23,10 +23,12 @@ from wardkey_core.errors import KeeperUnavailable, KeyDestroyed
 from wardkey_core.wire import parse_json
 
 from wardkey.daemon.appending import AppendFile
+from wardkey.daemon.files import write_atomically
 from wardkey.daemon.lines import Line
 from wardkey.daemon.service import ServiceError
+from wardkey.errors import ServerError
 
-__all__ = ["LEDGER_FILE", "Ledger", "tombstones"]
+__all__ = ["LEDGER_FILE", "Ledger", "replay", "tombstones"]
 
 LEDGER_FILE = "ledger.jsonl"
 _MEMBERS = {"time", "what", "tenant", "version", "name"}
@@ -106,6 +108,22 @@ def tombstones(path: Path) -> dict[tuple[UUID, int | None], str]:
     lines = path.read_bytes().splitlines() if path.exists() else []
     entries = [entry for entry in map(_parse, lines) if entry is not None]
     return {(entry.tenant, entry.version): entry.time for entry in entries}
+
+
+def replay(path: Path, later: Path) -> None:
+    """Add to a ledger out of a backup what a later copy of it has; the keeper does not run.
+
+    Raises ServerError for what is no ledger, OSError.
+    """
+    lines: dict[bytes, None] = {}
+    for file in (path, later) if path.exists() else (later,):
+        for number, line in enumerate(
+            file.read_bytes().split(b"\n")[:-1], start=1
+        ):  # no half line at the end
+            if _parse(line) is None:
+                raise ServerError(f"line {number} of {file} is none of a ledger", "give a ledger.jsonl")
+            lines[line + b"\n"] = None
+    write_atomically(path, b"".join(lines))
 
 
 def _line(entry: Entry) -> bytes:

@@ -36,6 +36,7 @@ from ward_internal.tenants as t left join ward_internal.break_glass as b
   on b.tenant_id = t.id and b.emergency and b.started_at is not null and b.reviewed_at is null
 group by t.id"""
 _BACKUP = "select date_part('epoch', max(made_at)) from ward_internal.backups"
+_PROVEN = "select date_part('epoch', max(drilled_at)) from ward_internal.backups where drill_is_good"
 
 
 def _rows(query: str) -> Callable[[Reading], Iterator[Sample]]:
@@ -45,9 +46,12 @@ def _rows(query: str) -> Callable[[Reading], Iterator[Sample]]:
     return read
 
 
-def _backup(reading: Reading) -> Iterator[Sample]:
-    for (at,) in reading.rows(_BACKUP):
-        yield PLATFORM, "", at or 0.0
+def _moment(query: str) -> Callable[[Reading], Iterator[Sample]]:
+    def read(reading: Reading) -> Iterator[Sample]:
+        for (at,) in reading.rows(query):
+            yield PLATFORM, "", at or 0.0
+
+    return read
 
 
 METRICS = (
@@ -95,7 +99,14 @@ METRICS = (
         "wardkey_backup_timestamp_seconds",
         "gauge",
         "When wardkey backup last ended well; 0: never.",
-        _backup,
+        _moment(_BACKUP),
+        is_of_tenants=False,
+    ),
+    Metric(
+        "wardkey_backup_proven_timestamp_seconds",
+        "gauge",
+        "When a restore drill last opened every tenant of a backup; 0: never.",
+        _moment(_PROVEN),
         is_of_tenants=False,
     ),
 )
