@@ -78,6 +78,8 @@ def main(names: list[str]) -> int:
 def used(figure: dict[str, Any]) -> float:
     """Return how much of its bar a figure uses: 1 is just at it, more is missed."""
     value, bar = figure["value"], figure["bar"]
+    if not bar:  # nothing at all is allowed
+        return float(value > 0)
     return float(value / bar if figure["sense"] == "at most" else bar / value)
 
 
