@@ -75,6 +75,10 @@ begin
   then
     return;
   end if;
+  if not exists (select from pg_event_trigger_ddl_commands() where schema_name is distinct from 'pg_temp') then
+    delete from ward_internal.dependents where transaction = pg_current_xact_id();
+    return;
+  end if;
   if exists (select from pg_event_trigger_ddl_commands() as c where c.classid = 'pg_class'::regclass
       and ward_internal.is_displaced_face(c.objid)) then
     perform ward_internal.fail('change_refused', 'a face has the name of its model table, in the schema of its ward',
