@@ -41,6 +41,7 @@ BENCHES = (
     "publisher",
     "cache",
     "incident_scope",
+    "search",
     "lint",
     "gateway",
 )

@@ -307,7 +307,7 @@ def _make_tokens(values: list[bytes | None], searches: str) -> list[str | None]:
     return make_tokens(_session, values, searches)
 
 
-def _find_query(searches: str, needles: list[str | None], former: str) -> list[str]:
+def _find_query(searches: str, needles: list[str | None], former: str) -> list[str | None]:
     from .searching import find_query
 
     return find_query(_session, searches, needles, former)

@@ -50,8 +50,12 @@ def make_tokens(session: Session, values: Sequence[bytes | None], declared: str)
     return made
 
 
-def find_query(session: Session, declared: str, needles: Sequence[str | None], former: str) -> list[str]:
-    """Return the query for the keys of the rows that match all needles, and the array that is its $1.
+def find_query(
+    session: Session, declared: str, needles: Sequence[str | None], former: str
+) -> list[str | None]:
+    """Return the query for the keys of the rows that match all needles, and the tokens, an array that is $1.
+
+    For one search under one key its place instead of the query, which the find function has.
 
     ``former``: other classes that values of a search may still be under, by its id. Journals which columns
     are searched. Raises NeedleRefused, ClassHidden and what a keeper may say.
@@ -86,8 +90,10 @@ def find_query(session: Session, declared: str, needles: Sequence[str | None], f
             tokens += one
         narrowed.append(f"({' or '.join(conditions)})")
         checked.append(each["check"])
-    query = " and ".join((known["head"], *narrowed, *checked))
-    return [query, f"{{{','.join(map(str, tokens))}}}"]
+    array = f"{{{','.join(map(str, tokens))}}}"
+    if len(given) == 1 and " or " not in narrowed[0]:
+        return [None, array, given[0][0]["place"]]
+    return [" and ".join((known["head"], *narrowed, *checked)), array, None]
 
 
 def is_found(text: str, kind: str, normaliser: str, needle: str) -> bool:

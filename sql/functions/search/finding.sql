@@ -81,50 +81,62 @@ comment on function ward_internal.face_tokens(uuid) is
 
 create or replace function ward_internal.find_body(p_model uuid, p_tenant ward_internal.tenants) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
-  with row_id as materialized (select ward_internal.row_expression(p_model, 'l') as expression), search as (
-    select s.*, '$' || place as given, 'l.' || ward_internal.quoted_name(column_name) as value, row_id.expression
-    from ward_internal.model_searches(p_model) as s, row_id
+  with head as materialized (
+    select format('select %s from %s as l where (select coalesce(ward.require_context(%L), ward.raise_refusal(true)))',
+      string_agg('l.' || ward_internal.quoted_name(column_name), ', ' order by key_place),
+      ward_internal.leaf_name(p_model, p_tenant.schema_name), p_model) as query,
+      ward_internal.row_expression(p_model, 'l') as row_id
+    from ward_internal.model_columns(p_model) where key_place is not null
+  ), search as (  -- as its query has the tokens and what is looked for: a statement of the body, or one of its own
+    select s.*, bound, is_own, '$' || place as given,
+      format(case kind when 'exact/1' then 'l.%I = any (%s)' when 'range/1' then 'l.%I operator(ward_internal.&&) %s'
+        else 'l.%I operator(ward_internal.@>) %s' end, stored, tokens) as token,
+      case kind when 'range/1' then format('%s::%s <@ %s[%s]::%s', ward_internal.unseal_expression(value, type_id,
+          format_type(type_id, null), column_id, row_id), bound, ranges, place, argument_type)
+        else format('coalesce(ward_internal.is_found(%s, %L, %L, %s[%s]), ward.raise_refusal(true))',
+          ward_internal.unseal_expression(value, 'text'::regtype, 'text', column_id, row_id), kind, normaliser,
+          needles, place) end as opened
+    from ward_internal.model_searches(p_model) as s, head, lateral (
+      select case argument_type when 'int8range' then 'bigint'::regtype else type_id::regtype end as bound,
+        'l.' || ward_internal.quoted_name(column_name) as value) as v,
+      (values (true, '$1', '$2', '$3'), (false, 'v_tokens', 'v_wanted', 'v_ranges')) as way (is_own, tokens, needles,
+        ranges)
   )
   select ward_internal.filled($body$
 declare
-  v_needles text[] := array[@needles@]::text[];
+  v_wanted text[] := array[@needles@]::text[];
   v_ranges text[] := array[@ranges@]::text[];
   v_query text[];
+  v_tokens bigint[];
 begin
-  v_query := coalesce(ward_internal.find_query(@searches@, v_needles,
-    ward_internal.check_searches(@tenant@, @ids@, v_needles)), ward.raise_refusal('{}'::text[]));
-  return query execute v_query[1] using v_query[2]::bigint[], v_needles, v_ranges;
+  v_query := coalesce(ward_internal.find_query(@searches@, v_wanted,
+    ward_internal.check_searches(@tenant@, @ids@, v_wanted)), ward.raise_refusal('{}'::text[]));
+  v_tokens := v_query[2];
+  case v_query[3]  -- the one search that was used; planned once
+@alone@
+    else return query execute v_query[1] using v_tokens, v_wanted, v_ranges;
+  end case;
 end
 $body$, jsonb_build_object(
     'tenant', quote_literal(p_tenant.id),
-    'ids', quote_literal(array_agg(id order by place)),
+    'ids', quote_literal(array_agg(id order by place) filter (where is_own)),
     'needles', string_agg(case kind
       when 'range/1' then format('case when isempty(%1$s) then ''/'' when %1$s is not null then '
         'coalesce(%2$s, '''') || ''/'' || coalesce(%3$s, '''') end', given,
-        ward_internal.canonical_expression(format('lower(%s)', given), bound), 
+        ward_internal.canonical_expression(format('lower(%s)', given), bound),
         ward_internal.canonical_expression(format('upper(%s)', given), bound))
-      else ward_internal.canonical_expression(given, argument_type::regtype) end, E',\n    ' order by place),
-    'ranges', string_agg(case kind when 'range/1' then given || '::text' else 'null' end, ', ' order by place),
+      else ward_internal.canonical_expression(given, argument_type::regtype) end, E',\n    ' order by place)
+      filter (where is_own),
+    'ranges', string_agg(case kind when 'range/1' then given || '::text' else 'null' end, ', ' order by place)
+      filter (where is_own),
+    'alone', string_agg(format('    when ''%s'' then return query %s and %s and %s;', place, query, token, opened),
+      E'\n' order by place) filter (where not is_own),
     'searches', quote_literal(jsonb_build_object(
-      'table', (select face from ward_internal.models where id = p_model),
-      'head', (select format('select %s from %s as l where (select coalesce(ward.require_context(%L), '
-          'ward.raise_refusal(true)))', string_agg('l.' || ward_internal.quoted_name(column_name), ', '
-          order by key_place), ward_internal.leaf_name(p_model, p_tenant.schema_name), p_model)
-        from ward_internal.model_columns(p_model) where key_place is not null),
-      'searches', jsonb_agg(jsonb_build_object('id', id, 'column', encode(uuid_send(column_id), 'hex'), 'kind', kind,
-        'normaliser', normaliser, 'step', step, 'name', column_name,
-        'token', format(case kind when 'exact/1' then 'l.%I = any ($1)'
-          when 'range/1' then 'l.%I operator(ward_internal.&&) $1'
-          else 'l.%I operator(ward_internal.@>) $1' end, stored),
-        'check', case kind
-          when 'range/1' then format('%s::%s <@ $3[%s]::%s',
-            ward_internal.unseal_expression(value, type_id, format_type(type_id, null), column_id, expression),
-            bound, place, argument_type)
-          else format('coalesce(ward_internal.is_found(%s, %L, %L, $2[%s]), ward.raise_refusal(true))',
-            ward_internal.unseal_expression(value, 'text'::regtype, 'text', column_id, expression), kind, normaliser,
-            place) end) order by place))::text)))
-  from search, lateral (select case argument_type when 'int8range' then 'bigint'::regtype
-    else type_id::regtype end as bound) as b
+      'table', (select face from ward_internal.models where id = p_model), 'head', min(query),
+      'searches', jsonb_agg(jsonb_build_object('place', place::text, 'id', id, 'name', column_name,
+        'column', encode(uuid_send(column_id), 'hex'), 'kind', kind, 'normaliser', normaliser, 'step', step,
+        'token', token, 'check', opened) order by place) filter (where is_own))::text)))
+  from search, head
   having count(*) > 0
 $$;
 comment on function ward_internal.find_body(uuid, ward_internal.tenants) is
@@ -132,7 +144,8 @@ comment on function ward_internal.find_body(uuid, ward_internal.tenants) is
 
 create or replace function ward_internal.find_call(p_model uuid, p_schema name) returns text
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
-return (select format('select * from %I.%I(%s)', p_schema, ward_internal.finder_name(face, p_schema),
+return (select format('begin return query select * from %I.%I(%s); end', p_schema,
+    ward_internal.finder_name(face, p_schema),
   (select string_agg('$' || place, ', ' order by place) from ward_internal.model_searches(p_model)))
   from ward_internal.models where id = p_model);
 comment on function ward_internal.find_call(uuid, name) is 'body of find_patients: a call of patients_find_acme';
@@ -159,9 +172,9 @@ begin
       else format('table (%s)', string_agg(format('%I %s', column_name, type_name), ', ' order by key_place)) end
     from ward_internal.model_columns(p_model) where key_place is not null);
   execute format('create function %I.%I(%s) returns %s language plpgsql stable security definer rows 1 parallel '
-    'restricted set search_path = pg_catalog, pg_temp set enable_seqscan = off as %L', p_tenant.schema_name, v_finder,
-    v_arguments, v_key, v_body);
-  execute format('create function %I.%I(%s) returns %s language sql stable rows 1 parallel restricted as %L',
+    'restricted set search_path = pg_catalog, pg_temp set enable_seqscan = off '
+    'set plan_cache_mode = force_generic_plan as %L', p_tenant.schema_name, v_finder, v_arguments, v_key, v_body);
+  execute format('create function %I.%I(%s) returns %s language plpgsql stable rows 1 parallel restricted as %L',
     p_tenant.schema_name, v_name, v_arguments, v_key, v_call);
   for v_function in
     select oid::regprocedure from pg_proc
@@ -187,7 +200,8 @@ return exists (
     when ward_internal.find_name(m.face) then p.prosrc = ward_internal.find_call(m.id, t.schema_name)
       and not p.prosecdef and p.proconfig is null
     else p.prosrc = ward_internal.find_body(m.id, t) and p.prosecdef
-      and p.proconfig = array['search_path=pg_catalog, pg_temp', 'enable_seqscan=off'] end);
+      and p.proconfig = array['search_path=pg_catalog, pg_temp', 'enable_seqscan=off',
+        'plan_cache_mode=force_generic_plan'] end);
 comment on function ward_internal.is_find(oid) is
   'whether it is a find function of a ward, or the definer behind one, as it is made now';
 

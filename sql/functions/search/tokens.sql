@@ -16,12 +16,17 @@ comment on function ward_internal.make_tokens(bytea[], text) is
 
 create or replace function ward_internal.find_query(text, text[], text) returns text[]
 language plpython3u stable strict parallel restricted security invoker as $$
-from wardkey_pg.entry import bind
-return bind("@VERSION@", "find_query")(*args)
+try:
+    return SD["call"](*args)
+except KeyError:
+    from wardkey_pg.entry import bind
+    SD["call"] = bind("@VERSION@", "find_query")
+return SD["call"](*args)
 $$;
 comment on function ward_internal.find_query(text, text[], text) is
   'find_query(searches as JSON, needles, former classes by search as JSON): a query for the keys of the rows that '
-  'match and the tokens that are its $1; null when refused. Journals which columns are searched';
+  'match, the tokens that are its $1, and the place of the one search that needs no query; null when refused. Journals '
+  'which columns are searched';
 
 create or replace function ward_internal.is_found(text, text, text, text) returns boolean
 language plpython3u stable strict parallel restricted cost 10000 security invoker as $$
@@ -37,16 +42,21 @@ comment on function ward_internal.is_found(text, text, text, text) is
 
 create or replace function ward_internal.check_searches(p_tenant uuid, p_searches uuid[], p_needles text[]) returns text
 language plpgsql stable strict security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_is_pending boolean;
+  v_former jsonb;
 begin
-  if exists (
-    select from ward_internal.pending_searches where tenant_id = p_tenant and search_id in (
-      select search from unnest(p_searches, p_needles) as given (search, needle) where needle is not null))
-  then
+  select bool_or(p.search_id is not null),
+      jsonb_object_agg(s.id, s.former_classes) filter (where s.former_classes <> '{}')
+    into v_is_pending, v_former
+    from ward_internal.searches as s
+    left join ward_internal.pending_searches as p on p.tenant_id = p_tenant and p.search_id = s.id
+    where s.id = any (p_searches) and p_needles[array_position(p_searches, s.id)] is not null;
+  if v_is_pending then
     perform ward_internal.fail('search_not_built', 'rows from before this search was added have no tokens yet',
       'an operator builds it: wardkey keys reseal SLUG');
   end if;
-  return (select coalesce(jsonb_object_agg(id, former_classes), '{}')::text from ward_internal.searches
-    where id = any (p_searches) and former_classes <> '{}');
+  return coalesce(v_former, '{}');
 end
 $$;
 comment on function ward_internal.check_searches(uuid, uuid[], text[]) is
