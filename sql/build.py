@@ -2,7 +2,8 @@
 
 Stateful objects (``tables/``) are made once and change by the deltas in ``updates/A--B.sql``; replaceable
 ones (``functions/``) are written once and run again by every update. ``privileges.sql`` comes last.
-``@VERSION@`` becomes the version, which is written in ``plpython/wardkey_pg/__init__.py``. Standard library
+``@VERSION@`` becomes the version, which is written in ``plpython/wardkey_pg/__init__.py``, ``@CONDITIONS@``
+the SQLSTATEs of ``plpython/wardkey_core/administration.py``. Standard library
 only: it runs before anything is installed.
 """
 
@@ -65,12 +66,27 @@ _FUNCTIONS = (
 )
 
 
+def _module(name: str) -> str:
+    """Return the text of a module that goes with these files."""
+    for path in (_SQL.parent / "plpython" / name, _SQL.parent.parent / name):
+        if path.is_file():
+            return path.read_text()
+    raise SystemExit(f"build.py: {name} is not beside sql/")
+
+
 def version() -> str:
     """Return the version of the module that stands beside these files."""
-    for module in (_SQL.parent / "plpython/wardkey_pg", _SQL.parent.parent / "wardkey_pg"):
-        if (module / "__init__.py").is_file():
-            return str(re.findall(r'__version__ = "([^"]+)"', (module / "__init__.py").read_text())[0])
-    raise SystemExit("build.py: wardkey_pg is not beside sql/")
+    return str(re.findall(r'__version__ = "([^"]+)"', _module("wardkey_pg/__init__.py"))[0])
+
+
+def _conditions() -> str:
+    """Return the SQLSTATEs of what SQL raises, by name."""
+    classes = re.findall(
+        r'^class (\w+)\(AdministrationError\):.*?sqlstate = "(\w+)"',
+        _module("wardkey_core/administration.py"),
+        re.M | re.S,
+    )
+    return json.dumps({re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(): code for name, code in classes})
 
 
 def _read(path: Path) -> str:
@@ -86,7 +102,7 @@ def _header(statement: str) -> str:
 
 def _replaceable() -> str:
     functions = "".join(_read(_SQL / "functions" / f"{name}.sql") for name in _FUNCTIONS)
-    return functions + _read(_SQL / "privileges.sql")
+    return functions.replace("@CONDITIONS@", _conditions()) + _read(_SQL / "privileges.sql")
 
 
 def update(delta: str, *, is_last: bool = True) -> str:

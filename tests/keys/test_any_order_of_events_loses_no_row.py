@@ -172,7 +172,7 @@ class Wards(RuleBasedStateMachine):
         if self.ward.states()[1] == "retired":
             self.readmit()
         with may_be_refused("WK204"):
-            self.ward.query("select ward.resume_rotation('{slug}')")
+            self.ward.query("select ward.pause_rotation('{slug}', false)")
         assert self.ward.reseal().state == "finished"
         self.every_row_reads_as_it_was_written()
         (active,) = [version for version, state in self.ward.states().items() if state == "active"]

@@ -125,7 +125,7 @@ def test_pause_ends_the_worker_and_resume_lets_the_next_one_go_on(ward):
     ward.query("select ward.pause_rotation('{slug}')")
     outcome = ward.reseal()
     assert (outcome.state, outcome.rows) == ("paused", 0)
-    ward.query("select ward.resume_rotation('{slug}')")
+    ward.query("select ward.pause_rotation('{slug}', false)")
     assert ward.reseal().state == "finished"
 
 

@@ -85,7 +85,7 @@ def test_keeper_stays_away(ward, worker):
     assert "paused" in outcome.stdout
     output, _ = worker.communicate(timeout=60)
     assert (worker.returncode, "paused" in output) == (1, True)
-    ward.query("select ward.resume_rotation('{slug}')")
+    ward.query("select ward.pause_rotation('{slug}', false)")
     cluster.start()
     _resumes(ward)
 

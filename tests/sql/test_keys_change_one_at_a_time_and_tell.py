@@ -56,7 +56,7 @@ def test_a_reason_is_printable_and_short(postgresql: Connection, reason: str | N
 
 def test_each_step_is_an_event_without_secrets(database: Database, postgresql: Connection) -> None:
     rotate(postgresql, reason="Zürich, für den Test")
-    postgresql.execute("select ward.pause_rotation('acme'), ward.resume_rotation('acme')")
+    postgresql.execute("select ward.pause_rotation('acme'), ward.pause_rotation('acme', false)")
     reseal(postgresql)
     retire(postgresql)
     postgresql.execute("select ward.readmit_key('acme', 1, 'restored a backup')")

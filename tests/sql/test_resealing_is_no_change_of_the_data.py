@@ -235,7 +235,7 @@ def test_a_paused_rotation_moves_nothing(filled: Database, postgresql: Connectio
     postgresql.execute("select ward.pause_rotation('acme')")
     with refused("WK215"):
         reseal(postgresql)
-    postgresql.execute("select ward.resume_rotation('acme')")
+    postgresql.execute("select ward.pause_rotation('acme', false)")
     assert reseal(postgresql).rows == 300
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from wardkey_core import administration
 from wardkey_core import errors as inside
 from wardkey_core.administration import BY_SQLSTATE
 
+from tests.support.extension_script import full_script
 from wardkey import errors as client
 
 _SQL = Path(__file__).parents[2] / "sql"
 _SOURCES = [path.read_text() for path in sorted(_SQL.glob("functions/**/*.sql"))]
-_ERRORS = (_SQL / "functions/tenancy/errors.sql").read_text()
-_TABLE = dict(re.findall(r"when '(\w+)' then '(WK\d{3})'", _ERRORS))
+_TABLE: dict[str, str] = json.loads(re.findall(r"return '(.*)'::jsonb ->> p_condition;", full_script())[0])
 
 
 def _condition(cls: type[inside.WardError]) -> str:

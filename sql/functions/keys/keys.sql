@@ -22,8 +22,6 @@ comment on function ward_internal.master_id() is 'stands for a tenant where the 
 
 create or replace function ward_internal.tenant_for_keys(p_slug text) returns ward_internal.tenants
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-declare
-  v_tenant ward_internal.tenants;
 begin
   perform ward_internal.require_superuser();
   begin
@@ -31,8 +29,7 @@ begin
   exception when lock_not_available then
     perform ward_internal.fail('rotation_running', 'this tenant is being changed at the moment', 'try again');
   end;
-  v_tenant := ward_internal.tenant_of(p_slug);
-  return v_tenant;
+  return ward_internal.tenant_of(p_slug);
 end
 $$;
 comment on function ward_internal.tenant_for_keys(text) is

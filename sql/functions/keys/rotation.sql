@@ -308,7 +308,7 @@ comment on function ward.readmit_key(text, integer, text) is
   'lets a retired key open values again, after a restore of rows that are older than its retirement; they are then '
   'resealed as in a rotation';
 
-create or replace function ward_internal.set_paused(p_slug text, p_paused boolean) returns void
+create or replace function ward.pause_rotation(p_slug text, p_paused boolean default true) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
@@ -324,17 +324,8 @@ begin
   end if;
 end
 $$;
-
-create or replace function ward.pause_rotation(p_slug text) returns void
-language sql volatile security invoker set search_path = pg_catalog, pg_temp
-return ward_internal.set_paused(p_slug, true);
-comment on function ward.pause_rotation(text) is
-  'stops resealing before its next batch, until ward.resume_rotation. Rows stay readable under either key';
-
-create or replace function ward.resume_rotation(p_slug text) returns void
-language sql volatile security invoker set search_path = pg_catalog, pg_temp
-return ward_internal.set_paused(p_slug, false);
-comment on function ward.resume_rotation(text) is 'undoes ward.pause_rotation';
+comment on function ward.pause_rotation(text, boolean) is
+  'stops resealing before its next batch, until it is called with false. Rows stay readable under either key';
 
 -- definer because requests and events are no tenant's to write
 create or replace function ward.request_rotation(p_reason text) returns void

@@ -82,23 +82,13 @@ begin
   elsif p_certificate is null then
     perform ward_internal.fail('not_allowed', 'there is no certificate', 'the keeper signs one: wardkey tenant shred');
   end if;
-  perform ward_internal.lock_for_drop(v_tenant);
-  perform ward_internal.archive_audit_log(v_tenant.id);
-  execute format('drop schema if exists %I, %I cascade', v_tenant.schema_name,
-    ward_internal.leaf_schema(v_tenant.schema_name));
-  if exists (select from pg_roles where rolname = v_tenant.login_role) then
-    execute format('drop owned by %I', v_tenant.login_role);
-    execute format('drop role %I', v_tenant.login_role);
-  end if;
+  perform ward_internal.drop_ward(v_tenant);
   update ward_internal.tenant_keys
     set state = 'destroyed', wrapped = null, destroyed_at = clock_timestamp(), fence = null
     where tenant_id = v_tenant.id and state <> 'destroyed';
   update ward_internal.rotations set finished_at = clock_timestamp() where tenant_id = v_tenant.id
     and finished_at is null;
   delete from ward_internal.rotation_requests where tenant_id = v_tenant.id and done_at is null;
-  perform ward_internal.forget_measures(v_tenant.id);
-  delete from ward_internal.metrics_tokens where tenant_id = v_tenant.id;
-  delete from ward_internal.counts where tenant_id = v_tenant.id;
   update ward_internal.tenants set status = 'shredded', key_epoch = key_epoch + 1 where id = v_tenant.id;
   update ward_internal.shreddings set certificate = p_certificate, finished_at = clock_timestamp()
     where tenant_id = v_tenant.id;

@@ -1,5 +1,28 @@
 -- The way back from protect and share, as long as nothing would be lost or left open by it.
 
+create or replace function ward_internal.forget_model(p_model ward_internal.models) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_schema name;
+  v_table text;
+begin
+  perform ward_internal.forget_model_searches(p_model.id);
+  foreach v_table in array '{sealed_columns, row_rules, budgets, honey_rows}'::text[] loop
+    execute format('delete from ward_internal.%I where model_id = $1', v_table) using p_model.id;
+  end loop;
+  delete from ward_internal.models where id = p_model.id;
+  for v_schema in select schema_name from ward_internal.tenants loop
+    execute format('drop function if exists %I.%I()', v_schema,
+      ward_internal.writer_name(p_model.face, v_schema));
+    perform ward_internal.drop_find(p_model.face, v_schema);
+    execute format('drop function if exists %I.%I() cascade', v_schema,
+      ward_internal.audit_writer(p_model.face, v_schema));
+  end loop;
+end
+$$;
+comment on function ward_internal.forget_model(ward_internal.models) is
+  'takes a model out of the registry, and its functions out of every ward';
+
 create or replace function ward.unprotect(p_table regclass) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -37,20 +60,11 @@ begin
     loop
       execute format('drop sequence if exists %I.%I', v_schema, v_sequence);
     end loop;
-    execute format('drop function if exists %I.%I()', v_schema, ward_internal.writer_name(v_model.face, v_schema));
-    perform ward_internal.drop_find(v_model.face, v_schema);
-    execute format('drop function if exists %I.%I() cascade', v_schema, ward_internal.audit_writer(v_model.face,
-      v_schema));
   end loop;
   for v_policy in select 'ward_rule_' || name from ward_internal.row_rules where model_id = v_model.id loop
     execute format('drop policy %I on %s', v_policy, v_model.shape);
   end loop;
-  delete from ward_internal.row_rules where model_id = v_model.id;
-  delete from ward_internal.budgets where model_id = v_model.id;
-  delete from ward_internal.honey_rows where model_id = v_model.id;
-  perform ward_internal.forget_model_searches(v_model.id);
-  delete from ward_internal.sealed_columns where model_id = v_model.id;
-  delete from ward_internal.models where id = v_model.id;
+  perform ward_internal.forget_model(v_model);
   execute format('drop table %s', p_table);
   execute format('alter table %s rename to %I', v_model.shape, v_class.relname);
   execute format('alter table %s set schema %s', v_model.shape, v_class.relnamespace::regnamespace);

@@ -190,7 +190,6 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_stack text;
   v_model ward_internal.models;
-  v_schema name;
   v_column name;
   v_sequence text;
 begin
@@ -212,22 +211,10 @@ begin
       perform ward_internal.fail('unsupported', format('that is the shape of %s', v_model.relation),
         format('drop or unprotect the model table itself: select ward.unprotect(%L)', v_model.relation));
     end if;
-    perform ward_internal.forget_model_searches(v_model.id);
-    delete from ward_internal.sealed_columns where model_id = v_model.id;
-    delete from ward_internal.row_rules where model_id = v_model.id;
-    delete from ward_internal.budgets where model_id = v_model.id;
-    delete from ward_internal.honey_rows where model_id = v_model.id;
-    delete from ward_internal.models where id = v_model.id;
+    perform ward_internal.forget_model(v_model);
     if exists (select from pg_class where oid = v_model.shape) then
       execute format('drop table %s cascade', v_model.shape);
     end if;
-    for v_schema in select schema_name from ward_internal.tenants loop
-      execute format('drop function if exists %I.%I()', v_schema,
-        ward_internal.writer_name(v_model.face, v_schema));
-      perform ward_internal.drop_find(v_model.face, v_schema);
-      execute format('drop function if exists %I.%I() cascade', v_schema,
-        ward_internal.audit_writer(v_model.face, v_schema));
-    end loop;
   end loop;
 
   get diagnostics v_stack = pg_context;

@@ -118,9 +118,10 @@ comment on function ward_internal.lock_together(regclass[], text) is
   'locks all of these tables and views until the transaction ends, giving way to who uses them. Errors: WK114 after 30 '
   's';
 
-create or replace function ward_internal.lock_for_drop(p_tenant ward_internal.tenants) returns void
-language sql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-  select ward_internal.lock_together(array(
+create or replace function ward_internal.drop_ward(p_tenant ward_internal.tenants) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+begin
+  perform ward_internal.lock_together(array(  -- and the parents of its leaves and shared tables they reference
     select relation from ward_internal.models
     union
     select c.oid from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
@@ -130,10 +131,21 @@ language sql volatile security invoker set search_path = pg_catalog, pg_temp as 
     select f.confrelid from pg_constraint as f join pg_class as c on c.oid = f.conrelid
     join pg_namespace as n on n.oid = c.relnamespace
     where f.contype = 'f' and n.nspname = ward_internal.leaf_schema(p_tenant.schema_name)
-  ))
+  ));
+  perform ward_internal.archive_audit_log(p_tenant.id);
+  execute format('drop schema if exists %I, %I cascade', p_tenant.schema_name,
+    ward_internal.leaf_schema(p_tenant.schema_name));
+  if exists (select from pg_roles where rolname = p_tenant.login_role) then
+    execute format('drop owned by %I', p_tenant.login_role);
+    execute format('drop role %I', p_tenant.login_role);
+  end if;
+  perform ward_internal.forget_measures(p_tenant.id);
+  delete from ward_internal.metrics_tokens where tenant_id = p_tenant.id;
+  delete from ward_internal.counts where tenant_id = p_tenant.id;
+end
 $$;
-comment on function ward_internal.lock_for_drop(ward_internal.tenants) is
-  'locks what dropping the ward locks: its tables, the parents of its leaves and the shared tables it references';
+comment on function ward_internal.drop_ward(ward_internal.tenants) is
+  'drops a tenant''s schemas and login role, after its audit log has moved out; its rows of the registry stay';
 
 create or replace function ward_internal.set_up_ward(p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -303,6 +315,7 @@ declare
   v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
   v_leaf text;
   v_has_rows boolean;
+  v_table text;
 begin
   if p_confirm is distinct from p_slug then
     perform ward_internal.fail('not_confirmed', 'the tenant''s slug was not repeated',
@@ -319,25 +332,14 @@ begin
       end if;
     end loop;
   end if;
-  perform ward_internal.lock_for_drop(v_tenant);
-  perform ward_internal.archive_audit_log(v_tenant.id);
-  execute format('drop schema if exists %I, %I cascade', v_tenant.schema_name,
-    ward_internal.leaf_schema(v_tenant.schema_name));
+  perform ward_internal.drop_ward(v_tenant);
   perform ward_internal.log_event(v_tenant.id, 'dropped', jsonb_build_object('slug', p_slug));
-  delete from ward_internal.rotation_requests where tenant_id = v_tenant.id;
-  delete from ward_internal.rotations where tenant_id = v_tenant.id;
-  delete from ward_internal.tenant_keys where tenant_id = v_tenant.id;
-  delete from ward_internal.tenant_policy where tenant_id = v_tenant.id;
-  delete from ward_internal.budgets where tenant_id = v_tenant.id;
-  delete from ward_internal.pending_searches where tenant_id = v_tenant.id;
-  delete from ward_internal.honey_rows where tenant_id = v_tenant.id;
-  delete from ward_internal.cache_policies where tenant_id = v_tenant.id;
-  perform ward_internal.forget_measures(v_tenant.id);
-  delete from ward_internal.metrics_tokens where tenant_id = v_tenant.id;
-  delete from ward_internal.counts where tenant_id = v_tenant.id;
+  foreach v_table in array '{rotation_requests, rotations, tenant_keys, tenant_policy, budgets, pending_searches,
+    honey_rows, cache_policies}'::text[]
+  loop
+    execute format('delete from ward_internal.%I where tenant_id = $1', v_table) using v_tenant.id;
+  end loop;
   delete from ward_internal.tenants where id = v_tenant.id;
-  execute format('drop owned by %I', v_tenant.login_role);
-  execute format('drop role %I', v_tenant.login_role);
 end
 $$;
 comment on function ward.drop_tenant(text, text, boolean) is

@@ -163,7 +163,7 @@ def pause(context: Context, slug: str) -> None:
 @pass_context
 def resume(context: Context, slug: str) -> None:
     """Let a paused rotation go on; then: wardkey keys reseal."""
-    _call(context, slug, "resumed", "select ward.resume_rotation(%s)", slug)
+    _call(context, slug, "resumed", "select ward.pause_rotation(%s, false)", slug)
 
 
 @keys.command("rewrap")
