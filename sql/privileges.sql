@@ -37,7 +37,7 @@ alter function ward.audit_coverage(text, timestamptz, timestamptz, text) owner t
 alter function ward.audit_of_key(integer, timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_activity(timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) owner to ward_owner;
-alter function ward.audit_export(timestamptz, timestamptz) owner to ward_owner;
+alter function ward.audit_export(timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.request_cache_ticket() owner to ward_owner;
 alter function ward.begin_fill() owner to ward_owner;
 alter function ward.end_fill(text) owner to ward_owner;
@@ -113,7 +113,7 @@ grant execute on function
   ward_internal.login(text), ward_internal.login_session(text), ward_internal.renew_session(),
   ward_internal.renew_keys(),
   ward_internal.look_up_now(),
-  ward_internal.text_length(anyelement), ward_internal.digest(bytea), ward_internal.long_columns(text[], bigint[]),
+  ward_internal.text_length(anyelement), ward_internal.digest(bytea),
   ward_internal.check_reason(text), ward_internal.fail(text, text, text), ward_internal.sqlstate(text),
   ward_internal.report_event(text, text), ward_internal.refuse(text, text),
   ward_internal.begin_write(text, text), ward_internal.check_counter(regclass), ward_internal.is_running(xid),
@@ -133,7 +133,7 @@ grant execute on function
   ward.audit_acts(text, text, text, timestamptz, timestamptz, text),
   ward.audit_of_key(integer, timestamptz, timestamptz, text), ward.audit_activity(timestamptz, timestamptz, text),
   ward.audit_coverage(text, timestamptz, timestamptz, text),
-  ward.audit_anomalies(timestamptz, timestamptz, numeric, text), ward.audit_export(timestamptz, timestamptz)
+  ward.audit_anomalies(timestamptz, timestamptz, numeric, text), ward.audit_export(timestamptz, timestamptz, text)
 to ward_tenant;
 grant select on ward_internal.audit_batches, ward_internal.audit_checkpoints to ward_owner;  -- for ward.audit_export
 grant execute on function
@@ -143,7 +143,6 @@ grant execute on function
   ward_internal.audit_entries(uuid, timestamptz, timestamptz, text[], uuid, text, text),
   ward_internal.audit_model(uuid, text), ward_internal.audit_row(uuid, uuid, text), ward_internal.audit_months(uuid),
   ward_internal.leaf_name(uuid, name), ward_internal.leaf_schema(name),
-  ward_internal.audit_export(uuid, timestamptz, timestamptz),
   ward_internal.audit_lines(uuid, text, text, timestamptz, timestamptz), ward_internal.json_text(jsonb)
 to ward_owner;
 

@@ -46,6 +46,6 @@ def test_entries_without_a_place_are_found(big: tuple[Connection, Filled]) -> No
 
 def test_the_export_in_sql_is_made(big: tuple[Connection, Filled]) -> None:
     connection, log = big
-    lines = "select count(*) from ward_internal.audit_export(%s, null, null) as line"
+    lines = "select count(*) from ward.audit_export(p_tenant => %s::text) as line"
     counted = connection.execute(f"{lines} where line like '{{\"unsealed%%'", [log.tenant]).fetchone()
     assert counted == (ENTRIES,)

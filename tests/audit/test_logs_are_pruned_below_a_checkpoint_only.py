@@ -137,7 +137,7 @@ def test_what_stays_is_exported_by_command_and_sql_alike(log: Filled, period: Pe
         log.connection.execute("set transaction isolation level repeatable read, read only")
         export(open_log(log.connection, log.tenant), log.slug, period, stream)
         lines = log.connection.execute(
-            "select ward_internal.audit_export(%s, %s, %s)", [log.tenant, period.begin, period.end]
+            "select ward.audit_export(%s, %s, %s)", [period.begin, period.end, str(log.tenant)]
         ).fetchall()
     assert stream.getvalue() == "".join(f"{line}\n" for (line,) in lines).encode()
     stream.seek(0)

@@ -35,7 +35,7 @@ def admin(database: Database) -> Iterator[Connection]:
 
 def in_sql(connection: Connection, log: Filled, period: Period) -> bytes:
     lines = connection.execute(
-        "select ward_internal.audit_export(%s, %s, %s)", [log.tenant, period.begin, period.end]
+        "select ward.audit_export(%s, %s, %s)", [period.begin, period.end, str(log.tenant)]
     ).fetchall()
     return "".join(f"{line}\n" for (line,) in lines).encode()
 

@@ -56,7 +56,7 @@ def test_without_a_context_nothing_is_exported(calm: Wards) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        "select * from ward_internal.audit_export(ward.tenant_id(), null, null)",
+        "select * from ward_internal.audit_entries(ward.tenant_id(), null, null)",
         "select ward_internal.report_event('login', '{}')",
         "select ward_internal.refuse('a', 'b')",
         "select * from ward_internal.audit_batches",

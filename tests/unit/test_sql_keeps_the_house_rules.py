@@ -46,7 +46,7 @@ _UNPINNED = {
     "ward.tenant_unless": "as ward.try_unseal",
     "ward.is_ruled": "no SQL; hot: while a query is planned",
     "ward.try_logout": "no SQL",
-    "ward_internal.audit_lines": "cold; the path is pinned by ward_internal.audit_export, its gate",
+    "ward_internal.audit_lines": "cold; the path is pinned by ward.audit_export, its gate",
 }
 # Names that do not begin with a verb, with what they are.
 _NOUNS = re.compile(
@@ -55,7 +55,7 @@ _NOUNS = re.compile(
     r"|on_change|on_change_begin|on_name_change|missing_labels|model_faults|comments_on|grants_on"
     r"|shape_definition|view_statements|writers_are_behind"
     r"|audit_leaf|audit_writer|audit_writer_body|base_type|digest|entry_(columns|form|image|row)"
-    r"|json_text|long_columns|names_row|object_expression|rows_of|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
+    r"|json_text|names_row|object_expression|rows_of|text_length|canonical|canonical_expression|face_checks|faces_are_behind"
     r"|face_expressions|face_query|face_trigger_body|hidden_columns|hidden_functions|hidden_relations|key_rows|leaf_name|leaf_schema|ward_schemas"
     r"|leaf_versions|leaves_of|lock_holders|made_names|master_id|model_columns|model_of|older_transactions|on_drop"
     r"|on_grant|region_of|relations_of|row_form"

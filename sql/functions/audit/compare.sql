@@ -48,20 +48,17 @@ begin
       select e.row_id, e.id, e.at, null, null, false, true from entries as e where moves
       union all
       select %4$s, e.id, e.at, e.new, e.digests, true, false from entries as e where moves
-    ), numbered as (
-      select *, row_number() over (partition by row_id order by at, id) as number from steps
-    ), placed as (
-      select *, max(number) filter (where begins or ends) over (partition by row_id) as since,
-        max(number) over (partition by row_id) as last
-      from numbered
-    ), last_steps as (
-      select row_id, id, at, ends from placed where number = last
+    ), placed as (  -- steps after this one, and whether one of them begins or ends the row
+      select *, row_number() over (partition by row_id order by at desc, id desc) as number,
+        bool_or(begins or ends) over (partition by row_id order by at desc, id desc
+          rows between unbounded preceding and 1 preceding) as is_over
+      from steps
     ), told as (
       select distinct on (p.row_id, v.key) p.row_id, v.key as name, v.value, p.id, p.at,
         coalesce(p.digests ? v.key, false) and jsonb_typeof(v.value) = 'object' as digest
       from placed as p cross join jsonb_each(p.new) as v
-      where p.number >= coalesce(p.since, 0) and not p.ends
-      order by p.row_id, v.key, p.number desc
+      where p.is_over is not true and not p.ends
+      order by p.row_id, v.key, p.number
     ), stored as (
       select %5$s as row_id, c.* from %2$s as l
       cross join lateral (values %3$s) as c (name, sealed, value, digest, version)
@@ -93,7 +90,7 @@ begin
           when j.is_stored and l.ends then 'the log says it went'
           when not j.is_stored and not l.ends then 'missing'
           when j.differing is not null then 'differs' end as problem
-      from judged as j left join last_steps as l on l.row_id = j.row_id
+      from judged as j left join placed as l on l.row_id = j.row_id and l.number = 1
     )
     (select row_id, problem, case problem when 'differs' then differing end, coalesce(entry, last_id), last_at,
       null::bigint, null::bigint, null::bigint, null::bigint from verdicts where problem is not null)

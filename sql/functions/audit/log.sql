@@ -140,8 +140,7 @@ create or replace function ward_internal.archive_audit_log(p_tenant uuid) return
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_leaf regclass;
-  v_table record;
-  v_index record;
+  v_part record;
   v_name text := 'log_' || replace(p_tenant::text, '-', '');
 begin
   perform ward_internal.make_audit_partition(p_tenant);
@@ -149,17 +148,16 @@ begin
   if v_leaf::text like 'ward_archive.%' then
     return;
   end if;
-  for v_table in
-    select oid::regclass as relation, replace(relname, 'audit_log', v_name) as name from pg_class
-    where oid in (select v_leaf union all select inhrelid from pg_inherits where inhparent = v_leaf)
+  for v_part in  -- indexes go with their tables, but keep their names
+    with tables as (select v_leaf as oid union all select inhrelid from pg_inherits where inhparent = v_leaf)
+    select oid::regclass as relation, relkind in ('r', 'p') as is_table, replace(relname, 'audit_log', v_name) as name
+    from pg_class where oid in (select oid from tables)
+      or oid in (select indexrelid from pg_index where indrelid in (select oid from tables))
   loop
-    for v_index in select indexrelid::regclass as name, indisprimary from pg_index
-      where indrelid = v_table.relation loop
-      execute format('alter index %s rename to %I', v_index.name,
-        v_table.name || case when v_index.indisprimary then '_pkey' else '_events' end);
-    end loop;
-    execute format('alter table %s set schema ward_archive', v_table.relation);
-    execute format('alter table %s rename to %I', v_table.relation, v_table.name);
+    execute format('alter table %s rename to %I', v_part.relation, v_part.name);
+    if v_part.is_table then
+      execute format('alter table %s set schema ward_archive', v_part.relation);
+    end if;
   end loop;
 end
 $$;

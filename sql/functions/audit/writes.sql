@@ -159,7 +159,8 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     else
       v_lengths := array[@lengths@];
       v_@record@ := @digests@;
-      v_long := v_long || ward_internal.long_columns(@names@, v_lengths);
+      v_long := v_long || array(
+        select name from unnest(@names@::text[], v_lengths) as c (name, length) where length > 1000);
     end if;$body$, jsonb_build_object(
       'record', p_record, 'row', ward_internal.entry_row(p_model, p_record),
       'names', quote_literal(array_agg(name order by number)),
@@ -250,60 +251,33 @@ $$;
 comment on function ward_internal.audit_writer_body(uuid, ward_internal.tenants) is
   'body of the trigger function of a leaf that writes an entry per row';
 
-create or replace function ward_internal.long_columns(p_names text[], p_lengths bigint[]) returns text[]
-language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
-return (
-  select coalesce(array_agg(name), '{}') from unnest(p_names, p_lengths) as c (name, length) where length > 1000);
-
-create or replace function ward_internal.build_audit_writer(p_model uuid, p_tenant ward_internal.tenants) returns void
-language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
-declare
-  v_name name := ward_internal.audit_writer((select face from ward_internal.models where id = p_model),
-    p_tenant.schema_name);
-  v_role text := current_setting('role');
-  v_body text := ward_internal.audit_writer_body(p_model, p_tenant);
-  v_settings text := (
-    select string_agg(distinct ' set ' || setting, '')
-    from ward_internal.entry_columns(p_model, ''), unnest(settings) as setting);
-begin
-  -- made by its owner, whose default privileges are not PUBLIC's; replacing it leaves owner and privileges
-  if not exists (select from pg_proc where proname = v_name and proargtypes = ''::oidvector
-    and pronamespace = p_tenant.schema_name::text::regnamespace)
-  then
-    perform set_config('role', 'ward_owner', true);
-  end if;
-  execute format('create or replace function %I.%I() returns trigger language plpgsql volatile security definer '
-    'set search_path = pg_catalog, pg_temp%s as %L', p_tenant.schema_name, v_name, v_settings, v_body);
-  if current_setting('role') <> v_role then
-    perform set_config('role', v_role, true);
-  end if;
-end
-$$;
-comment on function ward_internal.build_audit_writer(uuid, ward_internal.tenants) is
-  'makes the trigger function of a leaf that writes an entry per row; a definer: a role that may change a row of the '
-  'leaf, by whatever mistake, may not write the log';
-
 create or replace function ward_internal.build_audit_trigger(p_model uuid, p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_leaf text := ward_internal.leaf_name(p_model, p_tenant.schema_name);
-  v_writer text := format('%I.%I()', p_tenant.schema_name,
-    ward_internal.audit_writer((select face from ward_internal.models where id = p_model), p_tenant.schema_name));
+  v_writer name := ward_internal.audit_writer((select face from ward_internal.models where id = p_model),
+    p_tenant.schema_name);
   v_event record;
 begin
-  perform ward_internal.build_audit_writer(p_model, p_tenant);
+  perform ward_internal.create_writer(p_tenant.schema_name, v_writer,
+    ward_internal.audit_writer_body(p_model, p_tenant), (
+      select string_agg(distinct ' set ' || setting, '')
+      from ward_internal.entry_columns(p_model, ''), unnest(settings) as setting));
   for v_event in
     select * from (values
       ('ward_audit', 'insert or update or delete', 'row'),
       ('ward_audit_truncate', 'truncate', 'statement')) as e (trigger_name, events, level)
     where not exists (select from pg_trigger where tgrelid = v_leaf::regclass and tgname = trigger_name
-      and tgenabled = 'A' and tgfoid = to_regprocedure(v_writer) and tgqual is null and tgnargs = 0)
+      and tgenabled = 'A' and tgqual is null and tgnargs = 0
+      and tgfoid = to_regprocedure(format('%I.%I()', p_tenant.schema_name, v_writer)))
   loop
-    execute format('create or replace trigger %I after %s on %s for each %s execute function %s', v_event.trigger_name,
-      v_event.events, v_leaf, v_event.level, v_writer);
+    execute format('create or replace trigger %I after %s on %s for each %s execute function %I.%I()',
+      v_event.trigger_name, v_event.events, v_leaf, v_event.level, p_tenant.schema_name, v_writer);
     execute format('alter table %s enable always trigger %I', v_leaf, v_event.trigger_name);
   end loop;
 end
 $$;
 comment on function ward_internal.build_audit_trigger(uuid, ward_internal.tenants) is
-  'puts the triggers on a leaf, or puts them right: a restore of data alone leaves them enabled, but not ALWAYS';
+  'makes the trigger function of a leaf that writes an entry per row, a definer: a role that may change a row of the '
+  'leaf, by whatever mistake, may not write the log; and puts the triggers on the leaf, or puts them right: a restore '
+  'of data alone leaves them enabled, but not ALWAYS';

@@ -417,6 +417,29 @@ $$;
 comment on function ward_internal.face_trigger_body(uuid, ward_internal.tenants) is
   'body of the INSTEAD OF trigger of one face';
 
+create or replace function ward_internal.create_writer(
+  p_schema name, p_name name, p_body text, p_settings text default ''
+) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_role text := current_setting('role');
+begin
+  -- made by its owner, whose default privileges are not PUBLIC's; replacing it leaves owner and privileges
+  if not exists (select from pg_proc where proname = p_name and proargtypes = ''::oidvector
+    and pronamespace = p_schema::text::regnamespace)
+  then
+    perform set_config('role', 'ward_owner', true);
+  end if;
+  execute format('create or replace function %I.%I() returns trigger language plpgsql volatile security definer '
+    'set search_path = pg_catalog, pg_temp%s as %L', p_schema, p_name, p_settings, p_body);
+  if current_setting('role') <> v_role then
+    perform set_config('role', v_role, true);
+  end if;
+end
+$$;
+comment on function ward_internal.create_writer(name, name, text, text) is
+  'makes or remakes a trigger function of a ward, a definer with these settings; ward_owner''s and nobody else''s';
+
 create or replace function ward_internal.build_face(p_model uuid, p_tenant ward_internal.tenants) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -424,11 +447,9 @@ declare
   v_face text := format('%I.%I', p_tenant.schema_name, v_face_name);
   v_writer_name name := ward_internal.writer_name(v_face_name, p_tenant.schema_name);
   v_trigger_name name := ward_internal.cut_name(v_face_name || '_write');
-  v_writer text := format('%I.%I', p_tenant.schema_name, v_writer_name);
   v_query text := ward_internal.face_query(p_model, p_tenant.schema_name);
   v_is_new boolean := to_regclass(v_face) is null;
   v_body text := ward_internal.face_trigger_body(p_model, p_tenant);
-  v_role text := current_setting('role');
   v_defaults text;
 begin
   begin
@@ -452,24 +473,14 @@ begin
   if v_defaults is not null then
     execute format('alter table %s %s', v_face, v_defaults);
   end if;
-  -- made by its owner, whose default privileges are not PUBLIC's; replacing it leaves owner and privileges
-  if not exists (select from pg_proc where proname = v_writer_name and proargtypes = ''::oidvector
-    and pronamespace = p_tenant.schema_name::text::regnamespace)
-  then
-    perform set_config('role', 'ward_owner', true);
-  end if;
-  execute format('create or replace function %s() returns trigger language plpgsql security definer '
-    'set search_path = pg_catalog, pg_temp as %L', v_writer, v_body);
-  if current_setting('role') <> v_role then
-    perform set_config('role', v_role, true);
-  end if;
+  perform ward_internal.create_writer(p_tenant.schema_name, v_writer_name, v_body);
   execute format('grant select, insert, update, delete on %s to %I', v_face, p_tenant.login_role);
   if (select relowner <> 'ward_owner'::regrole from pg_class where oid = v_face::regclass) then
     execute format('alter view %s owner to ward_owner', v_face);
   end if;
   if not exists (select from pg_trigger where tgrelid = v_face::regclass and tgname = v_trigger_name) then
-    execute format('create trigger %I instead of insert or update or delete on %s for each row execute function %s()',
-      v_trigger_name, v_face, v_writer);
+    execute format('create trigger %I instead of insert or update or delete on %s for each row '
+      'execute function %I.%I()', v_trigger_name, v_face, p_tenant.schema_name, v_writer_name);
   end if;
   perform ward_internal.build_audit_trigger(p_model, p_tenant);
   perform ward_internal.build_find(p_model, p_tenant);
