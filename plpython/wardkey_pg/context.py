@@ -57,7 +57,7 @@ from wardkey_core.tokens import Claims, Issuer, string_claims, unverified_issuer
 from .counts import Counts
 from .ended import EndedLogins
 from .keeper import KeeperClient
-from .keyring import CLEAR, MASK, NONE, Class, Grant, Keyring, MasksUnread, TenantKeys, WrappedKey
+from .keyring import Grant, Keyring, MasksUnread, TenantKeys, WrappedKey
 from .reads import Reads
 from .registry import KEYS, Registry
 from .statements import fingerprint
@@ -692,29 +692,7 @@ class Session:
         is_for_others = keys is not None and keys.is_inherited and self._context is None
         if keys is None or is_for_others or (self._wants_masks and keys.masks is None):
             self._load_settings()
-            registry = self._registry
-            numbers = registry.numbers()
-            columns, quiet = registry.columns(numbers)
-            classes = registry.classes(tenant, claims.role, numbers)
-            if grant is not None:
-                for name, number in numbers.items():
-                    had = classes.get(number) or Class(number, name, NONE, False)
-                    classes[number] = had._replace(access=CLEAR) if name in grant.classes else had
-            wants_masks = self._wants_masks or any(each.access == MASK for each in classes.values())
-            keys = TenantKeys(
-                tenant,
-                epoch,
-                registry.keys(tenant, state["region"]),
-                columns,
-                issuer,
-                quiet,
-                role,
-                classes,
-                registry.grants(tenant),
-                grant,
-                registry.masks() if wants_masks else None,
-                registry.honey(tenant),
-            )
+            keys = self._registry.tenant_keys(role, claims, state, grant, wants_masks=self._wants_masks)
             self._keyring.put(keys)
         return keys
 

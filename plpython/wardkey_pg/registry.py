@@ -11,7 +11,7 @@ from __future__ import annotations
 from wardkey_core.identity import bytes_of
 from wardkey_core.policy import CLASSES, DEFAULT, NOTHING, ROLES
 
-from .keyring import CLEAR, MASK, NONE, Class, Grant, WrappedKey
+from .keyring import CLEAR, MASK, NONE, Class, Grant, TenantKeys, WrappedKey
 from .reads import Column
 
 __all__ = ["KEYS", "Registry"]
@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Protocol
+
+    from wardkey_core.tokens import Claims
 
     class Database(Protocol):
         """PostgreSQL, asked what is committed now."""
@@ -96,6 +98,37 @@ class Registry:
     def has_slot(self, name: str) -> bool:
         """Whether the replication slot is there, of this database, with all its WAL."""
         return bool(self._database.query_now(SLOT, ["text"], [name]))
+
+    def tenant_keys(
+        self, name: str, claims: Claims, state: Mapping[str, Any], grant: Grant | None, *, wants_masks: bool
+    ) -> TenantKeys:
+        """Return the tenant's keys for the role of ``claims`` and tokens of their issuer.
+
+        ``name``: what the keyring calls that role under ``grant``, with what its subject sees beside. Masks
+        are read if the role is shown any, or if they are wanted.
+        """
+        tenant = claims.tenant_id
+        numbers = self.numbers()
+        columns, quiet = self.columns(numbers)
+        classes = self.classes(tenant, claims.role, numbers)
+        if grant is not None:
+            for name, number in numbers.items():
+                had = classes.get(number) or Class(number, name, NONE, False)
+                classes[number] = had._replace(access=CLEAR) if name in grant.classes else had
+        return TenantKeys(
+            tenant,
+            state["key_epoch"],
+            self.keys(tenant, state["region"]),
+            columns,
+            (claims.issuer, state["generation"]),
+            quiet,
+            name,
+            classes,
+            self.grants(tenant),
+            grant,
+            self.masks() if wants_masks or any(each.access == MASK for each in classes.values()) else None,
+            self.honey(tenant),
+        )
 
     def keys(self, tenant: str, region: str) -> list[WrappedKey]:
         """Return the keys that may be used, and others."""
