@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import json
+import platform
+import shutil
+import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import psycopg
 import pytest
@@ -13,9 +21,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.scribe.scribes import wait_for
+from tests.support.chromium import BINARY
 from tests.support.database import Connection, Database
+from tests.support.ports import free_port
 from wardkey.embedded import Cluster
 from wardkey.metrics import tokens
+from wardkey.monitoring import prometheus
+
+# On Ubuntu, whose Chromium is a snap, it has to come from elsewhere: as in tests/cli/conftest.py.
+_IS_MISSING = shutil.which(BINARY) is None and platform.freedesktop_os_release()["ID"] == "ubuntu"
+collect_ignore = ["test_the_page_shows_what_dashboards_show.py"] if _IS_MISSING else []
 
 SLUGS = ("north", "south")
 _CLINIC = """
@@ -104,3 +119,103 @@ def use(connection: Connection, token: str) -> None:
 def directory(tmp_path: Path) -> Path:
     tmp_path.chmod(0o755)
     return tmp_path
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A real one that scrapes each second."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request("GET", f"/api/v1/{path}?{urlencode(parameters)}")
+            answer = json.loads(connection.getresponse().read())
+        assert answer["status"] == "success", (parameters, answer)
+        return answer["data"]
+
+    def query(self, expression: str) -> list[dict[str, str]]:
+        """Return the labels of what PromQL selects now."""
+        return [series["metric"] for series in self.ask("query", query=expression)["result"]]
+
+
+@contextmanager
+def prometheus_of(
+    service: Service, admin: Connection, directory: Path, slug: str | None
+) -> Iterator[Prometheus]:
+    """Run a Prometheus as ``wardkey metrics config`` configures it, of all or of one tenant."""
+    (directory / prometheus.TOKENS).mkdir(mode=0o700, parents=True)
+    for owner, token in service.tokens.items():
+        if slug in (None, owner):
+            (directory / prometheus.TOKENS / (owner or "platform")).write_text(token)
+    prometheus.write(admin, directory, f"127.0.0.1:{service.port}", "https://runbooks.example", slug)
+    configuration = directory / prometheus.CONFIGURATION
+    configuration.write_text(configuration.read_text().replace("scrape_interval: 15s", "scrape_interval: 1s"))
+    running = Prometheus(free_port())
+    command = ["prometheus", f"--config.file={configuration}", f"--storage.tsdb.path={directory}/data",
+               f"--web.listen-address=127.0.0.1:{running.port}", "--log.level=error"]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not _is_scraped(running):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.2)
+            yield running
+        finally:
+            process.terminate()
+
+
+def _is_scraped(running: Prometheus) -> bool:
+    """Say whether every path was read twice, so that there are rates."""
+    try:
+        counts = running.ask("query", query='count_over_time(up{job=~"wardkey-.+"}[5m])')["result"]
+        read = running.ask("query", query="count_over_time(wardkey_transactions_total[5m])")["result"]
+    except OSError:
+        return False
+    return bool(read) and all(int(series["value"][1]) >= 2 for series in [*counts, *read])
+
+
+@pytest.fixture(scope="module")
+def eventful(service: Service, admin: Connection) -> Iterator[Service]:
+    """The service, with two tenants that have done what dashboards show: rotate, publish, agree."""
+    with service.database.tenant("south") as connection:
+        use(connection, service.database.token("south", "dr.south"))
+    counted = "select value from ward_internal.counts where name = 'transactions' and tenant_id = %s"
+    wait_for(admin, 2, counted, service.database.tenant_id("south"))
+    tenants = [{"slug": slug, "tenant": service.database.tenant_id(slug)} for slug in SLUGS]
+    for statement, many in _EVENTS.values():
+        for parameters in tenants[: None if many else 1]:
+            admin.execute(statement, parameters)
+    yield service
+    for table in _EVENTS:
+        admin.execute(f"delete from ward_internal.{table}")
+
+
+# By table: what makes a number of it, and whether each tenant has one.
+_EVENTS = {
+    "backups": (
+        "insert into ward_internal.backups (made_at, dump_bytes, state_bytes) values (now(), 1, 1)",
+        False,
+    ),
+    "rotations": (
+        """insert into ward_internal.rotations (tenant_id, version, reason, paused)
+             values (%(tenant)s, 2, 'test', true)""",
+        True,
+    ),
+    "audit_topics": (
+        """insert into ward_internal.audit_topics (tenant_id, topic, cluster)
+             values (%(tenant)s, 'dashboards.' || %(slug)s, 'none')""",
+        True,
+    ),
+    "baas": (
+        """insert into ward_internal.baas (tenant_id, slug, covered_entity, business_associate, begins, ends,
+               document, document_sha256, notice_days)
+             values (%(tenant)s, %(slug)s, 'a clinic', 'us', current_date - 1, current_date + 90, 'baa.pdf',
+               sha256('baa'), 30)""",
+        True,
+    ),
+}

@@ -34,6 +34,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "cache": ("cache", "Let clients cache in Redis, sealed, a user per tenant."),
         "kms": ("kms", "Choose, show and check the KMS of the embedded server."),
         "metrics": ("metrics", "Serve numbers to Prometheus, of each tenant and the platform."),
+        "dashboard": ("dashboard", "Show the numbers, in Grafana or as one page."),
     },
     "Database": {
         "install": ("install", "Check and prepare a PostgreSQL server of your own."),

@@ -89,8 +89,9 @@ def list_tokens(context: Context) -> None:
 @click.option(
     "--runbooks", metavar="URL", default="runbooks", help="Where the pages of docs/runbooks can be read."
 )
+@click.option("--tenant", "slug", metavar="SLUG", help="For a Prometheus that reads this tenant only.")
 @pass_context
-def config(context: Context, directory: Path, target: str | None, runbooks: str) -> None:
+def config(context: Context, directory: Path, target: str | None, runbooks: str, slug: str | None) -> None:
     """Write the configuration of Prometheus, with alerts.
 
     Those who have no token yet are given one, in a file below tokens/. Run it again when tenants have come or
@@ -101,9 +102,9 @@ def config(context: Context, directory: Path, target: str | None, runbooks: str)
     if target is None:
         target = "127.0.0.1:9188" if context.dsn else f"127.0.0.1:{context.cluster.serve_metrics()}"
     with context.connect() as connection:
-        written = prometheus.write(connection, directory, target, runbooks)
+        written = prometheus.write(connection, directory, target, runbooks, slug)
     text = f"{directory}: {len(written.tenants)} jobs, {len(written.made)} tokens made"
     emit(context, asdict(written), lambda: click.echo(text))
-    for slug in written.lacking:
-        make = f"wardkey metrics token {slug} --file {directory}/tokens/{slug}"
-        note(context, f"{slug} has a token that is not here: {make}")
+    for lacking in written.lacking:
+        make = f"wardkey metrics token {lacking} --file {directory}/tokens/{lacking}"
+        note(context, f"{lacking} has a token that is not here: {make}")

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 
 from ..daemon.files import write_atomically
+from ..keys.registry import tenant_id
 from ..metrics import tokens
 from . import alerts
 
@@ -36,14 +37,23 @@ class Written:
     lacking: Sequence[str]
 
 
-def write(connection: psycopg.Connection[Any], directory: Path, target: str, runbook_url: str) -> Written:
+def write(
+    connection: psycopg.Connection[Any],
+    directory: Path,
+    target: str,
+    runbook_url: str,
+    tenant: str | None = None,
+) -> Written:
     """Write ``directory``, and make a token for those who have none yet. Raises OSError, WardError.
 
     ``target``: HOST:PORT where the metrics are served. A token that was made before is not replaced: others
-    may use it.
+    may use it. ``tenant``: the slug of the only one that this Prometheus is to read.
     """
-    (directory / TOKENS).mkdir(mode=0o700, parents=True, exist_ok=True)
     owners = tokens.owners(connection)
+    if tenant is not None:
+        tenant_id(connection, tenant)
+        owners = [owner for owner in owners if owner["path"] == tokens.path(tenant)]
+    (directory / TOKENS).mkdir(mode=0o700, parents=True, exist_ok=True)
     made, lacking = [], []
     for owner in owners:
         file = directory / TOKENS / owner["tenant"]
