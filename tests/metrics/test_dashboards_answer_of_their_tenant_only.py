@@ -6,11 +6,14 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -69,6 +72,28 @@ def queries(made: dict[str, Any], chosen: str = ".+") -> list[str]:
     """Return every PromQL, with Grafana's variables as it fills them in."""
     found = [target["expr"] for panel in shown(made) for target in panel["targets"]]
     return [each.replace(panels.RATE, "1m").replace("$tenant", chosen) for each in found]
+
+
+def misfits(value: Any, hint: Any, path: str = "") -> Iterator[str]:
+    """Yield where a value is not of the type that Grafana's generated classes give it; they do not check."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(value, dict) and hasattr(hint, "from_json"):
+        value = hint.from_json(value)
+    if origin in (Union, UnionType):
+        found = [list(misfits(value, each, path)) for each in arguments]
+        yield from [] if [] in found else max(found, key=lambda each: each[0].count("/"))  # the deepest
+    elif origin is Literal or (isinstance(hint, type) and issubclass(hint, Enum)):
+        if value not in (arguments or [each.value for each in hint]):
+            yield f"{path}: {value!r} is no {hint}"
+    elif origin in (list, dict) and isinstance(value, origin):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, each in items:
+            yield from misfits(each, arguments[-1], f"{path}/{key}")
+    elif not isinstance(value, (int, float) if hint is float else object if hint is Any else origin or hint):
+        yield f"{path}: {value!r} is no {hint}"
+    elif type(value).__module__.startswith("grafana_foundation_sdk.models"):
+        for name, each in get_type_hints(type(value)).items():
+            yield from misfits(getattr(value, name), each, f"{path}/{name}")
 
 
 def unanswered(running: Prometheus, asked: list[str]) -> list[str]:
@@ -188,8 +213,10 @@ def test_the_same_tenants_give_the_same_bytes_and_gone_ones_go(
 def test_dashboards_are_what_the_types_of_grafana_say(written: Path, slug: str | None) -> None:
     """Grafana itself is in no registry that this reaches: its own generated types read the file instead."""
     made = dashboard(written, slug)
-    again = json.loads(json.dumps(Dashboard.from_json(made), cls=JSONEncoder))
-    assert again == made
+    plugins.register_default_plugins()
+    read = Dashboard.from_json(made)
+    assert json.loads(json.dumps(read, cls=JSONEncoder)) == made
+    assert list(misfits(read, Dashboard)) == []
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,40}", made["uid"]) and made["editable"] is False
     ids = [panel["id"] for panel in made["panels"]]
     assert sorted(ids) == list(range(1, len(ids) + 1))
@@ -260,5 +287,11 @@ def test_the_command_writes_them(eventful: Service, tmp_path: Path) -> None:
     assert "read each other's numbers" in refused.stderr and not (tmp_path / "out").exists()
     facts = wardkey.json(*arguments, "--tenant-prometheus", "http://prometheus-{tenant}:9090")
     assert set(SLUGS) <= set(facts["tenants"]) and dashboard(tmp_path / "out", "north")
+    tokens = tmp_path / "own" / "tokens"
+    tokens.mkdir(parents=True)
+    for owner, token in eventful.tokens.items():
+        (tokens / (owner or "platform")).write_text(token)
+    facts = wardkey.json("metrics", "config", "--dir", f"{tmp_path}/own", "--tenant", "south")
+    assert facts["tenants"] == ["south"] and "north" not in (tmp_path / "own/prometheus.yml").read_text()
     refused = wardkey("metrics", "config", "--dir", f"{tmp_path}/none", "--tenant", "nobody", code=1)
     assert "no such tenant" in refused.stderr and not (tmp_path / "none").exists()
