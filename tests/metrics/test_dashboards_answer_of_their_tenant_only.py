@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from enum import Enum
@@ -70,8 +72,8 @@ def shown(made: dict[str, Any]) -> list[dict[str, Any]]:
 
 def queries(made: dict[str, Any], chosen: str = ".+") -> list[str]:
     """Return every PromQL, with Grafana's variables as it fills them in."""
-    found = [target["expr"] for panel in shown(made) for target in panel["targets"]]
-    return [each.replace(panels.RATE, "1m").replace("$tenant", chosen) for each in found]
+    texts = [target["expr"] for panel in shown(made) for target in panel["targets"]]
+    return [each.replace(panels.RATE, "1m").replace("$tenant", chosen) for each in texts]
 
 
 def misfits(value: Any, hint: Any, path: str = "") -> Iterator[str]:
@@ -80,8 +82,8 @@ def misfits(value: Any, hint: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, dict) and hasattr(hint, "from_json"):
         value = hint.from_json(value)
     if origin in (Union, UnionType):
-        found = [list(misfits(value, each, path)) for each in arguments]
-        yield from [] if [] in found else max(found, key=lambda each: each[0].count("/"))  # the deepest
+        tries = [list(misfits(value, each, path)) for each in arguments]
+        yield from [] if [] in tries else max(tries, key=lambda each: each[0].count("/"))  # the deepest
     elif origin is Literal or (isinstance(hint, type) and issubclass(hint, Enum)):
         if value not in (arguments or [each.value for each in hint]):
             yield f"{path}: {value!r} is no {hint}"
@@ -116,8 +118,8 @@ def test_the_variable_offers_the_tenants(everything: Prometheus, written: Path) 
     (variable,) = dashboard(written, None)["templating"]["list"]
     asked = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"])
     assert asked and asked[2] == variable["name"] and variable["multi"] and variable["includeAll"]
-    found = everything.ask(f"label/{asked[2]}/values", **{"match[]": asked[1]})
-    assert set(SLUGS) <= set(found)
+    answers = everything.ask(f"label/{asked[2]}/values", **{"match[]": asked[1]})
+    assert set(SLUGS) <= set(answers)
 
 
 @pytest.mark.parametrize("slug", SLUGS)
@@ -127,11 +129,11 @@ def test_every_query_of_a_tenant_answers_of_it_alone(
     asked = queries(dashboard(written, slug))
     assert len(asked) > 15 and unanswered(everything, asked) == []
     selectors = {each for text in asked for each in re.findall(r"\bwardkey_\w+(?:\{[^}]*\})?", text)}
-    found = {each: {labels["tenant"] for labels in everything.query(each)} for each in selectors}
-    lacking = [each for each, owners in found.items() if owners != {slug}]
+    answers = {each: {labels["tenant"] for labels in everything.query(each)} for each in selectors}
+    lacking = [each for each, owners in answers.items() if owners != {slug}]
     # this is there only while an entry waits for its checkpoint; else the panel has 0 of another metric
     assert lacking in ([], [f'wardkey_audit_unsigned_since_timestamp_seconds{{tenant="{slug}"}}'])
-    assert all(owners <= {slug} for owners in found.values()) and len(found) > 15
+    assert all(owners <= {slug} for owners in answers.values()) and len(answers) > 15
 
 
 def test_what_a_tenant_does_is_in_its_curves(
@@ -295,3 +297,13 @@ def test_the_command_writes_them(eventful: Service, tmp_path: Path) -> None:
     assert facts["tenants"] == ["south"] and "north" not in (tmp_path / "own/prometheus.yml").read_text()
     refused = wardkey("metrics", "config", "--dir", f"{tmp_path}/none", "--tenant", "nobody", code=1)
     assert "no such tenant" in refused.stderr and not (tmp_path / "none").exists()
+
+
+def test_without_the_sdk_it_is_said_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['grafana_foundation_sdk'] = None; from wardkey.cli import main;"
+        "sys.exit(main(['dashboard', 'export']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "dashboards need grafana_foundation_sdk" in done.stderr
+    assert "pip install 'wardkey[dashboards]'" in done.stderr

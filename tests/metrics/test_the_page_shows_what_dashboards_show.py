@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,8 +57,8 @@ def text(browser: Chromium, selector: str) -> str:
 
 
 def titles(browser: Chromium, selector: str) -> list[str]:
-    found: list[str] = browser.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)")
-    return found
+    texts: list[str] = browser.evaluate(f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)")
+    return texts
 
 
 def test_it_has_every_panel_of_platform_and_tenants(shown: Chromium) -> None:
@@ -147,5 +149,20 @@ def test_what_cannot_be_asked_is_said(wardkey: Wardkey, eventful: Service) -> No
     assert "Prometheus cannot be asked: no connection" in refused.stderr and refused.stdout == ""
     other = f"http://127.0.0.1:{eventful.port}"
     assert "HTTP status 405" in wardkey("dashboard", "html", "--prometheus", other, code=3).stderr
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # speaks, but not HTTP
+        thread = threading.Thread(target=lambda: _greet(silent))
+        thread.start()
+        other = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        refused = wardkey("dashboard", "html", "--prometheus", other, code=3)
+        thread.join()
+    assert "its answer is not Prometheus'" in refused.stderr and "secret" not in refused.stderr
     assert "not an address of HTTP" in wardkey("dashboard", "html", "--prometheus", "x", code=1).stderr
     assert "export" in wardkey("dashboard").stdout
+
+
+def _greet(silent: socket.socket) -> None:
+    connection, _ = silent.accept()
+    with connection:
+        connection.sendall(b"220 secret.example ESMTP\r\n\r\n")
+        while connection.recv(65536):
+            pass

@@ -30,29 +30,18 @@ def dashboard() -> None:
 
 @dashboard.command("export")
 @click.option(
-    "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="grafana",
-    show_default=True,
+    "--directory", type=click.Path(file_okay=False, path_type=Path), default="grafana", show_default=True,
     help="Where Grafana will read them.",
-)
-@click.option(
-    "--organisations", metavar="FILE", type=click.File(), help="What Grafana answered to GET /api/orgs."
-)
-@click.option(
-    "--prometheus", metavar="URL", default=_PROMETHEUS, show_default=True, help="The platform's Prometheus."
-)
+)  # fmt: skip
+@click.option("--organisations", metavar="FILE", type=click.File(), help="What GET /api/orgs answered.")
+@click.option("--prometheus", metavar="URL", default=_PROMETHEUS, show_default=True, help="The platform's.")
 @click.option("--tenant-prometheus", metavar="URL", help="A tenant's own, with {tenant} for its slug.")
 @click.option("--runbooks", metavar="URL", help="Where the pages of docs/runbooks can be read.")
 @pass_context
 def export(
-    context: Context,
-    directory: Path,
-    organisations: TextIO | None,
-    prometheus: str,
-    tenant_prometheus: str | None,
-    runbooks: str | None,
-) -> None:
+    context: Context, directory: Path, organisations: TextIO | None, prometheus: str,
+    tenant_prometheus: str | None, runbooks: str | None,
+) -> None:  # fmt: skip
     """Write dashboards and provisioning for Grafana.
 
     An organisation of Grafana for each tenant, called by its slug, with a data source of that tenant's
@@ -69,11 +58,9 @@ def export(
 
 @dashboard.command("html")
 @click.option(
-    "--output",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     help="Write it there, mode 0600, and not out.",
-)
+)  # fmt: skip
 @click.option("--tenant", "slug", metavar="SLUG", help="The page of this tenant alone, to be given to it.")
 @click.option("--prometheus", metavar="URL", help="Draw curves of what this Prometheus remembers.")
 @pass_context

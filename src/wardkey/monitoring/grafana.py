@@ -15,8 +15,8 @@ that tenant's path alone. No file has a token or a name of a person; the same te
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -109,7 +109,9 @@ def write(
             providers.append(_provider(orgs[slug], theirs / slug))
     for old in theirs.glob(f"*/{_NAME}"):
         if old.parent.name not in dict(tenants):
-            shutil.rmtree(old.parent)
+            old.unlink()
+            with suppress(OSError):  # somebody else's files are in it
+                old.parent.rmdir()
     provisioning = root / "provisioning"
     _write(provisioning / "datasources/wardkey.yaml", _yaml(prune=True, datasources=sources))
     _write(provisioning / "dashboards/wardkey.yaml", _yaml(providers=providers))

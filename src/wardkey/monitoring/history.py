@@ -12,27 +12,22 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Final
 from urllib.parse import urlencode
 
 from ..errors import ServerError, Unreachable
 from . import panels
 
-__all__ = ["HOURS", "History", "Series", "url"]
+__all__ = ["HOURS", "History", "Points", "url"]
 
 HOURS: Final = 6
 _STEP: Final = 180  # seconds
 _RATE: Final = "4m"  # a step and a scrape
 _SECONDS, _MOST_BYTES = 20.0, 16 * 1024 * 1024
 
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """``points``: seconds since the epoch and a finite number each, in their order."""
-
-    labels: Mapping[str, str]
-    points: Sequence[tuple[float, float]]
+Points = Sequence[tuple[float, float]]
+"""Seconds since the epoch and a finite number each, in their order."""
 
 
 class History:
@@ -42,8 +37,8 @@ class History:
         self._url, self.end = url(text), time.time()
         self.begin = self.end - HOURS * 3600
 
-    def ask(self, expression: str) -> Sequence[Series]:
-        """Return what PromQL of a panel selects. Raises Unreachable, without what the server said."""
+    def ask(self, expression: str) -> Sequence[tuple[Mapping[str, str], Points]]:
+        """Return labels and points of what a panel's PromQL selects. Raises Unreachable."""
         query = expression.replace(panels.RATE, _RATE)
         asked = {"query": query, "start": self.begin, "end": self.end, "step": _STEP}
         address = f"{self._url}/api/v1/query_range"
@@ -51,13 +46,14 @@ class History:
             with urllib.request.urlopen(  # noqa: S310 - ``url`` looked at its scheme
                 address, urlencode(asked).encode(), timeout=_SECONDS
             ) as answer:
-                found = json.loads(answer.read(_MOST_BYTES))["data"]["result"]
-            return [Series({**one["metric"]}, _points(one["values"])) for one in found]
+                series = json.loads(answer.read(_MOST_BYTES))["data"]["result"]
+            return [({**one["metric"]}, _points(one["values"])) for one in series]
         except urllib.error.HTTPError as error:
+            error.close()
             trouble = f"HTTP status {error.code}"
         except OSError:
             trouble = "no connection"
-        except (ValueError, TypeError, KeyError):
+        except (HTTPException, ValueError, TypeError, KeyError):
             trouble = "its answer is not Prometheus'"
         raise Unreachable(
             f"Prometheus cannot be asked: {trouble}", "check --prometheus, or leave it out: no curves then"
@@ -73,5 +69,5 @@ def url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _points(values: Sequence[tuple[float, str]]) -> Sequence[tuple[float, float]]:
+def _points(values: Sequence[tuple[float, str]]) -> Points:
     return [(at, float(text)) for at, text in values if math.isfinite(float(text))]

@@ -155,35 +155,35 @@ def _quantile(histogram: Histogram, part: float) -> str:
 
 
 def _total(values: Mapping[Metric, Values], name: str) -> str:
-    found = (value for metric, each in values.items() if metric.name == name for value in each.values())
-    return _amount(sum(value for value in found if not isinstance(value, Histogram)))
+    numbers = (value for metric, each in values.items() if metric.name == name for value in each.values())
+    return _amount(sum(value for value in numbers if not isinstance(value, Histogram)))
 
 
 def _curve(panel: Panel, matcher: str, history: History) -> Curve | None:
     """Return the panel's course; None where Prometheus has no number of it."""
-    found = [
-        (_legend(query, series.labels), series.points)
+    series = [
+        (_legend(query, labels), points)
         for query in panel.queries
-        for series in history.ask(query.of(matcher))
-        if series.points
+        for labels, points in history.ask(query.of(matcher))
+        if points
     ]
-    if not found:
+    if not series:
         return None
-    most = max(value for _, points in found for _, value in points)
+    most = max(value for _, points in series for _, value in points)
     across, up = _WIDTH / (history.end - history.begin), (_HEIGHT - 8) / (most if most > 0 else 1)
     lines = []
-    for legend, points in found[:_MOST_LINES]:
+    for legend, points in series[:_MOST_LINES]:
         places = [
             (f"{(at - history.begin) * across:.1f}", f"{_HEIGHT - max(value, 0) * up:.1f}")
             for at, value in points
         ]
         drawn = " ".join(map(",".join, places))
         lines.append((legend, _amount(points[-1][1], panel.unit), drawn, places[-1]))
-    return Curve(_amount(most, panel.unit), lines, len(found) - len(lines))
+    return Curve(_amount(most, panel.unit), lines, len(series) - len(lines))
 
 
 def _legend(query: Query, labels: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), query.legend)
+    return re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), query.legend)
 
 
 def _amount(value: float, unit: str = "short") -> str:

@@ -140,7 +140,7 @@ PLATFORM: Final = (
         ("wardkey_kms_errors", "errors")),
     _rates("The keeper's cache", "Data keys in memory, and those that the KMS was asked for, a second.", "",
         ("wardkey_keeper_cache", "{{outcome}}")),
-    _gauges("Data keys in memory", "Of the keeper; it begins anew when that starts.", "short", "",
+    _gauges("Data keys in memory", "Of the keeper; 0 when that has just started.", "short", "",
         ("wardkey_keeper_cached_keys{OF}", "keys")),
     _stat("The keeper runs for", "Since it was started.", "s", "",
         "time() - wardkey_keeper_started_timestamp_seconds{OF}", "runs for"),
