@@ -126,6 +126,8 @@ PLATFORM: Final = (
     _stat("Tenants by status", "How many of each.", "short", "", "wardkey_tenants{OF}", "{{status}}"),
     _stat("Age of the newest backup", "Since a backup last ended well. Never: no data.", "s", "backup-old",
         "time() - (wardkey_backup_timestamp_seconds{OF} > 0)", "age"),
+    _stat("Last good restore drill", "Since a drill last opened every tenant. Never: no data.", "s",
+        "backup-unproven", "time() - (wardkey_backup_proven_timestamp_seconds{OF} > 0)", "age"),
     _stat("Paths that are not read", "Paths of metrics that Prometheus could not read.", "short",
         "metrics-missing", 'count(up{job=~"wardkey-.+"} == 0) or vector(0)', "paths"),
     _gauges("Slot of the scribe", "WAL not confirmed, WAL kept, and what may come before some is lost.",
