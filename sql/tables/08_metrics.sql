@@ -25,7 +25,7 @@ comment on table ward_internal.metrics_tokens is
 create table ward_internal.backups (
   id uuid constraint backups_pkey primary key default pg_catalog.gen_random_uuid(),
   made_at timestamptz not null,
-  dump_bytes bigint not null,
+  database_bytes bigint not null,
   state_bytes bigint not null,
   recorded_by text not null default session_user,
   drilled_at timestamptz,

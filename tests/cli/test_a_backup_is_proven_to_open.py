@@ -23,6 +23,7 @@ from wardkey_core import keeper_client, wire
 
 from tests.support.cli import Wardkey
 from tests.support.homes import make_directory, throw_away
+from tests.support.redis_server import RedisServer
 from wardkey.backup.making import digest
 from wardkey.daemon import units
 from wardkey.daemon.files import identity_of
@@ -37,8 +38,9 @@ INSERT = (
 
 @pytest.fixture(scope="module")
 def served(cluster: Cluster) -> Iterator[Wardkey]:
-    """A home with three clinics: one with rows under two keys, one suspended, one empty."""
+    """A home with three clinics: one with rows under two keys, one suspended, one empty; and a cache."""
     directory = make_directory(cluster.home.python)
+    redis = RedisServer().start()
     wardkey = Wardkey(directory / "home")
     try:
         wardkey("up")
@@ -51,10 +53,13 @@ def served(cluster: Cluster) -> Iterator[Wardkey]:
                     admin.execute("select ward.rotate_key('acme', 'test')")
             wardkey("psql", "--tenant", "acme", "--subject", "me", "-qc", INSERT)
         wardkey("tenant", "suspend", "globex")
+        wardkey("cache", "use", redis.url)
+        wardkey("metrics", "token", "platform")
         yield wardkey
     finally:
         wardkey("down")
         throw_away(directory)
+        redis.remove()
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +126,10 @@ def test_it_is_restored_on_another_machine(
     home.path.rmdir()
     facts = moved.json("restore", str(backup), "--identity", str(key[1]))
     assert facts["ok"]
+    ours, theirs = (each.json("status")["metrics"]["port"] for each in (moved, served))
+    assert ours and theirs and ours != theirs
+    assert moved.json("cache", "show")["url"] == served.json("cache", "show")["url"]
+    assert Cluster(home).invalidator.configured
     answer = moved(
         "psql", "--tenant", "acme", "--subject", "me", "-qAtc", "select distinct given from patients"
     ).stdout
@@ -139,6 +148,11 @@ def test_nothing_of_it_is_in_clear(backup: Path, served: Wardkey) -> None:
         content = file.read_bytes()
         assert file.stat().st_mode & 0o077 == 0
         assert not any(secret in content for secret in secrets), file.name
+
+
+SEALED = """
+    select exists (select from ward_internal.audit_batches as b join ward.tenants as t on t.id = b.tenant_id
+      where t.slug = 'empty')"""
 
 
 def _changed(backup: Path, to: Path, change: Callable[[Path], object]) -> Path:
@@ -221,35 +235,44 @@ def test_another_identity_opens_nothing(served: Wardkey, backup: Path, tmp_path:
     )
 
 
-def test_the_drill_finds_a_tenant_that_does_not_open(
-    served: Wardkey, key: tuple[str, Path], backup: Path, tmp_path: Path
+def _without(backup: Path, identity_file: Path, name: str) -> None:
+    """Take what has ``name`` in its name out of the state."""
+    identity = pyrage.x25519.Identity.from_str(identity_file.read_text().splitlines()[1])
+    plain = pyrage.decrypt((backup / "state.tar.age").read_bytes(), [identity])
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(plain)) as archive, tarfile.open(fileobj=stream, mode="w") as less:
+        names = [one.name for one in archive]
+        assert any(name in each for each in names), names
+        for one in archive:
+            if name not in one.name:
+                less.addfile(one, archive.extractfile(one))
+    (backup / "state.tar.age").write_bytes(pyrage.encrypt(stream.getvalue(), [identity.to_public()]))
+    _agree(backup)
+
+
+def test_the_drill_finds_a_tenant_that_does_not_open_and_a_log_that_was_altered(
+    served: Wardkey, key: tuple[str, Path], tmp_path: Path
 ) -> None:
     """The state lacks a KEK, as a backup of the keeper from before the tenant was made would."""
-
-    def forget(path: Path) -> None:
-        identity = pyrage.x25519.Identity.from_str(key[1].read_text().splitlines()[1])
-        plain = pyrage.decrypt((path / "state.tar.age").read_bytes(), [identity])
-        with psycopg.connect(Cluster(Home(Path(served.home))).dsn()) as admin:
-            (tenant,) = admin.execute("select id::text from ward.tenants where slug = 'acme'").fetchone()  # type: ignore[misc]
-        stream = io.BytesIO()
-        with (
-            tarfile.open(fileobj=io.BytesIO(plain)) as archive,
-            tarfile.open(fileobj=stream, mode="w") as less,
-        ):
-            names = [one.name for one in archive]
-            assert any(tenant in name for name in names), names
-            for one in archive:
-                if tenant not in one.name:
-                    less.addfile(one, archive.extractfile(one))
-        (path / "state.tar.age").write_bytes(pyrage.encrypt(stream.getvalue(), [identity.to_public()]))
-        _agree(path)
-
-    changed = _changed(backup, tmp_path / "less", forget)
-    facts = json.loads(
-        served("restore", str(changed), "--identity", str(key[1]), "--drill", "--json", code=1).stdout
+    alter = (
+        "update ward_internal.audit_log set application = coalesce(application, '') || %s where id ="
+        " (select min(id) from ward_internal.audit_log where tenant_id ="
+        " (select id from ward.tenants where slug = 'empty')) returning application"
     )
+    with psycopg.connect(Cluster(Home(Path(served.home))).dsn(), autocommit=True) as admin:
+        (tenant,) = admin.execute("select id::text from ward.tenants where slug = 'acme'").fetchone()  # type: ignore[misc]
+        next(None for _ in seconds_patient() if admin.execute(SEALED).fetchone() == (True,))
+        (altered,) = admin.execute(alter, [" or so"]).fetchone()  # type: ignore[misc]
+        served("backup", str(tmp_path / "less"), "--recipient", key[0])
+        admin.execute(
+            "update ward_internal.audit_log set application = nullif(%s, '') where application = %s",
+            [altered.removesuffix(" or so"), altered],
+        )
+    _without(tmp_path / "less", key[1], tenant)
+    facts = served.json("restore", str(tmp_path / "less"), "--identity", str(key[1]), "--drill", code=1)
     errors: dict[str, Any] = {one["tenant"]: one["error"] for one in facts["tenants"]}
     assert errors["acme"] and errors["globex"] is None and not facts["ok"]
+    assert errors["empty"].startswith("its log is ")
     assert served.json("status")["backup"]["drill_is_good"] is False
 
 
@@ -401,6 +424,15 @@ def test_who_was_shredded_after_the_backup_stays_so(
     assert gone(served.json(*restore, "--drill")) == ("shredded", 0, 0)
     (tmp_path / "none").touch()
     assert gone(served.json(*restore, "--drill", "--ledger", str(tmp_path / "none"))) == ("active", 1, 1)
+    served("backup", str(tmp_path / "later"), "--recipient", key[0])
+    _without(tmp_path / "later", key[1], "keeper/ledger.jsonl")
+    later = ("restore", str(tmp_path / "later"), *restore[2:], "--drill")
+    assert gone(served.json(*later)) == ("shredded", 0, 0)
+    (tmp_path / "none").write_text("")
+    done = served(*later, "--ledger", str(tmp_path / "none"), code=1)
+    assert re.search(r"^gone .*shredded.*\S", done.stdout, re.M) and "NOT every tenant" in done.stdout
+    assert "scribe started" in done.stderr
+    assert "invalidator started" not in done.stderr and "metrics" not in done.stderr
     (tmp_path / "none").write_text("{}\n")
     assert "line 1" in served(*restore, "--drill", "--ledger", str(tmp_path / "none"), code=1).stderr
 

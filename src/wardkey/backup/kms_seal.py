@@ -47,7 +47,7 @@ def chosen(uri: str, directory: Path | None, keeper: Path, orchestrator: Path) -
     """
     admin = (uri, directory or keeper)
     if uri == CELL:
-        used = _asked("read", lambda: configured.read(orchestrator if orchestrator.exists() else keeper))
+        used = _asked("serve", lambda: configured.read(orchestrator if orchestrator.exists() else keeper))
         os.environ.update(used.environment)  # modules in C look there, and nowhere else
         entry = used.owned(None)[0].everywhere()[0]
         uri = entry.uri
@@ -55,7 +55,7 @@ def chosen(uri: str, directory: Path | None, keeper: Path, orchestrator: Path) -
     if scheme_of(uri) == "local":
         raise ServerError(
             "local: is no KMS for backups: its keys would be sealed under themselves",
-            "seal to --recipient, or choose another KMS: wardkey kms use",
+            "name another with --kms URI, or seal to --recipient",
         )
     return KmsChoice(uri, directory or keeper, admin)
 

@@ -206,10 +206,13 @@ def _base(source: Source, draft: Path, to: Sequence[Any]) -> str:
     take = [source.software.program("pg_basebackup"), "--pgdata=-", "--format=tar", "--wal-method=fetch"]
     take += ["--checkpoint=fast", "--no-manifest"]
     slot = "select pg_create_physical_replication_slot(%s, true, true)"  # keeps the WAL until it is fetched
-    environment = libpq_environment(source.dsn)
+    environment, hint = (
+        libpq_environment(source.dsn),
+        "no right to replicate, or tablespaces: --dump",
+    )
     with connect(source.dsn, "wardkey", autocommit=True) as held, new_file(draft / BASE) as stream:
         held.execute(slot, [f"wardkey_backup_{os.getpid()}"])
-        with piped(take, "pg_basebackup", environment=environment, is_read=True) as base:
+        with piped(take, "pg_basebackup", environment=environment, hint=hint, is_read=True) as base:
             seal_stream(base, stream, to)
     return BASE
 
@@ -232,7 +235,7 @@ def _refuse_destroyed(since: set[tuple[Any, int | None]]) -> None:
 def _record(dsn: str, made: Made) -> None:
     """Remember that there is a backup of then: an alert is raised where the newest is old."""
     statement = (
-        "insert into ward_internal.backups (id, made_at, dump_bytes, state_bytes) values (%s, %s, %s, %s)"
+        "insert into ward_internal.backups (id, made_at, database_bytes, state_bytes) values (%s, %s, %s, %s)"
     )
     with connect(dsn, "wardkey") as connection:
         connection.execute(statement, [made.id, made.made_at, made.database_bytes, made.state_bytes])

@@ -20,7 +20,7 @@ from psycopg import sql
 from wardkey_pg import __version__
 
 from ..audit import readmitting
-from ..daemon.files import write_atomically
+from ..daemon.files import locked, write_atomically
 from ..daemon.programs import OsUser, piped, run
 from ..embedded import Cluster, Home, database
 from ..embedded.home import free_port, port_is_free
@@ -85,11 +85,13 @@ class Restored:
 
 def restore(home: Home, backup: Path, by: Opening, rows: int | None, say: Say) -> Restored:
     """Make ``home`` out of ``backup``, start it, and prove it. Raises RestoreRefused, WardError, OSError."""
-    if home.restoring.exists():
-        _remove(home)  # of a restore that was killed
-    if home.exists or (home.path.exists() and any(home.path.iterdir())):
-        raise RestoreRefused(f"there is something in {home.path}", "name a new --home")
-    return _restore(Cluster(home, say=say, is_restoring=True), backup, by, rows, say, is_drill=False)
+    home.path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(home.path.parent):  # one after the other: what is there may be another's, at work
+        if home.restoring.exists():
+            _remove(home)  # of a restore that was killed
+        if home.exists or (home.path.exists() and any(home.path.iterdir())):
+            raise RestoreRefused(f"there is something in {home.path}", "name a new --home")
+        return _restore(Cluster(home, say=say, is_restoring=True), backup, by, rows, say, is_drill=False)
 
 
 def drill(home: Home, backup: Path, by: Opening, rows: int | None, say: Say) -> Restored:
@@ -99,15 +101,17 @@ def drill(home: Home, backup: Path, by: Opening, rows: int | None, say: Say) -> 
     installing them.
     """
     trial = Home(home.path.with_name(f"{home.path.name}.drill"))
-    _remove(trial)  # of a drill that was killed
-    try:
-        if (home.python / pythonpath.STAMP).exists():
-            trial.path.mkdir(parents=True)
-            shutil.copytree(home.python, trial.python, symlinks=True)
-        cluster = Cluster(trial, settings=_ALONE, say=say, is_restoring=True)
-        return _restore(cluster, backup, by, rows, say, is_drill=True)
-    finally:
-        _remove(trial)
+    trial.path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(trial.path.parent):
+        _remove(trial)  # of a drill that was killed
+        try:
+            if (home.python / pythonpath.STAMP).exists():
+                trial.path.mkdir()
+                shutil.copytree(home.python, trial.python, symlinks=True)
+            cluster = Cluster(trial, settings=_ALONE, say=say, is_restoring=True)
+            return _restore(cluster, backup, by, rows, say, is_drill=True)
+        finally:
+            _remove(trial)
 
 
 def _restore(
@@ -115,10 +119,12 @@ def _restore(
 ) -> Restored:
     home = cluster.home
     try:
-        opener = by.identities(_check(backup))
+        facts = _check(backup)
+        opener = by.identities(facts)
         home.path.mkdir(parents=True, exist_ok=True)
         home.restoring.touch()
-        manifest, roles = _unpack(home, backup, opener, _TOPS - (_NOT_IN_DRILLS if is_drill else set()))
+        tops = _TOPS - (_NOT_IN_DRILLS if is_drill else set())
+        manifest, roles = _unpack(home, backup, opener, tops, facts["files"])
         software = _software(home, manifest)
         _configure(home, software, is_drill=is_drill)
         if by.ledger is not None:
@@ -152,8 +158,8 @@ def _restore(
     except BaseException:
         _remove(home)
         raise
-    facts = {name: manifest[name] for name in ("id", "made_at", "method")}
-    return Restored(str(home.path), **facts, readmitted=len(forked), shredded=shredded, tenants=proofs)
+    named = {name: manifest[name] for name in ("id", "made_at", "method")}
+    return Restored(str(home.path), **named, readmitted=len(forked), shredded=shredded, tenants=proofs)
 
 
 def _check(backup: Path) -> dict[str, Any]:
@@ -185,8 +191,10 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", text)))
 
 
-def _unpack(home: Home, backup: Path, by: Sequence[Any], tops: frozenset[str]) -> tuple[dict[str, Any], str]:
-    """Write the state into the home; return the manifest and the roles."""
+def _unpack(
+    home: Home, backup: Path, by: Sequence[Any], tops: frozenset[str], checked: dict[str, str]
+) -> tuple[dict[str, Any], str]:
+    """Write the state into the home; return the manifest and the roles. ``checked``: digests of the files."""
     files: dict[str, bytes] = {}
     with (backup / STATE).open("rb") as stream, opened(stream, by) as entries:
         for name, content in entries:
@@ -200,7 +208,7 @@ def _unpack(home: Home, backup: Path, by: Sequence[Any], tops: frozenset[str]) -
         raise RestoreRefused("the state has no manifest", "give a directory that wardkey backup made")
     manifest: dict[str, Any] = json.loads(files[MANIFEST])
     for name, sha256 in manifest["files"].items():
-        if digest(backup / name) != sha256:
+        if checked.get(name) != sha256:
             raise RestoreRefused(
                 f"{name} is not the one that the state was saved with", "use both as they were made"
             )

@@ -105,6 +105,7 @@ def piped(
     *,
     user: OsUser | None = None,
     environment: Mapping[str, str] | None = None,
+    hint: str | None = None,
     is_read: bool,
 ) -> Iterator[IO[bytes]]:
     """Yield the stdout of a program if ``is_read``, else its stdin; the program has ended with the block.
@@ -141,4 +142,4 @@ def piped(
             complaints.seek(0)
             lines = complaints.read().decode(errors="replace").split("\n")
             said = [line.strip() for line in lines if line.strip()]
-            raise ServerError(f"{what}: {said[-1] if said else f'exit code {program.returncode}'}")
+            raise ServerError(f"{what}: {said[-1] if said else f'exit code {program.returncode}'}", hint)
