@@ -124,6 +124,9 @@ def test_a_row_is_known_by_every_spelling_of_its_key_and_though_nobody_read_it(f
     answer = ask("who-read", "patients", "9000")
     assert answer["entries"] == []
     assert "nobody read it, as far as the log tells" in tell("who-read", "patients", "9000")
+    with database.admin() as connection:
+        connection.execute("delete from clinic.patients where id = 9000")
+    assert ask("who-read", "patients", "09000")["entries"] == [], "the log knows a row that is gone"
 
 
 def test_rows_of_keys_of_several_columns_are_known(database):

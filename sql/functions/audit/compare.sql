@@ -62,28 +62,24 @@ begin
     ), stored as (
       select %5$s as row_id, c.* from %2$s as l
       cross join lateral (values %3$s) as c (name, sealed, value, digest, version)
-    ), compared as (
-      select coalesce(s.row_id, t.row_id) as row_id, s.row_id is not null as is_stored, s.name, t.id, t.at,
-        t.name is null as is_unknown,
-        t.value::text = s.value::text or t.digest and t.value::text = s.digest::text as same,
-        s.sealed and s.version is not null and case
-          when t.digest then exists (select from ward_internal.tenant_keys as k where k.tenant_id = $2
-            and k.version = ('x' || encode(s.version, 'hex'))::bit(32)::bigint and k.created_at > t.at)
-          when t.value #>> '{}' like '\\x01%%' then
-            ('x' || encode(s.version, 'hex'))::bit(32)::bigint > ('x' ||
-              substr(t.value #>> '{}', 5, 8))::bit(32)::bigint
-          else false end as resealed
+    ), compared as (  -- value by value
+      select coalesce(s.row_id, t.row_id) as row_id, s.row_id is not null as is_stored, s.name, t.id, case
+          when s.row_id is null then null
+          when t.name is null then 'unknown'
+          when t.value::text = s.value::text or t.digest and t.value::text = s.digest::text then 'good'
+          when s.sealed and s.version is not null and case
+            when t.digest then exists (select from ward_internal.tenant_keys as k where k.tenant_id = $2
+              and k.version = ('x' || encode(s.version, 'hex'))::bit(32)::bigint and k.created_at > t.at)
+            when t.value #>> '{}' like '\\x01%%' then ('x' || encode(s.version, 'hex'))::bit(32)::bigint
+              > ('x' || substr(t.value #>> '{}', 5, 8))::bit(32)::bigint end then 'resealed'
+          else 'differs' end as verdict
       from stored as s full join told as t on t.row_id = s.row_id and t.name = s.name
     ), judged as (
-      select c.row_id, bool_or(is_stored) as is_stored,
-        array_agg(c.name order by c.name) filter (where differs) as differing,
-        max(c.id) filter (where differs) as entry,
-        count(*) filter (where is_stored and same) as good,
-        count(*) filter (where is_stored and same is not true and resealed) as resealed,
-        count(*) filter (where is_stored and is_unknown) as unknown
-      from (select *, is_stored and not is_unknown and same is not true and resealed is not true as differs
-        from compared) as c
-      group by c.row_id
+      select row_id, bool_or(is_stored) as is_stored,
+        array_agg(name order by name) filter (where verdict = 'differs') as differing,
+        max(id) filter (where verdict = 'differs') as entry, count(*) filter (where verdict = 'good') as good,
+        count(*) filter (where verdict = 'resealed') as resealed, count(*) filter (where verdict = 'unknown') as unknown
+      from compared group by row_id
     ), verdicts as (
       select j.*, l.id as last_id, l.at as last_at, case
           when j.is_stored and l.row_id is null then 'not in the log'
