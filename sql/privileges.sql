@@ -41,7 +41,7 @@ alter function ward.audit_export(timestamptz, timestamptz, text) owner to ward_o
 alter function ward.request_cache_ticket() owner to ward_owner;
 alter function ward.begin_fill() owner to ward_owner;
 alter function ward.end_fill(text) owner to ward_owner;
-alter function ward.read_cached(jsonb) owner to ward_owner;
+alter function ward.read_cached(text, text) owner to ward_owner;
 alter function ward.delegate(text, text[]) owner to ward_owner;
 alter function ward.revoke_delegation(text, text[]) owner to ward_owner;
 alter function ward.publish_measures(daterange, text[]) owner to ward_owner;
@@ -161,12 +161,12 @@ grant execute on function
 to ward_owner;
 
 -- What clients cache.
-grant execute on function ward.request_cache_ticket(), ward.begin_fill(), ward.end_fill(text), ward.read_cached(jsonb)
+grant execute on function ward.request_cache_ticket(), ward.begin_fill(), ward.end_fill(text), ward.read_cached(text, text)
 to ward_tenant;
 grant select on ward_internal.cache_state, ward_internal.cache_policies, ward_internal.row_rules to ward_owner;
 grant execute on function
   ward_internal.request_cache_ticket(), ward_internal.begin_fill(), ward_internal.end_fill(text),
-  ward_internal.read_cached(text)
+  ward_internal.read_cached(text, text)
 to ward_owner;
 
 -- for ward_internal.is_running, entries

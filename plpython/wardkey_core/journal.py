@@ -17,6 +17,8 @@ log: quoted as in SQL, comma-separated. The row id is that of the ciphertexts (s
 statement may write several messages for a row; each names all columns that the statement had read by then,
 and those that statements of the same text had read before.
 
+``p``, rows were read out of a client's cache: as ``r``, each row id behind its length (2).
+
 ``s``, a statement read rows of a model whose level is ``statement``: as ``r``, without a row id.
 
 ``q``, a transaction begins to query the face of a model; the time is that of its first statement that does::
@@ -48,6 +50,7 @@ __all__ = [
     "NO_MODEL",
     "NO_TENANT",
     "PREFIX",
+    "cached_read",
     "counts",
     "event",
     "query",
@@ -74,8 +77,31 @@ def read_ends(
     tenant: bytes, context: bytes, model: bytes, form: str, columns: Sequence[str], *, row: bool
 ) -> tuple[bytes, bytes]:
     """Return what a message about rows read is before the time, and between time and row id."""
+    return _read_ends(b"r" if row else b"s", tenant, context, model, form, columns)
+
+
+def cached_read(
+    tenant: bytes,
+    context: bytes,
+    at: int,
+    model: bytes,
+    form: str,
+    columns: Sequence[str],
+    rows: Sequence[bytes],
+) -> bytes:
+    """Return a message about rows, or a statement of which no row is known, that a client had cached."""
+    head, end = _read_ends(b"p" if rows else b"s", tenant, context, model, form, columns)
+    parts = [head, at.to_bytes(8, "big", signed=True), end]
+    for row in rows:
+        parts += len(row).to_bytes(2, "big"), row
+    return b"".join(parts)
+
+
+def _read_ends(
+    kind: bytes, tenant: bytes, context: bytes, model: bytes, form: str, columns: Sequence[str]
+) -> tuple[bytes, bytes]:
     names = _cut(",".join(columns).encode())
-    head = HEAD.pack(FORMAT, b"r" if row else b"s", tenant, context, 0)[:-8]
+    head = HEAD.pack(FORMAT, kind, tenant, context, 0)[:-8]
     return head, b"".join((model, bytes((len(form),)), form.encode(), len(names).to_bytes(2, "big"), names))
 
 

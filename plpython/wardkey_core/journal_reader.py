@@ -67,8 +67,8 @@ class Event(NamedTuple):
     detail: Mapping[str, Any] | None
 
 
-def decode(message: bytes) -> Read | Query | Counts | Event:
-    """Return what a message says. Raises Malformed."""
+def decode(message: bytes) -> Read | list[Read] | Query | Counts | Event:
+    """Return what a message says; a list of what a client has read out of its cache. Raises Malformed."""
     if len(message) < HEAD.size:
         raise Malformed("is too short")
     number, kind, tenant, context, time = HEAD.unpack_from(message)
@@ -78,7 +78,7 @@ def decode(message: bytes) -> Read | Query | Counts | Event:
     body = message[HEAD.size :]
     if kind == b"e":
         return _event(None if tenant == NO_TENANT else UUID(bytes=tenant), login, time, body)
-    if kind not in (b"r", b"s", b"q", b"c"):
+    if kind not in (b"r", b"p", b"s", b"q", b"c"):
         raise Malformed("is of a type that this version does not know")
     if tenant == NO_TENANT:
         raise Malformed("is a read of no tenant")
@@ -92,14 +92,15 @@ def decode(message: bytes) -> Read | Query | Counts | Event:
             raise Malformed("is damaged")
         return Query(UUID(bytes=tenant), login, time, UUID(bytes=body))
     model, form, columns, row = _parts(body)
-    if kind == b"s":
-        if row:
-            raise Malformed("has more than it should")
-        row_text = None
-    else:
-        row_text = _readable(form, row) if form else _hexadecimal(row)
+    if kind == b"s" and row:
+        raise Malformed("has more than it should")
     identity = UUID(bytes=model) if any(model) else None
-    return Read(UUID(bytes=tenant), login, time, identity, columns, row_text)
+    read = Read(UUID(bytes=tenant), login, time, identity, columns, None)
+    if kind == b"s":
+        return read
+    texts = [_readable(form, each) if form else _hexadecimal(each) for each in _rows(kind, row)]
+    reads = [read._replace(row=text) for text in texts]
+    return reads if kind == b"p" else reads[0]
 
 
 def readable(form: str, row: bytes) -> str:
@@ -128,6 +129,19 @@ def _parts(body: bytes) -> tuple[bytes, str, str, bytes]:
     if not text or "\0" in text:
         raise Malformed("names no column")
     return body[:16], form, text, body[place + 2 + size :]
+
+
+def _rows(kind: bytes, body: bytes) -> list[bytes]:
+    if kind == b"r":
+        return [body]
+    rows, place = [], 0
+    while place < len(body):
+        end = place + 2 + int.from_bytes(body[place : place + 2], "big")
+        if not place + 2 < end <= len(body):
+            raise Malformed("is damaged")
+        rows.append(body[place + 2 : end])
+        place = end
+    return rows
 
 
 def _readable(form: str, row: bytes) -> str:

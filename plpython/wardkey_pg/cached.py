@@ -30,9 +30,9 @@ __all__ = ["Recording", "begin_fill", "end_fill", "read_cached", "ticket"]
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from .context import Context, Session
+    from .keyring import CachedRead, TenantKeys
     from .reads import _Model
 
 _STATE = """
@@ -44,6 +44,9 @@ _FACES = "select id::text as id, face::text as face from ward_internal.models"
 _TTL = 300
 _MOST_ROWS = 2_000  # of a fill that may be cached
 _LONGEST_ROW = 1_000
+_AT_ONCE = 100  # rows in a message
+_MOST_KNOWN = 64  # reads that a backend has parsed, of a tenant and role
+_LONGEST_KNOWN = 16_384  # characters
 _TROUBLES = ("away", "altered", "stale")
 
 
@@ -140,39 +143,45 @@ def end_fill(session: Session, trouble: str | None) -> str:
 def read_cached(session: Session, told: str) -> bool:
     """Journal reads that ``end_fill`` has told, as of the context's statement. Raises NotAllowed."""
     context = _context(session)
-    if not _policy(session, context)[1] or context.keys.grant is not None:
+    keys = context.keys
+    if not _policy(session, context)[1] or keys.grant is not None:
         raise NotAllowed("nothing that was sealed is cached here", "see ward.set_cache_policy")
-    reads = loads(told)
-    messages = _messages(session, context, reads)
-    if _guarded(context, {bytes_of(model) for model, _, _ in reads}):
+    reads = keys.cached_reads.get(told)
+    if reads is None:
+        reads = _parsed(keys, told)
+        if len(told) <= _LONGEST_KNOWN:
+            if len(keys.cached_reads) >= _MOST_KNOWN:
+                keys.cached_reads.clear()
+            keys.cached_reads[told] = reads
+    if _guarded(context, {model for model, *_ in reads}):
         raise NotAllowed("rows of this table are counted, or watched, as they are opened", "read the table")
-    for message in messages:
-        session.host.journal_later(message)
+    at, write = session.host.statement_start(), session.host.journal_later
+    tenant, login = bytes_of(context.claims.tenant_id), context.login
+    for model, form, columns, rows in reads:
+        write(journal.query(tenant, login, at, model))
+        for start in range(0, len(rows) or 1, _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            write(journal.cached_read(tenant, login, at, model, form, columns, some))
     return True
 
 
-def _messages(session: Session, context: Context, told: Any) -> list[bytes]:
-    at, tenant = session.host.statement_start(), bytes_of(context.claims.tenant_id)
-    stamp = at.to_bytes(8, "big", signed=True)
-    messages = []
+def _parsed(keys: TenantKeys, told: str) -> list[CachedRead]:
+    """Return the reads that ``told`` names, of which these keys know the columns. Raises NotAllowed."""
+    reads = []
     try:
-        for name, columns, rows in told:
+        for name, columns, texts in loads(told):
             model = bytes_of(name)
-            known = {each.name: each for each in context.keys.columns.values() if each.model == model}
-            form, by_row = known[columns[0]].form, known[columns[0]].level == "row"
-            if not known.keys() >= set(columns) or len(rows) > _MOST_ROWS or (by_row and not rows):
+            known = {each.name: each for each in keys.columns.values() if each.model == model}
+            column, rows = known[columns[0]], [bytes.fromhex(text) for text in texts]
+            by_row = column.level == "row"
+            if not known.keys() >= set(columns) or bool(rows) != by_row or len(rows) > _MOST_ROWS:
                 raise ValueError
-            head, end = journal.read_ends(tenant, context.login, model, form, columns, row=by_row)
-            messages.append(journal.query(tenant, context.login, at, model))
-            for row in map(bytes.fromhex, rows):
-                if not 0 < len(row) <= _LONGEST_ROW:
-                    raise ValueError
-                messages.append(head + stamp + end + row)
-            if not by_row:
-                messages.append(head + stamp + end)
+            if not all(0 < len(row) <= _LONGEST_ROW for row in rows):
+                raise ValueError
+            reads.append((model, column.form, columns, rows))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise NotAllowed("these are no reads", "give what ward.end_fill returned") from None
-    return messages
+    return reads
 
 
 def _guarded(context: Context, models: set[bytes]) -> bool:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .reads import Column, Reads
 
     _Cipher = Callable[[bytes, bytes, bytes], bytes]
+    CachedRead = tuple[bytes, str, list[str], list[bytes]]  # model, form of row ids, columns, row ids
     Sealer = tuple[bytes, _Cipher, bytes]  # header, encrypt, additional data up to the row id
     # class keys by name, and which of them are masked, of a version and the classes asked for
     Release = Callable[["WrappedKey", Collection[str]], tuple[dict[str, bytes], Collection[str]]]
@@ -148,6 +149,7 @@ class TenantKeys:
         self.may_write = any(each.writes for each in (classes or {}).values())
         self.cache_policy: tuple[int, bool] | None = None  # seconds, and whether of what was sealed, too
         self.cache_key: bytes | None = None  # of the active version, once it was released
+        self.cached_reads: dict[str, list[CachedRead]] = {}  # as ward.end_fill has told them
         self.reads: Reads | None = None  # what is kept from one login to the next, as long as these keys
         self.since = time.monotonic()
         self.sealers: dict[bytes, Sequence[Sealer]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from threading import Event
 from typing import Any
 
@@ -180,8 +181,47 @@ def test_what_is_no_read_is_refused(place, reads):
         place.database.tenant("globex", role="ADMIN") as connection,
         pytest.raises(psycopg.Error) as refused,
     ):
-        connection.execute("select ward.read_cached(%s::jsonb)", [reads.replace("{model}", str(model))])
+        told = [token(place, "globex"), reads.replace("{model}", str(model))]
+        connection.execute("select ward.read_cached(%s, %s)", told)
     assert refused.value.sqlstate == "WK212"
+
+
+def test_a_hit_on_what_was_sealed_logs_in(place):
+    """A value in Redis is of no use to a token that the database refuses, whatever ticket its client has."""
+    mine, others = token(place, "globex", subject="erin"), token(place, "acme")
+    with place.database.admin() as admin:
+        admin.execute("select ward.set_cache_policy('globex', 300, true)")
+    add(place, "globex")
+    place.until_hit(mine, "page", query=NAMES)
+    with place.database.tenant("globex") as connection:
+        for given, sqlstate in ((mine + "x", "WK002"), (None, "WK002"), (others, "WK004")):
+            with pytest.raises(psycopg.Error) as refused:
+                connection.execute("select ward.read_cached(%s, '[]')", [given])
+            assert refused.value.sqlstate == sqlstate
+            assert connection.execute("select ward.tenant_id()").fetchone() == (None,), "no context is left"
+        connection.execute("select ward.read_cached(%s, '[]')", [mine])
+        assert connection.execute("select ward.tenant_id()").fetchone() == (None,), (
+            "it ends with the statement"
+        )
+    tickets = place.cache._tickets
+    forged = mine[:-8] + ("A" * 8 if mine[-8:] != "A" * 8 else "B" * 8)
+    tickets[sha256(forged.encode()).digest()] = tickets[sha256(mine.encode()).digest()]
+    place.until_hit(mine, "page", query=NAMES)
+    with pytest.raises(errors.InvalidToken):
+        place.get(forged, "page", query=NAMES)
+
+    async def hit() -> int:
+        async with AsyncWards(place.database.dsn("tenant_{tenant}")) as wards:
+            cache = AsyncCache(wards, timeout=5)
+            cache._tickets.update(tickets)
+            page = await cache.get_or_load(mine, "page", lambda connection: connection.refuse())
+            with pytest.raises(errors.InvalidToken):
+                await cache.get_or_load(forged, "page", lambda connection: connection.refuse())
+            await cache.close()
+        return len(page)
+
+    with journal_of(place.database) as journal:
+        assert len(journal.reads(rows := asyncio.run(hit()))) == rows
 
 
 def test_many_who_want_the_same_load_it_once(place):

@@ -110,7 +110,7 @@ class Backend:
     def journalled(self) -> list[Read | Query | Event]:
         """What the session wrote into the journal, in order."""
         read = map(decode, self.messages)
-        return [message for message in read if not isinstance(message, Counts)]
+        return [message for message in read if not isinstance(message, Counts | list)]
 
     def token(self, tenant: str = ACME, **changes: Any) -> str:
         now = int(self.clock.now)

@@ -39,7 +39,10 @@ class Journal:
         while True:
             for message in self.messages():
                 assert message.prefix == journal.PREFIX and not message.transactional
-                if not isinstance(decoded := decode(message.content), Counts):
+                decoded = decode(message.content)
+                if isinstance(decoded, list):
+                    messages += decoded
+                elif not isinstance(decoded, Counts):
                     messages.append(decoded)
             if until(messages) or time.monotonic() > deadline:
                 return messages

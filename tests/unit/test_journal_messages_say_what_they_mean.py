@@ -65,6 +65,27 @@ def test_a_statement_has_no_row(tenant: UUID, context: bytes, at: int, model: UU
         decode(head + b"\0")
 
 
+@given(
+    *(_IDS, _CONTEXTS, _TIMES, _IDS, _NAMES),
+    st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5, unique=True),
+)
+def test_rows_out_of_a_cache_come_out_as_rows_that_were_read(
+    tenant: UUID, context: bytes, at: int, model: UUID, names: list[str], rows: list[int]
+) -> None:
+    ids = [row.to_bytes(8, "big") for row in rows]
+    message = journal.cached_read(tenant.bytes, context, at, model.bytes, "i", names, ids)
+    head = _read_head(tenant.bytes, context, at, model.bytes, "i", names, row=True)
+    assert decode(message) == [decode(head + row) for row in ids]
+    for cut in range(1, 10):
+        with pytest.raises(Malformed):
+            decode(message[:-cut])
+
+
+def test_a_statement_out_of_a_cache_is_one_that_was_read() -> None:
+    message = journal.cached_read(b"t" * 16, b"c" * 16, 7, b"m" * 16, "i", ["name"], [])
+    assert message == _read_head(b"t" * 16, b"c" * 16, 7, b"m" * 16, "i", ["name"], row=False)
+
+
 def test_a_column_not_known_is_named_by_its_id_and_the_row_in_hexadecimal() -> None:
     column = UUID(int=5)
     head = _read_head(UUID(int=1).bytes, b"c" * 16, 7, bytes(16), "", [str(column)], row=True)

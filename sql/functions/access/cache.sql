@@ -24,10 +24,10 @@ from wardkey_pg.entry import bind
 return bind("@VERSION@", "end_fill")(p_trouble)
 $$;
 
-create or replace function ward_internal.read_cached(p_reads text) returns boolean
-language plpython3u volatile strict parallel unsafe security invoker as $$
+create or replace function ward_internal.read_cached(p_token text, p_reads text) returns boolean
+language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-return bind("@VERSION@", "read_cached")(p_reads)
+return bind("@VERSION@", "read_cached")(p_token, p_reads)
 $$;
 
 -- definer because the registry is read, and the secret that marks are authenticated with
@@ -66,18 +66,19 @@ comment on function ward.end_fill(text) is
   'for wardkey.cache: which models the transaction has queried since ward.begin_fill(), what it opened, and whether it '
   'may be cached. p_trouble: away, altered or stale, what Redis did that makes this an event. Error: WK001';
 
--- definer because models are read
-create or replace function ward.read_cached(p_reads jsonb) returns void
+-- definer because the registry of tenants, keys and issuers is read
+create or replace function ward.read_cached(p_token text, p_reads text) returns void
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform coalesce(ward_internal.read_cached(p_reads::text), ward.raise_refusal(true));
+  perform coalesce(ward_internal.read_cached(p_token, p_reads), ward.raise_refusal(true));
 end
 $$;
-revoke execute on function ward.read_cached(jsonb) from public;
-comment on function ward.read_cached(jsonb) is
-  'for wardkey.cache: journals reads of what ward.end_fill said that a fill has opened, by whom the context is of; '
-  'they stay when the transaction is rolled back. Errors: WK001, WK212 the policy of the tenant does not allow it, or '
-  'these are no reads';
+revoke execute on function ward.read_cached(text, text) from public;
+comment on function ward.read_cached(text, text) is
+  'for wardkey.cache: logs in as ward.login does, and journals reads of what ward.end_fill said that a fill has opened, '
+  'in one statement, which is a transaction of its own where the client has begun none. What is journalled stays when '
+  'it is rolled back. Errors: those of ward.login; WK212 the policy of the tenant does not allow it, or these are no '
+  'reads';
 
 create or replace function ward.set_cache(p_url text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

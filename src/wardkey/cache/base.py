@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
 from json import dumps as to_json
+from os import getpid
 from random import uniform
 from threading import Lock
 from time import monotonic
@@ -33,7 +34,6 @@ _LONGEST = 1 << 20  # bytes of a value
 _MOST_TICKETS = 4096
 _MOST_CLIENTS = 256
 _TICKET = "select ward.request_cache_ticket()"
-_READ = "select ward.read_cached(%s::jsonb)"
 
 
 @dataclass(slots=True)
@@ -62,6 +62,8 @@ class BaseCache:
     _lock_class: ClassVar[Any]
     _redis_module: ClassVar[str]
     _execute: Callable[..., Any]
+    _read: Callable[..., Any]
+    _mget: Callable[..., Any]
     _load: Callable[..., Any]
 
     def __init__(
@@ -77,7 +79,7 @@ class BaseCache:
         self._wards, self._timeout, self._dumps, self._loads = wards, timeout, dumps, loads
         self._lock = Lock()
         self._tickets: OrderedDict[bytes, Ticket] = OrderedDict()
-        self._clients: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._clients: OrderedDict[tuple[int, str, str], Any] = OrderedDict()
         self._flights: dict[str, _Flight] = {}
         self._away_until = 0.0
         self.hits = self.misses = 0
@@ -124,7 +126,7 @@ class BaseCache:
                 return _Answer(ticket)
             answer = _Answer(ticket, ticket.place(name, shared=shared))
             asked = marks_name(ticket.facts["tenant"]), answer.place
-            reply = yield from self._ask(answer, lambda redis: redis.mget(*asked))  # noqa: B023 - called at once
+            reply = yield from self._ask(answer, lambda redis: self._mget(redis, asked))  # noqa: B023 - called at once
             if reply is None:
                 if answer.trouble == "refused" and not is_last and ticket.age > _RENEWED_AFTER:
                     continue  # its password was changed
@@ -157,9 +159,9 @@ class BaseCache:
         if not wanted <= header.tables:
             return None
         if header.reads:
-            told = to_json(header.reads)
+            reads = header.reads
             try:
-                yield lambda: self._execute(secret, _READ, [told])
+                yield lambda: self._read(secret, reads)
             except NotAllowed:
                 return None
         self.hits += 1
@@ -174,7 +176,8 @@ class BaseCache:
             return
         most = float(ticket.facts["ttl"])
         seconds = max(0.001, min(most, ttl if ttl is not None else most) * uniform(0.9, 1.0))  # noqa: S311
-        header = Header(marks.sequence, wanted | set(told["models"]), ticket.now + seconds, told["reads"])
+        reads = to_json(told["reads"], separators=(",", ":")) if told["reads"] else ""
+        header = Header(marks.sequence, wanted | set(told["models"]), ticket.now + seconds, reads)
         sealed = ticket.seal(answer.place, header, value)
         yield from self._ask(
             answer, lambda redis: redis.set(answer.place, sealed, px=int(seconds * 1000) + 1)
@@ -213,7 +216,7 @@ class BaseCache:
         return None
 
     def _client(self, ticket: Ticket) -> Any:
-        place = ticket.facts["tenant"], ticket.facts["password"]
+        place = getpid(), ticket.facts["tenant"], ticket.facts["password"]
         with self._lock:
             client = self._clients.get(place)
             if client is None:

@@ -14,7 +14,7 @@ A value's name is HMAC-SHA256 of scope and name, its key and that of names HKDF-
 Additional data, each behind its length (4 bytes, big-endian): ``wardkey/1 cached``, tenant (16 bytes), name
 in Redis, generation, epoch and role. The plaintext is length (4) · header · value; of the header, JSON:
 ``s`` the sequence of the marks that were read before it was loaded, ``t`` the models that it came from,
-``u`` until when it holds, ``r`` what was opened, as ``ward.end_fill`` told it.
+``u`` until when it holds, ``r`` what was opened, as the text of what ``ward.end_fill`` told; empty: nothing.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Header:
     sequence: int
     tables: frozenset[str]
     until: float
-    reads: list[Any] = field(repr=False)
+    reads: str = field(repr=False)
 
     def holds(self, marks: Marks, now: float) -> bool:
         """Whether no table that the value came from was written since."""
@@ -101,6 +101,9 @@ class Ticket:
 
     facts: Mapping[str, Any] = field(repr=False)
     asked_at: float
+    _seen: list[Any] = field(
+        default_factory=lambda: [None, None], repr=False
+    )  # the last good marks: bytes, read
 
     @property
     def is_on(self) -> bool:
@@ -118,14 +121,19 @@ class Ticket:
     def place(self, name: str, *, shared: bool) -> str:
         """Return what a value is called in Redis: ``shared`` by a role of which no row rule holds."""
         scope = "" if shared and self.facts["is_shared"] else self.facts["scope"]
-        digest = hmac.digest(self._key("name"), f"{scope} {name}".encode(), "sha256")
+        digest = hmac.digest(self._names_key, f"{scope} {name}".encode(), "sha256")
         return values_prefix(self.facts["tenant"]) + digest.hex()
 
     def marks(self, data: bytes | None) -> Marks | None:
         """Return the marks if they are this tenant's, of the ticket's invalidator and its epoch."""
+        if data is not None and data == self._seen[0]:
+            return self._seen[1]
         marks = None if data is None else Marks.decode(data, self._marks_key)
         wanted = self.facts["generation"], self.facts["tenant"], self.facts["epoch"]
-        return marks if marks and (marks.generation, marks.tenant, marks.epoch) == wanted else None
+        if marks is None or (marks.generation, marks.tenant, marks.epoch) != wanted:
+            return None
+        self._seen[:] = data, marks
+        return marks
 
     def seal(self, place: str, header: Header, value: bytes) -> bytes:
         members = {"s": header.sequence, "t": sorted(header.tables), "u": header.until, "r": header.reads}
@@ -151,6 +159,10 @@ class Ticket:
         return AESGCM(self._key("value"))
 
     @cached_property
+    def _names_key(self) -> bytes:
+        return self._key("name")
+
+    @cached_property
     def _marks_key(self) -> bytes:
         return bytes.fromhex(self.facts["marks"])
 
@@ -159,7 +171,17 @@ class Ticket:
         return hkdf(bytes.fromhex(self.facts["key"]), UUID(self.facts["tenant"]).bytes, info)
 
     def _aad(self, place: str) -> bytes:
+        begin, end = self._around_place
+        name = place.encode()
+        return b"".join((begin, len(name).to_bytes(4, "big"), name, end))
+
+    @cached_property
+    def _around_place(self) -> tuple[bytes, bytes]:
         facts = self.facts
-        texts = (place, facts["generation"], str(facts["epoch"]), facts["role"])
-        fields = (b"wardkey/1 cached", UUID(facts["tenant"]).bytes, *(text.encode() for text in texts))
-        return b"".join(len(each).to_bytes(4, "big") + each for each in fields)
+        texts = facts["generation"], str(facts["epoch"]), facts["role"]
+        before = (b"wardkey/1 cached", UUID(facts["tenant"]).bytes)
+        return _joined(*before), _joined(*(text.encode() for text in texts))
+
+
+def _joined(*fields: bytes) -> bytes:
+    return b"".join(len(each).to_bytes(4, "big") + each for each in fields)

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import psycopg
 from psycopg import AsyncPipeline, Pipeline
 from psycopg._preparing import Prepare
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.generators import execute
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.sql import Composable
 
 from .. import tracing
@@ -31,6 +32,7 @@ from .tokens import Secret
 if TYPE_CHECKING:
     from psycopg._pipeline_base import BasePipeline
     from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
 
     from .ledger import Share
 
@@ -96,6 +98,24 @@ class _Login:
     query, types = _QUERY, (0,)
 
 
+class _Read:
+    """The same of the statement that logs in and journals what a client has read out of its cache."""
+
+    query, types = b"select ward.read_cached($1, $2)", (0, 0)
+
+
+def _ascii(secret: Secret) -> bytes:
+    return secret.token.encode("ascii", "replace").replace(
+        b"\0", b"?"
+    )  # "?" is in no token; NUL would end it
+
+
+def _successful(results: list[PGresult]) -> None:
+    for result in results:
+        if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+            raise psycopg.errors.error_from_result(result)
+
+
 class _LogsIn(_Base):
     """The login before a transaction's first statement, as generators for either way to wait."""
 
@@ -154,8 +174,7 @@ class _LogsIn(_Base):
 
     def _queue_login(self, secret: Secret, pipeline: BasePipeline) -> None:
         """Do what a cursor's ``execute`` does in a pipeline, without one: nobody asks for the result."""
-        # "?" is in no token; NUL would end it
-        token = [secret.token.encode("ascii", "replace").replace(b"\0", b"?")]
+        token = [_ascii(secret)]
         prepare, name = self._prepared.get(_Login, None)  # type: ignore[arg-type]
         if prepare is Prepare.NO:
             commands = [partial(self.pgconn.send_query_params, _QUERY, token)]
@@ -166,6 +185,20 @@ class _LogsIn(_Base):
         self._prepared.maybe_add_to_cache(_Login, prepare, name)  # type: ignore[arg-type]
         pipeline.command_queue.extend(commands)
         pipeline.result_queue.extend([None] * len(commands))
+
+    def _read_gen(self, secret: Secret, reads: str) -> PQGen[None]:
+        """Do what a cursor's ``execute`` does outside a transaction, of one statement without a result."""
+        values = [_ascii(secret), reads.encode()]
+        prepare, name = self._prepared.get(_Read, None)  # type: ignore[arg-type]
+        if prepare is Prepare.SHOULD:
+            self.pgconn.send_prepare(name, _Read.query)
+            _successful((yield from execute(self.pgconn)))
+        if prepare is Prepare.NO:
+            self.pgconn.send_query_params(_Read.query, values)
+        else:
+            self.pgconn.send_query_prepared(name, values)
+        _successful((yield from execute(self.pgconn)))
+        self._prepared.maybe_add_to_cache(_Read, prepare, name)  # type: ignore[arg-type]
 
     def _with_login(self, gen: PQGen[T]) -> PQGen[T]:
         self._joins = self._is_single_statement(gen)
@@ -249,6 +282,11 @@ class WardConnection(_LogsIn, psycopg.Connection[Any]):
             failure = ward_error(error) or error.with_traceback(None)
         raise failure
 
+    def read_cached(self, secret: Secret, reads: str) -> None:
+        """Log in and journal ``reads`` in a transaction of its own: one round trip, and little around it."""
+        with self.lock:
+            self.wait(self._read_gen(secret, reads))
+
     @contextmanager
     def transaction(
         self, savepoint_name: str | None = None, force_rollback: bool = False
@@ -298,6 +336,11 @@ class AsyncWardConnection(_LogsIn, psycopg.AsyncConnection[Any]):
         except psycopg.Error as error:
             failure = ward_error(error) or error.with_traceback(None)
         raise failure
+
+    async def read_cached(self, secret: Secret, reads: str) -> None:
+        """As ``WardConnection.read_cached``."""
+        async with self.lock:
+            await self.wait(self._read_gen(secret, reads))
 
     @asynccontextmanager
     async def transaction(

@@ -132,6 +132,9 @@ class Turn:
             content = journal.decode(message.content)
             if isinstance(content, journal.Read):
                 self._read(content)
+            elif isinstance(content, list):
+                for read in content:
+                    self._read(read)
             elif isinstance(content, journal.Query):
                 self._items.append(_queried(content))
             elif isinstance(content, journal.Counts):
