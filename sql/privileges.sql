@@ -161,7 +161,8 @@ grant execute on function
 to ward_owner;
 
 -- What clients cache.
-grant execute on function ward.request_cache_ticket(), ward.begin_fill(), ward.end_fill(text), ward.read_cached(text, text)
+grant execute on function ward.request_cache_ticket(), ward.begin_fill(), ward.end_fill(text),
+  ward.read_cached(text, text)
 to ward_tenant;
 grant select on ward_internal.cache_state, ward_internal.cache_policies, ward_internal.row_rules to ward_owner;
 grant execute on function

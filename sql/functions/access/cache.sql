@@ -75,10 +75,10 @@ end
 $$;
 revoke execute on function ward.read_cached(text, text) from public;
 comment on function ward.read_cached(text, text) is
-  'for wardkey.cache: logs in as ward.login does, and journals reads of what ward.end_fill said that a fill has opened, '
-  'in one statement, which is a transaction of its own where the client has begun none. What is journalled stays when '
-  'it is rolled back. Errors: those of ward.login; WK212 the policy of the tenant does not allow it, or these are no '
-  'reads';
+  'for wardkey.cache: logs in as ward.login does, and journals reads of what ward.end_fill said that a fill has '
+  'opened, in one statement, which is a transaction of its own where the client has begun none. What is journalled '
+  'stays when it is rolled back. Errors: those of ward.login; WK212 the policy of the tenant does not allow it, or '
+  'these are no reads';
 
 create or replace function ward.set_cache(p_url text) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$

@@ -127,7 +127,8 @@ class Ticket:
     def marks(self, data: bytes | None) -> Marks | None:
         """Return the marks if they are this tenant's, of the ticket's invalidator and its epoch."""
         if data is not None and data == self._seen[0]:
-            return self._seen[1]
+            known: Marks = self._seen[1]
+            return known
         marks = None if data is None else Marks.decode(data, self._marks_key)
         wanted = self.facts["generation"], self.facts["tenant"], self.facts["epoch"]
         if marks is None or (marks.generation, marks.tenant, marks.epoch) != wanted:
