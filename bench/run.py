@@ -40,6 +40,7 @@ BENCHES = (
     "scribe",
     "publisher",
     "cache",
+    "metrics",
     "incident_scope",
     "search",
     "lint",

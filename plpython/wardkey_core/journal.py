@@ -30,7 +30,7 @@ What of a row is NULL or not sealed is opened by nobody, so this is all that is 
 ``c``, what a backend counted of the tenant since it last said, for metrics; no entry, and the time is 0::
 
     transactions (8) · fields sealed (8) · microseconds of logins (8) · logins (4) in each of LOGIN_SECONDS,
-    and of longer ones (4)
+    and of longer ones (4) · values that clients say they had out of their cache (8)
 
 ``e``, an event: a JSON object in UTF-8 with ``operation`` and any of subject, role, purpose, database_role,
 address, application (text) and ``detail`` (object). Tenant zeros: it is that of login role
@@ -69,7 +69,7 @@ FORMAT = 1
 HEAD = Struct(">Bc16s16sq")
 LOGIN_SECONDS = (0.001, 0.0025, 0.005, 0.02, 0.1, 1.0)
 """How long logins take at most that are counted together; each but the first longer than the one before."""
-COUNTS = Struct(f">QQQ{len(LOGIN_SECONDS) + 1}I")
+COUNTS = Struct(f">QQQ{len(LOGIN_SECONDS) + 1}IQ")
 _LONGEST_COLUMNS = 65_535
 
 
@@ -110,10 +110,12 @@ def query(tenant: bytes, context: bytes, at: int, model: bytes) -> bytes:
     return HEAD.pack(FORMAT, b"q", tenant, context, at) + model
 
 
-def counts(tenant: bytes, transactions: int, sealed: int, microseconds: int, logins: Sequence[int]) -> bytes:
+def counts(
+    tenant: bytes, transactions: int, sealed: int, microseconds: int, logins: Sequence[int], hits: int = 0
+) -> bytes:
     """Return a message about what a backend counted."""
     return HEAD.pack(FORMAT, b"c", tenant, NO_CONTEXT, 0) + COUNTS.pack(
-        transactions, sealed, microseconds, *logins
+        transactions, sealed, microseconds, *logins, hits
     )
 
 

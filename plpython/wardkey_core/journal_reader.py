@@ -54,6 +54,7 @@ class Counts(NamedTuple):
     sealed: int
     microseconds: int
     logins: Sequence[int]
+    hits: int
 
 
 class Event(NamedTuple):
@@ -85,8 +86,8 @@ def decode(message: bytes) -> Read | list[Read] | Query | Counts | Event:
     if kind == b"c":
         if len(body) != COUNTS.size:
             raise Malformed("is damaged")
-        transactions, sealed, microseconds, *logins = COUNTS.unpack(body)
-        return Counts(UUID(bytes=tenant), transactions, sealed, microseconds, logins)
+        transactions, sealed, microseconds, *logins, hits = COUNTS.unpack(body)
+        return Counts(UUID(bytes=tenant), transactions, sealed, microseconds, logins, hits)
     if kind == b"q":
         if len(body) != 16:
             raise Malformed("is damaged")

@@ -47,6 +47,7 @@ _LONGEST_ROW = 1_000
 _AT_ONCE = 100  # rows in a message
 _MOST_KNOWN = 64  # reads that a backend has parsed, of a tenant and role
 _LONGEST_KNOWN = 16_384  # characters
+_MOST_HITS = 1_000_000  # that a ticket tells of
 _TROUBLES = ("away", "altered", "stale")
 
 
@@ -72,9 +73,13 @@ class Recording:
                 self.is_whole = self.is_whole and len(place) == 16 and self._count <= _MOST_ROWS
 
 
-def ticket(session: Session) -> str:
-    """Return a ticket for the context, as JSON; ``{"on": false}`` where nothing may be cached."""
+def ticket(session: Session, hits: int | None) -> str:
+    """Return a ticket for the context, as JSON; ``{"on": false}`` where nothing may be cached.
+
+    ``hits``: how often its client says that it was served out of Redis, which metrics count.
+    """
     context = _context(session)
+    session.counts.hits += min(max(hits or 0, 0), _MOST_HITS)
     claims, keys, host = context.claims, context.keys, session.host
     state = host.query_now(_STATE)
     if not state or keys.grant is not None or host.in_recovery():

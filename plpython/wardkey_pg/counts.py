@@ -25,7 +25,7 @@ class Counts:
     ``due``: when, by ``time.monotonic``, what was counted is to be said.
     """
 
-    __slots__ = ("_logins", "_seconds", "_tenant", "_write", "due", "sealed", "transactions")
+    __slots__ = ("_logins", "_seconds", "_tenant", "_write", "due", "hits", "sealed", "transactions")
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
@@ -50,7 +50,7 @@ class Counts:
     def say(self, now: float) -> None:
         """Write what was counted, unless that is nothing."""
         self.due = now + _EVERY
-        if self._tenant and (self.transactions or self.sealed or self._seconds):
+        if self._tenant and (self.transactions or self.sealed or self.hits or self._seconds):
             self._write(
                 counts(
                     bytes_of(self._tenant),
@@ -58,11 +58,12 @@ class Counts:
                     self.sealed,
                     round(self._seconds * 1e6),
                     self._logins,
+                    self.hits,
                 )
             )
             self._begin()
 
     def _begin(self) -> None:
-        self.transactions = self.sealed = 0
+        self.transactions = self.sealed = self.hits = 0
         self._seconds = 0.0
         self._logins = [0] * (len(LOGIN_SECONDS) + 1)

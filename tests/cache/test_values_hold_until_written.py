@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from threading import Event
 from typing import Any
 
 import psycopg
 import pytest
+from wardkey_core.journal_reader import Counts, decode
 
 from tests.support.caches import CachedDatabase, until
 from tests.support.journals import Journal, journal_of
-from wardkey import AsyncWards, errors
+from wardkey import AsyncWards, Wards, errors
 from wardkey.cache import AsyncCache
 
 NAMES = "select id, name, ssn from patients order by id"
@@ -227,6 +229,37 @@ def test_a_hit_on_what_was_sealed_logs_in(place):
 
     with journal_of(place.database) as journal:
         asyncio.run(hit(journal))
+
+
+def test_hits_are_told_with_the_next_ticket_and_counted(place):
+    mine = token(place, subject="frank")
+    place.until_hit(mine, "counted")
+    place.cache._tickets.clear()  # what was told of others' hits is told
+    place.until_hit(mine, "counted")
+    (digest,) = place.cache._tickets
+    place.cache._unsaid.clear()
+    while sum(place.cache._unsaid.values()) < 3:
+        place.get(mine, "counted")
+    wards = Wards(place.database.dsn("tenant_{tenant}"))
+    with journal_of(place.database) as journal:
+        place.cache._wards, before = wards, place.cache._wards
+        place.cache._tickets[digest] = replace(place.cache._tickets[digest], asked_at=float("-inf"))
+        place.get(mine, "counted")
+        place.cache._wards = before
+        wards.close()
+        told: list[Counts] = []
+
+        def is_told() -> bool:
+            told.extend(one for one in map(decode, contents(journal)) if isinstance(one, Counts))
+            return any(one.hits for one in told)
+
+        until(is_told)
+    assert sum(one.hits for one in told) == 3
+    assert sum(place.cache._unsaid.values()) <= 1
+
+
+def contents(journal: Journal) -> list[bytes]:
+    return [message.content for message in journal.messages()]
 
 
 def test_many_who_want_the_same_load_it_once(place):

@@ -152,6 +152,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
         set(),
     ),
     "copies-guarded": (f"create table public.copy as table {LEAF}", set()),
+    "invalidator-at-work": ("select ward.set_cache('redis://cache.invalid')", set()),
     "unpublished": ("create publication wk_p for table clinic.patients", set()),
     "registry-whole": (
         "insert into ward_internal.rotation_requests (tenant_id, reason, requested_by)"
@@ -195,6 +196,7 @@ WEAKENED: dict[str, tuple[str, set[str]]] = {
     ),
 }
 BY_HAND = {
+    "invalidator-at-work",
     "break-glass-reviewed",
     "baa-in-force",
     "baa-lasts",

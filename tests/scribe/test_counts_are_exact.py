@@ -23,7 +23,7 @@ def values(connection: Connection, tenant: UUID, name: str) -> dict[str, int]:
 
 
 def counted(tenant: UUID, transactions: int = 5, sealed: int = 7) -> bytes:
-    return journal.counts(tenant.bytes, transactions, sealed, 1500, LOGINS)
+    return journal.counts(tenant.bytes, transactions, sealed, 1500, LOGINS, 3)
 
 
 def test_each_counts_once_whatever_is_killed(database: Database, scribe: Scribe) -> None:
@@ -47,6 +47,7 @@ def test_each_counts_once_whatever_is_killed(database: Database, scribe: Scribe)
         assert values(admin, tenant, "fields_sealed") == {"": 21}
         assert values(admin, tenant, "refusals") == {"token": 27}
         assert values(admin, tenant, "login_microseconds") == {"": 4500}
+        assert values(admin, tenant, "cache_hits") == {"": 9}
         expected = dict(zip(LOGIN_BOUNDS, LOGINS, strict=True))
         assert values(admin, tenant, "login_seconds") == {b: 3 * n for b, n in expected.items() if n}
         size = (admin.execute("select sum(size) from ward_internal.audit_trees").fetchone() or (0,))[0]

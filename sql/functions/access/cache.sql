@@ -4,12 +4,12 @@
 --
 -- Lock order: tenants, then cache_state and cache_policies.
 
-create or replace function ward_internal.request_cache_ticket() returns text
+create or replace function ward_internal.request_cache_ticket(p_hits bigint) returns text
 language plpython3u volatile parallel unsafe security invoker as $$
 from wardkey_pg.entry import bind
-return bind("@VERSION@", "cache_ticket")()
+return bind("@VERSION@", "cache_ticket")(p_hits)
 $$;
-comment on function ward_internal.request_cache_ticket() is
+comment on function ward_internal.request_cache_ticket(bigint) is
   'a ticket as JSON: plpython/wardkey_pg/cached.py says what is in it';
 
 create or replace function ward_internal.begin_fill() returns boolean
@@ -31,17 +31,18 @@ return bind("@VERSION@", "read_cached")(p_token, p_reads)
 $$;
 
 -- definer because the registry is read, and the secret that marks are authenticated with
-create or replace function ward.request_cache_ticket() returns jsonb
+create or replace function ward.request_cache_ticket(p_hits bigint default 0) returns jsonb
 language plpgsql volatile parallel unsafe security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return coalesce(ward_internal.request_cache_ticket(), ward.raise_refusal(''::text))::jsonb;
+  return coalesce(ward_internal.request_cache_ticket(p_hits), ward.raise_refusal(''::text))::jsonb;
 end
 $$;
-revoke execute on function ward.request_cache_ticket() from public;
-comment on function ward.request_cache_ticket() is
+revoke execute on function ward.request_cache_ticket(int8) from public;
+comment on function ward.request_cache_ticket(int8) is
   'for wardkey.cache: where Redis is, with which user and password, the keys of what this context may cache, and how '
   'long. The cache key is the keeper''s, released on the token of the context. Without a cache, and under a '
-  'break-glass grant: {"on": false}. Errors: WK001, and what a keeper may say';
+  'break-glass grant: {"on": false}. p_hits: how often the client was served out of Redis since its last ticket, for '
+  'metrics. Errors: WK001, and what a keeper may say';
 
 -- definer because policies and models are read
 create or replace function ward.begin_fill() returns void

@@ -7,7 +7,7 @@ value no older.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,7 +33,7 @@ _AWAY_SECONDS = 1.0
 _LONGEST = 1 << 20  # bytes of a value
 _MOST_TICKETS = 4096
 _MOST_CLIENTS = 256
-_TICKET = "select ward.request_cache_ticket()"
+_TICKET = "select ward.request_cache_ticket(%s)"
 
 
 @dataclass(slots=True)
@@ -83,6 +83,7 @@ class BaseCache:
         self._flights: dict[str, _Flight] = {}
         self._away_until = 0.0
         self.hits = self.misses = 0
+        self._unsaid: Counter[str] = Counter()  # hits that the database was not told of, by tenant
 
     def _get(
         self,
@@ -164,7 +165,9 @@ class BaseCache:
                 yield lambda: self._read(secret, reads)
             except NotAllowed:
                 return None
-        self.hits += 1
+        with self._lock:
+            self.hits += 1
+            self._unsaid[answer.ticket.facts["tenant"]] += 1
         return (self._loads(answer.value.decode()),)
 
     def _store(
@@ -190,7 +193,10 @@ class BaseCache:
             ticket = self._tickets.get(digest)
         if ticket is None or ticket.age > most or ticket.now >= ticket.facts.get("until", float("inf")):
             asked_at = monotonic()
-            row = yield lambda: self._execute(secret, _TICKET)
+            # of a token that had a ticket; the tenant of one that is new is not known yet
+            with self._lock:
+                hits = self._unsaid.pop(ticket.facts.get("tenant", ""), 0) if ticket is not None else 0
+            row = yield lambda: self._execute(secret, _TICKET, [hits])
             ticket = Ticket(row[0], asked_at)
             with self._lock:
                 self._tickets[digest] = ticket

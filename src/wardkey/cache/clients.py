@@ -73,9 +73,9 @@ class Cache(BaseCache):
         for redis in self._forget():
             redis.close()
 
-    def _execute(self, secret: Secret, query: str) -> Any:
+    def _execute(self, secret: Secret, query: str, values: Sequence[Any]) -> Any:
         with self._wards.transaction(secret.token) as connection:
-            return _first(connection).execute(query).fetchone()
+            return _first(connection).execute(query, values).fetchone()
 
     def _mget(self, redis: Any, names: Sequence[str]) -> Any:
         """As ``redis.mget``, without what the library does around it, which is most of a hit's CPU time.
@@ -153,9 +153,9 @@ class AsyncCache(BaseCache):
         for redis in self._forget():
             await redis.aclose()
 
-    async def _execute(self, secret: Secret, query: str) -> Any:
+    async def _execute(self, secret: Secret, query: str, values: Sequence[Any]) -> Any:
         async with self._wards.transaction(secret.token) as connection:
-            return await (await _first(connection).execute(query)).fetchone()
+            return await (await _first(connection).execute(query, values)).fetchone()
 
     def _mget(self, redis: Any, names: Sequence[str]) -> Any:
         return redis.mget(*names)

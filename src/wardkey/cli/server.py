@@ -185,6 +185,12 @@ def _facts(status: Status) -> dict[str, Any]:
             "pid": status.publisher_pid,
             "seconds": status.publisher_seconds,
         },
+        "invalidator": {
+            **(status.invalidator or {}),
+            "configured": status.caches,
+            "pid": status.invalidator_pid,
+            "seconds": status.invalidator_seconds,
+        },
         "metrics": {
             "port": status.metrics_port,
             "pid": status.metrics_pid,
@@ -208,11 +214,20 @@ def _show(status: Status, backup: Mapping[str, Any] | None = None) -> None:
     for trouble in (*(status.scribe or {}).get("warnings", ()), (status.scribe or {}).get("trouble")):
         if trouble:
             click.echo(f"            {trouble}")
-    if status.publishes:
-        restarted = _restarted(status.restarts.get("publisher"))
-        click.echo(f"publisher   {_running(status.publisher_pid, status.publisher_seconds)}{restarted}")
-        if trouble := (status.publisher or {}).get("trouble"):
-            click.echo(f"            {trouble}")
+    for name, is_used, pid, seconds, told in (
+        ("publisher", status.publishes, status.publisher_pid, status.publisher_seconds, status.publisher),
+        (
+            "invalidator",
+            status.caches,
+            status.invalidator_pid,
+            status.invalidator_seconds,
+            status.invalidator,
+        ),
+    ):
+        if is_used:
+            click.echo(f"{name:<12}{_running(pid, seconds)}{_restarted(status.restarts.get(name))}")
+            if trouble := (told or {}).get("trouble"):
+                click.echo(f"            {trouble}")
     if status.metrics_port is not None:
         restarted = _restarted(status.restarts.get("metrics"))
         click.echo(f"metrics     {_running(status.metrics_pid, status.metrics_seconds)}{restarted}")

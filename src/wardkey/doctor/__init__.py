@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..install import requirements
-from . import audit, extension, keeper, memory, settings, versions, wards
+from . import audit, cache, extension, keeper, memory, settings, versions, wards
 from ._check import Check, Finding, Outcome, Problem, Server, read_checks
 from .memory import remember
 
@@ -36,6 +36,7 @@ def checks() -> dict[str, tuple[Check, ...]]:
         "access": read_checks("access"),
         "keeper": keeper.CHECKS,
         "audit log": audit.CHECKS,
+        "cache": cache.CHECKS,
     }
 
 

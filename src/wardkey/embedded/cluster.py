@@ -47,6 +47,10 @@ class Status:
     publisher_pid: int | None
     publisher_seconds: float | None
     publisher: dict[str, Any] | None
+    caches: bool
+    invalidator_pid: int | None
+    invalidator_seconds: float | None
+    invalidator: dict[str, Any] | None
     metrics_port: int | None
     metrics_pid: int | None
     metrics_seconds: float | None
@@ -57,10 +61,12 @@ class Status:
 
     @property
     def running(self) -> bool:
-        """``publishes``: Kafka is configured, so that a publisher should run; ``metrics_port`` likewise."""
+        """``publishes``: Kafka is configured, so that a publisher should run; the others likewise."""
         pids = (self.postgres_pid, self.keeper_pid, self.scribe_pid, self.supervisor_pid)
-        lacking = (self.publishes and self.publisher_pid is None) or (
-            self.metrics_port is not None and self.metrics_pid is None
+        lacking = (
+            (self.publishes and self.publisher_pid is None)
+            or (self.caches and self.invalidator_pid is None)
+            or (self.metrics_port is not None and self.metrics_pid is None)
         )
         return None not in pids and not lacking
 
@@ -195,6 +201,7 @@ class Cluster:
         keeper = self.keeper.process if config else None
         scribe = self.scribe.process if config else None
         publisher = self.publisher.process if config else None
+        invalidator = self.invalidator.process if config else None
         metrics = self.metrics.process if config else None
         supervisor = self.supervision.supervisor if config else None
         return Status(
@@ -214,6 +221,10 @@ class Cluster:
             publisher_pid=publisher.pid if publisher else None,
             publisher_seconds=publisher.seconds_up if publisher else None,
             publisher=self.publisher.status() if publisher else None,
+            caches=config is not None and self.invalidator.configured,
+            invalidator_pid=invalidator.pid if invalidator else None,
+            invalidator_seconds=invalidator.seconds_up if invalidator else None,
+            invalidator=self.invalidator.status() if invalidator else None,
             metrics_port=config.metrics_port if config else None,
             metrics_pid=metrics.pid if metrics else None,
             metrics_seconds=metrics.seconds_up if metrics else None,

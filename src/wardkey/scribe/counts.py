@@ -9,6 +9,7 @@ reads                (none)          read entries of other tables, each of a sta
 rows_written         insert …        write entries, by what was done
 fields_sealed        (none)          values that backends sealed
 transactions         (none)          that had a context
+cache_hits           (none)          values that clients say they had out of their cache
 logins               (none)          entries of logins: a token that is new to a backend
 login_seconds        bound, +Inf     logins by how long they took; each transaction has one
 login_microseconds   (none)          their sum
@@ -99,6 +100,7 @@ class Counts:
             ("transactions", counted.transactions),
             ("fields_sealed", counted.sealed),
             ("login_microseconds", counted.microseconds),
+            ("cache_hits", counted.hits),
         ):
             self._add(tenant, name, "", value)
         for bound, value in zip(LOGIN_BOUNDS, counted.logins, strict=True):

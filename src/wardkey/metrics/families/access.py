@@ -56,6 +56,12 @@ METRICS = (
         buckets=len(LOGIN_BOUNDS),
     ),
     Metric(
+        "wardkey_cache_hits",
+        "counter",
+        "Values that clients had out of the cache, as they say with their next ticket.",
+        _counted("cache_hits"),
+    ),
+    Metric(
         "wardkey_refusals",
         "counter",
         "Refused logins, queries and keys, by what was wrong.",
