@@ -38,7 +38,7 @@ alter function ward.audit_of_key(integer, timestamptz, timestamptz, text) owner 
 alter function ward.audit_activity(timestamptz, timestamptz, text) owner to ward_owner;
 alter function ward.audit_anomalies(timestamptz, timestamptz, numeric, text) owner to ward_owner;
 alter function ward.audit_export(timestamptz, timestamptz, text) owner to ward_owner;
-alter function ward.request_cache_ticket(int8) owner to ward_owner;
+alter function ward.request_cache_ticket(bigint) owner to ward_owner;
 alter function ward.begin_fill() owner to ward_owner;
 alter function ward.end_fill(text) owner to ward_owner;
 alter function ward.read_cached(text, text) owner to ward_owner;
@@ -161,7 +161,7 @@ grant execute on function
 to ward_owner;
 
 -- What clients cache.
-grant execute on function ward.request_cache_ticket(int8), ward.begin_fill(), ward.end_fill(text),
+grant execute on function ward.request_cache_ticket(bigint), ward.begin_fill(), ward.end_fill(text),
   ward.read_cached(text, text)
 to ward_tenant;
 grant select on ward_internal.cache_state, ward_internal.cache_policies, ward_internal.row_rules to ward_owner;

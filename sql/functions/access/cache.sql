@@ -38,7 +38,7 @@ begin
 end
 $$;
 revoke execute on function ward.request_cache_ticket(int8) from public;
-comment on function ward.request_cache_ticket(int8) is
+comment on function ward.request_cache_ticket(bigint) is
   'for wardkey.cache: where Redis is, with which user and password, the keys of what this context may cache, and how '
   'long. The cache key is the keeper''s, released on the token of the context. Without a cache, and under a '
   'break-glass grant: {"on": false}. p_hits: how often the client was served out of Redis since its last ticket, for '
