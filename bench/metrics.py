@@ -7,9 +7,9 @@ Prometheus' 15 s; in turn, phase by phase, it and who asks it are stopped. Pages
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -74,14 +74,15 @@ def run(server: Server) -> list[Figure]:
 
 
 def scrape(port: int, path: str, token: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
-    answer = connection.getresponse()
-    text = answer.read()
-    connection.close()
-    if answer.status != 200 or not text.endswith(b"# EOF\n"):
-        raise AssertionError(f"{path}: {answer.status}")
-    return len(text)
+    """Ask as Prometheus does, with as little CPU time of our own as can be: it is not the service's."""
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        connection.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        )
+        answer = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+    if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(b"# EOF\n"):
+        raise AssertionError(f"{path}: {answer[:12]!r}")
+    return len(answer)
 
 
 def _pages(
@@ -149,7 +150,7 @@ def _service(database: Database) -> Iterator[tuple[subprocess.Popen[bytes], int]
             deadline = time.monotonic() + 60
             while True:
                 try:
-                    http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
+                    socket.create_connection(("127.0.0.1", port), 5).close()
                     break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > deadline:
