@@ -56,7 +56,7 @@ def run(server: Server) -> list[Figure]:
     with _service(database) as (process, port):
         scrapes, worked = [], cpu_seconds(process.pid)
         for _ in range(3):
-            time.sleep(5.5)  # so that the first path has everything read anew
+            time.sleep(5.5)  # so that the first path has everything read again
             start = time.perf_counter()
             size = sum(scrape(port, *each) for each in paths)
             scrapes.append(time.perf_counter() - start)
