@@ -89,7 +89,7 @@ def _pages(
     tenant: Tenant, service: subprocess.Popen[bytes], port: int, paths: list[tuple[str, str]]
 ) -> list[tuple[list[float], float]]:
     """Return times of pages, and the backend's CPU time of one, while it is scraped and while not."""
-    found: list[tuple[list[float], float]] = [([], 0.0), ([], 0.0)]
+    pages: list[tuple[list[float], float]] = [([], 0.0), ([], 0.0)]
     script = Path(__file__)
     asked = json.dumps([port, paths])
     scraper = subprocess.Popen([sys.executable, str(script), "scrape"], stdin=subprocess.PIPE)
@@ -106,7 +106,7 @@ def _pages(
                 for process in (scraper, service):
                     process.send_signal(signal.SIGSTOP if is_off else signal.SIGCONT)
                 time.sleep(0.2)
-                samples, cpu = found[is_off]
+                samples, cpu = pages[is_off]
                 before, end = cpu_seconds(connection.info.backend_pid), time.monotonic() + SECONDS
                 first = len(samples)
                 while time.monotonic() < end:
@@ -114,13 +114,13 @@ def _pages(
                     page()
                     samples.append(time.perf_counter() - start)
                 cpu += (cpu_seconds(connection.info.backend_pid) - before) / (len(samples) - first)
-                found[is_off] = samples, cpu
+                pages[is_off] = samples, cpu
             if scraper.poll() is not None:
                 raise AssertionError("scraping ended early")
     finally:
         scraper.kill()
         service.send_signal(signal.SIGCONT)
-    return found
+    return pages
 
 
 def _page(connection: object, token: str) -> Callable[[], None]:

@@ -22,7 +22,7 @@ def server() -> Iterator[RedisServer]:
     server.remove()
 
 
-def found(cluster: Cluster) -> tuple[Problem, ...]:
+def problems(cluster: Cluster) -> tuple[Problem, ...]:
     (check,) = (each for theme in checks().values() for each in theme if each.name == "invalidator-at-work")
     with psycopg.connect(cluster.dsn()) as connection:
         return check.run("", Server(connection, cluster.home)).problems
@@ -41,19 +41,19 @@ def test_cache_is_used_shown_and_left(cluster: Cluster, server: RedisServer) -> 
     status = wardkey.json("status")["invalidator"]
     assert process and status["pid"] == process.pid and status["configured"] and status["trouble"] is None
     assert "invalidator running for 0:0" in wardkey("status").stdout
-    assert found(cluster) == ()
+    assert problems(cluster) == ()
     assert wardkey.json("cache", "use", server.url)["started"] and process and not process.alive
     assert wardkey.json("cache", "show")["url"] == server.url
     cluster.invalidator.stop()
     assert "invalidator not running" in wardkey("status", code=3).stdout
-    assert [problem.fix for problem in found(cluster)] == ["wardkey up"]
+    assert [problem.fix for problem in problems(cluster)] == ["wardkey up"]
     assert "flushed: all tenants" in wardkey("cache", "flush").stdout
     assert "WK203" in wardkey("cache", "flush", "nobody", code=1).stderr
     assert "WK203" in wardkey("cache", "policy", "nobody", code=1).stderr
     assert "name the tenant" in wardkey("cache", "policy", "--ttl", "5", code=2).stderr
     assert wardkey.json("cache", "policy") == []
     assert wardkey.json("cache", "off") == {"was_configured": True}
-    assert found(cluster) == () and "invalidator" not in wardkey("status").stdout
+    assert problems(cluster) == () and "invalidator" not in wardkey("status").stdout
     assert not file.exists() and cluster.invalidator.process is None
     assert server.connect().ping(), "its default user is let in again"
     wardkey("cache", "status", code=3)
