@@ -273,7 +273,6 @@ def test_dropped_tables_come_back_as_they_were(project: Project) -> None:
         (template(ssn=sa.Text()), r"clinic\.patients\.ssn is sealed: say Sealed"),
         (template(city=Sealed()), r"clinic\.patients\.city is Sealed\(…\), and is in the database unsealed"),
         (template(ssn=Sealed(sa.Integer)), r"clinic\.patients\.ssn is of another type"),
-        (template(ssn=Sealed(search="exact")), r"clinic\.patients\.ssn has search="),
     ],
 )
 def test_models_that_contradict_the_database_are_refused(
@@ -285,6 +284,56 @@ def test_models_that_contradict_the_database_are_refused(
     with pytest.raises(CommandError, match=said):
         project.write()
     assert not list((project.directory / "versions").glob("*.py"))
+
+
+def test_searches_come_change_and_go(project: Project, database: Database) -> None:
+    def models(*ssn: Any, **more: Any) -> None:
+        project.models(template(ssn=Sealed(sa.Text, **more)))
+
+    def searches() -> list[Any]:
+        with database.admin() as admin:
+            query = (
+                "select kind, normaliser from ward.searches where column_name in ('ssn', 'note') order by 1"
+            )
+            return admin.execute(query).fetchall()
+
+    models(search="exact", normaliser="digits")
+    written = project.write("first")
+    assert "op.add_search('patients', 'ssn', ['exact'], schema='clinic', normaliser='digits')" in written
+    project.upgrade()
+    project.check()
+    assert searches() == [("exact", "digits")]
+    models()  # does not say
+    project.check()
+    models(search=("exact", "prefix"), normaliser="text")
+    written = project.write("second")
+    assert "op.drop_search('patients', 'ssn', ['exact'], schema='clinic')" in written
+    project.upgrade()
+    project.check()
+    assert searches() == [("exact", "text"), ("prefix", "text")]
+    models(search=())
+    assert project.write("third").count("op.drop_search(") == 2
+    project.upgrade()
+    project.check()
+    assert searches() == []
+    note = sa.Column("note", Sealed(sa.Text, search="words"))
+    project.models(template(columns=(note,)))
+    assert "op.add_search('patients', 'note', ['words'], schema='clinic')" in project.write("fourth")
+    project.upgrade()
+    assert searches() == [("words", "text")]
+    project.models(template())
+    project.write("fifth")
+    project.upgrade()
+    assert searches() == []
+    for expected in (
+        [("words", "text")],
+        [],
+        [("exact", "text"), ("prefix", "text")],
+        [("exact", "digits")],
+        [],
+    ):
+        project.downgrade()
+        assert searches() == expected
 
 
 def test_a_type_changes_while_there_are_no_tenants(

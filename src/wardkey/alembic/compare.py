@@ -24,6 +24,7 @@ from .operations import (
     AddModelColumn,
     AddRowRule,
     AddSealedColumn,
+    AddSearch,
     ChangeModelType,
     ClassifyColumn,
     ProtectTable,
@@ -121,7 +122,6 @@ class _Comparison:
     def _protect(self, key: Key, table: sa.Table, said: Protected) -> Iterator[MigrateOperation]:
         schema, name = key
         sealed = {one.name: one.type for one in table.columns if isinstance(one.type, Sealed)}
-        self._refuse_search(key, table)
         yield ProtectTable(
             name,
             {column: type_.classified for column, type_ in sealed.items()},
@@ -130,13 +130,28 @@ class _Comparison:
             audit_reason=said.audit_reason,
             schema=schema,
         )
+        for column, type_ in sealed.items():
+            yield from self._compare_searches(key, column, type_, None)
         for rule in said.rules:
             yield _add_rule(key, rule.name, rule.roles, rule.expression)
 
-    def _refuse_search(self, key: Key, table: sa.Table) -> None:
-        for column in table.columns:
-            if isinstance(column.type, Sealed) and column.type.search:
-                self._fault(key, "has search=, which is not there yet: leave it out", column.name)
+    def _compare_searches(
+        self, key: Key, column: str, wanted: Sealed, model: Model | None
+    ) -> Iterator[MigrateOperation]:
+        """Yield what brings the searches of a column to what its type says, if it says something."""
+        if wanted.search is None:
+            return
+        searches = model.searches if model else {}
+        present = {kind: facts for (name, kind), facts in searches.items() if name == column}
+        kept = {
+            kind
+            for kind, (normaliser, _) in present.items()
+            if kind in wanted.search and wanted.normaliser in (None, normaliser)
+        }
+        for kind in sorted(present.keys() - kept):
+            yield _add_search(key, column, [kind], *present[kind]).reverse()
+        if added := [kind for kind in wanted.search if kind not in kept]:
+            yield _add_search(key, column, added, wanted.normaliser)
 
     def _compare(
         self, key: Key, table: sa.Table, said: Any, model: Model, added: set[tuple[Key, str]]
@@ -149,7 +164,6 @@ class _Comparison:
         if not isinstance(said, Protected):
             self._fault(key, _UNSAID)
             return
-        self._refuse_search(key, table)
         for column in table.columns:
             wanted, present = column.type, model.sealed.get(column.name)
             if not isinstance(wanted, Sealed):
@@ -166,6 +180,7 @@ class _Comparison:
                     )
                 if wanted.mask != mask:
                     yield SetMask(name, column.name, wanted.mask, schema=schema, existing=mask)
+                yield from self._compare_searches(key, column.name, wanted, model)
         existing = (model.audit, model.audit_reason)
         if (said.audit, said.audit_reason) != existing:
             yield SetAudit(name, said.audit, reason=said.audit_reason, schema=schema, existing=existing)
@@ -188,6 +203,8 @@ class _Comparison:
         schema, name = key
         for rule, (roles, expression) in sorted(model.rules.items()):
             yield _add_rule(key, rule, roles, expression).reverse()
+        for (column, kind), facts in sorted(model.searches.items()):
+            yield _add_search(key, column, [kind], *facts).reverse()
         yield ProtectTable(
             name,
             dict(model.sealed),
@@ -235,6 +252,11 @@ class _Comparison:
                 if (sealed := model.sealed.get(name)) is not None:
                     column.type = Sealed(column.type, classified=sealed, mask=model.masks.get(name))
                     made = [*_add_sealed(key, column, self.connection.dialect)]
+                    made += [
+                        _add_search(key, name, [kind], *facts)
+                        for (of, kind), facts in model.searches.items()
+                        if of == name
+                    ]
                     yield from (operation.reverse() for operation in reversed(made))
                 else:
                     yield AddModelColumn(one.table_name, column, schema=one.schema).reverse()
@@ -274,7 +296,7 @@ class _Comparison:
     def _to_be_protected(self) -> dict[Key, Model]:
         shapes = {key: "__".join((key[0] or "public", key[1])) for key in self.tables}
         return {
-            key: Model(shapes[key], {}, {}, "row", None, {})
+            key: Model(shapes[key], {}, {}, "row", None, {}, {})
             for key, table in self.tables.items()
             if isinstance(ward_of(table), Protected)
         }
@@ -307,6 +329,12 @@ def _add_rule(key: Key, name: str, roles: Iterable[str], expression: str) -> Add
     return AddRowRule(key[1], list(roles), expression, name, schema=key[0])
 
 
+def _add_search(
+    key: Key, column: str, kinds: list[str], normaliser: str | None, step: float | None = None
+) -> AddSearch:
+    return AddSearch(key[1], column, kinds, normaliser=normaliser, step=step, schema=key[0])
+
+
 def _default(column: sa.Column[Any], dialect: sa.Dialect) -> str | None:
     default = column.server_default
     if not isinstance(default, sa.DefaultClause):
@@ -323,6 +351,8 @@ def _add_sealed(key: Key, column: sa.Column[Any], dialect: sa.Dialect) -> Iterat
         name, column.name, type_.type_, classified=type_.classified, mask=type_.mask, schema=schema,
         server_default=_default(column, dialect),
     )  # fmt: skip
+    if type_.search:
+        yield _add_search(key, column.name, list(type_.search), type_.normaliser)
     if not column.nullable or column.comment:
         yield ops.AlterColumnOp(
             name, column.name, schema=schema, existing_type=type_.type_, existing_nullable=True,

@@ -24,10 +24,12 @@ __all__ = [
     "AddModelColumn",
     "AddRowRule",
     "AddSealedColumn",
+    "AddSearch",
     "ChangeModelType",
     "ClassifyColumn",
     "DropModelColumn",
     "DropRowRule",
+    "DropSearch",
     "ProtectTable",
     "SetAudit",
     "SetMask",
@@ -303,6 +305,46 @@ class SetMask(WardOperation):
             self.table_name, self.column_name, self.existing,
             schema=self.schema, existing=self.mask,
         )  # fmt: skip
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class AddSearch(WardOperation):
+    """``op.add_search``: the sealed column is searched by these kinds, once rows that are there are resealed.
+
+    ``normaliser``: what of a text counts; ``step``: the unit of a range of numbers.
+    """
+
+    operation = "add_search"
+    column_name: str = field(kw_only=False)
+    kinds: Sequence[str] = field(kw_only=False)
+    normaliser: str | None = None
+    step: float | None = None
+
+    def calls(self, dialect: sa.Dialect) -> Iterator[Call]:
+        kinds = postgresql.array([_text(kind) for kind in self.kinds])
+        step = sa.cast(sa.null() if self.step is None else sa.literal(str(self.step)), sa.Numeric)
+        yield "add_search", _text(self.column_name), kinds, _text(self.normaliser), step
+
+    def reverse(self) -> DropSearch:
+        return DropSearch(self.table_name, self.column_name, self.kinds, schema=self.schema, existing=self)
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class DropSearch(WardOperation):
+    """``op.drop_search``: the column is not searched by these kinds any more; their tokens go."""
+
+    operation = "drop_search"
+    column_name: str = field(kw_only=False)
+    kinds: Sequence[str] = field(kw_only=False)
+    existing: AddSearch | None = None
+
+    def calls(self, dialect: sa.Dialect) -> Iterator[Call]:
+        yield "drop_search", _text(self.column_name), postgresql.array([_text(kind) for kind in self.kinds])
+
+    def reverse(self) -> MigrateOperation:
+        return _known(self.existing)
 
 
 @_register

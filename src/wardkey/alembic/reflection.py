@@ -27,7 +27,9 @@ _KINDS = (
 _MODELS = """
     select n.nspname, c.relname, s.relname, m.classes, m.masks, m.audit, m.audit_reason, (
       select coalesce(jsonb_object_agg(r.name, jsonb_build_array(r.roles, r.expression)), '{}')
-      from ward.row_rules as r where r.model_id = m.id)
+      from ward.row_rules as r where r.model_id = m.id), (
+      select coalesce(jsonb_agg(jsonb_build_array(s.column_name, s.kind, s.normaliser, s.step)), '[]')
+      from ward.searches as s where s.relation = m.relation)
     from ward.models as m
     join pg_class as c on c.oid = m.relation
     join pg_namespace as n on n.oid = c.relnamespace
@@ -42,7 +44,10 @@ _SCHEMAS = "select schema_name from ward_internal.ward_schemas()"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model table of the database. ``sealed``: columns and their classes; ``masks``: only those set."""
+    """A model table of the database. ``sealed``: columns and their classes; ``masks``: only those set.
+
+    ``searches``: column and kind of each, with its normaliser and step.
+    """
 
     shape: str
     sealed: Mapping[str, str]
@@ -50,6 +55,7 @@ class Model:
     audit: str
     audit_reason: str | None
     rules: Mapping[str, tuple[tuple[str, ...], str]]
+    searches: Mapping[tuple[str, str], tuple[str, float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,9 @@ class Wards:
             key(schema, name): Model(
                 shape, classes, masks, audit, reason,
                 {rule: (tuple(roles), expression) for rule, (roles, expression) in rules.items()},
+                {(column, kind): (normaliser, step) for column, kind, normaliser, step in searches},
             )
-            for schema, name, shape, classes, masks, audit, reason, rules in rows
+            for schema, name, shape, classes, masks, audit, reason, rules, searches in rows
         }  # fmt: skip
         shares = {key(*row) for row in connection.exec_driver_sql(_SHARES)}
         return cls(models, shares, {*_OURS, *connection.exec_driver_sql(_SCHEMAS).scalars()})

@@ -23,6 +23,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine, to_instance
 
 from ..errors import Unsupported
+from .searching import searching
 
 __all__ = ["Plain", "Protected", "RowRule", "Sealed", "Shared", "ward_of"]
 
@@ -31,7 +32,10 @@ class Sealed(TypeDecorator[Any]):
     """A sealed column that holds values of ``type_``.
 
     ``classified``: its class, one of ``ward.classes``. ``mask``: how roles see it that see the class masked;
-    None: as the class says. ``search`` is stored for a later version: what has one is not protected yet.
+    None: as the class says. ``search``: the kinds by which it is searched, none if empty; None: not said.
+    ``normaliser``: what of a text counts for them, as in docs/search.md. ``==``, ``in_``,
+    ``startswith``, ``contains``, ``between`` and their like are then looked up as ``find`` does; until the
+    search is built they are refused.
     """
 
     impl = Text
@@ -43,14 +47,21 @@ class Sealed(TypeDecorator[Any]):
         *,
         classified: str = "clinical",
         mask: str | None = None,
-        search: Sequence[str] = (),
+        search: Sequence[str] | None = None,
+        normaliser: str | None = None,
     ) -> None:
         super().__init__()
         self.type_: TypeEngine[Any] = to_instance(type_)
         self.impl = self.type_  # type: ignore[assignment]  # as TypeDecorator does itself
         self.classified = classified
         self.mask = mask
-        self.search = (search,) if isinstance(search, str) else tuple(search)
+        self.search = (search,) if isinstance(search, str) else None if search is None else tuple(search)
+        self.normaliser = normaliser
+
+    @property
+    def comparator_factory(self) -> Any:  # type: ignore[override]  # as TypeDecorator itself
+        inner: Any = self.type_.comparator_factory
+        return searching(inner) if self.search else super().comparator_factory
 
     def coerce_compared_value(self, op: Any, value: Any) -> Any:
         """Compare as the type inside does: a date with an interval, say."""
