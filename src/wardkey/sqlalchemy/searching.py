@@ -41,11 +41,11 @@ def find(table: Any, /, **needles: Any) -> sa.ColumnElement[bool]:
     """
     of = sa.inspect(table).local_table if not isinstance(table, sa.Table) else table
     keys = list(of.primary_key)
-    rows = _found(of, needles)
+    rows = _matches(of, needles)
     return sa.tuple_(*keys).in_(rows) if len(keys) > 1 else keys[0].in_(rows)
 
 
-def _found(of: Any, needles: Mapping[str, Any], type_: Any = None) -> Any:
+def _matches(of: Any, needles: Mapping[str, Any], type_: Any = None) -> Any:
     """Return the query for the keys of rows that match."""
     arguments = ", ".join(f"{_quoted(name)} => :find_{place}" for place, name in enumerate(needles))
     call = f"{_quoted(f'find_{_face(of)}')}({arguments})"
@@ -65,7 +65,7 @@ def _is_among(of: Any, needles: Mapping[str, Any], type_: Any = None) -> sa.Colu
     NULL too. In WHERE, PostgreSQL drops the NULL and looks the keys up in an index.
     """
     (key,) = of.primary_key
-    keys = sa.func.array(_found(of, needles, type_).scalar_subquery())
+    keys = sa.func.array(_matches(of, needles, type_).scalar_subquery())
     return sa.or_(key == sa.func.any(keys), sa.null())
 
 
