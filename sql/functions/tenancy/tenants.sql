@@ -195,9 +195,9 @@ declare
 begin
   perform ward_internal.require_superuser();
   perform ward_internal.check_region(v_region);
-  if p_slug is null or p_slug !~ '^[a-z][a-z0-9_]{0,47}$' then
+  if p_slug is null or p_slug !~ '^[a-z][a-z0-9_]{0,47}$' or p_slug = 'platform' then
     perform ward_internal.fail('invalid_slug', 'not a valid slug',
-      'use a lower-case letter, then at most 47 lower-case letters, digits and underscores');
+      'use a lower-case letter, then at most 47 lower-case letters, digits and underscores; platform is no tenant');
   elsif (p_mode in ('envelope', 'derived')) is not true or p_id = ward_internal.master_id() then
     perform ward_internal.fail('unsupported', 'no such mode of keys, or an id that is not a tenant''s',
       'modes are envelope (a key of the tenant''s own, wrapped) and derived (from the master secret)');
