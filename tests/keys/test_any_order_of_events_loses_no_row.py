@@ -101,7 +101,7 @@ class Wards(RuleBasedStateMachine):
     @rule(paused=st.booleans())
     def pause_or_resume(self, paused: bool) -> None:
         with may_be_refused("WK204"):
-            self.ward.query(f"select ward.{'pause' if paused else 'resume'}_rotation('{{slug}}')")
+            self.ward.query(f"select ward.pause_rotation('{{slug}}', {paused})")
 
     @precondition(lambda self: self.ward.states()[1] != "destroyed")
     @rule(row=st.integers(1, 3))

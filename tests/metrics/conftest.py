@@ -198,7 +198,7 @@ def eventful(service: Service, admin: Connection) -> Iterator[Service]:
 # By table: what makes a number of it, and whether each tenant has one.
 _EVENTS = {
     "backups": (
-        """insert into ward_internal.backups (made_at, dump_bytes, state_bytes, drilled_at, drill_is_good)
+        """insert into ward_internal.backups (made_at, database_bytes, state_bytes, drilled_at, drill_is_good)
              values (now(), 1, 1, now(), true)""",
         False,
     ),

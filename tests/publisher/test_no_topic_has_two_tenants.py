@@ -100,17 +100,6 @@ def test_history_that_begins_again_has_a_topic_of_its_own(
     assert first_ones(kafka.read(second)) == log.ids
 
 
-def test_tenant_called_platform_has_not_the_platforms(
-    database: Database, postgresql: Connection, publisher: Publisher
-) -> None:
-    postgresql.autocommit = True
-    database.new_tenant("platform")
-    publisher.start()
-    tenant = database.tenant_id("platform")
-    assert topic_made(postgresql, UUID(int=0)) == "audit.platform"
-    assert topic_made(postgresql, tenant) == f"audit.platform.{tenant.hex[:8]}"
-
-
 def test_names_of_two_tenants_are_never_the_same() -> None:
     one, other = UUID(int=1 << 96), UUID(int=2 << 96)
     assert names(one, "acme")[0] == names(other, "acme")[0]  # who makes it first has it

@@ -95,6 +95,7 @@ TENANT: Final = (
         ("wardkey_refusals", "{{kind}}")),
     _rates("Rows and fields opened", "Rows in read entries, and sealed fields opened in them, a second.", "",
         ("wardkey_rows_opened", "rows"), ("wardkey_fields_opened", "fields")),
+    _rates("Pages out of the cache", "Hits of clients' cache, a second.", "", ("wardkey_cache_hits", "hits")),
     _rates("Rows written", "Rows in write entries a second, and the fields that backends sealed.", "",
         ("wardkey_rows_written", "{{operation}}"), ("wardkey_fields_sealed", "fields sealed")),
     _rates("Budgets, tampering", "Near and at the end of budgets, values that did not open, released keys.",
