@@ -11,6 +11,7 @@ create table ward_internal.searches (
   version integer not null default 1,
   stored name not null,
   former_classes text[] not null default '{}',
+  accepted text,
   constraint searches_kind_key unique (column_id, kind),
   constraint searches_kind_known check (kind in ('exact', 'prefix', 'words', 'substring', 'phonetic', 'range')),
   constraint searches_normaliser_known check (
@@ -18,6 +19,7 @@ create table ward_internal.searches (
 );
 comment on table ward_internal.searches is
   'how sealed columns are searched: wardkey_core/search.py says what a kind is';
+comment on column ward_internal.searches.accepted is 'why tokens may tell what ward.search_leakage says; null: not yet';
 comment on column ward_internal.searches.version is 'of kind and normaliser: what they do does not change under it';
 comment on column ward_internal.searches.stored is 'the column of the model table, and of its leaves, with the tokens';
 comment on column ward_internal.searches.former_classes is

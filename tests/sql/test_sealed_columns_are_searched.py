@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.database import Connection, Database
 from tests.support.rotations import reseal, retire
+from wardkey.doctor import Server, checks
 
 MODELS = """
 select ward.classify('clinic.patients', 'name', 'identifier');
@@ -303,3 +304,62 @@ def test_a_value_with_too_many_terms_is_refused_and_not_lost(shared: Database) -
             "insert into patients (name) select string_agg(n::text, ' ') from generate_series(1, 10001) as n"
         )
     assert error.value.sqlstate == "WK273"
+
+
+def test_few_values_are_searched_for_a_reason_only(postgresql: Connection) -> None:
+    postgresql.execute("create type clinic.sex as enum ('f', 'm')")
+    postgresql.execute("create table clinic.people (id bigint primary key, sex clinic.sex)")
+    postgresql.execute("select ward.protect('clinic.people', seal => '{sex}')")
+    add = "select ward.add_search('clinic.people', 'sex', '{exact}', p_accept_leakage => %s)"
+    with pytest.raises(psycopg.errors.DatabaseError) as error, postgresql.transaction():
+        postgresql.execute(add, [None])
+    assert error.value.sqlstate == "WK271" and "fewer than 32" in str(error.value)
+    postgresql.execute(add, ["counted in public anyway"])
+    assert postgresql.execute("select accepted from ward_internal.searches").fetchall() == [
+        ("counted in public anyway",)
+    ]
+
+
+def test_what_tokens_tell_is_counted_for_each_tenant(database: Database, postgresql: Connection) -> None:
+    postgresql.execute(MODELS)
+    tells = """
+        select slug, column_name, kind, rows, distinct_values, round(commonest_value::numeric, 2)::float,
+            tells_too_much
+        from ward.search_leakage where column_name in ('name', 'ssn') and kind in ('exact', 'words')
+        order by 1, 2, 3"""
+    assert {row[3:] for row in postgresql.execute(tells)} == {(0, None, None, None)}
+    insert = """
+        insert into patients (name, ssn) select 'Name ' || n %% %s, to_char(n, '999999999')
+        from generate_series(1, %s) as n"""
+    with database.tenant("acme", subject="t") as ward, database.tenant("globex", subject="t") as other:
+        ward.execute(insert, [10, 1000])
+        other.execute(insert, [10, 900])
+    postgresql.commit()
+    postgresql.execute("analyze sealed_acme.patients, sealed_globex.patients")
+    assert postgresql.execute(tells).fetchall() == [
+        ("acme", "name", "exact", 1000, 10, 0.1, True),
+        ("acme", "name", "words", 1000, 10, 0.1, True),
+        ("acme", "ssn", "exact", 1000, 1000, None, False),
+        ("globex", "name", "exact", 900, 10, 0.1, False),
+        ("globex", "name", "words", 900, 10, 0.1, False),
+        ("globex", "ssn", "exact", 900, 900, None, False),
+    ]
+    common = "select max(commonest_token) from ward.search_leakage where slug = 'acme' and kind = 'words'"
+    assert postgresql.execute(common).fetchone() == (1.0,)  # the word: name
+
+    def complaints() -> set[str]:
+        (check,) = (each for each in checks()["models"] if each.name == "searches-tell-little")
+        return {problem.object for problem in check.run("models", Server(postgresql)).problems}
+
+    assert complaints() == {"clinic.patients.name"}
+    accept = "select ward.accept_leakage('clinic.patients', %s, %s)"
+    for column, reason in (("name", " "), ("city", "why"), ("birth_place", "why")):
+        with pytest.raises(psycopg.errors.DatabaseError) as error, postgresql.transaction():
+            postgresql.execute(accept, [column, reason])
+        assert error.value.sqlstate in ("WK204", "WK271", "42703")
+    postgresql.execute(accept, ["name", "a test"])
+    assert complaints() == set()
+    event = "select detail from ward.events where kind = 'search leakage accepted'"
+    assert postgresql.execute(event).fetchone() == (
+        {"table": "clinic.patients", "column": "name", "reason": "a test"},
+    )

@@ -27,7 +27,8 @@ comment on function ward_internal.search_normaliser(text, oid, text) is
   'what is left of a value of the type for a kind of search: what was asked for, or the default; null: it does not fit';
 
 create or replace function ward_internal.create_search(
-  p_table regclass, p_column ward_internal.sealed_columns, p_kind text, p_normaliser text, p_step numeric
+  p_table regclass, p_column ward_internal.sealed_columns, p_kind text, p_normaliser text, p_step numeric,
+  p_accept_leakage text
 ) returns ward_internal.searches
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -50,12 +51,16 @@ begin
   then
     perform ward_internal.fail('invalid_search', 'a step is a positive number, for the range of numbers',
       'leave it out, or: p_step => 0.1');
+  elsif p_accept_leakage is null and (select count(*) between 1 and 31 from pg_enum where enumtypid = v_type) then
+    perform ward_internal.fail('invalid_search', format('tokens of column %I would tell its values: there are fewer '
+      'than 32', p_column.name),
+      'how often each occurs tells which it is; if that may be so, give the reason as p_accept_leakage');
   elsif exists (select from ward_internal.searches where column_id = p_column.id and kind = p_kind) then
     perform ward_internal.fail('invalid_search', format('column %I has this search already: %s', p_column.name, p_kind),
       'to change it, drop it first: select ward.drop_search(…)');
   end if;
-  insert into ward_internal.searches (id, model_id, column_id, kind, normaliser, step, stored)
-    values (v_id, p_column.model_id, p_column.id, p_kind, v_normaliser, p_step,
+  insert into ward_internal.searches (id, model_id, column_id, kind, normaliser, step, accepted, stored)
+    values (v_id, p_column.model_id, p_column.id, p_kind, v_normaliser, p_step, p_accept_leakage,
       'ward_search_' || substr(encode(uuid_send(v_id), 'hex'), 1, 12))
     returning * into v_search;
   execute format('alter table %s add column %I %s', p_table, v_search.stored,
@@ -68,11 +73,12 @@ begin
   return v_search;
 end
 $$;
-comment on function ward_internal.create_search(regclass, ward_internal.sealed_columns, text, text, numeric) is
+comment on function ward_internal.create_search(regclass, ward_internal.sealed_columns, text, text, numeric, text) is
   'registers a search and makes its column and index';
 
 create or replace function ward.add_search(
-  p_table regclass, p_column name, p_kinds text[], p_normaliser text default null, p_step numeric default null
+  p_table regclass, p_column name, p_kinds text[], p_normaliser text default null, p_step numeric default null,
+  p_accept_leakage text default null
 ) returns integer
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
@@ -94,7 +100,7 @@ begin
   end if;
   perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
   foreach v_kind in array p_kinds loop
-    v_search := ward_internal.create_search(p_table, v_column, v_kind, p_normaliser, p_step);
+    v_search := ward_internal.create_search(p_table, v_column, v_kind, p_normaliser, p_step, p_accept_leakage);
     for v_tenant in select * from ward_internal.tenants where status not in ('shredding', 'shredded') loop
       v_leaf := ward_internal.leaf_name(v_column.model_id, v_tenant.schema_name);
       continue when to_regclass(v_leaf) is null;
@@ -105,7 +111,8 @@ begin
       end if;
     end loop;
     perform ward_internal.log_event(ward_internal.master_id(), 'search added', jsonb_build_object('table',
-      p_table::text, 'column', p_column, 'kind', v_kind, 'normaliser', v_search.normaliser, 'step', p_step));
+      p_table::text, 'column', p_column, 'kind', v_kind, 'normaliser', v_search.normaliser, 'step', p_step, 'accepted',
+      p_accept_leakage));
   end loop;
   v_double := (
     select argument from (
@@ -129,11 +136,11 @@ begin
     join ward_internal.searches as s on s.id = p.search_id where s.column_id = v_column.id);
 end
 $$;
-comment on function ward.add_search(regclass, name, text[], text, numeric) is
+comment on function ward.add_search(regclass, name, text[], text, numeric, text) is
   'lets a sealed column be searched: an argument of find_FACE(…) for each kind. exact: name; prefix: name_starts; '
   'words: name_words; substring: name_contains; phonetic: name_sounds; range: name_between. p_normaliser, of text: '
   'text (case, accents and punctuation do not count; the default), none, digits, email, phone. p_step: of a range of '
-  'numbers. '
+  'numbers. p_accept_leakage: why tokens may tell the values of a type that has few. '
   'Returns in how many wards rows have to get their tokens first: wardkey keys reseal, tenant by tenant. What tokens '
   'tell is in docs/search.md. Errors: WK204 no sealed column, WK271 it cannot be searched so';
 
@@ -167,6 +174,28 @@ $$;
 comment on function ward.drop_search(regclass, name, text[]) is
   'drops searches of a sealed column, all by default, with their tokens. Errors: WK204 no sealed column, or no such '
   'search';
+
+create or replace function ward.accept_leakage(p_table regclass, p_column name, p_reason text) returns void
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
+declare
+  v_column ward_internal.sealed_columns := ward_internal.sealed_column(p_table, p_column);
+begin
+  perform ward_internal.require_superuser();
+  if coalesce(btrim(p_reason), '') = '' then
+    perform ward_internal.fail('invalid_search', 'a reason is needed', 'say why these tokens may tell what they do');
+  end if;
+  update ward_internal.searches set accepted = p_reason where column_id = v_column.id;
+  if not found then
+    perform ward_internal.fail('unknown_object', format('column %I has no search', p_column),
+      'list them: select * from ward.searches');
+  end if;
+  perform ward_internal.log_event(ward_internal.master_id(), 'search leakage accepted', jsonb_build_object('table',
+    p_table::text, 'column', p_column, 'reason', p_reason));
+end
+$$;
+comment on function ward.accept_leakage(regclass, name, text) is
+  'says why the searches of a column may tell what ward.search_leakage shows; an event. Errors: WK204 no sealed column '
+  'or no search, WK271 no reason';
 
 create or replace function ward_internal.forget_search(p_search ward_internal.searches) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -238,3 +267,27 @@ create or replace view ward.searches as
   join ward_internal.sealed_columns as c on c.id = s.column_id;
 comment on view ward.searches is
   'how sealed columns are searched; pending: tenants whose rows have not all got their tokens yet';
+
+-- Equal values have equal tokens, or equal sets of them but for what fills these: PostgreSQL's statistics of a column
+-- of tokens are those of its values. The set of a value always is the same, so this holds for sets, too.
+create or replace view ward.search_leakage as
+  select t.slug, m.relation, m.face, c.name as column_name, s.kind, (greatest(l.reltuples, 0) * (1 - coalesce(p.null_frac, 0)))::bigint as rows,
+    case when p.n_distinct < 0 then round(-p.n_distinct * l.reltuples)::bigint else p.n_distinct::bigint end
+      as distinct_values,
+    (p.most_common_freqs::real[])[1] as commonest_value,
+    case when s.kind <> 'exact' then (select max(share) from unnest(p.most_common_elem_freqs) as share) end
+      as commonest_token,
+    s.accepted,
+    l.reltuples * (1 - p.null_frac) >= 1000 and (p.n_distinct between 0 and 31 or coalesce(p.most_common_freqs[1], 0) > 0.05)
+      as tells_too_much
+  from ward_internal.searches as s
+  join ward_internal.models as m on m.id = s.model_id
+  join ward_internal.sealed_columns as c on c.id = s.column_id
+  join ward_internal.tenants as t on t.status not in ('shredding', 'shredded')
+  join pg_class as l on l.oid = to_regclass(ward_internal.leaf_name(m.id, t.schema_name))
+  left join pg_stats as p on p.schemaname = l.relnamespace::regnamespace::name and p.tablename = l.relname
+    and p.attname = s.stored;
+comment on view ward.search_leakage is
+  'what tokens tell of the values of each tenant, by the statistics of the last ANALYZE: how many there are, the share '
+  'of rows that has the commonest one, and the commonest token. tells_too_much: fewer than 32 values, or one of them in '
+  'more than 5 % of the rows, in 1,000 rows or more. rows: that have a value';

@@ -312,7 +312,8 @@ class SetMask(WardOperation):
 class AddSearch(WardOperation):
     """``op.add_search``: the sealed column is searched by these kinds, once rows that are there are resealed.
 
-    ``normaliser``: what of a text counts; ``step``: the unit of a range of numbers.
+    ``normaliser``: what of a text counts; ``step``: the unit of a range of numbers; ``accept_leakage``: why
+    tokens may tell the values of a type that has few.
     """
 
     operation = "add_search"
@@ -320,11 +321,13 @@ class AddSearch(WardOperation):
     kinds: Sequence[str] = field(kw_only=False)
     normaliser: str | None = None
     step: float | None = None
+    accept_leakage: str | None = None
 
     def calls(self, dialect: sa.Dialect) -> Iterator[Call]:
         kinds = postgresql.array([_text(kind) for kind in self.kinds])
         step = sa.cast(sa.null() if self.step is None else sa.literal(str(self.step)), sa.Numeric)
-        yield "add_search", _text(self.column_name), kinds, _text(self.normaliser), step
+        accepted = _text(self.accept_leakage)
+        yield "add_search", _text(self.column_name), kinds, _text(self.normaliser), step, accepted
 
     def reverse(self) -> DropSearch:
         return DropSearch(self.table_name, self.column_name, self.kinds, schema=self.schema, existing=self)

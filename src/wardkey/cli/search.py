@@ -14,6 +14,16 @@ __all__ = ["search"]
 _KINDS = ("exact", "prefix", "words", "substring", "phonetic", "range")
 _NORMALISERS = ("text", "none", "digits", "email", "phone")
 _COLUMNS = ("table", "column", "kind", "normaliser", "step", "pending")
+_TELLS = (
+    "tenant",
+    "column",
+    "kind",
+    "rows",
+    "distinct_values",
+    "commonest_value",
+    "commonest_token",
+    "verdict",
+)
 
 
 def number(text: str) -> Decimal:
@@ -40,15 +50,22 @@ def search() -> None:
 )
 @click.option("--normaliser", type=click.Choice(_NORMALISERS), help="What of a text counts (default: text).")
 @click.option("--step", type=number, help="The unit of a range of numbers (default: 1).")
+@click.option("--accept-leakage", metavar="REASON", help="Why tokens may tell the values of a type with few.")
 @pass_context
 def add(
-    context: Context, table_: str, column: str, kinds: tuple[str, ...], normaliser: str | None, step: Decimal
+    context: Context,
+    table_: str,
+    column: str,
+    kinds: tuple[str, ...],
+    normaliser: str | None,
+    step: Decimal,
+    accept_leakage: str | None,
 ) -> None:
     """Let a sealed COLUMN be searched. Then build it: `wardkey keys reseal`, tenant by tenant."""
     from ..search import declaring as use
 
     with context.connect() as connection:
-        due = use.add(connection, table_, column, kinds, normaliser, step)
+        due = use.add(connection, table_, column, kinds, normaliser, step, accept_leakage)
     facts = {"table": table_, "column": column, "kinds": kinds, "pending": due}
     then = f"; to build in {due} tenants: wardkey keys reseal" if due else ""
     emit(context, facts, lambda: click.echo(f"{table_}.{column} is searched: {', '.join(kinds)}{then}"))
@@ -69,6 +86,39 @@ def drop(context: Context, table_: str, column: str, kinds: tuple[str, ...]) -> 
     emit(
         context, facts, lambda: click.echo(f"{table_}.{column}: {', '.join(kinds) or 'all searches'} dropped")
     )
+
+
+@search.command("plan")
+@click.argument("table_", metavar="[TABLE]", required=False)
+@click.argument("column", required=False)
+@click.option("--tenant", metavar="SLUG", help="Only this tenant's values.")
+@pass_context
+def plan(context: Context, table_: str | None, column: str | None, tenant: str | None) -> None:
+    """Show what tokens tell of values: how many there are, and the commonest in percent of the rows.
+
+    By statistics of the tokens, which are made now. Fewer than 32 values, or one in more than 5 percent of
+    1,000 rows, tell too much: drop the search, or accept it.
+    """
+    from ..search import declaring as use
+
+    with context.connect() as connection:
+        rows = use.leakage(connection, table_, column, tenant)
+    emit(context, rows, lambda: table(rows, _TELLS, empty="no searches: there are no tokens"))
+
+
+@search.command("accept")
+@click.argument("table_", metavar="TABLE")
+@click.argument("column")
+@click.option("--reason", required=True, help="Why its tokens may tell what they do. It is logged.")
+@pass_context
+def accept(context: Context, table_: str, column: str, reason: str) -> None:
+    """Accept what the tokens of a COLUMN tell."""
+    from ..search import declaring as use
+
+    with context.connect() as connection:
+        use.accept(connection, table_, column, reason)
+    facts = {"table": table_, "column": column, "reason": reason}
+    emit(context, facts, lambda: click.echo(f"{table_}.{column}: what its tokens tell is accepted"))
 
 
 @search.command("list")
