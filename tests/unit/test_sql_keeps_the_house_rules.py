@@ -70,7 +70,7 @@ _NOUNS = re.compile(
     r"|sqlstate|subject|tenant_for_keys|tenant_id|tenant_of|unseal_expression|writer_name)$"
 )
 _VERBS = re.compile(
-    r"^(add|allow|approve|archive|ask|begin|bound|break|build|can|check|classify|close|compare|copy|create|cut|delegate|deny|derive|destroy|drop|end|fail|fence|find|finish|flush|follow|forget"
+    r"^(accept|add|allow|approve|archive|ask|begin|bound|break|build|can|check|classify|close|compare|copy|create|cut|delegate|deny|derive|destroy|drop|end|fail|fence|find|finish|flush|follow|forget"
     r"|harden|hold|is|judge|name|narrow|register|restore|save"
     r"|lease|lock|log|login|logout|look|make|parse|pass|pause|plan|protect|open|provision|prune|publish|read|readmit|rebuild|refuse"
     r"|release|remove|renew|repair|report|request|require|reseal|resume|retire|review|revoke|rewrap|rotate|run|seal|set|share|suspend"

@@ -271,14 +271,16 @@ comment on view ward.searches is
 -- Equal values have equal tokens, or equal sets of them but for what fills these: PostgreSQL's statistics of a column
 -- of tokens are those of its values. The set of a value always is the same, so this holds for sets, too.
 create or replace view ward.search_leakage as
-  select t.slug, m.relation, m.face, c.name as column_name, s.kind, (greatest(l.reltuples, 0) * (1 - coalesce(p.null_frac, 0)))::bigint as rows,
+  select t.slug, m.relation, m.face, c.name as column_name, s.kind,
+    (greatest(l.reltuples, 0) * (1 - coalesce(p.null_frac, 0)))::bigint as rows,
     case when p.n_distinct < 0 then round(-p.n_distinct * l.reltuples)::bigint else p.n_distinct::bigint end
       as distinct_values,
     (p.most_common_freqs::real[])[1] as commonest_value,
     case when s.kind <> 'exact' then (select max(share) from unnest(p.most_common_elem_freqs) as share) end
       as commonest_token,
     s.accepted,
-    l.reltuples * (1 - p.null_frac) >= 1000 and (p.n_distinct between 0 and 31 or coalesce(p.most_common_freqs[1], 0) > 0.05)
+    l.reltuples * (1 - p.null_frac) >= 1000
+      and (p.n_distinct between 0 and 31 or coalesce(p.most_common_freqs[1], 0) > 0.05)
       as tells_too_much
   from ward_internal.searches as s
   join ward_internal.models as m on m.id = s.model_id
@@ -289,5 +291,5 @@ create or replace view ward.search_leakage as
     and p.attname = s.stored;
 comment on view ward.search_leakage is
   'what tokens tell of the values of each tenant, by the statistics of the last ANALYZE: how many there are, the share '
-  'of rows that has the commonest one, and the commonest token. tells_too_much: fewer than 32 values, or one of them in '
-  'more than 5 % of the rows, in 1,000 rows or more. rows: that have a value';
+  'of rows that has the commonest one, and the commonest token. tells_too_much: fewer than 32 values, or one of them '
+  'in more than 5 % of the rows, in 1,000 rows or more. rows: that have a value';

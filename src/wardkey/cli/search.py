@@ -94,10 +94,11 @@ def drop(context: Context, table_: str, column: str, kinds: tuple[str, ...]) -> 
 @click.option("--tenant", metavar="SLUG", help="Only this tenant's values.")
 @pass_context
 def plan(context: Context, table_: str | None, column: str | None, tenant: str | None) -> None:
-    """Show what tokens tell of values: how many there are, and the commonest in percent of the rows.
+    """Show what tokens tell of the values of each tenant.
 
-    By statistics of the tokens, which are made now. Fewer than 32 values, or one in more than 5 percent of
-    1,000 rows, tell too much: drop the search, or accept it.
+    How many values there are, and the commonest in percent of the rows, by statistics of the tokens, which
+    are made now. Fewer than 32 values, or one in more than 5 percent of 1,000 rows, tell too much: drop the
+    search, or accept it.
     """
     from ..search import declaring as use
 

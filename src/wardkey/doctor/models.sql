@@ -66,8 +66,9 @@ join ward_internal.sealed_columns as c on c.id = s.column_id
 order by 1, 2;
 
 -- searches-tell-little (warn): tokens do not tell the values of a column by how often each occurs
-select format('%s.%s', relation, column_name), format('%s, %s: %s values, the commonest in %s %% of the rows', slug, kind,
-    distinct_values, round(100 * coalesce(commonest_value, 0)::numeric, 1)),
+select format('%s.%s', relation, column_name),
+  format('%s, %s: %s values, the commonest in %s %% of the rows', slug, kind, distinct_values,
+    round(100 * coalesce(commonest_value, 0)::numeric, 1)),
   format('wardkey search drop %s %s, or accept it: wardkey search accept %s %s --reason …', relation, column_name,
     relation, column_name)
 from ward.search_leakage where tells_too_much and accepted is null
