@@ -91,8 +91,9 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
     select s.*, bound, is_own, '$' || place as given,
       format(case kind when 'exact/1' then 'l.%I = any (%s)' when 'range/1' then 'l.%I operator(ward_internal.&&) %s'
         else 'l.%I operator(ward_internal.@>) %s' end, stored, tokens) as token,
-      case kind when 'range/1' then format('%s::%s <@ %s[%s]::%s', ward_internal.unseal_expression(value, type_id,
-          format_type(type_id, null), column_id, row_id), bound, ranges, place, argument_type)
+      case kind when 'range/1' then format('%s::%s <@ (select %s[%s]::%s)',
+          ward_internal.unseal_expression(value, type_id, format_type(type_id, null), column_id, row_id), bound, ranges,
+          place, argument_type)
         else format('coalesce(ward_internal.is_found(%s, %L, %L, %s[%s]), ward.raise_refusal(true))',
           ward_internal.unseal_expression(value, 'text'::regtype, 'text', column_id, row_id), kind, normaliser,
           needles, place) end as opened
