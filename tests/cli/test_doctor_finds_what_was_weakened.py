@@ -216,6 +216,7 @@ BY_HAND = {
 
 ELSEWHERE = {
     "logs-pruned",
+    "searches-tell-little",
     "server-version",
     "pgbouncer-version",
     "other-databases-closed",
