@@ -42,7 +42,7 @@ class Journal:
 
     def drop_slot(self) -> None:
         """Drop the slot, if there is one, once its reader has gone."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while pid := self.one("select active_pid from pg_replication_slots where slot_name = %s", self.slot):
             self.one("select pg_terminate_backend(%s)", pid)
             assert time.monotonic() < deadline
@@ -92,7 +92,7 @@ class Journal:
         return self.confirmed()
 
     def wait_until_free(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.one("select active from pg_replication_slots where slot_name = %s", self.slot):
             assert time.monotonic() < deadline
             time.sleep(0.01)

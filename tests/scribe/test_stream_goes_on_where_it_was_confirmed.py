@@ -126,6 +126,7 @@ def test_slot_moved_by_somebody_else_is_noticed(journal):
         stream.confirm(stored)
     journal.emit("never seen")
     end = journal.wal_end()
+    journal.wait_until_free()
     journal.one("select pg_replication_slot_advance(%s, %s::pg_lsn)", journal.slot, lsn_text(end))
     with pytest.raises(SlotMoved, match="left off at"):
         journal.stream(after=stored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,9 +152,18 @@ def temporary(cluster: Cluster, name: str, template: str) -> Iterator[Database]:
     finally:
         with psycopg.connect(cluster.dsn("postgres"), autocommit=True) as connection:
             roles = connection.execute(_ROLES, [name]).fetchall()
+            _wait_until_unread(connection, name)
             connection.execute(f"drop database if exists {name} with (force)")
             for (role,) in roles:
                 connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+
+def _wait_until_unread(connection: Connection, name: str) -> None:
+    """Wait for walsenders whose readers have ended: FORCE ends none of them, and their slots keep the database."""
+    deadline = time.monotonic() + 60
+    active = "select from pg_replication_slots where database = %s and active"
+    while connection.execute(active, [name]).rowcount and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 # What PostgreSQL keeps of a database outside it: privileges on it, settings of roles in it.
