@@ -159,7 +159,7 @@ def temporary(cluster: Cluster, name: str, template: str) -> Iterator[Database]:
 
 
 def _wait_until_unread(connection: Connection, name: str) -> None:
-    """Wait for walsenders whose readers have ended: FORCE ends none of them, and their slots keep the database."""
+    """Wait for walsenders whose readers have ended: FORCE ends none of them, and they keep the database."""
     deadline = time.monotonic() + 60
     active = "select from pg_replication_slots where database = %s and active"
     while connection.execute(active, [name]).rowcount and time.monotonic() < deadline:
