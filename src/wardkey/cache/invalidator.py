@@ -39,12 +39,10 @@ from ..scribe.pgoutput import Begin, Commit, Event, Insert
 from ..scribe.replication import Stream
 from . import users
 from .config import Configuration
+from .lock import LOCK
 from .sealed import Marks, marks_name
 
-__all__ = ["LOCK", "Invalidator", "is_at_work", "owner_of"]
-
-LOCK: Final = 0x7761_7264_6361_6368  # "wardcach"
-"""Of two invalidators of a database the one with this advisory lock works, the other waits."""
+__all__ = ["Invalidator", "owner_of"]
 
 _PUBLICATION: Final = "wardkey_cache"
 _BEAT: Final = 0.5  # seconds between moments that are told
@@ -73,16 +71,6 @@ def owner_of(connection: Connection) -> str:
     """Return what tells this database from others."""
     row = connection.execute(_OWNER).fetchone()
     return str(row and row[0])
-
-
-def is_at_work(connection: Connection) -> bool:
-    """Say whether an invalidator works for this database."""
-    query = (
-        "select from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 1"
-        " and classid = %s and objid = %s"
-        " and database = (select oid from pg_catalog.pg_database where datname = current_database())"
-    )
-    return connection.execute(query, [LOCK >> 32, LOCK & 0xFFFF_FFFF]).fetchone() is not None
 
 
 class Invalidator:

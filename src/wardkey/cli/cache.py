@@ -86,7 +86,7 @@ def off(context: Context) -> None:
 @pass_context
 def status(context: Context) -> int:
     """Say whether the invalidator is at work, and what is wrong. Exit code 3: it is not."""
-    from ..cache.invalidator import is_at_work
+    from ..cache.lock import is_at_work
 
     with context.connect(autocommit=True) as connection:
         at_work = is_at_work(connection)

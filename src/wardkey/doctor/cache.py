@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..cache.invalidator import is_at_work
+from ..cache.lock import is_at_work
 from ..daemon.status import StatusFile
 from ._check import Check, Problem, Server
 
