@@ -15,9 +15,9 @@ NOWHERE = "/nonexistent/keeper.sock"
 
 
 def memory(connection: Connection) -> int:
-    """Private memory of the backend in KiB."""
+    """Memory of the backend in KiB, without files: these become private when others that map them end."""
     rollup = Path(f"/proc/{connection.info.backend_pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private"))
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Anonymous:"))
 
 
 def test_ttl_ends_a_key(wards: Wards) -> None:
@@ -67,9 +67,9 @@ def test_tokens_do_not_fill_the_memory(wards: Wards) -> None:
     tenant, issuer = wards.database.tenant_id("acme"), wards.database.issuer
     with wards.attacker(None) as connection:
         before = 0
-        for number in range(900):
+        for number in range(2_400):
             connection.execute(
                 "select ward.login(%s)", [issuer.sign_token(tenant, f"subject {number}", "ADMIN")]
             )
-            before = memory(connection) if number == 300 else before
-        assert memory(connection) - before < 2_000
+            before = memory(connection) if number == 300 else before  # past the bound
+        assert memory(connection) - before < 1_000
