@@ -73,7 +73,7 @@ class Publisher:
         self._directory.cleanup()
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 20) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
@@ -89,7 +89,7 @@ def topic_of(connection: Connection, tenant: UUID) -> tuple[str, int, int] | Non
     return row and (row[0], row[1], row[2])
 
 
-def wait_published(connection: Connection, tenant: UUID, seconds: float = 30) -> str:
+def wait_published(connection: Connection, tenant: UUID, seconds: float = 60) -> str:
     """Wait until all that is sealed and signed of the tenant's log is published; return its topic."""
     query = (
         "select (select size from ward_internal.audit_trees where tenant_id = %(tenant)s),"

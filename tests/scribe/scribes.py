@@ -163,7 +163,7 @@ def sealed_ids(connection: Connection, tenant: UUID) -> list[int]:
     return [id_ for (id_,) in rows]
 
 
-def wait_for(connection: Connection, count: int, query: str, *values: Any, seconds: float = 15) -> None:
+def wait_for(connection: Connection, count: int, query: str, *values: Any, seconds: float = 60) -> None:
     """Wait until ``query`` gives ``count``."""
     deadline = time.monotonic() + seconds
     while (row := connection.execute(query, values).fetchone()) != (count,):
@@ -171,12 +171,12 @@ def wait_for(connection: Connection, count: int, query: str, *values: Any, secon
         time.sleep(0.05)
 
 
-def wait_sealed(connection: Connection, tenant: UUID, size: int, seconds: float = 15) -> None:
+def wait_sealed(connection: Connection, tenant: UUID, size: int, seconds: float = 60) -> None:
     query = "select size from ward_internal.audit_trees where tenant_id = %s"
     wait_for(connection, size, query, tenant, seconds=seconds)
 
 
-def wait_signed(connection: Connection, tenant: UUID, size: int, seconds: float = 15) -> None:
+def wait_signed(connection: Connection, tenant: UUID, size: int, seconds: float = 60) -> None:
     query = "select max(size) from ward_internal.audit_checkpoints where tenant_id = %s"
     wait_for(connection, size, query, tenant, seconds=seconds)
 

@@ -63,7 +63,7 @@ class Kafka:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, seconds: float = 15) -> Kafka:
+    def start(self, seconds: float = 60) -> Kafka:
         url = f"tcp://{self.servers}"
         command = [str(_PROGRAM), "broker", "--listener-url", url, "--advertised-listener-url", url]
         command += ["--storage-engine", self._engine]
@@ -98,7 +98,7 @@ class Kafka:
         admin = self._admin()
         admin.delete_topics([name])[name].result(10)
 
-    def read(self, topic: str, seconds: float = 30) -> list[Message]:
+    def read(self, topic: str, seconds: float = 60) -> list[Message]:
         """Return all that the topic has now. The end is found by a message of ours: watermarks are wrong."""
         end = token_hex(8).encode()
         producer = Producer({"bootstrap.servers": self.servers, "log_level": 0})
