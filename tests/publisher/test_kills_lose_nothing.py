@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from wardkey_core.log.checkpoint import fingerprint
@@ -21,6 +23,7 @@ from tests.publisher.publishers import (
 from tests.support.database import Database
 from tests.support.kafka import Kafka, Message, entries
 from wardkey.daemon.service import Stop
+from wardkey.publisher.broker import Broker, Delivery
 from wardkey.publisher.config import Configuration
 from wardkey.publisher.supervisor import Publisher
 
@@ -129,3 +132,17 @@ def test_broker_that_forgot_everything_is_told_again(database: Database, log: Lo
         print(*said, sep="\n")
         stop.set()
         thread.join(20)
+
+
+def test_a_producer_is_closed_while_its_messages_are_on_their_way(kafka: Kafka) -> None:
+    """Taking them back would be a fatal error of the client, raised as no exception of Python's."""
+    broker = Broker(Configuration(kafka.servers))
+    assert broker.make("audit.on_its_way")
+    message: Any = SimpleNamespace(value=b"1", headers=[])
+    assert broker.send("audit.on_its_way", b"k", message, Delivery(str))
+    wait_until(lambda: broker.serve(0.1) == 0)
+    kafka.pause()
+    assert broker.send("audit.on_its_way", b"k", message, Delivery(str))
+    assert broker.serve(1) == 1
+    broker.close()
+    assert not broker.broken

@@ -7,6 +7,7 @@ which this process runs.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -82,6 +83,11 @@ class Kafka:
         if self._process:
             self._process.kill()
             self._process.wait(10)
+
+    def pause(self) -> None:
+        """Let it hear and answer nothing more; ``kill`` ends it all the same."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
 
     def remove(self) -> None:
         self.kill()

@@ -6,6 +6,7 @@ text goes through ``Configuration.hide``.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -154,16 +155,33 @@ class Broker:
         """Hear what became of messages, for as long or until all are settled; return how many are not."""
         deadline = time.monotonic() + seconds
         while (left := len(self._producer)) and not self.broken:
-            self._producer.poll(max(0.0, min(0.1, deadline - time.monotonic())))
+            self._hear(self._producer.poll, max(0.0, min(0.1, deadline - time.monotonic())))
             if time.monotonic() >= deadline:
                 break
-        self._producer.poll(0)
+        self._hear(self._producer.poll, 0)
         return left and len(self._producer)
 
     def close(self) -> None:
         """Forget what is in the queue. What is on its way may arrive all the same."""
-        self._producer.purge()
-        self._producer.flush(1)
+        # not what is on its way: without that an idempotent producer has a gap, which is a fatal error
+        self._producer.purge(in_flight=False)
+        self._hear(self._producer.flush, 1)
+
+    def _hear(self, run: Callable[[float], object], seconds: float) -> None:
+        """Run what calls back. A fatal error of the client ends the producer: another one has to go on.
+
+        It comes as an exception, or as a KafkaError that is none of Python's: only a bare except catches it.
+        """
+        try:
+            run(seconds)
+        except:  # noqa: E722
+            error = sys.exc_info()[1]
+            if isinstance(error, BaseException) and not isinstance(
+                error, self._kafka.KafkaException | SystemError
+            ):
+                raise
+            self.broken = True
+            self.trouble = self._configuration.hide(str(error))
 
     def _heard(self, error: Any) -> None:
         self.broken = self.broken or error.fatal()
