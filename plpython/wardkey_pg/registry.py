@@ -112,9 +112,9 @@ class Registry:
         columns, quiet = self.columns(numbers)
         classes = self.classes(tenant, claims.role, numbers)
         if grant is not None:
-            for name, number in numbers.items():
-                had = classes.get(number) or Class(number, name, NONE, False)
-                classes[number] = had._replace(access=CLEAR) if name in grant.classes else had
+            for each, number in numbers.items():
+                had = classes.get(number) or Class(number, each, NONE, False)
+                classes[number] = had._replace(access=CLEAR) if each in grant.classes else had
         return TenantKeys(
             tenant,
             state["key_epoch"],
@@ -126,7 +126,7 @@ class Registry:
             classes,
             self.grants(tenant),
             grant,
-            self.masks() if wants_masks or any(each.access == MASK for each in classes.values()) else None,
+            self.masks() if wants_masks or any(its.access == MASK for its in classes.values()) else None,
             self.honey(tenant),
         )
 
