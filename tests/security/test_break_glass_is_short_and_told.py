@@ -234,3 +234,20 @@ def test_an_emergency_is_an_alarm_until_it_was_reviewed(clinic: Clinic) -> None:
                 clinic.as_(subject, role).execute(review, [request])
         clinic.chief.execute(review, [request])
         assert admin.execute(due).fetchall() == [(None,)]
+
+
+def test_keys_under_a_grant_are_kept_from_one_login_to_the_next(clinic: Clinic) -> None:
+    login = "select ward.login(%s)"
+    clinic.approve(clinic.ask(p_classes=["identifier"]))
+    with (
+        clinic.database.tenant(clinic.slug) as doctor,
+        journal_of(clinic.database) as journal,
+    ):
+        tokens = [clinic.database.token(clinic.slug, "dr.grey", "ANALYST") for _ in range(3)]
+        for token in tokens:
+            with doctor.transaction():
+                doctor.execute(login, [token])
+                assert doctor.execute(SEEN).fetchall() == [("Ada", "999-1")]
+        messages = journal.read(lambda some: len([one for one in some if isinstance(one, Event)]) > 0)
+    released = [one for one in messages if isinstance(one, Event) and one.operation == "key_released"]
+    assert len(released) == 1, released
