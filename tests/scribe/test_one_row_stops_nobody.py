@@ -42,7 +42,10 @@ def insert(connection: Connection, tenant: UUID, **columns: str) -> int:
         "at": "clock_timestamp()",
         "detail": "null",
     }
-    row = connection.execute(_INSERT.format(**whole | columns), [tenant]).fetchone()
+    whole |= columns
+    # an hour from now may be another month
+    connection.execute(f"select ward_internal.make_audit_partition(%s, {whole['at']})", [tenant])
+    row = connection.execute(_INSERT.format(**whole), [tenant]).fetchone()
     assert row is not None
     return int(row[0])
 
