@@ -144,6 +144,15 @@ def test_redis_away_slow_full_or_restarted_is_a_miss(place, mine):
     assert place.get(mine) == [[count[0][0] + 1]]
 
 
+def test_a_connection_that_redis_ended_is_made_again(place, mine):
+    place.until_hit(mine)
+    with place.admin() as admin:
+        assert admin.client_kill_filter(user=f"wardkey-{place.database.tenant_id('acme')}") >= 1
+    hits = place.cache.hits
+    place.get(mine)
+    assert place.cache.hits == hits + 1
+
+
 def test_somebody_elses_redis_is_refused_and_left_as_it_was():
     server = RedisServer().start()
     try:

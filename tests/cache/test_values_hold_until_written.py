@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from threading import Event
@@ -16,7 +18,9 @@ from wardkey_core.journal_reader import Counts, decode
 from tests.support.caches import CachedDatabase, until
 from tests.support.journals import Journal, journal_of
 from wardkey import AsyncWards, Wards, errors
+from wardkey.access import budgets
 from wardkey.cache import AsyncCache
+from wardkey.keeper.budgets import BUDGETS_FILE
 
 NAMES = "select id, name, ssn from patients order by id"
 
@@ -229,6 +233,44 @@ def test_a_hit_on_what_was_sealed_logs_in(place):
 
     with journal_of(place.database) as journal:
         asyncio.run(hit(journal))
+
+
+def honey(place: CachedDatabase, row: int) -> Iterator[None]:
+    with place.database.admin() as admin:
+        admin.execute("select ward.add_honey('globex', 'clinic.patients', %s, false)", [[str(row)]])
+        yield
+        admin.execute("select ward.drop_honey('globex', 'clinic.patients', %s)", [[str(row)]])
+
+
+def budget(place: CachedDatabase, row: int) -> Iterator[None]:
+    keeper = place.database.cluster.home.keeper
+    with place.database.admin() as admin:
+        budgets.set_(admin, keeper, "globex", "ADMIN", "clinic.patients", 1_000_000)
+        yield
+        budgets.drop(admin, keeper, "globex", "ADMIN", "clinic.patients")
+    (keeper / BUDGETS_FILE).unlink()
+
+
+@pytest.mark.parametrize("guarded", [honey, budget])
+def test_reads_that_are_watched_or_counted_are_none_out_of_the_cache(place, guarded):
+    mine, reads, journal = token(place, "globex", role="ADMIN"), [], place.cache._read
+    with place.database.admin() as admin:
+        admin.execute("select ward.set_cache_policy('globex', 300, true)")
+    add(place, "globex")
+    place.cache._read = lambda secret, told: (reads.append(told), journal(secret, told))
+    place.until_hit(mine, "guarded", query=NAMES)
+    place.cache._read = journal
+    read = "select ward.read_cached(%s, %s)"
+    with place.database.tenant("globex") as connection:
+        connection.execute(read, [mine, reads[-1]])
+        with contextmanager(guarded)(place, place.get(mine, "guarded", query=NAMES)[0][0]):
+            with connection.transaction():
+                connection.execute("select ward.login(%s)", [mine])
+                connection.execute(NAMES)  # budgets come with keys
+            with pytest.raises(psycopg.Error) as refused:
+                connection.execute(read, [mine, reads[-1]])
+            assert refused.value.sqlstate == "WK212"
+        connection.execute(read, [mine, reads[-1]])
 
 
 def test_hits_are_told_with_the_next_ticket_and_counted(place):
