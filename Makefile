@@ -1,5 +1,6 @@
 # make demo | test | stress | bench | soak | lint | docs    on this machine; each installs what it lacks, and says so
 # make test-versions VERSIONS=…            on PostgreSQL 17 and 18, and from 15 to 18 by pg_upgrade, in trees of Debian
+# make test-systemd                         the guide of docs/operations/install.md, on a booted Debian with systemd
 # make install install-python PG_CONFIG=…   into a PostgreSQL server of your own
 
 PG_CONFIG ?= pg_config
@@ -7,7 +8,7 @@ PYTHON_DIRECTORY ?= /usr/local/lib/wardkey/python
 PYTHON3 ?= python3
 PYTHON := .venv/bin/python
 
-.PHONY: help demo test stress test-versions bench soak lint docs build install install-python clean
+.PHONY: help demo test stress test-versions test-systemd bench soak lint docs build install install-python clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -27,6 +28,9 @@ stress:
 
 test-versions:
 	@tools/test-versions.sh $(VERSIONS)
+
+test-systemd:
+	@tools/test-systemd.sh
 
 bench:
 	@tools/setup.sh bench

@@ -85,6 +85,9 @@ fi
 if [ "$purpose" = test ] && ! command -v promtool >/dev/null; then
     packages="$packages prometheus"
 fi
+if [ "$purpose" = test ] && ! command -v systemd-sysusers >/dev/null; then
+    packages="$packages systemd"
+fi
 if [ "$purpose" = test ] && ! command -v git >/dev/null; then
     packages="$packages git"
 fi

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.cli import Wardkey
 from wardkey.daemon.lines import EVENTS, Line, reporter
-from wardkey.daemon.units import SERVICES, install, units
+from wardkey.daemon.units import SERVICES, USERS, install, units, users
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("keeper", "scribe", "publisher", "cache", "gateway", "daemon")
@@ -136,7 +136,7 @@ def test_units_are_written_once_and_say_how_to_reload(tmp_path: Path) -> None:
     words = ("service", "install", *SERVICES, "--directory", str(tmp_path), "--log-format", "json")
     assert {row["state"] for row in wardkey.json(*words)} == {"written"}
     (tmp_path / "wardkey-scribe.service").write_text("altered")
-    changed = {row["unit"]: row["state"] for row in wardkey.json(*words)}
+    changed = {row["file"]: row["state"] for row in wardkey.json(*words)}
     assert changed.pop("wardkey-scribe.service") == "written" and set(changed.values()) == {"unchanged"}
     for service in SERVICES:
         path = tmp_path / f"wardkey-{service}.service"
@@ -145,3 +145,19 @@ def test_units_are_written_once_and_say_how_to_reload(tmp_path: Path) -> None:
         assert ("WatchdogSec=" in text) == ("Type=notify" in text)
         assert re.search(r"^ExecStart=.* --log-format json$", text, re.M)
     assert install(units("keeper", log_format="json"), tmp_path) == []
+
+
+def test_the_users_that_units_name_are_made(tmp_path: Path) -> None:
+    """By systemd-sysusers, in a root of its own. The proxy's group is Debian's."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / USERS).write_text(users())
+    subprocess.run(["systemd-sysusers", f"--root={tmp_path}", str(tmp_path / USERS)], check=True)
+    made = {line.split(":")[0] for line in (tmp_path / "etc/passwd").read_text().splitlines()}
+    groups = dict(re.findall(r"(?m)^([^:]+):.*:([^:]*)$", (tmp_path / "etc/group").read_text()))
+    for service in SERVICES:
+        (text,) = units(service).values()
+        (user,) = re.findall("(?m)^User=(.*)$", text)
+        assert {user, *re.findall(r"--(?:allow|scribe|status)-uid (\S+)", text)} <= made
+        for group in re.findall("(?m)^SupplementaryGroups=(.*)$", text):
+            assert group == "www-data" or user in groups[group].split(",")
+    assert "postgres" in groups["ward-socket"].split(",")

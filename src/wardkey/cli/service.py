@@ -42,28 +42,18 @@ _log_format = click.option(
 @_what
 @_kms
 @_log_format
-@click.option(
-    "--into",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Write the files there: /etc/systemd/system",
-)
 @pass_context
-def print_units(context: Context, /, what: tuple[str, ...], into: Path | None, **options: str | None) -> None:
-    """Print systemd units, hardened.
+def print_units(context: Context, /, what: tuple[str, ...], **options: str | None) -> None:
+    """Print systemd units, hardened, and the OS users that they need.
 
     The database is the one of --dsn, without a user, or `host=/var/run/postgresql dbname=wardkey`. OS users:
     wardkey-keeper, ward-scribe, wardkey-publisher, wardkey-invalidator, wardkey-gateway, wardkey-metrics;
     group ward-socket may open the keeper's socket. The timers rotate keys that are due, prune audit logs and
     run the doctor, daily; with /etc/wardkey/backup.env and drill.env they back up daily and try that weekly.
     """
-    from ..daemon import units
-
     files = _files(context, what, options)
-    if into is not None:
-        units.install(files, into)
     shown = "\n".join(f"# {name}\n{text}" for name, text in files.items())
-    emit(context, files, lambda: click.echo("\n".join(files) if into else shown.rstrip()))
+    emit(context, files, lambda: click.echo(shown.rstrip()))
 
 
 @service.command("install")
@@ -74,24 +64,25 @@ def print_units(context: Context, /, what: tuple[str, ...], into: Path | None, *
     "--directory",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Instead of /etc/systemd/system; systemd is not told.",
+    help="Instead of /etc/systemd/system and /etc/sysusers.d; systemd is not told.",
 )
 @pass_context
 def install(
     context: Context, /, what: tuple[str, ...], directory: Path | None, **options: str | None
 ) -> None:
-    """Write systemd units and enable them.
+    """Write systemd units, make their OS users, and enable them.
 
     What is there as it is to be stays: run it again after an upgrade. It starts nothing: `systemctl start`.
     """
     from ..daemon import units
 
     files = _files(context, what, options)
-    changed = units.install(files, directory or Path("/etc/systemd/system"))
-    if directory is None:
-        units.enable(list(files))
-    rows = [{"unit": name, "state": "written" if name in changed else "unchanged"} for name in files]
-    emit(context, rows, lambda: table(rows, ("unit", "state")))
+    try:
+        changed = units.install(files, directory)
+    except (units.ServiceError, OSError) as error:
+        fail(str(error), "run it as root, on a host that systemd runs")
+    rows = [{"file": name, "state": "written" if name in changed else "unchanged"} for name in files]
+    emit(context, rows, lambda: table(rows, ("file", "state")))
 
 
 def _files(context: Context, what: tuple[str, ...], options: dict[str, str | None]) -> dict[str, str]:
@@ -100,7 +91,7 @@ def _files(context: Context, what: tuple[str, ...], options: dict[str, str | Non
     dsn, kms = context.dsn or units.DSN, options["kms"]
     log_format = options["log_format"] or "text"
     made = [units.units(each, dsn=dsn, kms=kms, log_format=log_format) for each in what]
-    return {name: text for files in made for name, text in files.items()}
+    return {units.USERS: units.users()} | {name: text for files in made for name, text in files.items()}
 
 
 @service.command("status")

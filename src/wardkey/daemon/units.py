@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +25,12 @@ __all__ = [
     "PUBLISHER",
     "SCRIBE",
     "SERVICES",
-    "enable",
+    "USERS",
+    "ServiceError",
     "install",
     "states",
     "units",
+    "users",
 ]
 
 SERVICES: Final = ("keeper", "scribe", "publisher", "invalidator", "gateway", "metrics")
@@ -44,6 +45,10 @@ GROUP: Final = "ward-socket"
 """Who may open the keeper's socket."""
 PROXY_GROUP: Final = "www-data"
 """Who may open the gateway's socket: nginx."""
+USERS: Final = "wardkey.conf"
+"""The file of OS users among the units."""
+_USERS_DIRECTORY: Final = Path("/etc/sysusers.d")
+_UNITS_DIRECTORY: Final = Path("/etc/systemd/system")
 BACKUPS: Final = "/var/backups/wardkey"
 DSN: Final = "host=/var/run/postgresql dbname=wardkey"
 
@@ -78,6 +83,7 @@ SystemCallFilter=~@privileged
 _KEPT_RUNNING: Final = """\
 Restart=always
 RestartSec=100ms
+RestartPreventExitStatus=2
 ExecReload=/bin/kill -HUP $MAINPID
 """
 _WATCHED: Final = "WatchdogSec=30s\n"
@@ -109,25 +115,42 @@ def units(what: str, *, dsn: str = DSN, kms: str | None = None, log_format: str 
     }
 
 
-def install(files: dict[str, str], directory: Path) -> list[str]:
-    """Write the units that are not there as they are to be; return their names. Raises OSError."""
-    changed = [
-        name
-        for name, text in files.items()
-        if not (directory / name).is_file() or (directory / name).read_text() != text
-    ]
-    for name in changed:
-        write_atomically(directory / name, files[name].encode(), mode=0o644)
+def users() -> str:
+    """Return what systemd-sysusers reads (sysusers.d(5)): all OS users, as units name each other's."""
+    lines = [f"g {GROUP} -"]
+    for user in (KEEPER, SCRIBE, PUBLISHER, INVALIDATOR, GATEWAY, METRICS):
+        lines.append(f'u {user} - "{user.replace("-", " ")}"')
+    lines += [f"m {user} {GROUP}" for user in ("postgres", KEEPER, SCRIBE, METRICS)]
+    return "\n".join(lines) + "\n"
+
+
+def install(files: dict[str, str], directory: Path | None = None) -> list[str]:
+    """Write what is not there as it is to be, make the users and have the units start at boot; return names.
+
+    ``directory``: everything goes there, and systemd is not told. Raises OSError and ServiceError.
+    """
+    changed: list[str] = []
+    for name, text in files.items():
+        place = directory or (_USERS_DIRECTORY if name == USERS else _UNITS_DIRECTORY)
+        if not (place / name).is_file() or (place / name).read_text() != text:
+            place.mkdir(exist_ok=True)
+            write_atomically(place / name, text.encode(), mode=0o644)
+            changed.append(name)
+    if directory is None:
+        started = set(files) - {USERS} - {f"{name[:-6]}.service" for name in files if name.endswith(".timer")}
+        _run(["systemd-sysusers", USERS])
+        _run(["systemctl", "daemon-reload"])
+        _run(["systemctl", "enable", *sorted(started)])
     return changed
 
 
-def enable(names: Sequence[str]) -> None:
-    """Have systemd read its units again and start these at boot. Raises ServiceError."""
-    wanted = [name for name in names if not name.endswith(".service") or f"{name[:-8]}.timer" not in names]
-    for words in (["daemon-reload"], ["enable", *wanted]):
-        done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ServiceError(f"systemctl {words[0]} failed: {done.stderr.strip()[:200]}")
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise ServiceError(f"{command[0]} is not there: systemd does not run here") from None
+    if done.returncode != 0:
+        raise ServiceError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[:200]}")
 
 
 def states() -> dict[str, dict[str, str]]:

@@ -190,7 +190,7 @@ def _journal(connection: Connection) -> Iterator[Finding]:
         "reads are journalled",
         bool(active),
         state if slot is None or present else f"replication slot {slot} is missing",
-        "wardkey service print scribe --into /etc/systemd/system; systemctl enable --now wardkey-scribe"
+        "wardkey service install scribe; systemctl start wardkey-scribe"
         " (or, as an OS user named by the keeper's --scribe-uid: wardkey scribe run --dsn …)",
     )
 
