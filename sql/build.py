@@ -44,6 +44,7 @@ _FUNCTIONS = (
     "access/measures",
     "access/policy",
     "search/searches",
+    "search/uniques",
     "access/break_glass",
     "access/budgets",
     "access/cache",

@@ -12,6 +12,9 @@ The search key derives from the DEK, not from the class key: who has that to sho
 What the terms of a value are, its *kind* says; what is left of a text before that, its *normaliser*:
 
 * ``exact``: the text. One token.
+* ``unique_odd``, ``unique_even``: the same, under the live key whose version is odd, or even: while a key is
+  replaced by the next, each row has both, and two rows with one value have one token in common. Nothing is
+  looked up by these.
 * ``prefix``: its first 2 to 12 characters; a longer needle is looked up by its first 12.
 * ``words``: its words.
 * ``substring``: all runs of 3 characters.
@@ -37,6 +40,8 @@ from .records import Record
 __all__ = [
     "KINDS",
     "NORMALISERS",
+    "SINGLE",
+    "UNIQUE",
     "Search",
     "Tokens",
     "is_any",
@@ -50,7 +55,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-KINDS = ("exact/1", "prefix/1", "words/1", "substring/1", "phonetic/1", "range/1")
+UNIQUE = ("unique_even/1", "unique_odd/1")  # by version % 2
+SINGLE = ("exact/1", *UNIQUE)  # one token, no set of them
+KINDS = (*SINGLE, "prefix/1", "words/1", "substring/1", "phonetic/1", "range/1")
 NORMALISERS = ("none/1", "text/1", "digits/1", "email/1", "phone/1", "number/1", "day/1")
 MOST_TERMS = 10_000
 SHORTEST_PREFIX, LONGEST_PREFIX = 2, 12
@@ -104,7 +111,7 @@ class Tokens:
                 "the value is too long to be searched", "shorten it, or drop the search: ward.drop_search"
             )
         made = set(map(self.of_term, its))
-        if self._search.kind not in ("exact/1", "range/1"):
+        if self._search.kind not in (*SINGLE, "range/1"):
             head = sha256(plaintext).digest()
             number, size = 0, _filled(len(made))
             while len(made) < size:
@@ -124,7 +131,7 @@ def terms(search: Search, plaintext: bytes) -> list[bytes]:
         return _intervals(search, _position(search, plaintext.decode()))
     text = normalised(search.normaliser, plaintext.decode())
     match search.kind:
-        case "exact/1":
+        case "exact/1" | "unique_odd/1" | "unique_even/1":
             return [text.encode()]
         case "prefix/1":
             ends = range(SHORTEST_PREFIX, min(len(text), LONGEST_PREFIX) + 1)

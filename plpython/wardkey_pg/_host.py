@@ -335,6 +335,14 @@ class PostgresHost:
         """Run what changes rows, made up for the occasion. Return how many."""
         return int(plpy.prepare(sql, list(types)).execute(list(args)).nrows())
 
+    def try_change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int | None:
+        """Run what changes rows, or nothing at all and return None where a unique index has one already."""
+        try:
+            with plpy.subtransaction():
+                return self.change(sql, types, args)
+        except plpy.spiexceptions.UniqueViolation:
+            return None
+
     def fetch(
         self, sql: str, size: int, values: Sequence[str | None] = ()
     ) -> Iterator[list[Mapping[str, Any]]]:

@@ -156,6 +156,7 @@ class TenantKeys:
         self._id = bytes_of(tenant)
         self._classes = classes or {}
         self._wrapped = {key.version: key for key in keys if key.state in ("active", "decrypt-only")}
+        self._live = tuple(self._wrapped)  # without those that are followed
         self._active = next((key.version for key in keys if key.state == "active"), None)
         self._released: dict[int, tuple[dict[str, bytes], Collection[str]]] = {}
         self._asked: dict[int, set[str]] = {}  # by version: what the keeper withheld is not asked for again
@@ -247,8 +248,10 @@ class TenantKeys:
             if column.model == model
         )
 
-    def making(self, search: Search, release: Release) -> Tokens:
-        """Return what makes the tokens of new values.
+    def making(self, search: Search, release: Release) -> Tokens | None:
+        """Return what makes the tokens of new values: under the active version, for which others ask too.
+
+        Unique ones are made under the last live version that is odd, or even; None where there is none.
 
         Raises RoleMayNotWrite where the role does not see the column in the clear, KeyUnknown.
         """
@@ -261,7 +264,11 @@ class TenantKeys:
             raise RoleMayNotWrite(
                 "the role of this token may not write a searched column that it does not see in the clear"
             )
-        return self._token_maker(search, self._active, its.name, release)
+        version: int | None = self._active
+        if search.kind.startswith("unique"):
+            odd = search.kind.startswith("unique_odd")
+            version = max((each for each in self._live if each % 2 == odd), default=None)
+        return None if version is None else self._token_maker(search, version, its.name, release)
 
     def looking_up(self, search: Search, former: Collection[str], release: Release) -> list[Tokens]:
         """Return what makes the tokens that rows may have now: of each version and class. Raises ClassHidden.

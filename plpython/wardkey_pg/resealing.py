@@ -7,7 +7,8 @@ opened.
 
 The tokens of searched columns go along: the same fields are sent again, and per search of a field's column
 number of tokens (4) and these (8 each) come back; 2^32 - 1: the value does not open, or has too many. A row
-without the tokens of a value is due as one under a former key is: so a new search gets its tokens.
+without the tokens of a value is due as one under a former key is: so a new search gets its tokens. Where they
+are to be unique and are not, the row goes without them, and is named.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from wardkey_core.envelope import header
 from wardkey_core.errors import KeeperUnavailable, KeyUnknown
 from wardkey_core.identity import bytes_of, text_of
+from wardkey_core.search import SINGLE, UNIQUE
 
 from .keyring import WrappedKey
 from .registry import KEYS
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     class _Host(Host, Protocol):
         def fetch(self, sql: str, size: int) -> Iterator[list[Mapping[str, Any]]]: ...
         def change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int: ...
+        def try_change(self, sql: str, types: Sequence[str], args: Sequence[Any]) -> int | None: ...
 
 
 # ruff: noqa: S608 - leaf, columns and expressions come quoted from the registry
@@ -147,10 +150,17 @@ class _Batch:
         self.named: list[dict[str, Any]] = []
         written = [(name, "") for name in columns]
         written += [
-            (each.stored, "::bigint" if each.kind == "exact/1" else "::bigint[]")
+            (each.stored, "::bigint" if each.kind in SINGLE else "::bigint[]")
             for its in searched
             for each in its
         ]
+        kinds = ["" for _ in columns] + [each.kind for its in searched for each in its]
+        self._unique = [place for place, kind in enumerate(kinds) if kind in UNIQUE]
+        self._unique_columns = ", ".join(
+            name
+            for name, its in zip(columns, searched, strict=True)
+            if any(each.kind in UNIQUE for each in its)
+        )
         self._types = ["text[]", *("text[]" if cast else "bytea[]" for _, cast in written)]
         setting = ", ".join(
             f"{name} = coalesce(v.c{place}{cast}, l.{name})" for place, (name, cast) in enumerate(written)
@@ -194,6 +204,7 @@ class _Batch:
         answers = self._parse(self._reseal(b"".join(parts)), sizes)
         tokens = self._tokens(b"".join(again), searched)
         tids: list[str] = []
+        ids: list[bytes] = []
         moved: list[list[bytes | str | None]] = [[] for _ in self._types[1:]]
         for facts in rows:
             tid = facts["tid"]
@@ -208,10 +219,11 @@ class _Batch:
             count = len(given) - given.count(None) - given.count(b"")
             if count:
                 tids.append(tid)
+                ids.append(facts["row"])
                 self.fields += count
                 for collected, written in zip(moved, [*given, *searched_tokens], strict=True):
                     collected.append(written or None)
-        self._write(tids, moved)
+        self._write(tids, ids, moved)
 
     def move_large(self, tid: str, row: bytes) -> None:
         """Move a row that has large values, value by value through the keeper."""
@@ -239,7 +251,7 @@ class _Batch:
             moved.append([sealed or None])
             searched_tokens += ([each] for each in tokens)
         if any(value for (value,) in moved):
-            self._write([tid], moved + searched_tokens)
+            self._write([tid], [row], moved + searched_tokens)
 
     def _reseal(self, fields: bytes) -> bytes:
         return self._keeper.reseal(self._tenant, self._active, self._keys, self._classes, fields)
@@ -257,16 +269,19 @@ class _Batch:
             if count == _NONE:
                 yield None
                 continue
-            if place + 8 * count > len(answer) or (count != 1 and each.kind == "exact/1"):
+            if place + 8 * count > len(answer) or (count != 1 and each.kind in SINGLE):
                 raise KeeperUnavailable("the keeper gave an answer that is not one")
             made = struct.unpack_from(f">{count}q", answer, place)
             place += 8 * count
-            yield str(made[0]) if each.kind == "exact/1" else f"{{{','.join(map(str, made))}}}"
+            yield str(made[0]) if each.kind in SINGLE else f"{{{','.join(map(str, made))}}}"
         if place != len(answer):
             raise KeeperUnavailable("the keeper gave an answer that is not one")
 
     def _fail(self, tid: str, row: bytes, column: str) -> None:
-        """Note a value that does not open, before its row gets another tid; the first ones by name."""
+        """Note a value that does not open, or is not unique, before its row gets another tid.
+
+        The first ones by name.
+        """
         self.failed += 1
         self.failing.add(row)
         if len(self.named) < _MOST_NAMED:
@@ -274,10 +289,20 @@ class _Batch:
             for (facts,) in self._host.fetch(query, 1):
                 self.named.append({"column": column, "row": json.loads(facts["key"])})
 
-    def _write(self, tids: list[str], moved: list[list[bytes | str | None]]) -> None:
+    def _write(self, tids: list[str], rows: list[bytes], moved: list[list[bytes | str | None]]) -> None:
         if not tids:
             return
-        written = self._host.change(self._update, self._types, [tids, *moved])
+        change = self._host.try_change if self._unique else self._host.change
+        written = change(self._update, self._types, [tids, *moved])
+        if written is None and len(tids) > 1:
+            for place, tid in enumerate(tids):
+                self._write([tid], [rows[place]], [[column[place]] for column in moved])
+            return
+        if written is None:
+            self._fail(tids[0], rows[0], self._unique_columns)
+            for place in self._unique:
+                moved[place] = [None]
+            written = self._host.change(self._update, self._types, [tids, *moved])
         if written != len(tids):  # they are locked: somebody took them away all the same
             raise KeeperUnavailable("rows went away while they were resealed", "try again")
         self.rows += written

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wardkey_core.errors import NeedleRefused, NoContext
 from wardkey_core.plain_json import loads
-from wardkey_core.search import Search, is_any, matcher, needle_terms
+from wardkey_core.search import SINGLE, Search, is_any, matcher, needle_terms
 
 __all__ = ["find_query", "is_found", "make_tokens"]
 
@@ -29,6 +29,8 @@ _last: tuple[tuple[str, str, str], Callable[[str], bool]] = ("", "", ""), lambda
 def make_tokens(session: Session, values: Sequence[bytes | None], declared: str) -> list[str | None]:
     """Return the tokens of each value that is written, as PostgreSQL reads them; None for None.
 
+    None, too, for one that is to be unique under the odd, or the even, version where no such version lives.
+
     ``declared``: the searches, as JSON. Raises NoContext, RoleMayNotWrite and what a keeper may say.
     """
     context = session.current(begun=True)
@@ -45,8 +47,12 @@ def make_tokens(session: Session, values: Sequence[bytes | None], declared: str)
             continue
         if not keys.knows(search.column):
             keys = session.look_again()
-        tokens = keys.making(search, session.release).of_value(value)
-        made.append(str(tokens[0]) if search.kind == "exact/1" else f"{{{','.join(map(str, tokens))}}}")
+        maker = keys.making(search, session.release)
+        tokens = [] if maker is None else maker.of_value(value)
+        if search.kind in SINGLE:
+            made.append(str(tokens[0]) if tokens else None)
+        else:
+            made.append(f"{{{','.join(map(str, tokens))}}}")
     return made
 
 

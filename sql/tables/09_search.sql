@@ -13,12 +13,15 @@ create table ward_internal.searches (
   former_classes text[] not null default '{}',
   accepted text,
   constraint searches_kind_key unique (column_id, kind),
-  constraint searches_kind_known check (kind in ('exact', 'prefix', 'words', 'substring', 'phonetic', 'range')),
+  constraint searches_kind_known check (
+    kind in ('exact', 'prefix', 'words', 'substring', 'phonetic', 'range', 'unique_odd', 'unique_even')),
   constraint searches_normaliser_known check (
     normaliser in ('none', 'text', 'digits', 'email', 'phone', 'number', 'day'))
 );
 comment on table ward_internal.searches is
   'how sealed columns are searched: wardkey_core/search.py says what a kind is';
+comment on column ward_internal.searches.kind is
+  'unique_odd and unique_even: for unique indexes, see functions/search/uniques.sql';
 comment on column ward_internal.searches.accepted is 'why tokens may tell what ward.search_leakage says; null: not yet';
 comment on column ward_internal.searches.version is 'of kind and normaliser: what they do does not change under it';
 comment on column ward_internal.searches.stored is 'the column of the model table, and of its leaves, with the tokens';

@@ -133,6 +133,7 @@ begin
   end if;
   update ward_internal.tenant_keys set state = 'decrypt-only', replaced_at = clock_timestamp(), fence = null
     where tenant_id = v_tenant.id and state = 'active';
+  perform ward_internal.check_unique_versions(v_tenant, v_version);
   perform ward_internal.add_key(v_tenant.id, v_tenant.key_mode, v_version, p_reason, p_kek, p_kek_version);
   update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant.id;
   update ward_internal.rotation_requests set version = v_version, done_at = clock_timestamp()

@@ -105,6 +105,7 @@ begin
   delete from ward_internal.sealed_columns as c where model_id = p_model.id and not exists (
     select from pg_attribute where attrelid = p_model.relation and attname = c.name and not attisdropped);
   perform ward_internal.forget_searches(p_model.id);
+  perform ward_internal.forget_uniques(p_model.id);
   return v_changed;
 end
 $$;
@@ -226,7 +227,7 @@ begin
     join pg_class as t on t.oid = i.indrelid
     join pg_namespace as n on n.oid = t.relnamespace
     where i.indrelid = p_model.relation and not exists (select from pg_constraint where conindid = c.oid)
-      and not ward_internal.is_token_column(c.relname)
+      and not ward_internal.has_tokens(c.oid)
       and (i.indnkeyatts > 1 or i.indkey[0] <> (select attnum from pg_attribute where attrelid = t.oid
         and attname = 'tenant_id'))
       and not exists (

@@ -316,7 +316,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
       coalesce(string_agg(format(E',\n          %1$s = case when face.v_kept[%2$s] then l.%1$s else '
         'face.v_tokens[%3$s]::%4$s end', stored, number, place, type), '' order by place), '') as updated
     from ward_internal.model_searches(p_model),
-      lateral (select case kind when 'exact/1' then 'bigint' else 'bigint[]' end as type) as t
+      lateral (select case when kind ~ '^(exact|unique)' then 'bigint' else 'bigint[]' end as type) as t
   )
   select jsonb_build_object(
     'tenant', quote_literal(p_tenant.id),

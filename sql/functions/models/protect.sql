@@ -53,7 +53,8 @@ begin
   if v_index is not null then
     perform ward_internal.fail('sealed_index',
       format('column %I of %s is part of key or index %I and cannot be sealed', p_column, p_table, v_index),
-      'drop the key or index, or do not seal the column: equal plaintexts have different ciphertexts');
+      'drop the key or index (UNIQUE with NULLS NOT DISTINCT or DEFERRABLE too), or do not seal the column; ward.add_unique '
+      'and ward.add_search stand in for them');
   end if;
   if exists (
     select from pg_depend as d
@@ -287,6 +288,8 @@ declare
   v_column text;
   v_columns text[];
   v_tenant ward_internal.tenants;
+  v_unique record;
+  v_uniques jsonb := '[]';
 begin
   perform ward_internal.require_superuser();
   if jsonb_typeof(seal) is distinct from 'object' then
@@ -312,6 +315,17 @@ begin
     select m.relation from pg_constraint as c join ward_internal.models as m on m.shape = c.confrelid
       or m.relation = c.confrelid
     where c.conrelid = p_table and c.contype = 'f'))));
+  for v_unique in
+    select conname, array(select attname from unnest(conkey) with ordinality as k (number, place)
+        join pg_attribute on attrelid = p_table and attnum = number order by place) as columns
+    from pg_constraint join pg_index on indexrelid = conindid
+    where conrelid = p_table and contype = 'u' and not condeferrable and not indnullsnotdistinct and exists (
+      select from pg_attribute where attrelid = p_table and attnum = any (conkey) and attname = any (v_columns))
+    order by conname
+  loop
+    v_uniques := v_uniques || to_jsonb(v_unique);
+    execute format('alter table %s drop constraint %I', p_table, v_unique.conname);
+  end loop;
   foreach v_column in array v_columns loop
     perform ward_internal.check_sealed_column(p_table, v_column);
   end loop;
@@ -350,12 +364,15 @@ begin
     'model', v_model, 'sealed', to_jsonb(v_columns), 'classes', seal, 'audit', audit, 'reason', audit_reason));
   perform ward.add_search(v_parent::regclass, key::name, array(select jsonb_array_elements_text(value)))
     from jsonb_each(search);
+  perform ward.add_unique(v_parent::regclass, array(select jsonb_array_elements_text(value -> 'columns'))::name[],
+      (value ->> 'conname')::name)
+    from jsonb_array_elements(v_uniques);
 end
 $$;
 comment on function ward.protect(regclass, jsonb, text, text, jsonb) is
   'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a '
-  'face. Needs a primary key. UNIQUE and indexes over sealed columns, triggers, rules and exclusion constraints are '
-  'refused. Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with '
+  'face. Needs a primary key. UNIQUE over sealed columns becomes ward.add_unique; other indexes over them, triggers, '
+  'rules and exclusion constraints are refused. Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with '
   'audit_reason: see ward.set_audit. search: {"name": ["exact", "prefix"]}, see ward.add_search';
 
 create or replace function ward.protect(

@@ -75,12 +75,15 @@ begin
       array_agg(quote_ident(column_name) order by place), array_agg(column_id::text order by place),
       (select coalesce(jsonb_object_agg(column_id, facts), '{}')::text from (
         select column_id, jsonb_agg(ward_internal.search_facts(s) order by kind) as facts
-        from ward_internal.searches as s where model_id = p_model group by 1) as f),
+        from ward_internal.searches as s
+        where model_id = p_model and (kind not like 'unique%'
+          or stored = ward_internal.unique_tokens(column_id, v_tenant.id)) group by 1) as f),
       p_from_block, p_from_block + p_blocks), ward.raise_refusal('{}'::jsonb))
     into v_done
     from ward_internal.model_columns(p_model) where column_id is not null
     having count(*) > 0;
   v_done := coalesce(v_done, '{"rows": 0, "fields": 0, "failed": 0, "skipped": 0}');
+  perform ward_internal.clear_unique_tokens(p_model, v_tenant, p_from_block, p_from_block + p_blocks);
   update ward_internal.rotations as r
     set rows = r.rows + (v_done ->> 'rows')::bigint, fields = r.fields + (v_done ->> 'fields')::bigint,
       failed = r.failed + (v_done ->> 'failed')::bigint

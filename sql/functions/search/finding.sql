@@ -42,9 +42,9 @@ language plpgsql stable strict rows 5 security invoker set search_path = pg_cata
 #variable_conflict use_column
 begin
   return query
-    select row_number() over (order by c.number, s.kind), s.id, c.number, c.column_name, c.type_id, c.column_id,
+    select row_number() over (order by s.kind in ('unique_odd', 'unique_even'), c.number, s.kind), s.id, c.number, c.column_name, c.type_id, c.column_id,
       s.kind || '/' || s.version, s.normaliser || '/' || s.version, coalesce(trim_scale(s.step)::text, ''), s.stored,
-      c.column_name || case s.kind when 'exact' then '' when 'prefix' then '_starts' when 'words' then '_words'
+      case when s.kind not in ('unique_odd', 'unique_even') then c.column_name end || case s.kind when 'exact' then '' when 'prefix' then '_starts' when 'words' then '_words'
         when 'substring' then '_contains' when 'phonetic' then '_sounds' else '_between' end,
       case s.kind when 'exact' then format_type(c.type_id, null) when 'range' then ward_internal.range_type(c.type_id)
         else 'text' end
@@ -55,7 +55,8 @@ begin
 end
 $$;
 comment on function ward_internal.model_searches(uuid) is
-  'the searches of a model; number: of the column among the sealed ones; argument: of the find function';
+  'the searches of a model; number: of the column among the sealed ones; argument: of the find function, null of those '
+  'that are for a unique index only';
 
 create or replace function ward_internal.search_facts(p_search ward_internal.searches) returns jsonb
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
@@ -97,7 +98,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
         else format('coalesce(ward_internal.is_found(%s, %L, %L, %s[%s]), ward.raise_refusal(true))',
           ward_internal.unseal_expression(value, 'text'::regtype, 'text', column_id, row_id), kind, normaliser,
           needles, place) end as opened
-    from ward_internal.model_searches(p_model) as s, head, lateral (
+    from (select * from ward_internal.model_searches(p_model) where argument is not null) as s, head, lateral (
       select case argument_type when 'int8range' then 'bigint'::regtype else type_id::regtype end as bound,
         'l.' || ward_internal.quoted_name(column_name) as value) as v,
       (values (true, '$1', '$2', '$3'), (false, 'v_tokens', 'v_wanted', 'v_ranges')) as way (is_own, tokens, needles,
@@ -147,7 +148,8 @@ create or replace function ward_internal.find_call(p_model uuid, p_schema name) 
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return (select format('begin return query select * from %I.%I(%s); end', p_schema,
     ward_internal.finder_name(face, p_schema),
-  (select string_agg('$' || place, ', ' order by place) from ward_internal.model_searches(p_model)))
+  (select string_agg('$' || place, ', ' order by place) from ward_internal.model_searches(p_model)
+    where argument is not null))
   from ward_internal.models where id = p_model);
 comment on function ward_internal.find_call(uuid, name) is 'body of find_patients: a call of patients_find_acme';
 
@@ -168,7 +170,7 @@ begin
     return;
   end if;
   v_arguments := (select string_agg(format('%I %s default null', argument, argument_type), ', ' order by place)
-    from ward_internal.model_searches(p_model));
+    from ward_internal.model_searches(p_model) where argument is not null);
   v_key := (select case count(*) when 1 then 'setof ' || min(type_name)
       else format('table (%s)', string_agg(format('%I %s', column_name, type_name), ', ' order by key_place)) end
     from ward_internal.model_columns(p_model) where key_place is not null);

@@ -17,7 +17,7 @@ language sql stable security invoker set search_path = pg_catalog, pg_temp as $$
     when p_normaliser is not null then null
     when p_kind = 'range' and p_type = any ('{date, timestamp, timestamptz}'::regtype[]::oid[]) then 'day'
     when p_kind = 'range' and ward_internal.range_type(p_type) is not null then 'number'
-    when p_kind <> 'exact' then null
+    when p_kind not in ('exact', 'unique_odd', 'unique_even') then null
     when p_type = 'numeric'::regtype then 'number'
     when p_type = any ('{smallint, integer, bigint, date, timestamp, timestamptz, uuid}'::regtype[]::oid[])
       or exists (select from pg_type where oid = p_type and typtype = 'e') then 'none'
@@ -38,13 +38,10 @@ declare
   v_normaliser text := ward_internal.search_normaliser(p_kind, v_type, p_normaliser);
   v_search ward_internal.searches;
 begin
-  if p_kind is null or p_kind not in ('exact', 'prefix', 'words', 'substring', 'phonetic', 'range') then
-    perform ward_internal.fail('invalid_search', 'there is no such kind of search',
-      'exact, prefix, words, substring, phonetic, range');
-  elsif v_normaliser is null then
-    perform ward_internal.fail('invalid_search', format('column %I of type %s cannot be searched by %s%s',
-        p_column.name, v_type::regtype, p_kind, coalesce(' with normaliser ' || quote_literal(p_normaliser), '')),
-      'exact: text, integers, numeric, dates, timestamps, uuid, enums · range: dates, timestamps, integers, numeric '
+  if v_normaliser is null then
+    perform ward_internal.fail('invalid_search', format('column %I of type %s cannot be %s%s', p_column.name,
+        v_type::regtype, case when p_kind like 'unique%' then 'unique' else 'searched by ' || p_kind end, coalesce(' with normaliser ' || quote_literal(p_normaliser), '')),
+      'exact and unique: text, integers, numeric, dates, timestamps, uuid, enums · range: dates, timestamps, integers, numeric '
       '· the others: text. Normalisers, of text: none, text, digits, email, phone; words and phonetic: text');
   elsif p_step is not null and (v_normaliser <> 'number' or p_kind <> 'range' or p_step <= 0 or p_step = 'NaN'
     or p_step = 'Infinity' or length(trim_scale(p_step)::text) > 60)
@@ -64,8 +61,10 @@ begin
       'ward_search_' || substr(encode(uuid_send(v_id), 'hex'), 1, 12))
     returning * into v_search;
   execute format('alter table %s add column %I %s', p_table, v_search.stored,
-    case p_kind when 'exact' then 'bigint' else 'bigint[]' end);
+    case when p_kind in ('exact', 'unique_odd', 'unique_even') then 'bigint' else 'bigint[]' end);
   execute case p_kind
+    when 'unique_odd' then 'select'  -- ward.add_unique makes it
+    when 'unique_even' then 'select'
     when 'exact' then format('create index %1$I on %2$s (%1$I) where %1$I is not null', v_search.stored, p_table)
     -- without fastupdate: a search would read what is pending from end to end
     else format('create index %1$I on %2$s using gin (%1$I ward_internal.token_ops) with (fastupdate = off) '
@@ -97,6 +96,11 @@ begin
   if coalesce(cardinality(p_kinds), 0) = 0 then
     perform ward_internal.fail('invalid_search', 'no kind of search was named',
       'select ward.add_search(…, ''{exact, prefix}'')');
+  elsif not coalesce(p_kinds <@ '{exact, prefix, words, substring, phonetic, range}' and array_position(p_kinds, null)
+    is null, false)
+  then
+    perform ward_internal.fail('invalid_search', 'there is no such kind of search',
+      'exact, prefix, words, substring, phonetic, range');
   end if;
   perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
   foreach v_kind in array p_kinds loop
@@ -116,7 +120,7 @@ begin
   end loop;
   v_double := (
     select argument from (
-      select argument from ward_internal.model_searches(v_column.model_id)
+      select argument from ward_internal.model_searches(v_column.model_id) where argument is not null
       union all
       select column_name from ward_internal.model_columns(v_column.model_id) where key_place is not null) as a
     group by argument having count(*) > 1 or length(argument) > 63 limit 1);
@@ -157,7 +161,8 @@ begin
   v_column := ward_internal.sealed_column(p_table, p_column);
   perform ward_internal.lock_together(array(select ward_internal.relations_of(array[p_table])));
   for v_search in
-    select * from ward_internal.searches where column_id = v_column.id and (p_kinds is null or kind = any (p_kinds))
+    select * from ward_internal.searches where column_id = v_column.id and kind not like 'unique%'
+      and (p_kinds is null or kind = any (p_kinds))
   loop
     v_found := true;
     perform ward_internal.forget_search(v_search);
@@ -246,10 +251,11 @@ begin
     where p.tenant_id = p_tenant.id
   loop
     execute format('select exists (select from %s where %I is not null and %I is null)', v_search.leaf, v_search.name,
-      v_search.stored) into v_has_none;
+      case when v_search.kind like 'unique%' then ward_internal.unique_tokens(v_search.column_id, p_tenant.id)
+        else v_search.stored end) into v_has_none;
     if v_has_none then
       perform ward_internal.fail('key_in_use', format('rows of %s have no tokens of column %I yet', v_search.face,
-        v_search.name), format('wardkey keys reseal %s; what does not open is named in ward.events', p_tenant.slug));
+        v_search.name), format('wardkey keys reseal %s; what does not open, or is not unique, is named in ward.events', p_tenant.slug));
     end if;
     delete from ward_internal.pending_searches where tenant_id = p_tenant.id and search_id = v_search.id;
   end loop;
@@ -264,7 +270,8 @@ create or replace view ward.searches as
       where p.search_id = s.id order by 1) as pending
   from ward_internal.searches as s
   join ward_internal.models as m on m.id = s.model_id
-  join ward_internal.sealed_columns as c on c.id = s.column_id;
+  join ward_internal.sealed_columns as c on c.id = s.column_id
+  where s.kind not like 'unique%';
 comment on view ward.searches is
   'how sealed columns are searched; pending: tenants whose rows have not all got their tokens yet';
 

@@ -13,6 +13,7 @@ __all__ = ["search"]
 
 _KINDS = ("exact", "prefix", "words", "substring", "phonetic", "range")
 _NORMALISERS = ("text", "none", "digits", "email", "phone")
+_UNIQUE_OPTIONS = ("name", "normaliser", "accept_leakage")
 _COLUMNS = ("table", "column", "kind", "normaliser", "step", "pending")
 _TELLS = (
     "tenant",
@@ -88,6 +89,42 @@ def drop(context: Context, table_: str, column: str, kinds: tuple[str, ...]) -> 
     )
 
 
+@search.command("unique")
+@click.argument("table_", metavar="TABLE")
+@click.argument("columns", metavar="COLUMN...", nargs=-1, required=True)
+@click.option("--name", help="Of the constraint, in errors (default: TABLE_COLUMN_key).")
+@click.option("--normaliser", type=click.Choice(_NORMALISERS), help="What of a text counts (default: none).")
+@click.option("--accept-leakage", metavar="REASON", help="Why tokens may tell the values of a type with few.")
+@pass_context
+def unique(context: Context, /, table_: str, columns: tuple[str, ...], **options: str | None) -> None:
+    """Make COLUMNs, some of them sealed, unique together in each ward.
+
+    For rows that are there: `wardkey keys reseal`, tenant by tenant. Those that are not unique are named by
+    their keys.
+    """
+    from ..search import declaring as use
+
+    with context.connect() as connection:
+        due = use.add_unique(connection, table_, columns, *(options[name] for name in _UNIQUE_OPTIONS))
+    facts = {"table": table_, "columns": columns, "pending": due}
+    then = f"; to build in {due} tenants: wardkey keys reseal" if due else ""
+    emit(context, facts, lambda: click.echo(f"{table_}: {', '.join(columns)} unique{then}"))
+
+
+@search.command("drop-unique")
+@click.argument("table_", metavar="TABLE")
+@click.argument("name")
+@pass_context
+def drop_unique(context: Context, table_: str, name: str) -> None:
+    """Let columns be not unique any more. NAME: see `wardkey search list`."""
+    from ..search import declaring as use
+
+    with context.connect() as connection:
+        use.drop_unique(connection, table_, name)
+    facts = {"table": table_, "name": name}
+    emit(context, facts, lambda: click.echo(f"{table_}: {name} dropped, with its tokens"))
+
+
 @search.command("plan")
 @click.argument("table_", metavar="[TABLE]", required=False)
 @click.argument("column", required=False)
@@ -125,7 +162,7 @@ def accept(context: Context, table_: str, column: str, reason: str) -> None:
 @search.command("list")
 @pass_context
 def list_(context: Context) -> None:
-    """List searches, and for whom they are not complete yet."""
+    """List searches and unique columns, and for whom they are not complete yet."""
     from ..search import declaring as use
 
     with context.connect() as connection:

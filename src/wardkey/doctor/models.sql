@@ -46,7 +46,7 @@ select t.slug, format('has no %s as wardkey makes it', ward_internal.find_name(m
   format('select ward.repair_tenant(%L);', t.slug)
 from tenant as t
 cross join ward_internal.models as m
-where exists (select from ward_internal.searches where model_id = m.id)
+where exists (select from ward_internal.searches where model_id = m.id and kind not like 'unique%')
   and to_regclass(ward_internal.leaf_name(m.id, t.schema_name)) is not null
   and 2 <> (
     select count(*) from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace

@@ -165,7 +165,8 @@ class _Worker:
                     "paused", f"the rotation is paused; continue with: wardkey keys resume {self._slug}"
                 )
             case rotation.Failed(values):
-                return self._end("failed", f"{values} values do not open; ward.events names their rows")
+                said = f"{values} values do not open, or are not unique; ward.events names their rows"
+                return self._end("failed", said)
             case rotation.Finished():
                 return self._end("finished")
         return None
@@ -209,6 +210,7 @@ class _Worker:
                 min(rotation.FIRST_WAIT * 2**waited.waits, rotation.LONGEST_WAIT), _said(refusal)
             )
         self._retired += tuple(row[0])
+        self._position = self._position.another_pass()  # tokens under what is retired go, unless it is over
         return None
 
     def _wait(self, seconds: float, reason: str) -> Outcome | None:

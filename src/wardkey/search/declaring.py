@@ -12,13 +12,17 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-__all__ = ["accept", "add", "drop", "every", "leakage"]
+__all__ = ["accept", "add", "add_unique", "drop", "drop_unique", "every", "leakage"]
 
 Connection = psycopg.Connection[Any]
 
 _SEARCHES = """
 select relation::text as "table", column_name as "column", kind, normaliser, step::text as step, pending
-  from ward.searches order by 1, 2, 3"""
+  from ward.searches
+union all
+select relation::text, array_to_string(columns, ', '), 'unique ' || name, normaliser, null, pending
+  from ward.uniques
+ order by 1, 2, 3"""
 
 _WANTED = """
  where (%s::text is null or l.relation = %s::regclass) and (%s::name is null or l.column_name = %s)
@@ -62,6 +66,28 @@ def drop(connection: Connection, table: str, column: str, kinds: Sequence[str] =
     connection.execute("select ward.drop_search(%s::regclass, %s, %s)", [table, column, list(kinds) or None])
 
 
+def add_unique(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    name: str | None = None,
+    normaliser: str | None = None,
+    accepted: str | None = None,
+) -> int:
+    """Make columns unique together in each ward. Return in how many rows have to get their tokens first.
+
+    Raises psycopg.Error (WK204, WK209, WK271).
+    """
+    query = "select ward.add_unique(%s::regclass, %s::name[], %s, %s, %s)"
+    ((due,),) = connection.execute(query, [table, list(columns), name, normaliser, accepted]).fetchall()
+    return int(due)
+
+
+def drop_unique(connection: Connection, table: str, name: str) -> None:
+    """Drop what ``add_unique`` made. Raises psycopg.Error (WK204)."""
+    connection.execute("select ward.drop_unique(%s::regclass, %s)", [table, name])
+
+
 def accept(connection: Connection, table: str, column: str, reason: str) -> None:
     """Say why tokens of a column may tell what they do. Raises psycopg.Error (WK204, WK271)."""
     connection.execute("select ward.accept_leakage(%s::regclass, %s, %s)", [table, column, reason])
@@ -79,6 +105,6 @@ def leakage(
 
 
 def every(connection: Connection) -> list[dict[str, Any]]:
-    """Return all searches; ``pending``: tenants whose rows have not all got their tokens yet."""
+    """Return all searches and unique columns; ``pending``: tenants whose rows lack tokens yet."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SEARCHES).fetchall()
