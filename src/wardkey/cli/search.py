@@ -97,7 +97,7 @@ def drop(context: Context, table_: str, column: str, kinds: tuple[str, ...]) -> 
 @click.option("--accept-leakage", metavar="REASON", help="Why tokens may tell the values of a type with few.")
 @pass_context
 def unique(context: Context, /, table_: str, columns: tuple[str, ...], **options: str | None) -> None:
-    """Make COLUMNs, some of them sealed, unique together in each ward.
+    """Make COLUMNs, sealed ones among them, unique together.
 
     For rows that are there: `wardkey keys reseal`, tenant by tenant. Those that are not unique are named by
     their keys.
@@ -162,7 +162,7 @@ def accept(context: Context, table_: str, column: str, reason: str) -> None:
 @search.command("list")
 @pass_context
 def list_(context: Context) -> None:
-    """List searches and unique columns, and for whom they are not complete yet."""
+    """List what is searched or unique, and what is not complete yet."""
     from ..search import declaring as use
 
     with context.connect() as connection:
