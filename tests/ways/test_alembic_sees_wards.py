@@ -286,6 +286,46 @@ def test_models_that_contradict_the_database_are_refused(
     assert not list((project.directory / "versions").glob("*.py"))
 
 
+def test_unique_constraints_over_sealed_columns_come_and_go(project: Project, database: Database) -> None:
+    def models(*constraints: sa.UniqueConstraint) -> None:
+        metadata = template(ssn=Sealed(sa.Text))
+        for constraint in constraints:
+            metadata.tables["clinic.patients"].append_constraint(constraint)
+        project.models(metadata)
+
+    def uniques() -> list[Any]:
+        with database.admin() as admin:
+            return admin.execute("select name, columns from ward.uniques").fetchall()
+
+    models(sa.UniqueConstraint("ssn", "city", name="one_ssn"))
+    assert "op.add_unique('patients', ['ssn', 'city'], 'one_ssn', schema='clinic')" in project.write("first")
+    project.upgrade()
+    project.check()
+    assert uniques() == [("one_ssn", ["ssn", "city"])]
+    models()
+    assert "op.drop_unique('patients', 'one_ssn', schema='clinic')" in project.write("second")
+    project.upgrade()
+    project.check()
+    assert uniques() == []
+    project.downgrade()
+    assert uniques() == [("one_ssn", ["ssn", "city"])]
+    project.downgrade()
+    assert uniques() == []
+    project.upgrade()
+    metadata = template()
+    sa.Table(
+        "cards", metadata, sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("number", Sealed(sa.Text), unique=True), info={"wardkey": Protected()}, schema="clinic",
+    )  # fmt: skip
+    project.models(metadata)
+    project.write("third")
+    project.upgrade()
+    project.check()
+    assert uniques() == [("cards_number_key", ["number"])]
+    project.downgrade()
+    assert uniques() == []
+
+
 def test_searches_come_change_and_go(project: Project, database: Database) -> None:
     def models(*ssn: Any, **more: Any) -> None:
         project.models(template(ssn=Sealed(sa.Text, **more)))

@@ -364,7 +364,7 @@ begin
     'model', v_model, 'sealed', to_jsonb(v_columns), 'classes', seal, 'audit', audit, 'reason', audit_reason));
   perform ward.add_search(v_parent::regclass, key::name, array(select jsonb_array_elements_text(value)))
     from jsonb_each(search);
-  perform ward.add_unique(v_parent::regclass, array(select jsonb_array_elements_text(value -> 'columns'))::name[],
+  perform ward.add_unique(v_parent::regclass, array(select jsonb_array_elements_text(value -> 'columns')),
       (value ->> 'conname')::name)
     from jsonb_array_elements(v_uniques);
 end

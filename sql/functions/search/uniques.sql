@@ -51,7 +51,7 @@ comment on view ward.uniques is
   'what is unique over sealed columns; pending: tenants whose rows have not all got their tokens yet';
 
 create or replace function ward.add_unique(
-  p_table regclass, p_columns name[], p_name name default null, p_normaliser text default null,
+  p_table regclass, p_columns text[], p_name name default null, p_normaliser text default null,
   p_accept_leakage text default null
 ) returns integer
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -59,7 +59,7 @@ declare
   v_model uuid;
   v_name name := coalesce(p_name, ward_internal.cut_name(concat_ws('_',
     (select relname from pg_class where oid = p_table), array_to_string(p_columns, '_'), 'key')));
-  v_missing name;
+  v_missing text;
   v_kind text;
   v_search ward_internal.searches;
   v_due uuid[] := '{}';
@@ -140,7 +140,7 @@ begin
   return (select count(distinct id) from unnest(v_due) as id);
 end
 $$;
-comment on function ward.add_unique(regclass, name[], name, text, text) is
+comment on function ward.add_unique(regclass, text[], name, text, text) is
   'makes columns, some of them sealed, unique together in each ward: SQLSTATE 23505 with the name of the index, and no '
   'value. Nulls are distinct. p_normaliser: of text; none (the default: as PostgreSQL compares), text, digits, email, '
   'phone. p_accept_leakage: see ward.add_search. Holds for what is written from now on; returns in how many wards rows '
@@ -154,7 +154,7 @@ comment on function ward_internal.other_name(name) is
   'name of the second index of a constraint: whichever in a ward stands over the active key has the first';
 
 create or replace function ward_internal.create_unique_index(
-  p_table regclass, p_model uuid, p_columns name[], p_kind text, p_name name
+  p_table regclass, p_model uuid, p_columns text[], p_kind text, p_name name
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 begin

@@ -25,6 +25,7 @@ from .operations import (
     AddRowRule,
     AddSealedColumn,
     AddSearch,
+    AddUnique,
     ChangeModelType,
     ClassifyColumn,
     ProtectTable,
@@ -205,6 +206,8 @@ class _Comparison:
             yield _add_rule(key, rule, roles, expression).reverse()
         for (column, kind), facts in sorted(model.searches.items()):
             yield _add_search(key, column, [kind], *facts).reverse()
+        for unique, (columns, normaliser) in sorted(model.uniques.items()):
+            yield _add_unique(key, unique, columns, normaliser).reverse()
         yield ProtectTable(
             name,
             dict(model.sealed),
@@ -286,6 +289,11 @@ class _Comparison:
             case ops.CreateForeignKeyOp() | ops.DropConstraintOp(constraint_type="foreignkey"):
                 self._reference_shape(one, {**self.wards.models, **self._to_be_protected()})
                 yield one
+            case ops.CreateUniqueConstraintOp() if self._seals(key, one.columns):
+                unique = None if one.constraint_name is None else str(one.constraint_name)
+                yield AddUnique(one.table_name, [*one.columns], unique, schema=one.schema)
+            case ops.DropConstraintOp() if (unique := str(one.constraint_name)) in model.uniques:
+                yield _add_unique(key, unique, *model.uniques[unique]).reverse()
             case ops.DropConstraintOp(constraint_type="unique") | ops.DropIndexOp():
                 _begin_with_tenant(one._reverse)
                 yield one
@@ -293,10 +301,17 @@ class _Comparison:
                 _begin_with_tenant(one)
                 yield one
 
+    def _seals(self, key: Key, columns: Iterable[str]) -> bool:
+        table = self.tables.get(key)
+        sealed = (
+            {one.name for one in table.columns if isinstance(one.type, Sealed)} if table is not None else ()
+        )
+        return bool(set(columns) & {*sealed, *self.wards.models[key].sealed})
+
     def _to_be_protected(self) -> dict[Key, Model]:
         shapes = {key: "__".join((key[0] or "public", key[1])) for key in self.tables}
         return {
-            key: Model(shapes[key], {}, {}, "row", None, {}, {})
+            key: Model(shapes[key], {}, {}, "row", None, {}, {}, {})
             for key, table in self.tables.items()
             if isinstance(ward_of(table), Protected)
         }
@@ -333,6 +348,10 @@ def _add_search(
     key: Key, column: str, kinds: list[str], normaliser: str | None, step: float | None = None
 ) -> AddSearch:
     return AddSearch(key[1], column, kinds, normaliser=normaliser, step=step, schema=key[0])
+
+
+def _add_unique(key: Key, name: str, columns: Iterable[str], normaliser: str) -> AddUnique:
+    return AddUnique(key[1], [*columns], name, normaliser=normaliser, schema=key[0])
 
 
 def _default(column: sa.Column[Any], dialect: sa.Dialect) -> str | None:

@@ -25,11 +25,13 @@ __all__ = [
     "AddRowRule",
     "AddSealedColumn",
     "AddSearch",
+    "AddUnique",
     "ChangeModelType",
     "ClassifyColumn",
     "DropModelColumn",
     "DropRowRule",
     "DropSearch",
+    "DropUnique",
     "ProtectTable",
     "SetAudit",
     "SetMask",
@@ -345,6 +347,47 @@ class DropSearch(WardOperation):
 
     def calls(self, dialect: sa.Dialect) -> Iterator[Call]:
         yield "drop_search", _text(self.column_name), postgresql.array([_text(kind) for kind in self.kinds])
+
+    def reverse(self) -> MigrateOperation:
+        return _known(self.existing)
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class AddUnique(WardOperation):
+    """``op.add_unique``: columns, some of them sealed, are unique together, once rows there are resealed.
+
+    ``normaliser``: what of a text counts; ``accept_leakage``: why tokens may tell the values of a type that
+    has few.
+    """
+
+    operation = "add_unique"
+    columns: Sequence[str] = field(kw_only=False)
+    name: str | None = field(kw_only=False, default=None)
+    normaliser: str | None = None
+    accept_leakage: str | None = None
+
+    def calls(self, dialect: sa.Dialect) -> Iterator[Call]:
+        columns = postgresql.array([_text(name) for name in self.columns])
+        yield "add_unique", columns, _text(self.name), _text(self.normaliser), _text(self.accept_leakage)
+
+    def reverse(self) -> MigrateOperation:
+        if self.name is None:
+            return _known(None)
+        return DropUnique(self.table_name, self.name, schema=self.schema, existing=self)
+
+
+@_register
+@dataclass(frozen=True, kw_only=True)
+class DropUnique(WardOperation):
+    """``op.drop_unique``: sealed columns are not unique any more; their tokens go."""
+
+    operation = "drop_unique"
+    name: str = field(kw_only=False)
+    existing: AddUnique | None = None
+
+    def calls(self, dialect: sa.Dialect) -> Iterator[Call]:
+        yield "drop_unique", _text(self.name)
 
     def reverse(self) -> MigrateOperation:
         return _known(self.existing)

@@ -7,7 +7,7 @@ table of schema ward_model. ``Shapes`` answers for model tables from there.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,9 @@ _MODELS = """
       select coalesce(jsonb_object_agg(r.name, jsonb_build_array(r.roles, r.expression)), '{}')
       from ward.row_rules as r where r.model_id = m.id), (
       select coalesce(jsonb_agg(jsonb_build_array(s.column_name, s.kind, s.normaliser, s.step)), '[]')
-      from ward.searches as s where s.relation = m.relation)
+      from ward.searches as s where s.relation = m.relation), (
+      select coalesce(jsonb_object_agg(u.name, jsonb_build_array(u.columns, u.normaliser)), '{}')
+      from ward.uniques as u where u.relation = m.relation)
     from ward.models as m
     join pg_class as c on c.oid = m.relation
     join pg_namespace as n on n.oid = c.relnamespace
@@ -46,7 +48,8 @@ _SCHEMAS = "select schema_name from ward_internal.ward_schemas()"
 class Model:
     """A model table of the database. ``sealed``: columns and their classes; ``masks``: only those set.
 
-    ``searches``: column and kind of each, with its normaliser and step.
+    ``searches``: column and kind of each, with its normaliser and step. ``uniques``: columns, some of them
+    sealed, and their normaliser.
     """
 
     shape: str
@@ -56,6 +59,7 @@ class Model:
     audit_reason: str | None
     rules: Mapping[str, tuple[tuple[str, ...], str]]
     searches: Mapping[tuple[str, str], tuple[str, float | None]]
+    uniques: Mapping[str, tuple[Sequence[str], str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,9 @@ class Wards:
                 shape, classes, masks, audit, reason,
                 {rule: (tuple(roles), expression) for rule, (roles, expression) in rules.items()},
                 {(column, kind): (normaliser, step) for column, kind, normaliser, step in searches},
+                {unique: (columns, normaliser) for unique, (columns, normaliser) in uniques.items()},
             )
-            for schema, name, shape, classes, masks, audit, reason, rules, searches in rows
+            for schema, name, shape, classes, masks, audit, reason, rules, searches, uniques in rows
         }  # fmt: skip
         shares = {key(*row) for row in connection.exec_driver_sql(_SHARES)}
         return cls(models, shares, {*_OURS, *connection.exec_driver_sql(_SCHEMAS).scalars()})
@@ -132,6 +137,11 @@ class Shapes:
         if get == "get_columns":  # comments are the table's: COMMENT does not reach the shape
             own = {one["name"]: one for one in self._inspector.get_columns(table_name, schema=schema)}
             return [{**one, "comment": own[one["name"]].get("comment")} for one in told]
+        if get == "get_unique_constraints":
+            told = told + [
+                {"name": name, "column_names": [*columns], "comment": None, "dialect_options": {}}
+                for name, (columns, _) in model.uniques.items()
+            ]
         if get == "get_foreign_keys":
             for one in told:
                 target = self.wards.declared(one["referred_schema"], one["referred_table"])

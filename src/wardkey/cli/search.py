@@ -162,7 +162,7 @@ def accept(context: Context, table_: str, column: str, reason: str) -> None:
 @search.command("list")
 @pass_context
 def list_(context: Context) -> None:
-    """List what is searched or unique, and what is not complete yet."""
+    """List what is searched or unique, and still to be built."""
     from ..search import declaring as use
 
     with context.connect() as connection:

@@ -78,7 +78,7 @@ def add_unique(
 
     Raises psycopg.Error (WK204, WK209, WK271).
     """
-    query = "select ward.add_unique(%s::regclass, %s::name[], %s, %s, %s)"
+    query = "select ward.add_unique(%s::regclass, %s, %s, %s, %s)"
     ((due,),) = connection.execute(query, [table, list(columns), name, normaliser, accepted]).fetchall()
     return int(due)
 
