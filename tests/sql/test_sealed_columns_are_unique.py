@@ -108,7 +108,7 @@ def test_who_comes_second_waits_for_the_first(ward: Connection, database: Databa
 
 
 def test_there_is_no_window_while_keys_are_replaced(ward: Connection, database: Database) -> None:
-    """At every step each earlier value is refused, by whoever writes: under the former key or the new one."""
+    """At every step each earlier value is refused, under the former key and the new one."""
     taken: list[str] = []
     uncommitted: set[str] = set()  # another one would wait for these
     with database.admin() as admin:
@@ -152,8 +152,10 @@ def test_there_is_no_window_while_keys_are_replaced(ward: Connection, database: 
             (former,) = admin.execute(
                 _TOKENS, ["unique_odd" if version % 2 == 0 else "unique_even"]
             ).fetchall()
-            found = admin.execute(f"select count(*), count({former[0]}) from sealed_acme.patients").fetchall()
-            assert found == [(len(taken), 0)]
+            counts = admin.execute(
+                f"select count(*), count({former[0]}) from sealed_acme.patients"
+            ).fetchall()
+            assert counts == [(len(taken), 0)]
             error = _refused(ward, taken[0])
             assert error.diag.constraint_name == "patients_ssn_key"
         finished = admin.execute("select bool_and(finished_at is not null) from ward_internal.rotations")

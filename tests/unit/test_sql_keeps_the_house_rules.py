@@ -63,7 +63,8 @@ _NOUNS = re.compile(
     r"|size_functions"
     r"|claim|rule_claim|rule_condition|tenant_unless"
     r"|fresh_privileges|open_to_public|parent_query|quoted_name|role|row_expression|running_transactions"
-    r"|face_tokens|finder_name|model_searches|range_type|search_facts|search_normaliser"
+    r"|face_tokens|finder_name|former_tokens|live_parities|other_name|unique_tokens"
+    r"|model_searches|range_type|search_facts|search_normaliser"
     r"|face_sealing|face_trigger_parts|filled|seal_expression|sealed_bytes|shredding_facts"
     r"|key_operator|model_schemas|tenant_path"
     r"|currval|lastval|nextval|pg_get_serial_sequence|setval"  # as PostgreSQL calls them

@@ -253,7 +253,8 @@ begin
   end if;
   if exists (select from ward_internal.searches where column_id = v_column.id and kind like 'unique%') then
     perform ward_internal.fail('unsupported', format('column %I is part of a unique index', p_column),
-      'tokens of two classes cannot be compared: select ward.drop_unique(…), classify, reseal, select ward.add_unique(…)');
+      'tokens of two classes cannot be compared: select ward.drop_unique(…), classify and reseal, then '
+        'select ward.add_unique(…)');
   end if;
   update ward_internal.sealed_columns set class = p_class where id = v_column.id;
   update ward_internal.searches set former_classes = former_classes || v_column.class where column_id = v_column.id;

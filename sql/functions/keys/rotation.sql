@@ -207,7 +207,7 @@ begin
   if not exists (select from ward_internal.tenant_keys where tenant_id = v_tenant.id and state = 'decrypt-only') then
     perform ward_internal.finish_searches(v_tenant);
     update ward_internal.rotations set finished_at = clock_timestamp() where tenant_id = v_tenant.id
-      and finished_at is null and not ward_internal.has_former_tokens(v_tenant);
+      and finished_at is null and ward_internal.is_cleared(v_tenant);
     perform ward_internal.name_unique_indexes(v_tenant);
     update ward_internal.searches set former_classes = '{}' where former_classes <> '{}' and not exists (
       select from ward_internal.rotations where finished_at is null);

@@ -227,7 +227,7 @@ begin
     join pg_class as t on t.oid = i.indrelid
     join pg_namespace as n on n.oid = t.relnamespace
     where i.indrelid = p_model.relation and not exists (select from pg_constraint where conindid = c.oid)
-      and not ward_internal.has_tokens(c.oid)
+      and not ward_internal.is_token_index(c.oid)
       and (i.indnkeyatts > 1 or i.indkey[0] <> (select attnum from pg_attribute where attrelid = t.oid
         and attname = 'tenant_id'))
       and not exists (

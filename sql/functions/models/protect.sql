@@ -53,8 +53,8 @@ begin
   if v_index is not null then
     perform ward_internal.fail('sealed_index',
       format('column %I of %s is part of key or index %I and cannot be sealed', p_column, p_table, v_index),
-      'drop the key or index (UNIQUE with NULLS NOT DISTINCT or DEFERRABLE too), or do not seal the column; ward.add_unique '
-      'and ward.add_search stand in for them');
+      'drop the key or index (UNIQUE with NULLS NOT DISTINCT or DEFERRABLE too), or do not seal the column; '
+      'ward.add_unique and ward.add_search stand in for them');
   end if;
   if exists (
     select from pg_depend as d
@@ -372,8 +372,8 @@ $$;
 comment on function ward.protect(regclass, jsonb, text, text, jsonb) is
   'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a '
   'face. Needs a primary key. UNIQUE over sealed columns becomes ward.add_unique; other indexes over them, triggers, '
-  'rules and exclusion constraints are refused. Later tables reference it through its shape in schema ward_model. audit: row, statement or off, with '
-  'audit_reason: see ward.set_audit. search: {"name": ["exact", "prefix"]}, see ward.add_search';
+  'rules and exclusion constraints are refused. Later tables reference it through its shape in schema ward_model. '
+  'audit: row, statement or off, with audit_reason: see ward.set_audit. search: {"name": ["exact", "prefix"]}, see ward.add_search';
 
 create or replace function ward.protect(
   p_table regclass, seal text[], audit text default 'row', audit_reason text default null, search jsonb default '{}'

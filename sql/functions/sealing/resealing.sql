@@ -83,7 +83,7 @@ begin
     from ward_internal.model_columns(p_model) where column_id is not null
     having count(*) > 0;
   v_done := coalesce(v_done, '{"rows": 0, "fields": 0, "failed": 0, "skipped": 0}');
-  perform ward_internal.clear_unique_tokens(p_model, v_tenant, p_from_block, p_from_block + p_blocks);
+  perform ward_internal.drop_former_tokens(p_model, v_tenant, p_from_block, p_from_block + p_blocks);
   update ward_internal.rotations as r
     set rows = r.rows + (v_done ->> 'rows')::bigint, fields = r.fields + (v_done ->> 'fields')::bigint,
       failed = r.failed + (v_done ->> 'failed')::bigint

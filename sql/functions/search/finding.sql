@@ -42,10 +42,11 @@ language plpgsql stable strict rows 5 security invoker set search_path = pg_cata
 #variable_conflict use_column
 begin
   return query
-    select row_number() over (order by s.kind in ('unique_odd', 'unique_even'), c.number, s.kind), s.id, c.number, c.column_name, c.type_id, c.column_id,
+    select row_number() over (order by s.kind in ('unique_odd', 'unique_even'), c.number, s.kind), s.id, c.number,
+      c.column_name, c.type_id, c.column_id,
       s.kind || '/' || s.version, s.normaliser || '/' || s.version, coalesce(trim_scale(s.step)::text, ''), s.stored,
-      case when s.kind not in ('unique_odd', 'unique_even') then c.column_name end || case s.kind when 'exact' then '' when 'prefix' then '_starts' when 'words' then '_words'
-        when 'substring' then '_contains' when 'phonetic' then '_sounds' else '_between' end,
+      case when s.kind not in ('unique_odd', 'unique_even') then c.column_name end
+        || case s.kind when 'exact' then '' when 'prefix' then '_starts' when 'words' then '_words' when 'substring' then '_contains' when 'phonetic' then '_sounds' else '_between' end,
       case s.kind when 'exact' then format_type(c.type_id, null) when 'range' then ward_internal.range_type(c.type_id)
         else 'text' end
     from (select row_number() over (order by m.place) as number, m.* from ward_internal.model_columns(p_model) as m

@@ -40,9 +40,10 @@ declare
 begin
   if v_normaliser is null then
     perform ward_internal.fail('invalid_search', format('column %I of type %s cannot be %s%s', p_column.name,
-        v_type::regtype, case when p_kind like 'unique%' then 'unique' else 'searched by ' || p_kind end, coalesce(' with normaliser ' || quote_literal(p_normaliser), '')),
-      'exact and unique: text, integers, numeric, dates, timestamps, uuid, enums · range: dates, timestamps, integers, numeric '
-      '· the others: text. Normalisers, of text: none, text, digits, email, phone; words and phonetic: text');
+        v_type::regtype, case when p_kind like 'unique%' then 'unique' else 'searched by ' || p_kind end,
+        coalesce(' with normaliser ' || quote_literal(p_normaliser), '')),
+      'exact and unique: text, integers, numeric, dates, timestamps, uuid, enums · range: dates, timestamps, integers, '
+      'numeric · the others: text. Normalisers, of text: none, text, digits, email, phone; words and phonetic: text');
   elsif p_step is not null and (v_normaliser <> 'number' or p_kind <> 'range' or p_step <= 0 or p_step = 'NaN'
     or p_step = 'Infinity' or length(trim_scale(p_step)::text) > 60)
   then
@@ -255,7 +256,8 @@ begin
         else v_search.stored end) into v_has_none;
     if v_has_none then
       perform ward_internal.fail('key_in_use', format('rows of %s have no tokens of column %I yet', v_search.face,
-        v_search.name), format('wardkey keys reseal %s; what does not open, or is not unique, is named in ward.events', p_tenant.slug));
+        v_search.name), format('wardkey keys reseal %s; what does not open, or is not unique, is named in '
+        'ward.events', p_tenant.slug));
     end if;
     delete from ward_internal.pending_searches where tenant_id = p_tenant.id and search_id = v_search.id;
   end loop;

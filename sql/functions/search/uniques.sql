@@ -7,12 +7,13 @@
 -- is sealed under it, all have those of the next. Then the former's are cleared. A third version has to wait: its
 -- tokens would take the place of the first's.
 
-create or replace function ward_internal.has_tokens(p_index oid) returns boolean
+create or replace function ward_internal.is_token_index(p_index oid) returns boolean
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
 return exists (
   select from pg_index as i join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
   where i.indexrelid = p_index and ward_internal.is_token_column(a.attname));
-comment on function ward_internal.has_tokens(oid) is 'whether an index is over a column of tokens: a shape has none such';
+comment on function ward_internal.is_token_index(oid) is
+  'whether an index is over a column of tokens: a shape has none such';
 
 create or replace function ward_internal.unique_tokens(p_column uuid, p_tenant uuid) returns name
 language sql stable strict security invoker set search_path = pg_catalog, pg_temp
@@ -211,7 +212,7 @@ comment on function ward_internal.former_tokens(uuid, uuid) is
   'columns with tokens under a version that is retired, if they have any';
 
 -- wardkey: ignore WL119 because clearing is no change of the data
-create or replace function ward_internal.clear_unique_tokens(
+create or replace function ward_internal.drop_former_tokens(
   p_model uuid, p_tenant ward_internal.tenants, p_from bigint, p_to bigint
 ) returns void
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
@@ -227,11 +228,11 @@ begin
   end if;
 end
 $$;
-comment on function ward_internal.clear_unique_tokens(uuid, ward_internal.tenants, bigint, bigint) is
+comment on function ward_internal.drop_former_tokens(uuid, ward_internal.tenants, bigint, bigint) is
   'clears the tokens under a version that is retired, in a range of blocks';
 
-create or replace function ward_internal.has_former_tokens(p_tenant ward_internal.tenants) returns boolean
-language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
+create or replace function ward_internal.is_cleared(p_tenant ward_internal.tenants) returns boolean
+language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
 declare
   v_column record;
   v_has_some boolean;
@@ -243,14 +244,14 @@ begin
     continue when to_regclass(v_column.leaf) is null;
     execute format('select exists (select from %s where %I is not null)', v_column.leaf, v_column.name) into v_has_some;
     if v_has_some then
-      return true;
+      return false;
     end if;
   end loop;
-  return false;
+  return true;
 end
 $$;
-comment on function ward_internal.has_former_tokens(ward_internal.tenants) is
-  'whether tokens of unique columns are left under a version that is retired';
+comment on function ward_internal.is_cleared(ward_internal.tenants) is
+  'whether no tokens of unique columns are left under a version that is retired';
 
 create or replace function ward_internal.check_unique_versions(p_tenant ward_internal.tenants, p_version integer)
 returns void

@@ -21,6 +21,7 @@ VIEWS = {
     "row_rules": "wardkey access rule list",
     "rotations": "wardkey keys list",
     "searches": "wardkey search list",
+    "uniques": "wardkey search list",
     "tenants": "wardkey tenant list",
 }
 """What to run instead of looking at a view of schema ward."""
