@@ -373,7 +373,8 @@ comment on function ward.protect(regclass, jsonb, text, text, jsonb) is
   'makes an empty table a model table: every tenant gets a leaf of it, with the columns of "seal" encrypted, and a '
   'face. Needs a primary key. UNIQUE over sealed columns becomes ward.add_unique; other indexes over them, triggers, '
   'rules and exclusion constraints are refused. Later tables reference it through its shape in schema ward_model. '
-  'audit: row, statement or off, with audit_reason: see ward.set_audit. search: {"name": ["exact", "prefix"]}, see ward.add_search';
+  'audit: row, statement or off, with audit_reason: see ward.set_audit. search: {"name": ["exact", "prefix"]}, see '
+  'ward.add_search';
 
 create or replace function ward.protect(
   p_table regclass, seal text[], audit text default 'row', audit_reason text default null, search jsonb default '{}'

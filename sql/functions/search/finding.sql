@@ -46,7 +46,8 @@ begin
       c.column_name, c.type_id, c.column_id,
       s.kind || '/' || s.version, s.normaliser || '/' || s.version, coalesce(trim_scale(s.step)::text, ''), s.stored,
       case when s.kind not in ('unique_odd', 'unique_even') then c.column_name end
-        || case s.kind when 'exact' then '' when 'prefix' then '_starts' when 'words' then '_words' when 'substring' then '_contains' when 'phonetic' then '_sounds' else '_between' end,
+        || case s.kind when 'exact' then '' when 'prefix' then '_starts' when 'words' then '_words'
+        when 'substring' then '_contains' when 'phonetic' then '_sounds' else '_between' end,
       case s.kind when 'exact' then format_type(c.type_id, null) when 'range' then ward_internal.range_type(c.type_id)
         else 'text' end
     from (select row_number() over (order by m.place) as number, m.* from ward_internal.model_columns(p_model) as m

@@ -145,8 +145,8 @@ comment on function ward.add_unique(regclass, text[], name, text, text) is
   'makes columns, some of them sealed, unique together in each ward: SQLSTATE 23505 with the name of the index, and no '
   'value. Nulls are distinct. p_normaliser: of text; none (the default: as PostgreSQL compares), text, digits, email, '
   'phone. p_accept_leakage: see ward.add_search. Holds for what is written from now on; returns in how many wards rows '
-  'have to get their tokens first: wardkey keys reseal, tenant by tenant, which names rows that are not unique by their '
-  'keys. Errors: WK204 no such column, WK271 it cannot be unique';
+  'have to get their tokens first: wardkey keys reseal, tenant by tenant, which names rows that are not unique by '
+  'their keys. Errors: WK204 no such column, WK271 it cannot be unique';
 
 create or replace function ward_internal.other_name(p_name name) returns name
 language sql immutable strict parallel safe security invoker set search_path = pg_catalog, pg_temp
