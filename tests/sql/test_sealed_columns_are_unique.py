@@ -271,3 +271,64 @@ def test_a_role_that_sees_a_mask_cannot_ask_by_writing(ward: Connection, databas
             with pytest.raises(psycopg.Error) as error:
                 evaluator.execute(_INSERT, ["Twin", ssn, "Boston"])
             assert error.value.sqlstate == "WK006"
+
+
+def _replace(admin: Connection) -> int:
+    version = rotate(admin)
+    for _ in range(2):
+        reseal(admin)
+        retire(admin)
+    return version
+
+
+def test_rows_that_are_restored_with_their_key_are_unique_with_the_others(
+    ward: Connection, database: Database
+) -> None:
+    """A restored row has a token under its own key only: no live key may have its tokens in that place."""
+    ward.execute(_INSERT, ["Ada", "999-11-0001", "Boston"])
+    ward.execute(_INSERT, ["Bob", "999-11-0002", "Boston"])
+    with database.admin() as admin:
+        admin.execute("create table public.saved as select * from sealed_acme.patients")
+        ward.execute("delete from patients")
+        assert (_replace(admin), _replace(admin)) == (2, 3)
+        with pytest.raises(psycopg.Error) as error:
+            admin.execute("select ward.readmit_key('acme', 1, 'restored')")
+        assert error.value.sqlstate == "WK214"
+        assert _replace(admin) == 4
+        ward.execute(_INSERT, ["Bob again", "999-11-0002", "Boston"])
+        (names,) = admin.execute(
+            "select string_agg(quote_ident(attname), ', ') from pg_attribute"
+            " where attrelid = 'public.saved'::regclass and attnum > 0"
+        ).fetchall()[0]
+        admin.execute(f"insert into sealed_acme.patients ({names}) select {names} from public.saved")
+        admin.execute("select ward.readmit_key('acme', 1, 'restored')")
+        for ssn in ("999-11-0001", "999-11-0002"):
+            _refused(ward, ssn)
+        assert reseal(admin).failed == 1
+        with pytest.raises(psycopg.Error) as error:
+            retire(admin)
+        assert error.value.sqlstate == "WK214"
+        assert admin.execute("select pending from ward.uniques").fetchall() == [(["acme"],)]
+        ward.execute("delete from patients where name = 'Bob'")
+        reseal(admin)
+        assert retire(admin) == [1]
+        assert admin.execute("select pending from ward.uniques").fetchall() == [([],)]
+
+
+def test_clearing_tokens_waits_for_no_row_of_a_tenant(ward: Connection, database: Database) -> None:
+    for number in range(3):
+        ward.execute(_INSERT, ["Ada", str(number), "Boston"])
+    with database.admin() as admin:
+        admin.execute("set lock_timeout = '30s'")  # what waits fails
+        rotate(admin)
+        reseal(admin)
+        retire(admin)
+        with ward.transaction():
+            ward.execute("update patients set city = 'Salem' where ssn = '2'")
+            assert reseal(admin).skipped == 1
+            retire(admin)
+            unfinished = "select from ward_internal.rotations where finished_at is null"
+            assert admin.execute(unfinished).rowcount == 1
+        assert reseal(admin).skipped == 0
+        retire(admin)
+        assert admin.execute(unfinished).rowcount == 0

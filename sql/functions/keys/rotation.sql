@@ -290,12 +290,15 @@ declare
   v_tenant ward_internal.tenants := ward_internal.tenant_of(p_slug);
 begin
   perform ward_internal.check_reason(p_reason);
+  perform ward_internal.check_unique_versions(v_tenant, p_version);
   update ward_internal.tenant_keys set state = 'decrypt-only', retired_at = null, fence = null
     where tenant_id = v_tenant.id and version = p_version and state = 'retired';
   if not found then
     perform ward_internal.fail('unknown_object', 'no retired key of that version',
       'list them: select * from ward.keys');
   end if;
+  insert into ward_internal.pending_searches (tenant_id, search_id)  -- restored rows may be a second time there
+    select v_tenant.id, id from ward_internal.searches where kind = 'unique_odd' on conflict do nothing;
   update ward_internal.tenants set key_epoch = key_epoch + 1 where id = v_tenant.id;
   insert into ward_internal.rotations (tenant_id, version, reason)
     select v_tenant.id, k.version, p_reason from ward_internal.tenant_keys as k

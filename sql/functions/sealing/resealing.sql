@@ -47,6 +47,7 @@ declare
   v_leaf text;
   v_done jsonb;
   v_detail jsonb;
+  v_left bigint;
 begin
   perform ward_internal.require_superuser();
   select * into v_tenant from ward_internal.tenants where slug = p_slug;
@@ -83,7 +84,7 @@ begin
     from ward_internal.model_columns(p_model) where column_id is not null
     having count(*) > 0;
   v_done := coalesce(v_done, '{"rows": 0, "fields": 0, "failed": 0, "skipped": 0}');
-  perform ward_internal.drop_former_tokens(p_model, v_tenant, p_from_block, p_from_block + p_blocks);
+  v_left := ward_internal.drop_former_tokens(p_model, v_tenant, p_from_block, p_from_block + p_blocks);
   update ward_internal.rotations as r
     set rows = r.rows + (v_done ->> 'rows')::bigint, fields = r.fields + (v_done ->> 'fields')::bigint,
       failed = r.failed + (v_done ->> 'failed')::bigint
@@ -97,7 +98,7 @@ begin
     end if;
   end if;
   return query select (v_done ->> 'rows')::bigint, (v_done ->> 'fields')::bigint, (v_done ->> 'failed')::bigint,
-    (v_done ->> 'skipped')::bigint,
+    (v_done ->> 'skipped')::bigint + v_left,
     case when p_from_block + p_blocks < pg_relation_size(v_leaf::regclass) / current_setting('block_size')::integer
       then p_from_block + p_blocks end;
 end

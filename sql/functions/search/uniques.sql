@@ -214,22 +214,30 @@ comment on function ward_internal.former_tokens(uuid, uuid) is
 -- wardkey: ignore WL119 because clearing is no change of the data
 create or replace function ward_internal.drop_former_tokens(
   p_model uuid, p_tenant ward_internal.tenants, p_from bigint, p_to bigint
-) returns void
+) returns bigint
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp
 set session_replication_role = replica as $$
 declare
   v_columns name[] := ward_internal.former_tokens(p_model, p_tenant.id);
+  v_rows text;
+  v_left bigint := 0;
 begin
   if v_columns <> '{}' then
-    execute (select format('update %s as l set %s where l.ctid >= ''(%s,0)'' and l.ctid < ''(%s,0)'' and (%s)',
-        ward_internal.leaf_name(p_model, p_tenant.schema_name), string_agg(format('%I = null', name), ', '), p_from,
-        p_to, string_agg(format('l.%I is not null', name), ' or '))
+    v_rows := (select format('from %s as l where l.ctid >= ''(%s,0)'' and l.ctid < ''(%s,0)'' and (%s)',
+        ward_internal.leaf_name(p_model, p_tenant.schema_name), p_from, p_to,
+        string_agg(format('l.%I is not null', name), ' or '))
       from unnest(v_columns) as name);
+    -- waiting for one row while it holds others, it would deadlock with a tenant
+    execute (select format('update %s set %s where ctid = any (array(select l.ctid %s for no key update skip locked))',
+        ward_internal.leaf_name(p_model, p_tenant.schema_name), string_agg(format('%I = null', name), ', '), v_rows)
+      from unnest(v_columns) as name);
+    execute 'select count(*) ' || v_rows into v_left;
   end if;
+  return v_left;
 end
 $$;
 comment on function ward_internal.drop_former_tokens(uuid, ward_internal.tenants, bigint, bigint) is
-  'clears the tokens under a version that is retired, in a range of blocks';
+  'clears the tokens under a version that is retired, in a range of blocks; returns how many rows others had locked';
 
 create or replace function ward_internal.is_cleared(p_tenant ward_internal.tenants) returns boolean
 language plpgsql volatile security invoker set search_path = pg_catalog, pg_temp as $$
@@ -258,10 +266,10 @@ returns void
 language plpgsql stable security invoker set search_path = pg_catalog, pg_temp as $$
 begin
   if exists (select from ward_internal.searches where kind like 'unique%') and exists (
-    select from ward_internal.tenant_keys where tenant_id = p_tenant.id and state = 'decrypt-only'
-      and (p_version - version) % 2 = 0)
+    select from ward_internal.tenant_keys where tenant_id = p_tenant.id and state in ('active', 'decrypt-only')
+      and version <> p_version and (p_version - version) % 2 = 0)
   then
-    perform ward_internal.fail('key_in_use', 'rows are still sealed under the key before the last',
+    perform ward_internal.fail('key_in_use', 'a key that is live would share its tokens'' place with this one',
       format('sealed columns that are unique have tokens under two keys at most; first: wardkey keys reseal %s',
         p_tenant.slug));
   end if;
