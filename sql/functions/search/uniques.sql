@@ -270,8 +270,8 @@ begin
       and version <> p_version and (p_version - version) % 2 = 0)
   then
     perform ward_internal.fail('key_in_use', 'a key that is live would share its tokens'' place with this one',
-      format('sealed columns that are unique have tokens under two keys at most; first: wardkey keys reseal %s',
-        p_tenant.slug));
+      format('sealed columns that are unique have tokens under two keys at most; finish what is under way: wardkey '
+        'keys reseal %1$s; if nothing is: wardkey keys rotate %1$s', p_tenant.slug));
   end if;
 end
 $$;
