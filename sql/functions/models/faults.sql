@@ -63,7 +63,7 @@ language sql stable strict security invoker set search_path = pg_catalog, pg_tem
         'alter table %s add foreign key (…) references … : a shape in ward_model, or a shared table', m.shape)
       when s.attname is not null and c.contype = 'c' then format('name the plaintext: alter table %s add check (…)',
         m.shape)
-      when s.attname is not null then 'equal plaintexts have different ciphertexts: no UNIQUE over sealed columns'
+      when s.attname is not null then 'equal plaintexts have different ciphertexts; instead: select ward.add_unique(…)'
       when own.part = 'leaf' then format('alter the model table: alter table %s …', m.relation)
       else 'name columns of your own'
     end,
