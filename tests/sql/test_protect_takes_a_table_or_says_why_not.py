@@ -51,7 +51,8 @@ PROTECT = "select ward.protect('clinic.t', '{s}')"
         ("T(id int primary key)", "WK204", "no column s"),
         ("T(id int primary key deferrable, s text)", "WK209", "deferrable"),
         ("T(id int primary key deferrable initially deferred, s text)", "WK209", "NOT DEFERRABLE"),
-        ("T(KEY, s text unique)", "WK207", "t_s_key"),
+        ("T(KEY, s text unique deferrable)", "WK207", "t_s_key"),
+        ("T(KEY, s text unique nulls not distinct)", "WK207", "t_s_key"),
         ("T(id int, s text, primary key (id, s))", "WK207", "t_pkey"),
         ("T; create index i on C (s)", "WK207", "index i"),
         ("T; create index i on C (lower(s))", "WK207", "i "),
@@ -177,7 +178,7 @@ def test_only_superusers_administer(shared: Database, admin: Connection, stateme
 
 
 def test_a_refusal_leaves_the_table_as_it_was(admin: Connection) -> None:
-    admin.execute("create table clinic.t (id int primary key, s text, u text unique)")
+    admin.execute("create table clinic.t (id int primary key, s text, u text unique deferrable)")
     refused_in = (
         "begin perform ward.protect('clinic.t', '{s,u}'); exception when sqlstate 'WK207' then null; end"
     )

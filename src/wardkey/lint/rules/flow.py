@@ -101,14 +101,14 @@ def sealed_in_key(node: Any, at: Statement, project: Project) -> Iterator[Hit]:
     sealed = table.sealed if table is not None else None
     if not sealed:
         return
-    elements = node.tableElts if isinstance(node, ast.CreateStmt) else [command.def_ for command in node.cmds]
-    for element in elements or ():
+    is_new = isinstance(node, ast.CreateStmt)
+    for element in (node.tableElts if is_new else [command.def_ for command in node.cmds]) or ():
         if isinstance(element, ast.ColumnDef):
             for one in element.constraints or ():
-                yield from _refused(one, [element.colname], sealed)
+                yield from _refused(one, [element.colname], sealed, is_new)
         elif isinstance(element, ast.Constraint):
             names = [name.sval for name in (element.keys or element.fk_attrs or ())]
-            yield from _refused(element, names, sealed)
+            yield from _refused(element, names, sealed, is_new)
 
 
 _KEYS = {
@@ -119,7 +119,10 @@ _KEYS = {
 }
 
 
-def _refused(one: ast.Constraint, names: list[str], sealed: set[str]) -> Iterator[Hit]:
+def _refused(one: ast.Constraint, names: list[str], sealed: set[str], is_new: bool) -> Iterator[Hit]:
+    is_plain = not (one.deferrable or one.nulls_not_distinct)
+    if one.contype == ConstrType.CONSTR_UNIQUE and is_new and is_plain:
+        return  # ward.protect takes it over
     if one.contype == ConstrType.CONSTR_GENERATED:
         names = [ref.fields[-1].sval for ref in nodes_of(one.raw_expr).get(ast.ColumnRef, ())]
     if one.contype in _KEYS and (both := sorted(sealed & set(names))):
