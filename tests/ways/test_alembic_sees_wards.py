@@ -322,6 +322,13 @@ def test_unique_constraints_over_sealed_columns_come_and_go(project: Project, da
     project.upgrade()
     project.check()
     assert uniques() == [("cards_number_key", ["number"])]
+    project.models(template())
+    project.write("fourth")
+    project.upgrade()
+    project.check()
+    assert uniques() == []
+    project.downgrade()  # the table comes back with what is unique
+    assert uniques() == [("cards_number_key", ["number"])]
     project.downgrade()
     assert uniques() == []
 

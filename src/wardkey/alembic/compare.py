@@ -225,7 +225,12 @@ class _Comparison:
             keys = [part for part in made.columns if isinstance(part, sa.ForeignKeyConstraint)]
             needs[key] = {_target(part) for part in keys} & dropped.keys() - {key}
             kept = {other: model for other, model in self.wards.models.items() if other not in dropped}
-            made.columns = [_for_shape(part, kept) for part in made.columns]
+            unique = self.wards.models[key].uniques if key in self.wards.models else {}
+            made.columns = [  # op.add_unique makes what is unique over sealed columns
+                _for_shape(part, kept)
+                for part in made.columns
+                if not (isinstance(part, sa.UniqueConstraint) and part.name in unique)
+            ]
         order = [*TopologicalSorter(needs).static_order()][::-1]
         for key in order:
             if key in self.wards.models:
@@ -302,10 +307,7 @@ class _Comparison:
                 yield one
 
     def _seals(self, key: Key, columns: Iterable[str]) -> bool:
-        table = self.tables.get(key)
-        sealed = (
-            {one.name for one in table.columns if isinstance(one.type, Sealed)} if table is not None else ()
-        )
+        sealed = {one.name for one in self.tables[key].columns if isinstance(one.type, Sealed)}
         return bool(set(columns) & {*sealed, *self.wards.models[key].sealed})
 
     def _to_be_protected(self) -> dict[Key, Model]:
